@@ -1,0 +1,196 @@
+"""The routes of IMS and Flow Service: each reads a request, asks the state, answers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+
+from airflow_flowservice.emulator.access import authorize, grant_token, require_creator
+from airflow_flowservice.emulator.control import control_routes
+from airflow_flowservice.emulator.errors import ApiError, ImsError
+from airflow_flowservice.emulator.faults import Strike
+from airflow_flowservice.emulator.model import Run
+from airflow_flowservice.emulator.query import parse_query
+from airflow_flowservice.emulator.render import SPECS, source_json, spec_json, target_json
+from airflow_flowservice.emulator.rules import check_creation
+from airflow_flowservice.emulator.settings import ShowWindow
+from airflow_flowservice.emulator.state import Page, State
+from airflow_flowservice.emulator.wire import BASE_PATH, STRIKE_KEY, TOKEN_PATH, FaultyWire
+
+_ACTIONS = frozenset({"re-trigger", "RE_TRIGGER"})
+
+
+def create_app(state: State) -> FaultyWire:
+    """The whole service over one state, as an ASGI application.
+
+    It must be the outermost one under uvicorn: faults reach through it for the connection.
+    """
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.include_router(_ims_routes(state))
+    app.include_router(_run_reading(state), prefix=BASE_PATH)
+    app.include_router(_run_making(state), prefix=BASE_PATH)
+    app.include_router(_flow_routes(state), prefix=BASE_PATH)
+    app.include_router(control_routes(state))
+    app.include_router(_nowhere(state))
+
+    async def refuse(_: Request, error: Exception) -> Response:
+        if isinstance(error, ImsError):
+            return JSONResponse(error.body(), status_code=error.status)
+        assert isinstance(error, ApiError)
+        return JSONResponse(error.body(state.settings.error_shape), status_code=error.status)
+
+    app.add_exception_handler(ApiError, refuse)
+    app.add_exception_handler(ImsError, refuse)
+    return FaultyWire(app, state)
+
+
+def _ims_routes(state: State) -> APIRouter:
+    router = APIRouter()
+
+    @router.post(TOKEN_PATH)
+    async def token(request: Request) -> Response:
+        granted = grant_token(
+            state,
+            content_type=request.headers.get("content-type", ""),
+            query=request.url.query,
+            body=await request.body(),
+        )
+        return JSONResponse(granted)
+
+    return router
+
+
+def _run_making(state: State) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/runs")
+    @router.post("/runs/")
+    async def create(request: Request) -> Response:
+        client_id = authorize(state, request.headers)
+        require_creator(state, client_id)
+        creation = check_creation(
+            await _json_body(request), flows=state.flows, settings=state.settings, now=state.now()
+        )
+        run = state.add_run(creation, client_id=client_id, delay_s=_strike(request).delay_s)
+        if state.settings.answer_shape == "flat":
+            return JSONResponse(_created(run), status_code=201)
+        return JSONResponse({"items": [_created(run)]})
+
+    @router.post("/runs/{run_id}/action")
+    async def act(run_id: str, request: Request) -> Response:
+        client_id = authorize(state, request.headers)
+        require_creator(state, client_id)
+        op = request.query_params.get("op")
+        if op not in _ACTIONS:
+            raise ApiError(400, "1401", f"The run action {op!r} is not supported.")
+        run = state.retrigger(run_id, client_id=client_id, delay_s=_strike(request).delay_s)
+        return JSONResponse(_created(run))
+
+    return router
+
+
+def _run_reading(state: State) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/runs")
+    @router.get("/runs/")
+    async def listed(request: Request) -> Response:
+        authorize(state, request.headers)
+        query = parse_query(request.url.query)
+        if _strike(request).ignore_id_filter:
+            query = query.without(*(f for f in query.filters if f.field == "id"))
+        return _list(state.list_runs(query, show_window=show_window_for(request)), count=query.count)
+
+    @router.get("/runs/{run_id}")
+    async def read(run_id: str, request: Request) -> Response:
+        authorize(state, request.headers)
+        return _one(state.read_run(run_id, show_window=show_window_for(request)))
+
+    def show_window_for(request: Request) -> ShowWindow:
+        return "none" if _strike(request).hide_windows else state.settings.show_window
+
+    return router
+
+
+def _flow_routes(state: State) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/flows")
+    async def listed(request: Request) -> Response:
+        authorize(state, request.headers)
+        query = parse_query(request.url.query)
+        return _list(state.list_flows(query), count=query.count)
+
+    @router.get("/flows/{flow_id}")
+    async def flow(flow_id: str, request: Request) -> Response:
+        authorize(state, request.headers)
+        return _one(state.read_flow(state.flow(flow_id)))
+
+    @router.get("/flowSpecs/{spec_id}")
+    async def spec(spec_id: str, request: Request) -> Response:
+        authorize(state, request.headers)
+        return _first(spec_json(kind) for kind, (known, _) in SPECS.items() if known == spec_id)
+
+    @router.get("/targetConnections/{target_id}")
+    async def target(target_id: str, request: Request) -> Response:
+        authorize(state, request.headers)
+        return _first(target_json(f) for f in state.flows.values() if f.related_id("target") == target_id)
+
+    @router.get("/sourceConnections/{source_id}")
+    async def source(source_id: str, request: Request) -> Response:
+        authorize(state, request.headers)
+        return _first(source_json(f) for f in state.flows.values() if f.related_id("source") == source_id)
+
+    return router
+
+
+def _nowhere(state: State) -> APIRouter:
+    router = APIRouter()
+
+    @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    async def nowhere(path: str, request: Request) -> Response:
+        if f"/{path}".startswith(BASE_PATH):
+            authorize(state, request.headers)
+        raise ApiError(404, "1101", f"There is no {request.method} /{path} here.")
+
+    return router
+
+
+def _strike(request: Request) -> Strike:
+    strike = request.scope[STRIKE_KEY]
+    assert isinstance(strike, Strike)
+    return strike
+
+
+async def _json_body(request: Request) -> Any:
+    if "json" not in request.headers.get("content-type", ""):
+        raise ApiError(415, "1384", "The Content-Type must be application/json.")
+    try:
+        return json.loads(await request.body())
+    except ValueError:
+        raise ApiError(400, "1384", "The body is not JSON.") from None
+
+
+def _created(run: Run) -> dict[str, str]:
+    return {"id": run.id, "etag": run.etag}
+
+
+def _one(item: dict[str, Any]) -> Response:
+    return JSONResponse({"items": [item]})
+
+
+def _first(items: Any) -> Response:
+    for item in items:
+        return _one(item)
+    raise ApiError(404, "1101", "There is no such resource.")
+
+
+def _list(page: Page, *, count: bool) -> Response:
+    links = {"next": {"href": page.next_href}} if page.next_href else {}
+    body: dict[str, Any] = {"items": page.items, "_links": links}
+    if count:
+        body["count"] = page.total
+    return JSONResponse(body)

@@ -1,0 +1,193 @@
+"""Flows, runs and their relatives as the JSON that Flow Service answers with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_flowservice.emulator.instants import epoch_ms
+from airflow_flowservice.emulator.model import Flow, Kind, Run
+from airflow_flowservice.emulator.settings import Settings, ShowWindow
+
+SPECS: dict[Kind, tuple[str, str]] = {
+    "table": ("14518937-270c-4525-bdec-c2ba7cce3860", "CRMToAEP"),
+    "file": ("9753525b-82c7-4dce-8a9b-5ccfce2b9876", "CloudStorageToAEP"),
+    "streaming": ("d69717ba-71b4-4313-b654-49f9cf126d7a", "StreamToAEP"),
+}
+"""Id and name of each kind's flow specification, as in Adobe's public samples."""
+
+_DATA_LAKE_SPEC = {"id": "c604ff05-7f1a-43c0-8e18-33bf874cb11c", "version": "1.0"}
+_SOURCE_SPEC = {"id": "cfc0fee1-7dc0-40ef-b73e-d8b134c436f5", "version": "1.0"}
+_INPUT_BYTES, _OUTPUT_BYTES = 120, 84
+
+
+def run_json(run: Run, *, settings: Settings, show_window: ShowWindow, now: float) -> dict[str, Any]:
+    """A run as it looks at `now` (epoch seconds)."""
+    shown: dict[str, Any] = {
+        "id": run.id,
+        "flowId": run.flow_id,
+        "createdAt": epoch_ms(run.created_at),
+        "updatedAt": epoch_ms(run.updated_at(now)),
+        "createdBy": run.client_id,
+        "updatedBy": run.client_id,
+        "createdClient": run.client_id,
+        "updatedClient": run.client_id,
+        "sandboxName": settings.sandbox,
+        "imsOrgId": settings.org_id,
+        "etag": run.etag,
+        "metrics": _metrics(run, now),
+        "activities": _activities(run, show_window, now),
+    }
+    if show_window == "params":
+        shown["params"] = run.params
+    if run.parent_id:
+        shown["parentFlowRunId"] = run.parent_id
+    if run.child_ids:
+        shown["childFlowRunIds"] = list(run.child_ids)
+    return shown
+
+
+def _metrics(run: Run, now: float) -> dict[str, Any]:
+    """Nothing but the status while it is scheduled, counts of -1 while it runs."""
+    status: dict[str, Any] = {"status": run.status(now)}
+    phase = run.phase(now)
+    if phase == "scheduled":
+        return {"statusSummary": status}
+    duration = {"startedAtUTC": epoch_ms(run.starts_at)}
+    if phase == "running":
+        counts = {"inputRecordCount": -1, "outputRecordCount": -1}
+        return {"durationSummary": duration, "recordSummary": counts, "statusSummary": status}
+    duration["completedAtUTC"] = epoch_ms(run.ends_at)
+    if run.outcome.errors:
+        status["errors"] = list(run.outcome.errors)
+    return {"durationSummary": duration, **_counts(run), "statusSummary": status}
+
+
+def _counts(run: Run) -> dict[str, Any]:
+    first, end = run.source
+    total, failed = end - first, run.failed_records
+    records: dict[str, Any] = {"inputRecordCount": total, "failedRecordCount": failed}
+    sizes = {"inputBytes": total * _INPUT_BYTES}
+    files = {"inputFileCount": -(-total // 60)}
+    # A success without records comes without output counts.
+    if total:
+        records |= {"outputRecordCount": total - failed, "createdRecordCount": total - failed}
+        sizes["outputBytes"] = (total - failed) * _OUTPUT_BYTES
+        files["outputFileCount"] = int(total > failed)
+    if failed and not run.outcome.failed:
+        records["failedInfo"] = [
+            {"code": "DCVS-1000-400", "message": "A value was refused.", "count": failed}
+        ]
+    return {"recordSummary": records, "sizeSummary": sizes, "fileSummary": files}
+
+
+def _activities(run: Run, show_window: ShowWindow, now: float) -> list[dict[str, Any]]:
+    if run.phase(now) == "scheduled":
+        return []
+    duration: dict[str, Any] = {"startedAtUTC": epoch_ms(run.starts_at)}
+    if run.phase(now) == "ended":
+        duration["completedAtUTC"] = epoch_ms(run.ends_at)
+    if show_window == "activity":
+        duration["extensions"] = {
+            "windowStart": epoch_ms(run.window_start),
+            "windowEnd": epoch_ms(run.window_end),
+        }
+    copy = {
+        "id": "copyActivity",
+        "name": "Copy Activity",
+        "updatedAtUTC": epoch_ms(run.updated_at(now)),
+        "durationSummary": duration,
+        "statusSummary": {"status": run.status(now)},
+    }
+    return [copy]
+
+
+def flow_json(flow: Flow, last_run: Run | None, *, settings: Settings, now: float) -> dict[str, Any]:
+    """A flow as it looks at `now` (epoch seconds)."""
+    source_id, target_id = flow.related_id("source"), flow.related_id("target")
+    spec_id, _ = SPECS[flow.kind]
+    shown: dict[str, Any] = {
+        "id": flow.id,
+        "name": flow.name,
+        "createdAt": epoch_ms(flow.created_at),
+        "updatedAt": epoch_ms(flow.created_at),
+        "createdClient": "exc_app",
+        "sandboxName": settings.sandbox,
+        "imsOrgId": settings.org_id,
+        "state": flow.state,
+        "etag": f'"{flow.id[:8]}-0000-0200-0000-000000000000"',
+        "flowSpec": {"id": spec_id, "version": "1.0"},
+        "sourceConnectionIds": [source_id],
+        "targetConnectionIds": [target_id],
+        "scheduleParams": _schedule(flow),
+        "transformations": _transformations(flow),
+        "runs": f"/runs?property=flowId=={flow.id}",
+        "inheritedAttributes": {
+            "sourceConnections": [{"id": source_id, "connectionSpec": _SOURCE_SPEC}],
+            "targetConnections": [{"id": target_id, "connectionSpec": _DATA_LAKE_SPEC}],
+        },
+    }
+    if last_run is not None:
+        shown["lastRunDetails"] = _last_run(last_run, now)
+    return shown
+
+
+def _schedule(flow: Flow) -> dict[str, Any]:
+    start = {"startTime": int(flow.created_at), "frequency": flow.frequency}
+    return start if flow.frequency == "once" else {**start, "interval": 1, "backfill": True}
+
+
+def _transformations(flow: Flow) -> list[dict[str, Any]]:
+    copy: dict[str, Any] = {"mode": "append"}
+    if flow.delta_column:
+        copy["deltaColumn"] = flow.delta_column
+    return [
+        {"name": "Copy", "params": copy},
+        {"name": "Mapping", "params": {"mappingId": flow.related_id("mapping"), "mappingVersion": 0}},
+    ]
+
+
+def _last_run(run: Run, now: float) -> dict[str, Any]:
+    details: dict[str, Any] = {"id": run.id, "state": run.status(now)}
+    if run.phase(now) != "scheduled":
+        details["startedAtUTC"] = epoch_ms(run.starts_at)
+    if run.phase(now) == "ended":
+        details["completedAtUTC"] = epoch_ms(run.ends_at)
+    return details
+
+
+def spec_json(kind: Kind) -> dict[str, Any]:
+    """A flow specification; `runSpec.spec.required` tells table-based from file-based."""
+    spec_id, name = SPECS[kind]
+    shown: dict[str, Any] = {"id": spec_id, "name": name, "version": "1.0"}
+    if kind == "streaming":
+        return shown
+    times = ["startTime", "windowStartTime", "windowEndTime"]
+    properties: dict[str, Any] = {time: {"type": "integer"} for time in times}
+    required = list(times)
+    if kind == "table":
+        required.append("deltaColumn")
+        properties["deltaColumn"] = {"type": "object", "properties": {"name": {"type": "string"}}}
+    run_spec = {"name": "ProviderParams", "type": "JsonSchema"}
+    return shown | {"runSpec": {**run_spec, "spec": {"properties": properties, "required": required}}}
+
+
+def target_json(flow: Flow) -> dict[str, Any]:
+    """The target connection of a flow; `params.dataSetId` is the dataset that it fills."""
+    return {
+        "id": flow.related_id("target"),
+        "name": f"{flow.name}: target",
+        "connectionSpec": _DATA_LAKE_SPEC,
+        "params": {"dataSetId": flow.dataset_id},
+    }
+
+
+def source_json(flow: Flow) -> dict[str, Any]:
+    """The source connection of a flow."""
+    params = {"path": "/made-up"} if flow.kind == "file" else {"tableName": "made_up"}
+    return {
+        "id": flow.related_id("source"),
+        "name": f"{flow.name}: source",
+        "baseConnectionId": flow.related_id("base"),
+        "connectionSpec": _SOURCE_SPEC,
+        "params": params,
+    }

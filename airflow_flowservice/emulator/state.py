@@ -1,0 +1,254 @@
+"""All that an emulator remembers: flows, runs, tokens, plans and counts. One thread touches it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_flowservice.emulator.errors import ApiError
+from airflow_flowservice.emulator.faults import FaultPlan
+from airflow_flowservice.emulator.model import Flow, Run
+from airflow_flowservice.emulator.outcomes import OutcomePlan
+from airflow_flowservice.emulator.query import ListQuery, at_path, page, select
+from airflow_flowservice.emulator.render import flow_json, run_json
+from airflow_flowservice.emulator.rules import Creation
+from airflow_flowservice.emulator.settings import (
+    DISABLED_FLOW_ID,
+    FILE_FLOW_ID,
+    HOURLY_FLOW_ID,
+    TABLE_FLOW_ID,
+    Settings,
+    ShowWindow,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list, the address of the next one, and how many items all pages have."""
+
+    items: list[dict[str, Any]]
+    next_href: str | None
+    total: int
+
+
+class State:
+    """The emulator's memory.
+
+    Args:
+        settings: how it behaves.
+        clock: now, in epoch seconds; `settings.clock_offset_s` is added to it.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._tokens: dict[str, tuple[str, float]] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to birth: the flows it was born with, no runs, plans or counts. Tokens stay valid."""
+        self.flows: dict[str, Flow] = {}
+        self.runs: dict[str, Run] = {}
+        self.requests: Counter[str] = Counter()
+        self.faults = FaultPlan()
+        self.outcomes = OutcomePlan()
+        self._runs_of: defaultdict[str, list[Run]] = defaultdict(list)
+        for flow in _born(self.now()):
+            self.flows[flow.id] = flow
+
+    def now(self) -> float:
+        """The emulator's clock, in epoch seconds."""
+        return self._clock() + self.settings.clock_offset_s
+
+    # --- tokens ---
+
+    def issue_token(self, client_id: str) -> str:
+        token = secrets.token_urlsafe(96)
+        self._tokens[token] = (client_id, self.now() + self.settings.token_ttl_s)
+        return token
+
+    def token_owner(self, token: str) -> str | None:
+        """The client that a token was given to; None when it is unknown or has expired."""
+        client_id, expires_at = self._tokens.get(token, ("", 0.0))
+        return client_id if self.now() < expires_at else None
+
+    def expire_tokens(self) -> None:
+        self._tokens.clear()
+
+    # --- runs ---
+
+    def add_run(self, creation: Creation, *, client_id: str, delay_s: float = 0.0) -> Run:
+        """Record a run that the rules allow; it shows after `delay_s` seconds."""
+        creation.flow.delta_column = creation.delta_column
+        return self._record(
+            flow_id=creation.flow.id,
+            client_id=client_id,
+            params=creation.params,
+            start_time=creation.start_time,
+            window=(creation.window_start, creation.window_end),
+            delay_s=delay_s,
+        )
+
+    def retrigger(self, run_id: str, *, client_id: str, delay_s: float = 0.0) -> Run:
+        """Record a new run with the window of an ended one.
+
+        Raises:
+            ApiError: 404 when there is no such run; 400, 1388 when its flow is disabled, 1387 when it neither
+                failed nor succeeded without records.
+        """
+        now = self.now()
+        old = self.visible_run(run_id)
+        flow = self.flows[old.flow_id]
+        if flow.state != "enabled":
+            raise ApiError(400, "1388", f"Flow {flow.id} is {flow.state}; enable it to re-trigger its runs.")
+        first, end = old.source
+        if not old.has_ended(now) or not (old.outcome.failed or first == end):
+            raise ApiError(400, "1387", f"Run {run_id} is {old.status(now)} and cannot be re-triggered now.")
+        new = self._record(
+            flow_id=old.flow_id,
+            client_id=client_id,
+            params={**old.params, "startTime": type(old.params["startTime"])(int(now))},
+            start_time=int(now),
+            window=(old.window_start, old.window_end),
+            delay_s=delay_s,
+            parent_id=old.id,
+        )
+        old.child_ids.append(new.id)
+        return new
+
+    def _record(
+        self,
+        *,
+        flow_id: str,
+        client_id: str,
+        params: dict[str, Any],
+        start_time: int,
+        window: tuple[int, int],
+        delay_s: float,
+        parent_id: str | None = None,
+    ) -> Run:
+        now = self.now()
+        outcome = self.outcomes.draw(flow_id=flow_id, window=window)
+        starts_at = max(now, float(start_time)) + _first(outcome.queue_s, self.settings.queue_s)
+        run = Run(
+            id=str(uuid.uuid4()),
+            etag=f'"{secrets.token_hex(4)}-0000-0200-0000-{int(now):012x}"',
+            flow_id=flow_id,
+            client_id=client_id,
+            params=params,
+            window_start=window[0],
+            window_end=window[1],
+            created_at=now,
+            visible_at=now + delay_s,
+            starts_at=starts_at,
+            ends_at=starts_at + _first(outcome.run_s, self.settings.run_s),
+            outcome=outcome,
+            parent_id=parent_id,
+        )
+        self.runs[run.id] = run
+        self._runs_of[flow_id].append(run)
+        return run
+
+    def runs_of(self, flow_id: str) -> list[Run]:
+        """A flow's runs in the order of their creation, shown or not."""
+        return self._runs_of.get(flow_id, [])
+
+    def visible_run(self, run_id: str) -> Run:
+        """A run that a client may see.
+
+        Raises:
+            ApiError: 404, 1101 when there is none, not yet or not any more.
+        """
+        run = self.runs.get(run_id)
+        if run is None or not run.is_visible(self.now()):
+            raise ApiError(404, "1101", f"There is no flow run {run_id!r}.")
+        return run
+
+    def read_run(self, run_id: str, *, show_window: ShowWindow) -> dict[str, Any]:
+        """A run as `GET` answers it. A run that is to vanish does so after this."""
+        return self._show(self.visible_run(run_id), show_window)
+
+    def list_runs(self, query: ListQuery, *, show_window: ShowWindow) -> Page:
+        now = self.now()
+
+        def value(run: Run, path: str) -> Any:
+            if path == "id":
+                return run.id
+            if path == "flowId":
+                return run.flow_id
+            if path == "createdAt":
+                return int(run.created_at * 1000)
+            return at_path(run_json(run, settings=self.settings, show_window=show_window, now=now), path)
+
+        candidates, rest = self._candidates(query)
+        found = select([run for run in candidates if run.is_visible(now)], rest, value=value)
+        shown, href = page(found, query, value=value, path="/runs")
+        return Page([self._show(run, show_window) for run in shown], href, len(found))
+
+    def _candidates(self, query: ListQuery) -> tuple[Iterable[Run], ListQuery]:
+        """The fewest runs that need looking at, and the filters that are left to apply."""
+        if by_id := query.equality("id"):
+            wanted = (self.runs[run_id] for run_id in dict.fromkeys(by_id.values) if run_id in self.runs)
+            return sorted(wanted, key=lambda run: run.created_at), query.without(by_id)
+        by_flow = query.equality("flowId")
+        if by_flow and len(by_flow.values) == 1:
+            return self.runs_of(by_flow.values[0]), query.without(by_flow)
+        return self.runs.values(), query
+
+    def _show(self, run: Run, show_window: ShowWindow) -> dict[str, Any]:
+        shown = run_json(run, settings=self.settings, show_window=show_window, now=self.now())
+        run.times_shown += 1
+        return shown
+
+    # --- flows ---
+
+    def flow(self, flow_id: str) -> Flow:
+        """A flow.
+
+        Raises:
+            ApiError: 404, 1101 when there is none.
+        """
+        if flow_id not in self.flows:
+            raise ApiError(404, "1101", f"There is no flow {flow_id!r}.")
+        return self.flows[flow_id]
+
+    def read_flow(self, flow: Flow) -> dict[str, Any]:
+        runs = self.runs_of(flow.id)
+        last = runs[-1] if runs else None
+        return flow_json(flow, last, settings=self.settings, now=self.now())
+
+    def list_flows(self, query: ListQuery) -> Page:
+        found = select([self.read_flow(flow) for flow in self.flows.values()], query, value=at_path)
+        shown, href = page(found, query, value=at_path, path="/flows")
+        return Page(shown, href, len(found))
+
+
+def _first(chosen: float | None, default: float) -> float:
+    return default if chosen is None else chosen
+
+
+def _born(now: float) -> list[Flow]:
+    return [
+        Flow(id=TABLE_FLOW_ID, name="Orders (table, one-time)", kind="table", created_at=now),
+        Flow(id=FILE_FLOW_ID, name="Clicks (files, one-time)", kind="file", created_at=now),
+        Flow(
+            id=HOURLY_FLOW_ID,
+            name="Customers (table, hourly)",
+            kind="table",
+            created_at=now,
+            frequency="hour",
+            delta_column={"name": "updated_at"},
+        ),
+        Flow(
+            id=DISABLED_FLOW_ID,
+            name="Returns (table, disabled)",
+            kind="table",
+            created_at=now,
+            state="disabled",
+        ),
+    ]
