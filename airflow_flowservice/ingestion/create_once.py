@@ -1,0 +1,275 @@
+"""Create a flow run once, whatever fails.
+
+Flow Service has no idempotency key, so a written intent takes its place: before the POST, what is about to
+be created goes into a store that survives the attempt, together with the runs that the flow has already.
+Whoever finds an intent without a run id later compares the flow's runs with it before creating anything.
+
+    no intent ─────────> write intent ──> POST ──┬─ an id ───────────> store it, wait for the run
+    intent with id ──┬─ active: wait             ├─ refused (4xx) ───> drop the intent, fail
+                     ├─ succeeded: done          └─ anything else ───> reconcile
+                     └─ failed: create anew
+    intent without id ───────────────────────────────────────────────> reconcile
+
+    reconcile ──┬─ a new run shows our window and start time ─> adopt it
+                ├─ no new run, after patience ────────────────> create
+                └─ new runs that show no window ──────────────> on_uncertain: fail, adopt or create
+
+The client and the store are protocols, and time is an argument, so all of it can be tried in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from itertools import islice
+from typing import TYPE_CHECKING, Literal
+from uuid import uuid4
+
+from airflow_flowservice.exceptions import (
+    ApiError,
+    AttemptOvertakenError,
+    FlowRunUncertainError,
+    FlowServiceError,
+    NoAnswerError,
+    RunNotFoundError,
+    ServerError,
+    StartTimeInPastError,
+    UnreadableAnswerError,
+)
+from airflow_flowservice.ingestion.intent import Attempt, Intent, Order, Outcome, Service, Store
+
+if TYPE_CHECKING:
+    from airflow_flowservice.api.models import CreatedRun, FlowRun
+
+log = logging.getLogger(__name__)
+
+OnUncertain = Literal["fail", "adopt", "create"]
+STORE_KEY = "flowservice_intent"
+
+_START_MARGIN = timedelta(seconds=2)
+_LATER_START_MARGIN = timedelta(seconds=60)
+_REMEMBERED = 50
+_READ_AT_MOST = 1000
+# A POST whose answer is lost is repeated after a comparison, within one attempt only so often.
+_POSTS_AT_MOST = 3
+# The service's clock, which stamps the runs, and the worker's, which stamps the intent, may differ.
+_CLOCKS_DIFFER = timedelta(minutes=15)
+_UNCERTAIN = (NoAnswerError, ServerError, UnreadableAnswerError)
+
+
+@dataclass(kw_only=True)
+class CreateOnce:
+    """Creates the run of an order, or finds the one that is there already.
+
+    :param store: None where Airflow has none (before 3.3): then only the list of runs can tell.
+    :param on_uncertain: what to do when new runs exist that show no window.
+    :param patience: seconds to wait for a run that may have been created to show in the list; Adobe
+        says that a run may take two to three minutes.
+    :param poll: seconds between two looks at the list meanwhile.
+    :param clock_offset: the service's clock minus ours, if it is known.
+    :param prepare: a last look at the order before anything is created; may raise, or change it.
+    :param link: makes the page address of a run, for messages.
+    """
+
+    service: Service
+    store: Store | None
+    attempt: Attempt
+    on_uncertain: OnUncertain = "fail"
+    patience: float = 180.0
+    poll: float = 5.0
+    clock_offset: Callable[[], timedelta | None] = lambda: None
+    prepare: Callable[[Order], Order] = lambda order: order
+    link: Callable[[str], str] = str
+    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    _posts: int = field(default=0, init=False)
+
+    def __call__(self, order: Order) -> Outcome:
+        """The one run of this order.
+
+        :raises ApiError: Flow Service refused, or could not be reached; nothing was created.
+        :raises FlowRunUncertainError: a run may exist, and `on_uncertain` is `fail`.
+        """
+        try:
+            return self._with_store(order, self.store) if self.store else self._without_store(order)
+        except FlowServiceError as error:
+            error.about(flow_id=order.flow_id, window=str(order.window) if order.window else None)
+            raise
+
+    def _with_store(self, order: Order, store: Store) -> Outcome:
+        intent = Intent.from_json(store.get(STORE_KEY))
+        if intent is None or intent.order != order.key:
+            return self._create(order)
+        if intent.flow_run_id is not None:
+            return self._resume(order, intent, intent.flow_run_id)
+        log.warning("An earlier attempt may have created a flow run; comparing the flow's runs with its intent")
+        return self._reconcile(order, intent, earlier=True)
+
+    def _without_store(self, order: Order) -> Outcome:
+        log.warning("This Airflow keeps no task state (3.3 and later do): protection against double runs is reduced")
+        if self.attempt.is_first:
+            return self._create(order)
+        since = self.attempt.began or self._service_now() - timedelta(days=1)
+        intent = Intent(
+            order=order.key,
+            max_tries=self.attempt.max_tries,
+            token="",
+            written_at=since.timestamp(),
+            oldest_known=since.timestamp(),
+        )
+        return self._reconcile(order, intent, earlier=True)
+
+    def _resume(self, order: Order, intent: Intent, flow_run_id: str) -> Outcome:
+        cleared = intent.max_tries != self.attempt.max_tries
+        try:
+            run = self.service.get_run(flow_run_id)
+        except RunNotFoundError:
+            run = None
+        if run is not None and run.status.ended and (cleared or not run.status.succeeded):
+            why = "the task was cleared" if cleared else "a retry wants the window again"
+            log.info("Flow run %s ended as %s and %s; creating a new run", run.id, run.status_word, why)
+            return self._create(order)
+        status = run.status_word if run else "not readable yet"
+        log.info("Flow run %s of an earlier attempt is %s; no new run is created", flow_run_id, status)
+        return self._keep(replace(intent, max_tries=self.attempt.max_tries), flow_run_id, how="resumed")
+
+    def _create(self, order: Order) -> Outcome:
+        order = self.prepare(order)
+        start = self._start_time(order, margin=_START_MARGIN)
+        try:
+            return self._post(order, start)
+        except StartTimeInPastError:
+            if order.start_time is not None:
+                raise
+            later = self._start_time(order, margin=_LATER_START_MARGIN)
+            log.warning("Flow Service finds the start time %s in the past; trying once more with %s", start, later)
+            return self._post(order, later)
+
+    def _post(self, order: Order, start: datetime) -> Outcome:
+        intent = self._write_intent(order, start)
+        self._posts += 1
+        try:
+            created = self._submit(order, start)
+        except _UNCERTAIN as error:
+            log.warning("Nobody knows whether the flow run was created: %s", error)
+            if self._posts >= _POSTS_AT_MOST:
+                raise
+            return self._reconcile(order, intent, earlier=False)
+        except ApiError:
+            if self.store is not None:
+                self.store.delete(STORE_KEY)
+            raise
+        return self._keep(intent, created.id, how="created")
+
+    def _submit(self, order: Order, start: datetime) -> CreatedRun:
+        if order.retrigger is not None:
+            return self.service.retrigger_run(order.retrigger)
+        if order.window is None:
+            raise TypeError("an order needs a window or a run to repeat")
+        return self.service.create_run(
+            flow_id=order.flow_id,
+            window_start=order.window.start,
+            window_end=order.window.end,
+            start_time=start,
+            delta_column=order.delta_column,
+        )
+
+    def _write_intent(self, order: Order, start: datetime) -> Intent:
+        runs = list(islice(self.service.list_runs(flow_id=order.flow_id, limit=_REMEMBERED), _REMEMBERED))
+        created = [run.created_at.timestamp() for run in runs if run.created_at]
+        intent = Intent(
+            order=order.key,
+            max_tries=self.attempt.max_tries,
+            token=uuid4().hex,
+            written_at=self.now().timestamp(),
+            start_time=int(start.timestamp()),
+            known=tuple(run.id for run in runs),
+            oldest_known=min(created) if len(created) == _REMEMBERED else None,
+        )
+        if self.store is not None:
+            self.store.set(STORE_KEY, intent.to_json())
+            self._require_ours(intent, Intent.from_json(self.store.get(STORE_KEY)))
+        return intent
+
+    def _require_ours(self, intent: Intent, stored: Intent | None) -> None:
+        """A worker that hung may wake up after its task was started again elsewhere."""
+        if stored is None or stored.token != intent.token:
+            raise AttemptOvertakenError("another attempt of this task has taken over; this one sent nothing")
+        if self.now().timestamp() - intent.written_at > self.patience:
+            raise AttemptOvertakenError("this attempt hung before it sent anything, so it ends without sending")
+
+    def _keep(self, intent: Intent, flow_run_id: str, *, how: Literal["created", "resumed", "adopted"]) -> Outcome:
+        if self.store is not None:
+            try:
+                self.store.set(STORE_KEY, replace(intent, flow_run_id=flow_run_id).to_json())
+            except Exception as error:  # The run exists: what was written before the POST still protects it.
+                log.warning("Flow run %s could not be stored (%s); a retry will find it by its intent", flow_run_id, error)
+        return Outcome(flow_run_id=flow_run_id, how=how)
+
+    def _reconcile(self, order: Order, intent: Intent, *, earlier: bool) -> Outcome:
+        """Find the run that the intent speaks of.
+
+        :param earlier: the intent is an earlier attempt's; a run of it that failed is not waited for.
+        """
+        runs = self._look(order, intent)
+        for run in runs:
+            if intent.judge(run, order) != "ours":
+                continue
+            if earlier and run.status.ended and not run.status.succeeded:
+                continue
+            log.warning("Found flow run %s (%s), which is this window's; no other is created", run.id, run.status_word)
+            return self._keep(replace(intent, max_tries=self.attempt.max_tries), run.id, how="adopted")
+        unclear = [run for run in runs if intent.judge(run, order) == "unclear"]
+        if not unclear:
+            log.warning("No flow run was created for this window before; creating it")
+            return self._create(order)
+        return self._decide(order, intent, unclear)
+
+    def _look(self, order: Order, intent: Intent) -> list[FlowRun]:
+        """The flow's new runs: at once if ours is among them, else what is there when patience ends."""
+        end = self.monotonic() + self.patience
+        while True:
+            try:
+                runs = self._news(order, intent)
+            except ApiError as error:
+                if self.monotonic() >= end or not error.retryable:
+                    raise
+                runs = []
+            if self.monotonic() >= end or any(intent.judge(run, order) == "ours" for run in runs):
+                return runs
+            self.sleep(min(self.poll, max(0.0, end - self.monotonic())))
+
+    def _news(self, order: Order, intent: Intent) -> list[FlowRun]:
+        since = datetime.fromtimestamp(intent.written_at, tz=timezone.utc) - _CLOCKS_DIFFER
+        listed = self.service.list_runs(flow_id=order.flow_id, created_since=since, limit=100)
+        return [run for run in islice(listed, _READ_AT_MOST) if run.flow_id in (None, order.flow_id) and intent.is_news(run)]
+
+    def _decide(self, order: Order, intent: Intent, candidates: list[FlowRun]) -> Outcome:
+        lines = "; ".join(f"{run.id} created {run.created_at}, {run.status_word}, {self.link(run.id)}" for run in candidates)
+        if self.on_uncertain == "create":
+            log.warning("on_uncertain=create: creating a flow run although these may be this window's: %s", lines)
+            return self._create(order)
+        if self.on_uncertain == "adopt":
+            chosen = min(candidates, key=lambda run: (run.created_at is None, run.created_at))
+            log.warning("on_uncertain=adopt: taking flow run %s out of: %s", chosen.id, lines)
+            return self._keep(replace(intent, max_tries=self.attempt.max_tries), chosen.id, how="adopted")
+        raise FlowRunUncertainError(
+            f"a flow run may have been created, and the flow's new runs show no window: {lines}",
+            remedy=(
+                "look whether one of them is this window's; then mark the task as success if it is, or clear the task "
+                "with on_uncertain='create' if none is, or with on_uncertain='adopt' to take the oldest of them"
+            ),
+        )
+
+    def _start_time(self, order: Order, *, margin: timedelta) -> datetime:
+        if order.start_time is not None:
+            return order.start_time
+        soon = (self._service_now() + margin).replace(microsecond=0) + timedelta(seconds=1)
+        return max(soon, order.window.end) if order.window else soon
+
+    def _service_now(self) -> datetime:
+        return self.now() + (self.clock_offset() or timedelta(0))

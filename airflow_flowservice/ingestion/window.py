@@ -1,0 +1,152 @@
+"""The window: the span of time that one DAG run owns and one flow run ingests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from airflow_flowservice.exceptions import WindowError
+
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+# As seconds this is the year 5138, as milliseconds it is 1973: nobody means the former.
+_LOOKS_LIKE_MILLISECONDS = 100_000_000_000
+# A worker's clock may lag behind the scheduler's; the run then starts when the window has ended.
+CLOCK_SKEW = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, order=True)
+class IngestionWindow:
+    """A span of time, start-inclusive and end-exclusive, in whole seconds, UTC.
+
+    Flow Service takes whole seconds, so both edges are cut down to the second; cutting keeps the order
+    of all edges, so windows that tile still tile.
+
+    :param start: aware datetime.
+    :param end: aware datetime, after start.
+    :raises WindowError: naive, empty or reversed, before 1970 or beyond the year 9999.
+    """
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        for name in ("start", "end"):
+            object.__setattr__(self, name, _whole_second_utc(getattr(self, name), name=f"window_{name}"))
+        if self.start == self.end:
+            raise WindowError(f"the window is empty: it starts and ends at {_iso(self.start)}")
+        if self.start > self.end:
+            raise WindowError(
+                f"the window is reversed: it starts at {_iso(self.start)} and ends at {_iso(self.end)}",
+                remedy="swap window_start and window_end",
+            )
+
+    def __str__(self) -> str:
+        return f"{_iso(self.start)}/{_iso(self.end)}"
+
+    @classmethod
+    def parse(cls, text: str) -> IngestionWindow:
+        """The window that `str()` made."""
+        start, _, end = text.partition("/")
+        return cls(parse_instant(start, name="window_start"), parse_instant(end, name="window_end"))
+
+    @property
+    def seconds(self) -> int:
+        """Length in seconds."""
+        return int((self.end - self.start).total_seconds())
+
+    def overlaps(self, other: IngestionWindow) -> bool:
+        """Whether both contain a moment."""
+        return self.start < other.end and other.start < self.end
+
+    def meets(self, other: IngestionWindow) -> bool:
+        """Whether the other one begins where this one ends."""
+        return self.end == other.start
+
+    def require_past(self, *, now: datetime) -> None:
+        """Refuse a window that is not over: it would be ingested in part, and never again.
+
+        :param now: aware datetime; a window that ends within `CLOCK_SKEW` after it counts as over.
+        :raises WindowError: it ends later.
+        """
+        if self.end <= now + CLOCK_SKEW:
+            return
+        raise WindowError(
+            f"the window ends in the future: it is now {_iso(now)}",
+            window=str(self),
+            remedy=(
+                "wait until the window is over; a run that should take the period before its date needs no "
+                "window_end, and a manual run's date must not lie in the future"
+            ),
+        )
+
+
+def parse_instant(value: Any, *, name: str) -> datetime:
+    """A moment as people write it, as aware UTC datetime in whole seconds.
+
+    :param value: aware datetime, ISO 8601 text with an offset, or epoch seconds (number or digits).
+    :param name: of the argument, for messages.
+    :raises WindowError: naive, empty, unreadable, milliseconds, or out of range.
+    """
+    if isinstance(value, datetime):
+        return _whole_second_utc(value, name=name)
+    if isinstance(value, str):
+        return _parse_text(value.strip(), name=name)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return _from_epoch(value, name=name)
+    raise WindowError(
+        f"{name} is {value!r}, which is not a moment in time",
+        remedy=f"give {name} as aware datetime, ISO 8601 with an offset, or epoch seconds",
+    )
+
+
+def _parse_text(text: str, *, name: str) -> datetime:
+    from dateutil.parser import isoparse
+
+    if text in ("", "None"):
+        raise WindowError(
+            f"{name} is empty: its template rendered to {text!r}",
+            remedy=f"check the template of {name}; this DAG run may not have the value that it names",
+        )
+    if text.lstrip("-").replace(".", "", 1).isdigit() and (len(text) > 8 or "-" not in text[1:]):
+        return _from_epoch(float(text), name=name)
+    try:
+        return _whole_second_utc(isoparse(text), name=name)
+    except (ValueError, OverflowError) as error:
+        raise WindowError(
+            f"{name} is {text[:80]!r}, which is not a moment in time",
+            remedy=f"give {name} as ISO 8601 with an offset (2026-01-31T00:00:00+00:00) or as epoch seconds",
+        ) from error
+
+
+def _from_epoch(seconds: float, *, name: str) -> datetime:
+    if abs(seconds) >= _LOOKS_LIKE_MILLISECONDS:
+        raise WindowError(
+            f"{name} is {seconds:.0f}, which looks like milliseconds",
+            remedy=f"give {name} in epoch seconds (divide by 1000)",
+        )
+    try:
+        moment = EPOCH + timedelta(seconds=seconds)
+    except (OverflowError, ValueError) as error:  # inf, nan
+        raise WindowError(f"{name} is {seconds}, which is not a moment in time") from error
+    return _whole_second_utc(moment, name=name)
+
+
+def _whole_second_utc(moment: datetime, *, name: str) -> datetime:
+    if moment.utcoffset() is None:
+        raise WindowError(
+            f"{name} is {moment.isoformat()}, which has no time zone",
+            remedy=f"give {name} an offset, for instance {moment.isoformat()}+00:00; nobody can guess it",
+        )
+    try:
+        utc = moment.astimezone(timezone.utc)
+    except OverflowError as error:
+        raise WindowError(f"{name} is {moment.isoformat()}, which is out of range in UTC") from error
+    if utc < EPOCH:
+        raise WindowError(f"{name} is {moment.isoformat()}, which is before 1970")
+    # A plain datetime, also from pendulum's subclass: it compares, pickles and renders the same anywhere.
+    return datetime(utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, tzinfo=timezone.utc)
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
