@@ -263,7 +263,9 @@ class DeltaColumnMissingError(RunRefusedError):
 class NotOnDemandError(RunRefusedError):
     """1385, 1386: this flow, or its connector, takes no on-demand runs."""
 
-    default_remedy = "use a batch dataflow that is scheduled one-time ('once'); a scheduled flow cannot be changed to it"
+    default_remedy = (
+        "use a batch dataflow that is scheduled one-time ('once'); a scheduled flow cannot be changed to it"
+    )
 
 
 class RetriggerRefusedError(RunRefusedError):
@@ -303,7 +305,8 @@ class FlowRunVanishedError(FlowRunError):
     """The flow run could be read before, and now Flow Service does not know it."""
 
     default_remedy = (
-        "look in Experience Platform whether the window is in; then mark the task as success, or clear it to ingest again"
+        "look in Experience Platform whether the window is in; then mark the task as success, or clear it "
+        "to ingest it again"
     )
 
 

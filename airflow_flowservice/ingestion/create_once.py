@@ -207,7 +207,9 @@ class CreateOnce:
             try:
                 self.store.set(STORE_KEY, replace(intent, flow_run_id=flow_run_id).to_json())
             except Exception as error:  # The run exists: what was written before the POST still protects it.
-                log.warning("Flow run %s could not be stored (%s); a retry will find it by its intent", flow_run_id, error)
+                log.warning(
+                    "Flow run %s could not be stored (%s); a retry will find it by its intent", flow_run_id, error
+                )
         return Outcome(flow_run_id=flow_run_id, how=how)
 
     def _reconcile(self, order: Order, intent: Intent, *, earlier: bool) -> Outcome:
@@ -246,10 +248,14 @@ class CreateOnce:
     def _news(self, order: Order, intent: Intent) -> list[FlowRun]:
         since = datetime.fromtimestamp(intent.written_at, tz=timezone.utc) - _CLOCKS_DIFFER
         listed = self.service.list_runs(flow_id=order.flow_id, created_since=since, limit=100)
-        return [run for run in islice(listed, _READ_AT_MOST) if run.flow_id in (None, order.flow_id) and intent.is_news(run)]
+        return [
+            run for run in islice(listed, _READ_AT_MOST) if run.flow_id in (None, order.flow_id) and intent.is_news(run)
+        ]
 
     def _decide(self, order: Order, intent: Intent, candidates: list[FlowRun]) -> Outcome:
-        lines = "; ".join(f"{run.id} created {run.created_at}, {run.status_word}, {self.link(run.id)}" for run in candidates)
+        lines = "; ".join(
+            f"{run.id} created {run.created_at}, {run.status_word}, {self.link(run.id)}" for run in candidates
+        )
         if self.on_uncertain == "create":
             log.warning("on_uncertain=create: creating a flow run although these may be this window's: %s", lines)
             return self._create(order)

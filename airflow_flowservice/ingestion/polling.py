@@ -82,7 +82,7 @@ class RunWatch:
         """Seconds until the next look: short while the run is young, with jitter so that looks spread."""
         age = self.monotonic() - self._began
         pause = min(self.poll_interval, max(_FIRST_LOOK, age / 4))
-        return pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+        return pause * random.uniform(1 - _JITTER, 1 + _JITTER)
 
     def to_carry_over(self) -> dict[str, Any]:
         """What a process that looks only once has to remember for the next one, as JSON."""
@@ -125,12 +125,12 @@ class RunWatch:
                     request_id=error.request_id,
                     url=self.url,
                 ) from error
-            if silent >= NOT_YET_READABLE:
-                raise error
-            return self._report("cannot be read yet")
-        if not error.retryable or silent >= self.error_budget:
+            budget, what = NOT_YET_READABLE, "cannot be read yet"
+        else:
+            budget, what = self.error_budget if error.retryable else 0.0, f"could not be read, waiting on: {error}"
+        if silent >= budget:
             raise error
-        self._report(f"could not be read, waiting on: {error}")
+        self._report(what)
 
     def _report(self, what: str) -> None:
         if self._reported != what:

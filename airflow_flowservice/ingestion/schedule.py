@@ -49,7 +49,7 @@ class CronSchedule:
         """The first run date after the moment."""
         naive = self._wall_clock(moment)
         cron = self._cron(naive)
-        scheduled = cron.get_next(datetime)
+        scheduled: datetime = cron.get_next(datetime)
         if _covers_every_hour(cron):
             return moment.astimezone(timezone.utc) + (scheduled - naive)
         while (result := self._to_utc(scheduled)) <= moment:
@@ -75,7 +75,7 @@ class CronSchedule:
     def _step_back(self, moment: datetime) -> datetime:
         naive = self._wall_clock(moment)
         cron = self._cron(naive)
-        scheduled = cron.get_prev(datetime)
+        scheduled: datetime = cron.get_prev(datetime)
         if _covers_every_hour(cron):
             return moment.astimezone(timezone.utc) - (naive - scheduled)
         while (result := self._to_utc(scheduled)) >= moment:

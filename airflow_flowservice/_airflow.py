@@ -1,0 +1,254 @@
+"""The one place that knows Airflow's context, versions and exceptions.
+
+Heavy imports are inside functions: a DAG file that uses our operators pays for `airflow.sdk` alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from airflow_flowservice import exceptions
+from airflow_flowservice.exceptions import ConfigurationError, FlowServiceError
+
+try:
+    from airflow.sdk import BaseHook
+except ImportError:  # before 3.1
+    from airflow.hooks.base import BaseHook  # type: ignore[no-redef,attr-defined,unused-ignore]
+
+__all__ = ["BaseHook"]
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from airflow.sdk import Connection
+
+    from airflow_flowservice.ingestion.intent import Attempt, Store
+    from airflow_flowservice.ingestion.schedule import RunDates, Schedule
+    from airflow_flowservice.ingestion.window import IngestionWindow
+
+_CRON = frozenset({"CronTriggerTimetable", "CronDataIntervalTimetable", "CronPartitionTimetable"})
+_DELTA = frozenset({"DeltaTriggerTimetable", "DeltaDataIntervalTimetable"})
+_OF_THE_SCHEDULE = frozenset({"scheduled", "backfill"})
+
+
+@cache
+def version() -> tuple[int, int]:
+    """Airflow's major and minor version."""
+    from importlib.metadata import version as installed
+
+    major, minor = installed("apache-airflow-core").split(".")[:2]
+    return int(major), int(minor)
+
+
+def default_deferrable() -> bool:
+    """Airflow's `[operators] default_deferrable`."""
+    return bool(_conf().getboolean("operators", "default_deferrable", fallback=False))
+
+
+def _conf() -> Any:
+    try:
+        from airflow.sdk.configuration import conf
+    except ImportError:  # before 3.2
+        from airflow.configuration import conf  # type: ignore[no-redef,unused-ignore]
+    return conf
+
+
+def window_from_context(context: Mapping[str, Any]) -> IngestionWindow:
+    """The window that the DAG run of a task's context owns.
+
+    :raises WindowError: the run has no data interval and the schedule no period.
+    """
+    from airflow_flowservice.ingestion.schedule import window_of
+
+    schedule, interval = schedule_of(context["dag"].timetable)
+    if _run_type(context) == "asset_triggered":
+        schedule = None
+    return window_of(dates=run_dates(context), schedule=schedule, interval=interval)
+
+
+def run_dates(context: Mapping[str, Any]) -> RunDates:
+    """What the context says of its DAG run's dates."""
+    from airflow_flowservice.ingestion.schedule import RunDates
+
+    run = context["dag_run"]
+    return RunDates(
+        run_after=run.run_after,
+        logical_date=run.logical_date,
+        data_interval_start=run.data_interval_start,
+        data_interval_end=run.data_interval_end,
+        partition_date=getattr(run, "partition_date", None),
+        manual=_run_type(context) not in _OF_THE_SCHEDULE,
+    )
+
+
+def _run_type(context: Mapping[str, Any]) -> str:
+    run_type = context["dag_run"].run_type
+    return str(getattr(run_type, "value", run_type))
+
+
+def schedule_of(timetable: Any) -> tuple[Schedule | None, Any]:
+    """A timetable's schedule, and the data interval it gives its runs.
+
+    Both of Airflow's kinds: the SDK's plain values, which a worker has, and the core's, which the
+    scheduler has and which keep the same facts under names with an underscore.
+    """
+    from airflow_flowservice.ingestion.schedule import AnyOfSchedule, CronSchedule, DeltaSchedule
+
+    kinds = {cls.__name__ for cls in type(timetable).__mro__}
+    if "AssetOrTimeSchedule" in kinds:
+        return schedule_of(_fact(timetable, "timetable"))
+    if "MultipleCronTriggerTimetable" in kinds:
+        parts = [schedule_of(part) for part in _fact(timetable, "timetables")]
+        return AnyOfSchedule(schedules=tuple(part for part, _ in parts if part)), parts[0][1]
+    if kinds & _CRON:
+        zone = _zone(_fact(timetable, "timezone"))
+        return CronSchedule(expression=_fact(timetable, "expression"), zone=zone), _fact(timetable, "interval")
+    if kinds & _DELTA:
+        return DeltaSchedule(delta=_fact(timetable, "delta")), _fact(timetable, "interval")
+    return None, None
+
+
+def _fact(timetable: Any, name: str) -> Any:
+    return getattr(timetable, name, getattr(timetable, f"_{name}", None))
+
+
+def _zone(zone: Any) -> Any:
+    import pendulum
+
+    return pendulum.timezone(zone) if isinstance(zone, str) else zone
+
+
+def attempt_of(context: Mapping[str, Any]) -> Attempt:
+    """Which attempt of the task this is."""
+    from airflow_flowservice.ingestion.intent import Attempt
+
+    ti = context["ti"]
+    return Attempt(
+        try_number=ti.try_number,
+        max_tries=getattr(ti, "max_tries", 0) or 0,
+        retries=context["task"].retries or 0,
+        began=getattr(context["dag_run"], "start_date", None),
+    )
+
+
+def state_store(context: Mapping[str, Any]) -> Store | None:
+    """What survives an attempt of this task: Airflow 3.3's `task_state_store`; None before."""
+    store: Store | None = context.get("task_state_store")
+    return store
+
+
+def get_connection(conn_id: str) -> Connection:
+    """The connection.
+
+    :raises ConfigurationError: there is none with this id.
+    """
+    try:
+        return BaseHook.get_connection(conn_id)
+    except Exception as error:
+        if _says_not_found(error):
+            raise ConfigurationError(
+                f"the connection {conn_id!r} does not exist",
+                remedy=(
+                    f"create it in Airflow's UI (Admin, Connections, type 'Adobe Flow Service') or with "
+                    f"`airflow connections add {conn_id} --conn-type flowservice ...`, "
+                    "or set flowservice_conn_id to the id of one that exists"
+                ),
+            ) from error
+        raise
+
+
+def _says_not_found(error: Exception) -> bool:
+    return type(error).__name__ == "AirflowNotFoundException" or "CONNECTION_NOT_FOUND" in str(error)
+
+
+async def in_thread(function: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Run a blocking call beside the event loop; Airflow's own look-ups work from there too."""
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
+def mask(secret: str) -> None:
+    """Have Airflow replace a secret by `***` in all logs and rendered fields, also in its URL-encoded form."""
+    from urllib.parse import quote, quote_plus
+
+    try:
+        from airflow.sdk.log import mask_secret
+    except ImportError:  # before 3.1
+        from airflow.sdk.execution_time.secrets_masker import mask_secret  # type: ignore[no-redef,unused-ignore]
+
+    for form in {secret, quote(secret, safe=""), quote_plus(secret)}:
+        mask_secret(form)
+
+
+def ends_in_triggerer(task: Any) -> bool:
+    """Whether a trigger may end this task as a success without a worker.
+
+    Airflow then leaves out asset events, listeners and `post_execute` (seen on 3.3.2), so only where
+    there are none; and before 3.3 a trigger cannot be relied on to push XComs.
+    """
+    if version() < (3, 3) or task.outlets or getattr(task, "_post_execute_hook", None):
+        return False
+    from airflow.sdk.listener import get_listener_manager
+
+    return not get_listener_manager().has_listeners
+
+
+def push_xcom(ti: Any, *, key: str, value: Any) -> None:
+    """Push an XCom for a task instance, also from the triggerer; blocks, so there in a thread."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    XCom.set(key=key, value=value, **_coordinates(ti))
+
+
+def read_xcom(ti: Any, *, key: str) -> Any:
+    """A task instance's own XCom, or None."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    return XCom.get_one(key=key, **_coordinates(ti))
+
+
+def _coordinates(ti: Any) -> dict[str, Any]:
+    map_index = ti.map_index if ti.map_index is not None else -1
+    return {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": map_index}
+
+
+def airflow_exception(name: str) -> type[BaseException]:
+    """One of Airflow's exceptions, wherever this version keeps it."""
+    from airflow.sdk import exceptions as places
+
+    if not hasattr(places, name):  # before 3.1
+        from airflow import exceptions as places  # type: ignore[no-redef,unused-ignore]
+    found: type[BaseException] = getattr(places, name)
+    return found
+
+
+@contextmanager
+def task_errors(*final: type[FlowServiceError]) -> Iterator[None]:
+    """What goes wrong inside ends the task: still as the typed error, without retries where none can help.
+
+    :param final: errors after which a retry of this very task cannot help, though they are retryable.
+    """
+    try:
+        yield
+    except FlowServiceError as error:
+        if error.retryable and not isinstance(error, final):
+            raise
+        ending = _ending(type(error).__name__)(error.message)
+        ending.__dict__.update(error.__dict__)
+        raise ending.with_traceback(error.__traceback__) from error.__cause__
+
+
+@cache
+def _ending(name: str) -> type[FlowServiceError]:
+    """The class of this name as one that Airflow does not retry (`AirflowFailException`)."""
+    cls: type[FlowServiceError] = getattr(exceptions, name)
+    fail = airflow_exception("AirflowFailException")
+    return type(cls.__name__, (cls, fail), {"__module__": cls.__module__, "__doc__": cls.__doc__})
+
+
+def utc_now() -> datetime:
+    """Now, aware."""
+    return datetime.now(timezone.utc)

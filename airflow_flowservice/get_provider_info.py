@@ -1,0 +1,94 @@
+"""What Airflow's provider discovery reads; imports nothing.
+
+Keys: Airflow's `provider_info.schema.json`; `conn-fields` and `ui-field-behaviour` since Airflow 3.2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_TEXT = {"type": ["string", "null"]}
+
+CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
+    "org_id": {
+        "label": "Organization ID",
+        "description": "IMS organization of the credential, such as 1234567890ABCDEF@AdobeOrg.",
+        "schema": {"type": "string", "minLength": 1},
+    },
+    "sandbox": {
+        "label": "Sandbox name",
+        "description": "The sandbox's name, not its title. Default: prod.",
+        "schema": {**_TEXT, "default": "prod"},
+    },
+    "scopes": {
+        "label": "Scopes",
+        "description": "OAuth scopes, separated by commas. Leave empty for those that Flow Service needs.",
+        "schema": _TEXT,
+    },
+    "ims_url": {
+        "label": "IMS URL",
+        "description": "Where tokens come from. Default: https://ims-na1.adobelogin.com.",
+        "schema": {**_TEXT, "default": "https://ims-na1.adobelogin.com"},
+    },
+    "access_token": {
+        "label": "Access token",
+        "description": "A ready token, used as it is instead of the client secret. It is not renewed.",
+        "schema": {**_TEXT, "format": "password"},
+    },
+    "epoch_format": {
+        "label": "Epoch format",
+        "description": "How times are sent: string (as Adobe's tutorial shows) or integer (as its OpenAPI file says).",
+        "schema": {**_TEXT, "enum": ["string", "integer", None], "default": "string"},
+    },
+    "timeout_s": {
+        "label": "Read timeout (seconds)",
+        "description": "How long to wait for an answer. Default: 30.",
+        "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 600},
+    },
+    "max_attempts": {
+        "label": "Attempts per request",
+        "description": "How often a request that may be repeated is sent. Default: 5.",
+        "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 20},
+    },
+}
+
+FIELD_BEHAVIOUR: dict[str, Any] = {
+    "hidden-fields": ["port", "schema", "extra"],
+    "relabeling": {"login": "Client ID", "password": "Client secret", "host": "Platform URL"},
+    "placeholders": {
+        "host": "https://platform.adobe.io",
+        "login": "Client ID (API key) of an OAuth server-to-server credential",
+        "password": "Client secret of the same credential",
+    },
+}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """The provider's parts, as Airflow's discovery wants them."""
+    name = "Adobe Flow Service"
+    return {
+        "package-name": "airflow-flowservice",
+        "name": name,
+        "description": "On-demand ingestion in Adobe Experience Platform: every window of a DAG once.",
+        "integrations": [
+            {
+                "integration-name": name,
+                "external-doc-url": "https://developer.adobe.com/experience-platform-apis/references/flow-service/",
+                "tags": ["service"],
+            }
+        ],
+        "operators": [{"integration-name": name, "python-modules": ["airflow_flowservice.operators"]}],
+        "sensors": [{"integration-name": name, "python-modules": ["airflow_flowservice.sensors"]}],
+        "hooks": [{"integration-name": name, "python-modules": ["airflow_flowservice.hooks"]}],
+        "triggers": [{"integration-name": name, "python-modules": ["airflow_flowservice.triggers"]}],
+        "connection-types": [
+            {
+                "hook-class-name": "airflow_flowservice.hooks.FlowServiceHook",
+                "hook-name": name,
+                "connection-type": "flowservice",
+                "conn-fields": CONNECTION_FIELDS,
+                "ui-field-behaviour": FIELD_BEHAVIOUR,
+            }
+        ],
+        "extra-links": ["airflow_flowservice.links.FlowRunLink"],
+    }

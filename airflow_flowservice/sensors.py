@@ -1,0 +1,153 @@
+"""A sensor that waits for a flow run of Adobe Flow Service."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.sdk import BaseSensorOperator, PokeReturnValue
+
+from airflow_flowservice import _airflow, _waiting
+from airflow_flowservice.exceptions import ConfigurationError, FlowRunFailedError
+from airflow_flowservice.links import FlowRunLink
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.sdk import Context
+
+    from airflow_flowservice.api.models import FlowRun
+    from airflow_flowservice.hooks import FlowServiceHook
+    from airflow_flowservice.ingestion.polling import RunWatch
+
+_STORE_KEY = "flowservice_status"
+
+
+class FlowRunSensor(BaseSensorOperator):
+    """Waits until a flow run has ended; it never creates one, so a retry only waits again.
+
+    :param flow_run_id: the run, usually `create.output` of an `OnDemandFlowRunOperator`; templated.
+    :param poke_interval: seconds between two looks at the run, in every mode.
+    :param deferrable: wait in the triggerer; default: Airflow's `[operators] default_deferrable`.
+    :param flowservice_conn_id: the connection, of type `flowservice`.
+
+    `mode`, `timeout`, `soft_fail` and the rest are those of Airflow's `BaseSensorOperator`. Returns the flow run's id,
+    and pushes the XCom `flow_run` (see `ingestion.outcome.summary_of`).
+
+    :raises FlowRunFailedError: the run failed; ends the task without retries, since waiting again cannot help.
+    :raises FlowRunVanishedError: the run could be read, and is not there any more.
+    """
+
+    template_fields: Sequence[str] = ("flow_run_id",)
+    operator_extra_links = (FlowRunLink(),)
+    ui_color = "#fbe4e2"
+
+    def __init__(
+        self,
+        *,
+        flow_run_id: str,
+        deferrable: bool | None = None,
+        poke_interval: Any = 30.0,
+        flowservice_conn_id: str = "flowservice_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, **kwargs)
+        self.flow_run_id = flow_run_id
+        self.deferrable = _airflow.default_deferrable() if deferrable is None else deferrable
+        self.flowservice_conn_id = flowservice_conn_id
+        self._watch: RunWatch | None = None
+        self.flow_run_url: str | None = None
+        self.was_deferred = False
+
+    def execute(self, context: Context) -> Any:
+        """Look once; then wait in the way that was chosen. The run's id."""
+        if not self.deferrable:
+            return super().execute(context)
+        done = self.poke(context)
+        if not isinstance(done, PokeReturnValue):
+            self._defer(context)
+        return done.xcom_value
+
+    def poke(self, context: Context) -> PokeReturnValue | bool:
+        """Look at the run once."""
+        from airflow_flowservice.ingestion.outcome import summary_of
+
+        with _airflow.task_errors(FlowRunFailedError):
+            watch = self._watching(context)
+            run = watch.look(self._hook.client.get_run)
+            self._remember(context, watch)
+            watch.url = self._url(watch.last)
+            if watch.url != self.flow_run_url:
+                _waiting.show_page(context, watch.url)
+            if run is None:
+                return False
+            summary = summary_of(run, url=watch.url)
+            return PokeReturnValue(True, xcom_value=_waiting.finish(context, summary))
+
+    def execute_complete(self, context: Context, event: Any) -> str:
+        """End the task with what the trigger saw. The run's id."""
+        with _airflow.task_errors(FlowRunFailedError):
+            return _waiting.finish(context, _waiting.summary_from_event(context, event))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """As `BaseSensorOperator.resume_execution`."""
+        self.was_deferred = True
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def on_kill(self) -> None:
+        """Say that the run goes on; Adobe cannot cancel it."""
+        self.log.warning("Adobe cannot cancel flow run %s, so it goes on.", self.flow_run_id)
+
+    def _defer(self, context: Context) -> NoReturn:
+        from datetime import timedelta
+
+        from airflow_flowservice.triggers import FlowRunTrigger
+
+        _waiting.push_return_value(context, self.flow_run_id)
+        last = self._watching(context).last
+        limit = timedelta(seconds=self.timeout)
+        self.defer(
+            trigger=FlowRunTrigger(
+                flow_run_id=self.flow_run_id,
+                flowservice_conn_id=self.flowservice_conn_id,
+                poll_interval=self.poke_interval or 1.0,
+                flow_id=last.flow_id if last else None,
+                url=self._url(last),
+                ends_task=_airflow.ends_in_triggerer(self),
+            ),
+            method_name="execute_complete",
+            timeout=min(limit, self.execution_timeout or limit),
+        )
+
+    @cached_property
+    def _hook(self) -> FlowServiceHook:
+        from airflow_flowservice.hooks import FlowServiceHook
+
+        return FlowServiceHook(self.flowservice_conn_id)
+
+    def _url(self, run: FlowRun | None) -> str | None:
+        """The run's page, which needs the dataflow's id: known once the run was read."""
+        if run is None or run.flow_id is None:
+            return None
+        return self._hook.run_url(flow_id=run.flow_id, flow_run_id=run.id)
+
+    def _watching(self, context: Context) -> RunWatch:
+        """What is known of the run; in reschedule mode carried over from earlier looks by Airflow's task state."""
+        from airflow_flowservice.ingestion.polling import RunWatch
+
+        if self._watch is None:
+            if not self.flow_run_id or not isinstance(self.flow_run_id, str):
+                raise ConfigurationError(
+                    f"flow_run_id is {self.flow_run_id!r}",
+                    remedy="set flow_run_id to the creating task's output; if it is a template, check it",
+                )
+            store = _airflow.state_store(context)
+            known = store.get(_STORE_KEY) if store and self.reschedule else None
+            self._watch = RunWatch(flow_run_id=self.flow_run_id, poll_interval=self.poke_interval or 1.0)
+            self._watch.carry_over(known)
+        return self._watch
+
+    def _remember(self, context: Context, watch: RunWatch) -> None:
+        store = _airflow.state_store(context)
+        if store is not None and self.reschedule:
+            store.set(_STORE_KEY, watch.to_carry_over())

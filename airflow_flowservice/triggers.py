@@ -1,0 +1,114 @@
+"""Waits for a flow run in the triggerer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
+
+from airflow_flowservice import _airflow
+from airflow_flowservice.exceptions import FlowServiceError
+from airflow_flowservice.hooks import FlowServiceHook
+from airflow_flowservice.ingestion.outcome import SUCCEEDED, describe, summary_of
+from airflow_flowservice.ingestion.polling import RunWatch
+from airflow_flowservice.ingestion.window import IngestionWindow
+
+
+class FlowRunTrigger(BaseTrigger):
+    """Fires once, when a flow run has ended or cannot be waited for any longer.
+
+    The event's payload is `{"status", "flow_run_id", "flow_run"}`, with `flow_run` as in the XCom of that
+    name; or `{"status": "error", "flow_run_id", "error"}` with `FlowServiceError.to_dict()`.
+
+    :param poll_interval: seconds between two looks at the run.
+    :param flow_id: the run's dataflow, for messages and for runs that do not say.
+    :param window: the window asked for, as `str(IngestionWindow)` gives it.
+    :param url: the run's page in Experience Platform.
+    :param ends_task: end a successful task here, without a worker.
+    """
+
+    def __init__(
+        self,
+        *,
+        flow_run_id: str,
+        flowservice_conn_id: str = "flowservice_default",
+        poll_interval: float = 30.0,
+        flow_id: str | None = None,
+        window: str | None = None,
+        url: str | None = None,
+        ends_task: bool = False,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flow_run_id = flow_run_id
+        self.flowservice_conn_id = flowservice_conn_id
+        self.poll_interval = poll_interval
+        self.flow_id = flow_id
+        self.window = window
+        self.url = url
+        self.ends_task = ends_task
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class path, which lives in Airflow's database, and the arguments."""
+        return (
+            "airflow_flowservice.triggers.FlowRunTrigger",
+            {
+                "flow_run_id": self.flow_run_id,
+                "flowservice_conn_id": self.flowservice_conn_id,
+                "poll_interval": self.poll_interval,
+                "flow_id": self.flow_id,
+                "window": self.window,
+                "url": self.url,
+                "ends_task": self.ends_task,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, then fire one event."""
+        try:
+            summary = await self._wait()
+        except FlowServiceError as error:
+            yield self._event({"status": "error", "error": error.to_dict()})
+            return
+        if await self._end_task(summary):
+            yield TaskSuccessEvent()
+            return
+        yield self._event({"status": summary["status"], "flow_run": summary})
+
+    def _event(self, payload: dict[str, Any]) -> TriggerEvent:
+        return TriggerEvent({"flow_run_id": self.flow_run_id, **payload})  # type: ignore[no-untyped-call]
+
+    async def _wait(self) -> dict[str, Any]:
+        hook = FlowServiceHook(self.flowservice_conn_id)
+        client = await _airflow.in_thread(lambda: hook.client)
+        watch = RunWatch(flow_run_id=self.flow_run_id, poll_interval=self.poll_interval, url=self.url)
+        while (run := await _airflow.in_thread(watch.look, client.get_run)) is None:  # noqa: ASYNC110
+            await asyncio.sleep(watch.delay)
+        window = IngestionWindow.parse(self.window) if self.window else None
+        return summary_of(run, flow_id=self.flow_id, window=window, url=self.url)
+
+    async def _end_task(self, summary: dict[str, Any]) -> bool:
+        """Push what the worker would push; True if the task can end here.
+
+        `TaskSuccessEvent(xcoms=...)` encodes its values twice (seen on Airflow 3.3.2), so they are pushed
+        before. Pushing twice is harmless: a second triggerer writes the same.
+        """
+        ti = self.task_instance
+        if not self.ends_task or ti is None or summary["status"] not in SUCCEEDED:
+            return False
+        try:
+            await _airflow.in_thread(_airflow.push_xcom, ti, key="flow_run", value=summary)
+        except Exception as error:
+            self.log.warning("The XCom flow_run could not be pushed here (%s); a worker ends the task", error)
+            return False
+        self.log.info(describe(summary))
+        return True
+
+    async def on_kill(self) -> None:
+        """Say that the run goes on (Airflow 3.3 and later call this when somebody marks or clears the task)."""
+        self.log.warning(
+            "Adobe cannot cancel flow run %s, so it goes on; see %s. If the task is cleared, it waits for this run.",
+            self.flow_run_id,
+            self.url or "Experience Platform",
+        )
