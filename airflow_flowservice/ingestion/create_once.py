@@ -39,6 +39,7 @@ from airflow_flowservice.exceptions import (
     StartTimeInPastError,
     UnreadableAnswerError,
 )
+from airflow_flowservice.ingestion.polling import NOT_YET_READABLE
 from airflow_flowservice.ingestion.intent import Attempt, Intent, Order, Outcome, Service, Store
 
 if TYPE_CHECKING:
@@ -128,6 +129,9 @@ class CreateOnce:
         try:
             run = self.service.get_run(flow_run_id)
         except RunNotFoundError:
+            if cleared and self.now().timestamp() - intent.written_at > NOT_YET_READABLE:
+                log.info("Flow run %s is gone and the task was cleared; creating a new run", flow_run_id)
+                return self._create(order)
             run = None
         if run is not None and run.status.ended and (cleared or not run.status.succeeded):
             why = "the task was cleared" if cleared else "a retry wants the window again"

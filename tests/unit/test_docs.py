@@ -1,0 +1,72 @@
+"""The documentation cannot go stale: its code runs, and its tables name what the code has."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from airflow_flowservice.exceptions import tree
+from airflow_flowservice.get_provider_info import CONNECTION_FIELDS
+from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
+from airflow_flowservice.sensors import FlowRunSensor
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+CHANGELOG = (Path(__file__).parents[2] / "CHANGELOG.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
+
+
+def parameters(operator: type) -> set[str]:
+    """What an operator takes beyond Airflow's own parameters."""
+    own = [cls for cls in operator.__mro__ if cls.__module__.startswith("airflow_flowservice")]
+    return {
+        name
+        for cls in own
+        for name, parameter in inspect.signature(cls.__init__).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def test_the_readmes_python_runs():
+    """Every Python block of the README runs, one after the other, and makes its DAGs."""
+    namespace: dict[str, object] = {"__name__": "readme"}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert ("create", "wait") == (namespace["create"].task_id, namespace["wait"].task_id)
+    assert {"wait"} == namespace["create"].downstream_task_ids
+
+
+@pytest.mark.parametrize("operator", [OnDemandFlowRunOperator, RetriggerFlowRunOperator, FlowRunSensor])
+def test_every_parameter_is_in_the_readme(operator):
+    """An option that nobody can find does not exist."""
+    assert set() == {name for name in parameters(operator) if f"`{name}`" not in README and f"{name}=" not in README}
+
+
+def test_every_connection_field_is_in_the_readme():
+    """The connection is described field by field."""
+    assert set() == {name for name in CONNECTION_FIELDS if f"extra `{name}`" not in README}
+
+
+def test_the_error_table_is_the_tree():
+    """The README's table of errors is what the exceptions say of themselves."""
+    rows = [
+        f"| `{cls.__name__}` | {(cls.__doc__ or '').strip().splitlines()[0].rstrip('.')} "
+        f"| {'yes' if cls.retryable else 'no'} | {cls.default_remedy} |"
+        for cls in tree()
+        if cls.default_remedy
+    ]
+    table = re.search(r"<!-- errors -->\n(.*?)\n<!-- /errors -->", README, flags=re.S)
+    assert table is not None
+    assert rows == table[1].splitlines()[2:]
+
+
+def test_the_changelog_names_every_public_class():
+    """A changelog entry says what a user can now do, with full names."""
+    names = [OnDemandFlowRunOperator, RetriggerFlowRunOperator, FlowRunSensor]
+    assert set() == {f"{cls.__module__}.{cls.__name__}" for cls in names} - set(re.findall(r"`([\w.]+)`", CHANGELOG))
