@@ -1,0 +1,1 @@
+"""Flow Service and IMS over HTTP; knows no Airflow. Start at `client.FlowServiceClient`."""

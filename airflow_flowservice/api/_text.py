@@ -1,0 +1,48 @@
+"""Short, safe excerpts of what came from outside: for messages, never for parsing."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+EXCERPT_LENGTH = 200
+MESSAGE_LENGTH = 1000
+
+_LOOKED_AT = 65_536
+
+_HIDDEN = "***"
+_LOOKS_SECRET = re.compile(
+    r"(?i)(?<=bearer )[\w.~+/=-]+"
+    r"|eyJ[\w-]+\.[\w.-]+"
+    r"|(?<=client_secret=)[^&\s\"']+"
+    r"|(?<=access_token=)[^&\s\"']+"
+)
+_LABELLED_SECRET = re.compile(r"(?i)(\\?[\"'](?:access_token|client_secret)\\?[\"']\s*:\s*\\?[\"'])[^\"'\\]*")
+
+
+def excerpt(text: str | bytes, *, secrets: Iterable[str] = (), length: int = EXCERPT_LENGTH) -> str:
+    """At most `length` printable characters on one line, with known and likely secrets as `***`.
+
+    :param text: anything; bytes are read as UTF-8 and what cannot be read is replaced.
+    :param secrets: values that must not be shown.
+    """
+    if isinstance(text, bytes):
+        text = text[:_LOOKED_AT].decode("utf-8", errors="replace")
+    text = text[:_LOOKED_AT]
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    line = scrub(" ".join(printable.split()), secrets=secrets)
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def scrub(text: str, *, secrets: Iterable[str] = ()) -> str:
+    """The text without bearer tokens, labelled secrets, or any of `secrets`."""
+    for secret in filter(None, secrets):
+        for spelling in (secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]):
+            text = text.replace(spelling, _HIDDEN)
+    text = _LABELLED_SECRET.sub(rf"\g<1>{_HIDDEN}", text)
+    return _LOOKS_SECRET.sub(_HIDDEN, text)

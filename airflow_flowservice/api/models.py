@@ -1,0 +1,251 @@
+"""What Flow Service's JSON means: flows, flow runs, their status and figures.
+
+Parsing is lenient: whatever is missing or strange becomes `None` or empty, because Adobe's pages and
+samples differ from each other. Only an object without an id is refused.
+Sources: https://developer.adobe.com/experience-platform-apis/references/flow-service/ and
+https://experienceleague.adobe.com/en/docs/experience-platform/sources/api-tutorials/monitor
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_flowservice.api import _json as read
+from airflow_flowservice.api._delta_column import DeltaColumn
+from airflow_flowservice.api._status import FlowRunStatus
+from airflow_flowservice.exceptions import UnreadableAnswerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+
+__all__ = ["CreatedRun", "DeltaColumn", "Flow", "FlowRun", "FlowRunStatus", "RunError"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """A dataflow, from `GET /flows/{id}`.
+
+    :param state: Adobe's word, such as `enabled` or `disabled`; empty when the answer has none.
+    :param frequency: `scheduleParams.frequency`, such as `once` or `hour`.
+    :param delta_column: the one set in the flow's `Copy` transformation, which later runs cannot change.
+    :param raw: the JSON object, for what has no field here; not in the `repr`.
+    """
+
+    id: str
+    name: str | None = None
+    state: str = ""
+    frequency: str | None = None
+    delta_column: DeltaColumn | None = None
+    flow_spec_id: str | None = None
+    source_connection_ids: tuple[str, ...] = ()
+    target_connection_ids: tuple[str, ...] = ()
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def parse(cls, raw: Any) -> Flow:
+        """From a flow's JSON object.
+
+        :raises UnreadableAnswerError: it is no object, or has no id.
+        """
+        return cls(
+            id=_id_of(raw, "flow"),
+            name=read.text(raw, "name"),
+            state=read.text(raw, "state") or "",
+            frequency=read.text(raw, "scheduleParams", "frequency"),
+            delta_column=_copied_delta_column(raw),
+            flow_spec_id=read.text(raw, "flowSpec", "id"),
+            source_connection_ids=read.texts(raw, "sourceConnectionIds"),
+            target_connection_ids=read.texts(raw, "targetConnectionIds"),
+            raw=raw,
+        )
+
+    @property
+    def enabled(self) -> bool:
+        """Whether runs would be carried out. A flow that does not tell its state counts as enabled."""
+        return self.state.strip().lower() in ("", "enabled")
+
+    @property
+    def one_time(self) -> bool | None:
+        """Whether it is scheduled `once`, as on-demand runs need; None when the flow does not tell."""
+        return None if self.frequency is None else self.frequency.strip().lower() == "once"
+
+
+def _copied_delta_column(raw: Any) -> DeltaColumn | None:
+    for transformation in read.objects(raw, "transformations"):
+        if (read.text(transformation, "name") or "").lower() != "copy":
+            continue
+        name = read.text(transformation, "params", "deltaColumn", "name")
+        name = name or read.text(transformation, "params", "deltaColumn")
+        if name:
+            return DeltaColumn(
+                name=name,
+                date_format=read.text(transformation, "params", "deltaColumn", "dateFormat"),
+                timezone=read.text(transformation, "params", "deltaColumn", "timezone"),
+            )
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunError:
+    """One error that a flow run reports about itself, such as `CONNECTOR-1001-500`."""
+
+    code: str | None
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}" if self.code else self.message
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreatedRun:
+    """What creating or re-triggering a run answers: its id, and its version for `If-Match`."""
+
+    id: str
+    etag: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowRun:
+    """A flow run, from `GET /runs/{id}` or `GET /runs`.
+
+    Instants are aware UTC datetimes, or None. Counts are records, bytes and files, or None when the
+    answer leaves them out or says `-1`, which means not known.
+
+    :param status_word: Adobe's own word, for messages; empty when the answer has none (a waiting run).
+    :param created_client: the client id that created it; runs of the service itself show
+        `acp_foundation_connectors`.
+    :param window_start: the window it reads, where the answer shows it: in `params`, else in an activity.
+    :param start_time: when it was asked to begin, where the answer shows it.
+    :param errors: its own and its activities' errors, each once. May hold the customer's host names.
+    :param batch_ids: the batches in the data lake that it filled.
+    :param parent_id: the run that this one belongs to.
+    """
+
+    id: str
+    flow_id: str | None = None
+    status: FlowRunStatus = FlowRunStatus.UNKNOWN
+    status_word: str = ""
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    created_client: str | None = None
+    window_start: datetime | None = None
+    window_end: datetime | None = None
+    start_time: datetime | None = None
+    input_records: int | None = None
+    output_records: int | None = None
+    failed_records: int | None = None
+    input_bytes: int | None = None
+    output_bytes: int | None = None
+    input_files: int | None = None
+    output_files: int | None = None
+    errors: tuple[RunError, ...] = ()
+    batch_ids: tuple[str, ...] = ()
+    parent_id: str | None = None
+    etag: str | None = None
+
+    @classmethod
+    def parse(cls, raw: Any) -> FlowRun:
+        """From a run's JSON object.
+
+        A run without any status is one that waits: `SCHEDULED`, with an empty `status_word`.
+
+        :raises UnreadableAnswerError: it is no object, or has no id.
+        """
+        run_id = _id_of(raw, "flow run")
+        word = read.text(raw, "metrics", "statusSummary", "status") or read.text(raw, "status") or ""
+        activities = tuple(_activities(raw))
+        window_start, window_end = _window(raw, activities)
+        return cls(
+            id=run_id,
+            flow_id=read.text(raw, "flowId"),
+            status=FlowRunStatus.parse(word) if word else FlowRunStatus.SCHEDULED,
+            status_word=word,
+            created_client=read.text(raw, "createdClient"),
+            window_start=window_start,
+            window_end=window_end,
+            errors=tuple(dict.fromkeys(_errors(raw, activities))),
+            batch_ids=tuple(dict.fromkeys(_batch_ids(activities))),
+            parent_id=read.text(raw, "parentFlowRunId"),
+            etag=read.text(raw, "etag") or read.text(raw, "eTag"),
+            **_instants(raw),
+            **_counts(raw),
+        )
+
+    @property
+    def window_known(self) -> bool:
+        """Whether the answer shows the window. When it does not, nobody can tell which one it was."""
+        return self.window_start is not None and self.window_end is not None
+
+
+def _instants(raw: Any) -> dict[str, Any]:
+    duration = ("metrics", "durationSummary")
+    return {
+        "created_at": read.instant(raw, "createdAt"),
+        "start_time": read.instant(raw, "params", "startTime"),
+        "updated_at": read.instant(raw, "updatedAt"),
+        "started_at": read.instant(raw, *duration, "startedAtUTC"),
+        "completed_at": read.instant(raw, *duration, "completedAtUTC"),
+    }
+
+
+def _counts(raw: Any) -> dict[str, Any]:
+    records, size, files = (("metrics", name) for name in ("recordSummary", "sizeSummary", "fileSummary"))
+    return {
+        "input_records": read.count(raw, *records, "inputRecordCount"),
+        "output_records": read.count(raw, *records, "outputRecordCount"),
+        "failed_records": read.count(raw, *records, "failedRecordCount"),
+        "input_bytes": read.count(raw, *size, "inputBytes"),
+        "output_bytes": read.count(raw, *size, "outputBytes"),
+        "input_files": read.count(raw, *files, "inputFileCount"),
+        "output_files": read.count(raw, *files, "outputFileCount"),
+    }
+
+
+def _activities(raw: Any) -> Iterator[Mapping[str, Any]]:
+    """Adobe's OpenAPI file spells the key `activites` in one place."""
+    for key in ("activities", "activites"):
+        yield from read.objects(raw, key)
+
+
+def _window(raw: Any, activities: tuple[Mapping[str, Any], ...]) -> tuple[datetime | None, datetime | None]:
+    extensions = ("durationSummary", "extensions")
+    pairs = [(read.instant(raw, "params", key, zero=True) for key in ("windowStartTime", "windowEndTime"))]
+    for activity in activities:
+        pairs.append(read.instant(activity, *extensions, key, zero=True) for key in ("windowStart", "windowEnd"))
+    for start, end in pairs:
+        if start is not None and end is not None:
+            return start, end
+    return None, None
+
+
+def _errors(raw: Any, activities: tuple[Mapping[str, Any], ...]) -> Iterator[RunError]:
+    yield from _errors_at(raw, "metrics", "statusSummary", "errors")
+    for activity in activities:
+        yield from _errors_at(activity, "statusSummary", "errors")
+        yield from _errors_at(activity, "statusSummary", "extensions", "errors")
+
+
+def _errors_at(raw: Any, *path: str) -> Iterator[RunError]:
+    for error in read.objects(raw, *path):
+        message = read.text(error, "message") or read.text(error, "errorMessage")
+        code = read.text(error, "code") or read.text(error, "errorCode")
+        if message or code:
+            yield RunError(code=code, message=message or "no message")
+
+
+def _batch_ids(activities: tuple[Mapping[str, Any], ...]) -> Iterator[str]:
+    for activity in activities:
+        for target in read.objects(activity, "targetInfo"):
+            reference = read.at(target, "reference")
+            yield from read.texts(reference, "ids")
+
+
+def _id_of(raw: Any, what: str) -> str:
+    identifier = read.text(raw, "id")
+    if not identifier:
+        raise UnreadableAnswerError(f"Flow Service answered with a {what} that has no id")
+    return identifier

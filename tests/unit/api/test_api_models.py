@@ -1,0 +1,390 @@
+"""What Flow Service's JSON means."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import suppress
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_flowservice.api.models import (
+    DeltaColumn,
+    Flow,
+    FlowRun,
+    FlowRunStatus,
+    RunError,
+)
+from airflow_flowservice.exceptions import ConfigurationError, UnreadableAnswerError
+
+
+def utc(*parts):
+    return datetime(*parts, tzinfo=timezone.utc)
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["-1", "1651584991", "9" * 40, 10**400, "Copy", "success", -1, 0, float("nan")]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+
+RUN_KEYS = [
+    "id",
+    "flowId",
+    "status",
+    "metrics",
+    "statusSummary",
+    "durationSummary",
+    "startedAtUTC",
+    "recordSummary",
+    "inputRecordCount",
+    "activities",
+    "extensions",
+    "windowStart",
+    "windowEnd",
+    "errors",
+    "code",
+    "message",
+    "params",
+    "windowStartTime",
+    "windowEndTime",
+    "targetInfo",
+    "reference",
+    "ids",
+    "scheduleParams",
+    "frequency",
+    "transformations",
+    "name",
+    "deltaColumn",
+    "items",
+    "_links",
+    "next",
+    "href",
+]
+"""Words of real answers, so that what is made up gets deep into the parsers."""
+
+LIKE_AN_ANSWER = st.recursive(
+    ANYTHING,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(RUN_KEYS), inner, max_size=6),
+    max_leaves=25,
+)
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("scheduled", FlowRunStatus.SCHEDULED),
+        ("SCHEDULED", FlowRunStatus.SCHEDULED),
+        ("QUEUED", FlowRunStatus.SCHEDULED),
+        ("inProgress", FlowRunStatus.IN_PROGRESS),
+        ("IN_PROGRESS", FlowRunStatus.IN_PROGRESS),
+        ("in-progress", FlowRunStatus.IN_PROGRESS),
+        ("in progress", FlowRunStatus.IN_PROGRESS),
+        ("success", FlowRunStatus.SUCCESS),
+        ("COMPLETED", FlowRunStatus.SUCCESS),
+        ("partialSuccess", FlowRunStatus.PARTIAL_SUCCESS),
+        ("PARTIAL_SUCCESS", FlowRunStatus.PARTIAL_SUCCESS),
+        ("failed", FlowRunStatus.FAILED),
+        ("Failed", FlowRunStatus.FAILED),
+        ("PARTIAL_FAILURE", FlowRunStatus.FAILED),
+        ("perhaps", FlowRunStatus.UNKNOWN),
+        ("unknown", FlowRunStatus.UNKNOWN),
+        ("", FlowRunStatus.UNKNOWN),
+        (None, FlowRunStatus.UNKNOWN),
+        (7, FlowRunStatus.UNKNOWN),
+    ],
+)
+def test_status_words(word, status):
+    """All documented spellings are known; any other word is not a success and not an end."""
+    assert status is FlowRunStatus.parse(word)
+
+
+@pytest.mark.parametrize(
+    ("status", "ended", "succeeded", "failed"),
+    [
+        (FlowRunStatus.SCHEDULED, False, False, False),
+        (FlowRunStatus.IN_PROGRESS, False, False, False),
+        (FlowRunStatus.SUCCESS, True, True, False),
+        (FlowRunStatus.PARTIAL_SUCCESS, True, True, False),
+        (FlowRunStatus.FAILED, True, False, True),
+        (FlowRunStatus.UNKNOWN, False, False, False),
+    ],
+)
+def test_ends(status, ended, succeeded, failed):
+    """What an end is, and of which kind."""
+    assert (ended, succeeded, failed) == (status.ended, status.succeeded, status.failed)
+
+
+FULL_RUN = {
+    "id": "3fb0418e-1804-45d6-8d56-dd51f05c0baf",
+    "flowId": "3abea21c-7e36-4be1-bec1-d3bad0e3e0de",
+    "createdAt": 1670444654000,
+    "updatedAt": 1670444685999,
+    "createdClient": "client-1",
+    "parentFlowRunId": "parent-1",
+    "etag": '"1"',
+    "params": {"windowStartTime": "1651584991", "windowEndTime": 1651585991},
+    "metrics": {
+        "durationSummary": {"startedAtUTC": 1670444654036, "completedAtUTC": 1670444685},
+        "sizeSummary": {"inputBytes": 124, "outputBytes": -1},
+        "recordSummary": {"inputRecordCount": 100, "outputRecordCount": 97, "failedRecordCount": "3"},
+        "fileSummary": {"inputFileCount": 1, "outputFileCount": 0},
+        "statusSummary": {
+            "status": "partialSuccess",
+            "errors": [{"code": "CONNECTOR-2001-500", "message": "Three records were skipped."}],
+        },
+    },
+    "activities": [
+        {
+            "id": "copyActivity",
+            "durationSummary": {"extensions": {"windowStart": 1, "windowEnd": 2}},
+            "statusSummary": {
+                "status": "success",
+                "errors": [{"code": "CONNECTOR-2001-500", "message": "Three records were skipped."}],
+                "extensions": {"errors": [{"code": 9, "message": "host db.example"}]},
+            },
+        },
+        {"targetInfo": [{"reference": {"type": "Batch", "ids": ["b1", "b2"]}}]},
+        {"targetInfo": [{"reference": {"ids": ["b2", "b3"]}}]},
+    ],
+}
+
+
+def test_a_full_run():
+    """Every field of a run is found where Adobe puts it."""
+    assert FlowRun(
+        id="3fb0418e-1804-45d6-8d56-dd51f05c0baf",
+        flow_id="3abea21c-7e36-4be1-bec1-d3bad0e3e0de",
+        status=FlowRunStatus.PARTIAL_SUCCESS,
+        status_word="partialSuccess",
+        created_at=utc(2022, 12, 7, 20, 24, 14),
+        updated_at=utc(2022, 12, 7, 20, 24, 45, 999000),
+        started_at=utc(2022, 12, 7, 20, 24, 14, 36000),
+        completed_at=utc(2022, 12, 7, 20, 24, 45),
+        created_client="client-1",
+        window_start=utc(2022, 5, 3, 13, 36, 31),
+        window_end=utc(2022, 5, 3, 13, 53, 11),
+        input_records=100,
+        output_records=97,
+        failed_records=3,
+        input_bytes=124,
+        output_bytes=None,
+        input_files=1,
+        output_files=0,
+        errors=(
+            RunError(code="CONNECTOR-2001-500", message="Three records were skipped."),
+            RunError(code="9", message="host db.example"),
+        ),
+        batch_ids=("b1", "b2", "b3"),
+        parent_id="parent-1",
+        etag='"1"',
+    ) == FlowRun.parse(FULL_RUN)
+
+
+def test_a_run_that_waits():
+    """A run that has only an id is one that waits; nothing else is known."""
+    run = FlowRun.parse({"id": "run-1"})
+
+    assert FlowRun(id="run-1", status=FlowRunStatus.SCHEDULED) == run
+    assert not run.window_known
+
+
+def test_the_window_of_an_older_activity():
+    """Where `params` are not shown, an activity may tell the window, in milliseconds."""
+    activity = {"durationSummary": {"extensions": {"windowStart": 1651584991000, "windowEnd": 1651585991000}}}
+
+    run = FlowRun.parse({"id": "run-1", "activities": [{}, activity]})
+
+    assert (utc(2022, 5, 3, 13, 36, 31), utc(2022, 5, 3, 13, 53, 11)) == (run.window_start, run.window_end)
+    assert run.window_known
+
+
+def test_half_a_window_is_none():
+    """A window with one end is not known."""
+    assert not FlowRun.parse({"id": "run-1", "params": {"windowStartTime": "1651584991"}}).window_known
+
+
+def test_a_window_may_begin_in_1970():
+    """Zero is an instant for a window, while a zero `completedAtUTC` means not yet."""
+    run = FlowRun.parse(
+        {
+            "id": "run-1",
+            "params": {"windowStartTime": 0, "windowEndTime": "86400"},
+            "metrics": {"durationSummary": {"completedAtUTC": 0}},
+        }
+    )
+
+    assert (utc(1970, 1, 1), utc(1970, 1, 2), None) == (run.window_start, run.window_end, run.completed_at)
+
+
+def test_the_misprint_of_the_tutorial_is_an_instant():
+    """Eleven digits are seconds in the year 2493, not milliseconds."""
+    params = {"windowStartTime": "1651584991", "windowEndTime": "16515859567"}
+
+    assert utc(2493, 5, 13, 18, 46, 7) == FlowRun.parse({"id": "run-1", "params": params}).window_end
+
+
+@pytest.mark.parametrize("moment", [-1, 0, True, None, "soon", 10**17, "9" * 17, 10**400, float("inf"), [], {}])
+def test_moments_that_are_none(moment):
+    """What is no moment, or one beyond what a datetime holds, is None."""
+    assert FlowRun.parse({"id": "run-1", "createdAt": moment}).created_at is None
+
+
+@pytest.mark.parametrize("count", [-1, "-1", True, None, "many", 1.5, float("nan"), 10**30, [1], {}])
+def test_counts_that_are_not_known(count):
+    """Adobe writes -1 for not known; strange values are not known either."""
+    metrics = {"recordSummary": {"inputRecordCount": count}}
+
+    assert FlowRun.parse({"id": "run-1", "metrics": metrics}).input_records is None
+
+
+@pytest.mark.parametrize("raw", [None, [], 5, "run", {}, {"id": ""}, {"id": None}, {"id": ["a"]}])
+def test_a_run_without_an_id(raw):
+    """Only what has an id is a run."""
+    with pytest.raises(UnreadableAnswerError, match="no id"):
+        FlowRun.parse(raw)
+    with pytest.raises(UnreadableAnswerError, match="no id"):
+        Flow.parse(raw)
+
+
+FULL_FLOW = {
+    "id": "3abea21c-7e36-4be1-bec1-d3bad0e3e0de",
+    "name": "Orders",
+    "state": "enabled",
+    "scheduleParams": {"startTime": "1567411548", "frequency": "once"},
+    "flowSpec": {"id": "14518937-270c-4525-bdec-c2ba7cce3860", "version": "1.0"},
+    "sourceConnectionIds": ["s1"],
+    "targetConnectionIds": ["t1", "t2"],
+    "transformations": [
+        {"name": "Mapping", "params": {"mappingId": "m"}},
+        {
+            "name": "Copy",
+            "params": {"deltaColumn": {"name": "updated", "dateFormat": "yyyy", "timezone": "UTC", "x": 1}},
+        },
+    ],
+}
+
+
+def test_a_full_flow():
+    """Every field of a flow is found, the delta column in its Copy transformation."""
+    flow = Flow.parse(FULL_FLOW)
+
+    assert (
+        Flow(
+            id="3abea21c-7e36-4be1-bec1-d3bad0e3e0de",
+            name="Orders",
+            state="enabled",
+            frequency="once",
+            delta_column=DeltaColumn(name="updated", date_format="yyyy", timezone="UTC"),
+            flow_spec_id="14518937-270c-4525-bdec-c2ba7cce3860",
+            source_connection_ids=("s1",),
+            target_connection_ids=("t1", "t2"),
+        )
+        == flow
+    )
+    assert flow.raw is FULL_FLOW
+    assert (flow.enabled, flow.one_time) == (True, True)
+    assert "Mapping" not in repr(flow)
+
+
+@pytest.mark.parametrize(
+    ("raw", "enabled", "one_time"),
+    [
+        ({}, True, None),
+        ({"state": "disabled", "scheduleParams": {"frequency": "hour", "interval": 1}}, False, False),
+        ({"state": "draft"}, False, None),
+        ({"state": "ENABLED", "scheduleParams": {"frequency": "Once"}}, True, True),
+    ],
+)
+def test_whether_a_flow_can_be_run(raw, enabled, one_time):
+    """What a flow does not tell is not held against it."""
+    flow = Flow.parse({"id": "flow-1", **raw})
+
+    assert (enabled, one_time) == (flow.enabled, flow.one_time)
+
+
+@pytest.mark.parametrize(
+    ("given", "json"),
+    [
+        ("DOB", {"name": "DOB"}),
+        ({"name": "DOB"}, {"name": "DOB"}),
+        ({"name": "DOB", "dateFormat": None}, {"name": "DOB"}),
+        (
+            {"timezone": "UTC", "name": "DOB", "dateFormat": "yyyy"},
+            {"name": "DOB", "dateFormat": "yyyy", "timezone": "UTC"},
+        ),
+        (DeltaColumn(name="DOB"), {"name": "DOB"}),
+    ],
+)
+def test_delta_columns(given, json):
+    """A delta column is a name, or the mapping of the API."""
+    column = DeltaColumn.parse(given)
+
+    assert list(json.items()) == list(column.to_json().items())
+    assert column == DeltaColumn.parse(column.to_json())
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("", "name is empty"),
+        ("  ", "name is empty"),
+        ({}, "name is empty"),
+        ({"name": 5}, "is not a string"),
+        ({"name": "DOB", "dateFormat": 5}, "dateFormat is empty or is not a string"),
+        ({"name": "DOB", "timezone": ""}, "timezone is empty"),
+        ({"name": "DOB", "date_format": "x"}, "unknown key date_format"),
+        (["DOB"], "type list"),
+        (None, "type NoneType"),
+    ],
+)
+def test_malformed_delta_columns(given, why):
+    """A malformed delta column is named as such, with the way to write it."""
+    with pytest.raises(ConfigurationError) as caught:
+        DeltaColumn.parse(given)
+
+    assert why in caught.value.message
+    assert "dateFormat" in caught.value.remedy
+
+
+@given(LIKE_AN_ANSWER, st.booleans())
+def test_any_json_is_a_value_or_a_typed_error(value, with_id):
+    """Parsing never fails with anything but its own error."""
+    if with_id and isinstance(value, dict):
+        value = {**value, "id": "x"}
+    for parse in (FlowRun.parse, Flow.parse):
+        try:
+            parse(value)
+        except UnreadableAnswerError:
+            assert not (with_id and isinstance(value, dict))
+
+
+@given(ANYTHING)
+def test_any_delta_column_is_a_value_or_a_typed_error(value):
+    """The same for what users write."""
+    with suppress(ConfigurationError):
+        assert DeltaColumn.parse(value).name.strip()
+
+
+@given(st.text())
+def test_any_word_is_a_status(word):
+    """Any word has a status, without regard to case, `_`, `-` and spaces."""
+    assert FlowRunStatus.parse(word) is FlowRunStatus.parse(f" {word.replace('_', '-')}_")
+
+
+def test_models_do_not_import_requests():
+    """The models are cheap: DAG files may import them."""
+    code = (
+        "import sys, airflow_flowservice.api.models; "
+        "print(sorted({'requests', 'urllib3', 'airflow', 'pendulum'} & set(sys.modules)))"
+    )
+
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

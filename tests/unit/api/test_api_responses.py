@@ -1,0 +1,329 @@
+"""A response becomes a value or a typed error, whatever shape it has."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_flowservice import exceptions
+from airflow_flowservice.api._answer import Answer
+from airflow_flowservice.api._problem import problem_in
+from airflow_flowservice.api._token import ImsToken, token_of
+from airflow_flowservice.api.models import CreatedRun
+from airflow_flowservice.api.responses import Call, Page, check, created_of, item_of, page_of
+from airflow_flowservice.exceptions import (
+    AccessDeniedError,
+    ApiError,
+    AuthenticationError,
+    CreateNotAllowedError,
+    DeltaColumnDiffersError,
+    DeltaColumnMissingError,
+    FlowNotFoundError,
+    NoAnswerError,
+    NotOnDemandError,
+    OrganizationError,
+    RateLimitedError,
+    RetriggerRefusedError,
+    RunNotFoundError,
+    RunRefusedError,
+    SandboxError,
+    ServerError,
+    StartTimeInPastError,
+    UnreadableAnswerError,
+    WindowRefusedError,
+)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "id",
+                    "items",
+                    "_links",
+                    "next",
+                    "href",
+                    "code",
+                    "message",
+                    "report",
+                    "errors",
+                    "error",
+                    "x",
+                    "error_code",
+                    "error-chain",
+                    "type",
+                    "title",
+                    "access_token",
+                    "expires_in",
+                    "etag",
+                    "400",
+                ]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+def answer(body=b"", status=200, **headers):
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Answer(status=status, body=content, headers={"x-request-id": "r-1", **headers})
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "call", "error"),
+    [
+        (400, "1360", Call.CREATE_RUN, StartTimeInPastError),
+        (400, "1380", Call.CREATE_RUN, RunRefusedError),
+        (400, "1381", Call.CREATE_RUN, WindowRefusedError),
+        (400, "1382", Call.CREATE_RUN, DeltaColumnDiffersError),
+        (400, "1383", Call.CREATE_RUN, DeltaColumnMissingError),
+        (400, "1384", Call.CREATE_RUN, RunRefusedError),
+        (400, "1385", Call.CREATE_RUN, NotOnDemandError),
+        (400, "1386", Call.CREATE_RUN, NotOnDemandError),
+        (400, "1387", Call.RETRIGGER_RUN, RetriggerRefusedError),
+        (400, "1388", Call.RETRIGGER_RUN, RetriggerRefusedError),
+        (400, "1401", Call.RETRIGGER_RUN, RunRefusedError),
+        (400, "1401", Call.LIST_RUNS, RunRefusedError),
+        (400, "1427", Call.CREATE_RUN, CreateNotAllowedError),
+        (403, "1427", Call.CREATE_RUN, CreateNotAllowedError),
+        (400, "1430", Call.CREATE_RUN, FlowNotFoundError),
+        (404, "1439", Call.GET_FLOW, FlowNotFoundError),
+        (400, "1446", Call.CREATE_RUN, FlowNotFoundError),
+        (404, "1101", Call.CREATE_RUN, FlowNotFoundError),
+        (404, "1101", Call.GET_FLOW, FlowNotFoundError),
+        (404, "1101", Call.GET_RUN, RunNotFoundError),
+        (404, "1101", Call.RETRIGGER_RUN, RunNotFoundError),
+        (404, "1101", Call.LIST_RUNS, UnreadableAnswerError),
+        (401, "2000", Call.GET_RUN, OrganizationError),
+        (401, "2002", Call.CREATE_RUN, OrganizationError),
+        (404, "2100", Call.GET_RUN, SandboxError),
+        (400, "2105", Call.CREATE_RUN, SandboxError),
+        (404, "2101", Call.GET_RUN, SandboxError),
+        (404, "2103", Call.GET_FLOW, SandboxError),
+        (403, "2111", Call.GET_FLOW, SandboxError),
+        (400, "2115", Call.GET_FLOW, AuthenticationError),
+        (403, "2118", Call.CREATE_RUN, AccessDeniedError),
+        (403, "2120", Call.GET_FLOW, AccessDeniedError),
+        (403, "2121", Call.CREATE_RUN, AccessDeniedError),
+        (401, "401013", Call.GET_RUN, AuthenticationError),
+        (403, "403010", Call.GET_RUN, AuthenticationError),
+        (403, "403000", Call.GET_RUN, AccessDeniedError),
+        (403, "403003", Call.GET_RUN, AccessDeniedError),
+        (403, "403025", Call.GET_RUN, AccessDeniedError),
+        (403, "403027", Call.CREATE_RUN, AccessDeniedError),
+        (400, "400003", Call.GET_RUN, RunRefusedError),
+        (429, "429050", Call.CREATE_RUN, RateLimitedError),
+        (500, "1102", Call.CREATE_RUN, ServerError),
+        (503, "1103", Call.GET_RUN, ServerError),
+        (504, "1104", Call.GET_RUN, ServerError),
+        (500, "1382", Call.CREATE_RUN, ServerError),
+        (500, "1427", Call.CREATE_RUN, ServerError),
+        (408, "", Call.CREATE_RUN, NoAnswerError),
+        (409, "", Call.CREATE_RUN, RunRefusedError),
+        (422, "1383", Call.GET_RUN, RunRefusedError),
+        (307, "", Call.CREATE_RUN, UnreadableAnswerError),
+        (100, "", Call.CREATE_RUN, UnreadableAnswerError),
+    ],
+)
+@pytest.mark.parametrize("spelled", ["{}", "{}-400", "FLOW-{}-400"])
+def test_refusals(status, code, call, error, spelled):
+    """The status decides first, then the code in any of its spellings; all fields are filled."""
+    told = spelled.format(code) if code else None
+    body = {"code": told, "message": "Adobe says no."}
+
+    with pytest.raises(ApiError) as caught:
+        check(answer(body, status), call)
+
+    found = caught.value
+    assert (error, status, "r-1") == (type(found), found.http_status, found.request_id)
+    assert found.remedy
+    if status >= 400:
+        assert (told, True) == (found.code, "Adobe says no." in found.message)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ({"error_code": "403010", "message": "Oauth token is missing"}, "403010", "Oauth token is missing"),
+        ({"code": 1382, "message": "Other column"}, "1382", "Other column"),
+        ({"code": "1382-400", "message": "Other column"}, "1382-400", "Other column"),
+        ({"errorMessage": "Other column", "errorCode": "1382"}, "1382", "Other column"),
+        ({"errors": [{"code": "1382", "message": "Other column"}]}, "1382", "Other column"),
+        ({"errors": {"400": [{"code": "1382", "message": "Other column"}]}}, "1382", "Other column"),
+        ({"error": {"code": "1382", "message": "Other column"}}, "1382", "Other column"),
+        ([{"code": "1382", "message": "Other column"}], "1382", "Other column"),
+        (
+            {
+                "type": "http://ns.adobe.com/aep/errors/FLOW-1382-400",
+                "title": "Other column",
+                "status": 400,
+                "report": {"tenantInfo": {"sandboxName": "prod"}, "additionalContext": None},
+                "error-chain": [{"serviceId": "FS", "errorCode": "FS-1382", "unixTimeStampMs": 1}],
+            },
+            "FLOW-1382-400",
+            "Other column",
+        ),
+        (
+            {
+                "type": "about:blank",
+                "status": 400,
+                "report": {"detailed-message": "Other column"},
+                "error-chain": [{"errorCode": "1382"}],
+            },
+            "1382",
+            "Other column",
+        ),
+    ],
+)
+def test_shapes_of_refusals(body, code, message):
+    """Code and message are found in every published shape."""
+    problem = problem_in(answer(body, 400))
+
+    assert (code, message) == (problem.code, problem.message)
+    assert problem.number in (1382, 403010)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>Bad request</html>", b'{"code": "13', b"[]", b"7", b"null", b"\xff\xfe", b"[" * 100_000],
+)
+def test_refusals_that_say_nothing(body):
+    """A refusal without words is still told by its status, with an excerpt."""
+    with pytest.raises(RunRefusedError) as caught:
+        check(answer(body, 400), Call.CREATE_RUN)
+
+    assert (caught.value.http_status, caught.value.code) == (400, None)
+    assert "the answer was " in caught.value.message
+    assert len(caught.value.message) < 400
+
+
+def test_only_certain_refusals_of_posts():
+    """A POST that was answered by 4xx created nothing, so its error is never one of the uncertain ones."""
+    uncertain = (UnreadableAnswerError, ServerError)
+    for status in set(range(400, 500)) - {408}:
+        for body in (b"", b"<html>", b'{"code": "1101-404"}'):
+            with pytest.raises(ApiError) as caught:
+                check(answer(body, status), Call.CREATE_RUN)
+            assert not isinstance(caught.value, uncertain), status
+
+
+def test_a_page_for_people_with_404_points_at_the_host():
+    """A gateway's page for a POST is a refusal whose remedy is the host."""
+    with pytest.raises(RunRefusedError) as caught:
+        check(answer(b"<html>", 404), Call.CREATE_RUN)
+
+    assert "host" in caught.value.remedy
+
+
+def test_an_empty_list_of_one():
+    """`{"items": []}` for one run means that there is none."""
+    with pytest.raises(RunNotFoundError):
+        item_of(answer({"items": []}), Call.GET_RUN)
+
+
+def test_one_object_in_a_list_or_bare():
+    """A list of one, and the object itself, are the same answer."""
+    assert item_of(answer({"items": [{"id": "a"}]}), Call.GET_RUN) == {"id": "a"}
+    assert item_of(answer({"id": "a"}), Call.GET_RUN) == {"id": "a"}
+
+
+def test_a_created_run_with_two_ids_is_unreadable():
+    """Two runs for one request: nobody can tell which is ours."""
+    with pytest.raises(UnreadableAnswerError):
+        created_of(answer({"items": [{"id": "a"}, {"id": "b"}]}), Call.CREATE_RUN)
+
+
+def test_a_created_run_without_etag():
+    """The id is enough."""
+    assert CreatedRun(id="a") == created_of(answer({"id": "a"}, 202), Call.CREATE_RUN)
+
+
+def test_a_page():
+    """A page has objects and the spelling of the next token."""
+    body = {"items": [{"id": "a"}], "_links": {"next": {"href": "/runs?continuationToken=x%3D%3D&limit=1"}}}
+
+    assert Page(items=({"id": "a"},), continuation="x%3D%3D") == page_of(answer(body), Call.LIST_RUNS)
+
+
+def test_excerpts_are_short_and_harmless():
+    """An excerpt is one printable line of 200 characters, without tokens."""
+    body = b"Bearer abc.def-ghi \x1b[31m\r\nnext\x00 line " + b"x" * 1000
+
+    assert answer(body).excerpt.startswith("'Bearer *** [31m next line xxx")
+    assert len(answer(body).excerpt) == 202
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"access_token": "eyJhbGciOi.JzdWIiOi.abc"}',
+        b"client_secret=JzdWIiOi&x=1",
+        b"token eyJhbGciOi.JzdWIiOi.abc",
+        b"authorization: BEARER JzdWIiOi",
+        b'{\\"client_secret\\": \\"JzdWIiOi\\"}',
+    ],
+)
+def test_excerpts_hide_what_looks_secret(text):
+    """Tokens and secrets are hidden also where they are not known."""
+    assert "JzdWIiOi" not in answer(text).excerpt
+
+
+def test_request_ids_are_kept():
+    """Adobe's support asks for the `x-request-id`; it is shown as one line."""
+    assert answer(b"").request_id == "r-1"
+    assert Answer(status=200, headers={"x-request-id": "a\x00b" * 300}).request_id[:3] == "a b"
+    assert Answer(status=200).request_id is None
+
+
+@given(JSON, st.integers(100, 599), st.sampled_from(Call))
+def test_any_json_is_a_value_or_a_typed_error(body, status, call):
+    """No answer makes the parsers fail with anything but an `ApiError`, which has words and the status."""
+    for parse in (item_of, page_of, created_of):
+        found = outcome(lambda parse=parse: parse(answer(body, status), call))
+        assert not isinstance(found, ApiError) or (found.http_status == status and found.message)
+
+
+def outcome(parse):
+    try:
+        return parse()
+    except ApiError as error:
+        return error
+
+
+@given(st.binary(max_size=300), st.integers(100, 599), st.sampled_from(Call))
+def test_any_bytes_are_a_value_or_a_typed_error(body, status, call):
+    """The same for what is no JSON."""
+    for parse in (item_of, page_of, created_of):
+        with pytest.raises(ApiError):
+            parse(answer(body, status), call)
+
+
+@given(JSON | st.fixed_dictionaries({"access_token": st.text(), "expires_in": JSON}), st.integers(100, 599))
+def test_any_answer_of_ims_is_a_token_or_a_typed_error(body, status):
+    """The same for IMS; a token lives for some time from now."""
+    found = outcome(lambda: token_of(answer(body, status), now=100.0, client_id="c", host="ims"))
+
+    if isinstance(found, ImsToken):
+        assert 100.0 <= found.refresh_at <= found.expires_at
+    else:
+        assert "ims" in found.message
+
+
+def test_every_class_for_calls_has_a_test():
+    """Each class of the tree below `ApiError` can come out of a response or a connection."""
+    made = {
+        name
+        for name, kind in vars(exceptions).items()
+        if isinstance(kind, type) and issubclass(kind, ApiError) and name in globals()
+    }
+    every = {kind.__name__ for kind in exceptions.tree(ApiError)}
+
+    assert every - made == {"NotSentError"}
