@@ -18,29 +18,29 @@ log = logging.getLogger(__name__)
 FLOW_RUN_KEY = "flow_run"
 
 
-def show(context: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+def show(task: Any, context: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
     """Push a run's summary, and its page for the task's button."""
     ti = context["ti"]
     ti.xcom_push(key=FLOW_RUN_KEY, value=dict(summary))
-    show_page(context, summary["url"])
+    show_page(task, context, summary["url"])
 
 
-def show_page(context: Mapping[str, Any], url: str | None) -> None:
+def show_page(task: Any, context: Mapping[str, Any], url: str | None) -> None:
     """Push a run's page for the task's button, so that it is there while the task goes on."""
     if url is None:
         return
-    context["task"].flow_run_url = url
+    task.flow_run_url = url
     context["ti"].xcom_push(key=URL_KEY, value=url)
 
 
-def finish(context: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+def finish(task: Any, context: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     """End the task with what its run came to; the run's id.
 
     :raises FlowRunFailedError: the run failed.
     """
     from airflow_flowservice.ingestion.outcome import describe, require_success
 
-    show(context, summary)
+    show(task, context, summary)
     require_success(summary)
     log.info(describe(summary))
     for error in summary["errors"]:
@@ -48,9 +48,9 @@ def finish(context: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     return str(summary["id"])
 
 
-def push_return_value(context: Mapping[str, Any], flow_run_id: str) -> None:
+def push_return_value(task: Any, context: Mapping[str, Any], flow_run_id: str) -> None:
     """What the task returns, pushed before it defers: the triggerer may end it."""
-    if context["task"].do_xcom_push:
+    if task.do_xcom_push:
         context["ti"].xcom_push(key="return_value", value=flow_run_id)
 
 

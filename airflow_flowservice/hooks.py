@@ -76,10 +76,10 @@ class FlowServiceHook(BaseHook):
         try:
             client = self.client
             client.fetch_token()
-            flows = list(client.list_flows(limit=1))
+            flow = next(client.list_flows(limit=1), None)
         except FlowServiceError as error:
             return False, str(error)
-        found = "at least one dataflow can be read" if flows else "no dataflow is there to be read"
+        found = "dataflows can be read" if flow else "there is no dataflow to read"
         return True, f"Connected to {client.base_url}, organization {client.org_id}, sandbox {client.sandbox}; {found}."
 
     @classmethod

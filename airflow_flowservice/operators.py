@@ -74,7 +74,7 @@ class _CreatesFlowRun(BaseOperator):
         :raises FlowRunFailedError: the run failed.
         """
         with _airflow.task_errors():
-            return _waiting.finish(context, _waiting.summary_from_event(context, event))
+            return _waiting.finish(self, context, _waiting.summary_from_event(context, event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As `BaseOperator.resume_execution`; a trigger that ran out of time becomes `FlowRunTimeoutError`."""
@@ -131,7 +131,7 @@ class _CreatesFlowRun(BaseOperator):
         )
         self.log.info("Flow run %s %s for window %s: %s", summary["id"], outcome.how, order.window, summary["url"])
         self._flow_run = summary
-        _waiting.show(context, summary)
+        _waiting.show(self, context, summary)
         return summary
 
     def _defer(self, context: Mapping[str, Any], summary: dict[str, Any]) -> NoReturn:
@@ -140,7 +140,7 @@ class _CreatesFlowRun(BaseOperator):
         from airflow_flowservice.ingestion.outcome import window_text
         from airflow_flowservice.triggers import FlowRunTrigger
 
-        _waiting.push_return_value(context, summary["id"])
+        _waiting.push_return_value(self, context, summary["id"])
         limits = [timedelta(seconds=self.wait_timeout)] if self.wait_timeout else []
         if self.execution_timeout:
             limits.append(self.execution_timeout)
@@ -170,7 +170,7 @@ class _CreatesFlowRun(BaseOperator):
         except _airflow.airflow_exception("AirflowTaskTimeout") as error:
             raise watch.timed_out("the task's execution_timeout") from error
         asked = {name: summary[name] for name in ("flow_id", "window_start", "window_end")}
-        return _waiting.finish(context, {**summary_of(run, url=summary["url"]), **asked})
+        return _waiting.finish(self, context, {**summary_of(run, url=summary["url"]), **asked})
 
 
 class OnDemandFlowRunOperator(_CreatesFlowRun):

@@ -78,16 +78,16 @@ class FlowRunSensor(BaseSensorOperator):
             self._remember(context, watch)
             watch.url = self._url(watch.last)
             if watch.url != self.flow_run_url:
-                _waiting.show_page(context, watch.url)
+                _waiting.show_page(self, context, watch.url)
             if run is None:
                 return False
             summary = summary_of(run, url=watch.url)
-            return PokeReturnValue(True, xcom_value=_waiting.finish(context, summary))
+            return PokeReturnValue(True, xcom_value=_waiting.finish(self, context, summary))
 
     def execute_complete(self, context: Context, event: Any) -> str:
         """End the task with what the trigger saw. The run's id."""
         with _airflow.task_errors(FlowRunFailedError):
-            return _waiting.finish(context, _waiting.summary_from_event(context, event))
+            return _waiting.finish(self, context, _waiting.summary_from_event(context, event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As `BaseSensorOperator.resume_execution`."""
@@ -103,7 +103,7 @@ class FlowRunSensor(BaseSensorOperator):
 
         from airflow_flowservice.triggers import FlowRunTrigger
 
-        _waiting.push_return_value(context, self.flow_run_id)
+        _waiting.push_return_value(self, context, self.flow_run_id)
         last = self._watching(context).last
         limit = timedelta(seconds=self.timeout)
         self.defer(

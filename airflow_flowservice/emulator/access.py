@@ -45,8 +45,8 @@ def authorize(state: State, headers: Mapping[str, str]) -> str:
     """The id of the client that sent a request with these headers.
 
     Raises:
-        ApiError: 401 for the token (403010 missing, 401013 invalid), 403 for the API key (403000) or the
-            organization (2118), 400 for a missing organization (400003) or sandbox (2105), 404 for an unknown
+        ApiError: 401 for the token (403010 missing, 401013 invalid) or the organization (2000), 403 for the
+            API key (403000), 400 for a missing organization (400003) or sandbox (2105), 404 for an unknown
             sandbox (2100).
     """
     client_id = _token_owner(state, headers.get("authorization"))
@@ -56,7 +56,7 @@ def authorize(state: State, headers: Mapping[str, str]) -> str:
     if not org_id:
         raise ApiError(400, "400003", "The header x-gw-ims-org-id is missing.", gateway=True)
     if org_id != state.settings.org_id:
-        raise ApiError(403, "2118", f"The token gives no access to organization {org_id!r}.")
+        raise ApiError(401, "2000", f"The token gives no access to organization {org_id!r}.")
     sandbox = headers.get("x-sandbox-name")
     if not sandbox:
         raise ApiError(400, "2105", "The header x-sandbox-name is missing.")

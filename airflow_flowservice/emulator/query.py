@@ -129,9 +129,7 @@ def select(items: Sequence[Item], query: ListQuery, *, value: Value[Item]) -> li
     return sorted(kept, key=lambda item: _sort_key(value(item, field)), reverse=backwards)
 
 
-def page(
-    items: list[Item], query: ListQuery, *, value: Value[Item], path: str
-) -> tuple[list[Item], str | None]:
+def page(items: list[Item], query: ListQuery, *, value: Value[Item], path: str) -> tuple[list[Item], str | None]:
     """One page of the selected items, and the next page's address, if there is one.
 
     The token holds the last item's id, so that items which arrive between two pages are neither repeated nor

@@ -74,9 +74,7 @@ def _counts(run: Run) -> dict[str, Any]:
         sizes["outputBytes"] = (total - failed) * _OUTPUT_BYTES
         files["outputFileCount"] = int(total > failed)
     if failed and not run.outcome.failed:
-        records["failedInfo"] = [
-            {"code": "DCVS-1000-400", "message": "A value was refused.", "count": failed}
-        ]
+        records["failedInfo"] = [{"code": "DCVS-1000-400", "message": "A value was refused.", "count": failed}]
     return {"recordSummary": records, "sizeSummary": sizes, "fileSummary": files}
 
 

@@ -49,9 +49,7 @@ def check_creation(body: Any, *, flows: Mapping[str, Flow], settings: Settings, 
         parse_epoch(params, name, accepted=settings.epoch_format) for name in _TIMES
     )
     if window_end <= window_start:
-        raise ApiError(
-            400, "1381", f"windowEndTime {window_end} must be after windowStartTime {window_start}."
-        )
+        raise ApiError(400, "1381", f"windowEndTime {window_end} must be after windowStartTime {window_start}.")
     if start_time < now - settings.start_tolerance_s:
         raise ApiError(400, "1360", f"startTime {start_time} lies in the past; it is {int(now)} now.")
     return Creation(

@@ -118,9 +118,7 @@ class Emulator:
 
 
 @contextmanager
-def running_emulator(
-    settings: Settings | None = None, *, clock: Callable[[], float] = time.time
-) -> Iterator[Emulator]:
+def running_emulator(settings: Settings | None = None, *, clock: Callable[[], float] = time.time) -> Iterator[Emulator]:
     """An emulator on a free loopback port, served by a thread until the block ends.
 
     Args:
@@ -158,9 +156,7 @@ def serve(settings: Settings, *, port: int) -> None:
     """
     with _bound_socket(port) as bound:
         url = _url(bound)
-        server = _Server(
-            State(settings), on_ready=lambda: print(f"Flow Service emulator ready on {url}", flush=True)
-        )
+        server = _Server(State(settings), on_ready=lambda: print(f"Flow Service emulator ready on {url}", flush=True))
         asyncio.run(_serve_until_signal(server, bound))
 
 

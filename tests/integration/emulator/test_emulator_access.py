@@ -73,7 +73,7 @@ def test_a_token_expires(client):
         ("x-api-key", None, (403, "403000")),
         ("x-api-key", "stranger", (403, "403000")),
         ("x-gw-ims-org-id", None, (400, "400003")),
-        ("x-gw-ims-org-id", "OTHER@AdobeOrg", (403, "2118-403")),
+        ("x-gw-ims-org-id", "OTHER@AdobeOrg", (401, "2000-401")),
         ("x-sandbox-name", None, (400, "2105-400")),
         ("x-sandbox-name", "dev", (404, "2100-404")),
     ],

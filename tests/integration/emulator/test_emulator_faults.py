@@ -19,9 +19,7 @@ def recorded(client):
 
 def test_a_refusal_comes_before_anything_is_recorded(client):
     """With any status, body and headers."""
-    client.emulator.plan_fault(
-        kind="POST /runs", action="refuse", status=429, headers={"Retry-After": "2"}, times=1
-    )
+    client.emulator.plan_fault(kind="POST /runs", action="refuse", status=429, headers={"Retry-After": "2"}, times=1)
     answer = client.create()
 
     assert (429, "2", "429050") == (

@@ -92,9 +92,7 @@ def test_a_port_that_is_taken_is_said_in_one_line(capsys):
     assert "cannot listen on 127.0.0.1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--run-seconds", "-1"], ["--answer-shape", "list"], ["--host", "0.0.0.0"]]
-)
+@pytest.mark.parametrize("arguments", [["--run-seconds", "-1"], ["--answer-shape", "list"], ["--host", "0.0.0.0"]])
 def test_a_wrong_option_is_refused(arguments, capsys):
     """Also a host: there is only loopback."""
     with pytest.raises(SystemExit):

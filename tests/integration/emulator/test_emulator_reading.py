@@ -220,9 +220,7 @@ def test_the_emulator_is_born_with_four_flows(client):
 def test_flows_are_filtered_and_paged(client):
     """Like runs."""
     page = client.get("/flows", limit=1, property="state==enabled", orderby="-name")
-    rest = client.get(
-        "/flows", property="state==enabled", orderby="-name", continuationToken=next_token(page)
-    )
+    rest = client.get("/flows", property="state==enabled", orderby="-name", continuationToken=next_token(page))
 
     assert [TABLE_FLOW_ID, HOURLY_FLOW_ID, FILE_FLOW_ID] == ids(page) + ids(rest)
     assert 3 == client.get("/flows", property="state==enabled", count="true").json()["count"]
