@@ -1,0 +1,172 @@
+"""The base of the operators: creates a flow run once, then waits for it as asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from airflow.sdk import BaseOperator
+
+from airflow_flowservice import _airflow, _waiting
+from airflow_flowservice.exceptions import ConfigurationError
+from airflow_flowservice.links import FlowRunLink
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+
+    from airflow.sdk import Context
+
+    from airflow_flowservice.hooks import FlowServiceHook
+    from airflow_flowservice.ingestion.intent import Order
+
+_ON_UNCERTAIN = ("fail", "adopt", "create")
+
+
+class CreatesFlowRun(BaseOperator):
+    """Creates one flow run whatever fails, and waits for it if it is asked to."""
+
+    operator_extra_links = (FlowRunLink(),)
+    ui_color = "#fbe4e2"
+
+    def __init__(
+        self,
+        *,
+        wait_for_completion: bool = False,
+        deferrable: bool | None = None,
+        poll_interval: float = 30.0,
+        wait_timeout: float | timedelta | None = None,
+        on_uncertain: Literal["fail", "adopt", "create"] = "fail",
+        uncertain_patience: float = 180.0,
+        flowservice_conn_id: str = "flowservice_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if on_uncertain not in _ON_UNCERTAIN:
+            raise ConfigurationError(f"on_uncertain is {on_uncertain!r}", remedy=f"use one of {_ON_UNCERTAIN}")
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = _airflow.default_deferrable() if deferrable is None else deferrable
+        self.poll_interval = _waiting.positive_seconds(poll_interval, name="poll_interval")
+        self.wait_timeout = (
+            None if wait_timeout is None else _waiting.positive_seconds(wait_timeout, name="wait_timeout")
+        )
+        self.on_uncertain = on_uncertain
+        self.uncertain_patience = _waiting.positive_seconds(uncertain_patience, name="uncertain_patience")
+        self.flowservice_conn_id = flowservice_conn_id
+        self._flow_run: dict[str, Any] | None = None
+        self.flow_run_url: str | None = None
+        self.was_deferred = False
+
+    def execute(self, context: Context) -> str:
+        """Create the run, or find the one of an earlier attempt; then wait if asked to. The run's id."""
+        with _airflow.task_errors():
+            hook = self._hook()
+            summary = self._create(context, hook, self._order(context, hook))
+            if not self.wait_for_completion:
+                return str(summary["id"])
+            if self.deferrable:
+                self._defer(context, summary)
+            return self._wait(context, hook, summary)
+
+    def execute_complete(self, context: Context, event: Any) -> str:
+        """End the task with what the trigger saw. The run's id.
+
+        :raises FlowRunFailedError: the run failed.
+        """
+        with _airflow.task_errors():
+            return _waiting.finish(self, context, _waiting.summary_from_event(context, event))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """As `BaseOperator.resume_execution`; a trigger that ran out of time becomes `FlowRunTimeoutError`."""
+        self.was_deferred = True
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except _airflow.airflow_exception("TaskDeferralTimeout") as error:
+            raise _waiting.timed_out(context, "its time limit") from error
+
+    def on_kill(self) -> None:
+        """Say that the run goes on; Adobe cannot cancel it."""
+        if self._flow_run:
+            self.log.warning(
+                "Adobe cannot cancel flow run %s, so it goes on; see %s. The next attempt waits for it.",
+                self._flow_run["id"],
+                self._flow_run["url"],
+            )
+
+    def _order(self, context: Mapping[str, Any], hook: FlowServiceHook) -> Order:
+        raise NotImplementedError  # pragma: no cover
+
+    def _prepare(self, order: Order, hook: FlowServiceHook) -> Order:
+        """A last look before anything is created."""
+        return order
+
+    def _hook(self) -> FlowServiceHook:
+        from airflow_flowservice.hooks import FlowServiceHook
+
+        return FlowServiceHook(self.flowservice_conn_id)
+
+    def _create(self, context: Mapping[str, Any], hook: FlowServiceHook, order: Order) -> dict[str, Any]:
+        from airflow_flowservice.ingestion.create_once import CreateOnce
+        from airflow_flowservice.ingestion.outcome import summary_of_new
+
+        def url(flow_run_id: str) -> str:
+            return hook.run_url(flow_id=order.flow_id, flow_run_id=flow_run_id)
+
+        create_once = CreateOnce(
+            service=hook.client,
+            store=_airflow.state_store(context),
+            attempt=_airflow.attempt_of(context),
+            on_uncertain=self.on_uncertain,
+            patience=self.uncertain_patience,
+            clock_offset=lambda: hook.client.clock_offset,
+            prepare=lambda order: self._prepare(order, hook),
+            link=url,
+        )
+        outcome = create_once(order)
+        summary = summary_of_new(
+            flow_run_id=outcome.flow_run_id,
+            flow_id=order.flow_id,
+            window=order.window,
+            url=url(outcome.flow_run_id),
+        )
+        self.log.info("Flow run %s %s for window %s: %s", summary["id"], outcome.how, order.window, summary["url"])
+        self._flow_run = summary
+        _waiting.show(self, context, summary)
+        return summary
+
+    def _defer(self, context: Mapping[str, Any], summary: dict[str, Any]) -> NoReturn:
+        from datetime import timedelta
+
+        from airflow_flowservice.ingestion.outcome import window_text
+        from airflow_flowservice.triggers import FlowRunTrigger
+
+        _waiting.push_return_value(self, context, summary["id"])
+        limits = [timedelta(seconds=self.wait_timeout)] if self.wait_timeout else []
+        if self.execution_timeout:
+            limits.append(self.execution_timeout)
+        self.defer(
+            trigger=FlowRunTrigger(
+                flow_run_id=summary["id"],
+                flowservice_conn_id=self.flowservice_conn_id,
+                poll_interval=self.poll_interval,
+                flow_id=summary["flow_id"],
+                window=window_text(summary),
+                url=summary["url"],
+                ends_task=_airflow.ends_in_triggerer(self),
+            ),
+            method_name="execute_complete",
+            timeout=min(limits, default=None),
+        )
+
+    def _wait(self, context: Mapping[str, Any], hook: FlowServiceHook, summary: dict[str, Any]) -> str:
+        from airflow_flowservice.ingestion.outcome import summary_of
+        from airflow_flowservice.ingestion.polling import RunWatch, wait_for_end
+
+        watch = RunWatch(
+            flow_run_id=summary["id"], poll_interval=self.poll_interval, timeout=self.wait_timeout, url=summary["url"]
+        )
+        try:
+            run = wait_for_end(watch, hook.client.get_run)
+        except _airflow.airflow_exception("AirflowTaskTimeout") as error:
+            raise watch.timed_out("the task's execution_timeout") from error
+        asked = {name: summary[name] for name in ("flow_id", "window_start", "window_end")}
+        return _waiting.finish(self, context, {**summary_of(run, url=summary["url"]), **asked})
