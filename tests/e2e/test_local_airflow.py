@@ -1,0 +1,175 @@
+"""A real Airflow on this machine: it works, listens on loopback alone, says what is wrong, leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import psutil
+import pytest
+
+from airflow_flowservice.demo.local_airflow import LocalAirflow
+from airflow_flowservice.demo.processes import LocalAirflowError, Supervisor, inherited_environment
+from airflow_flowservice.demo.scenario import Dates
+
+_SLEEP_WITH_CHILD = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
+_PARENT = """
+import os, sys, time
+from pathlib import Path
+from airflow_flowservice.demo.processes import Supervisor
+folder = Path(sys.argv[1])
+with Supervisor(log_folder=folder) as supervisor:
+    supervisor.remove_at_end(folder)
+    child = supervisor.start("sleeper", [sys.executable, "-c", sys.argv[2]], env=os.environ, cwd=folder)
+    print(child.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def _listening(processes: Iterable[psutil.Process]) -> set[str]:
+    found = set()
+    for process in processes:
+        for connection in process.net_connections(kind="inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                found.add(str(connection.laddr[0]))
+    return found
+
+
+def _has_ended(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_listens_on_loopback_alone(airflow: LocalAirflow) -> None:
+    """No component, and nothing that a component started, listens on an address of the network."""
+    processes = [process for members in airflow.processes.values() for process in members]
+
+    assert {"127.0.0.1"} == _listening(processes)
+
+
+def test_takes_nothing_from_the_callers_airflow(airflow: LocalAirflow) -> None:
+    """All of Airflow's own folders are inside its home."""
+    told = {key: value for key, value in airflow.environment.items() if key.endswith(("_FOLDER", "_PATH", "_HOME"))}
+    told.pop("AIRFLOW__CORE__DAGS_FOLDER")
+    airflows = {key: Path(value) for key, value in told.items() if key.startswith("AIRFLOW")}
+
+    assert airflows
+    assert all(path.is_relative_to(airflow.home) for path in airflows.values())
+
+
+def test_caller_settings_are_not_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the caller's shell says about its own Airflow reaches no child, and loopback takes no proxy."""
+    monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "True")
+    monkeypatch.setenv("AIRFLOW_CONN_MINE", "http://example.invalid")
+    monkeypatch.setenv("NO_PROXY", "intranet")
+
+    env = inherited_environment()
+
+    assert [] == [key for key in env if key.startswith("AIRFLOW")]
+    assert "intranet,127.0.0.1,localhost" == env["NO_PROXY"]
+
+
+def test_knows_this_provider(airflow: LocalAirflow) -> None:
+    """Airflow's own command shows the package among the providers."""
+    listed = airflow.cli("providers", "list", "--output", "plain")
+
+    assert 0 == listed.returncode
+    assert "airflow-flowservice" in listed.stdout
+
+
+def test_backfills_deferred_tasks(airflow: LocalAirflow) -> None:
+    """A real backfill runs every date once; XComs and logs of the tasks can be read."""
+    dates = Dates.past(2, now=datetime.now(timezone.utc))
+    airflow.wait_for_dag("e2e_plain")
+    airflow.unpause("e2e_plain")
+
+    airflow.create_backfill("e2e_plain", from_date=dates.first, to_date=dates.last, run_backwards=True)
+    runs = airflow.wait_for_runs("e2e_plain", count=2, run_type="backfill")
+
+    assert ["success", "success"] == [run["state"] for run in runs]
+    run_id = runs[0]["dag_run_id"]
+    assert {"wait", "answer"} == {task["task_id"] for task in airflow.task_instances("e2e_plain", run_id)}
+    assert {"number": 42} == airflow.xcom("e2e_plain", run_id, "answer", "return_value")
+    assert airflow.xcom("e2e_plain", run_id, "answer", "no such key") is None
+    assert "the number is 42" in airflow.task_log("e2e_plain", run_id, "answer")
+
+
+def test_import_errors_are_told(airflow: LocalAirflow, dags_folder: Path) -> None:
+    """Waiting for a DAG whose file cannot be imported ends at once with the file and the error."""
+    broken = dags_folder / "e2e_broken.py"
+    broken.write_text("import airflow\nraise RuntimeError('this DAG file is broken')\n")
+    try:
+        with pytest.raises(LocalAirflowError) as caught:
+            airflow.wait_for_dag("e2e_broken")
+    finally:
+        broken.unlink()
+
+    assert "e2e_broken.py" in str(caught.value)
+    assert "this DAG file is broken" in str(caught.value)
+
+
+def test_a_killed_component_comes_back(airflow: LocalAirflow) -> None:
+    """A component can be killed with all that it started, and started again."""
+    victims = airflow.processes["triggerer-1"]
+
+    airflow.kill("triggerer-1")
+
+    assert all(_has_ended(process.pid) for process in victims)
+    assert "triggerer-1" not in airflow.processes
+    airflow.start("triggerer-1")
+    airflow.wait_healthy()
+
+
+def test_a_dead_child_is_told_with_its_log(tmp_path: Path) -> None:
+    """Whoever waits hears that a child ended, with its status and its last words."""
+    with Supervisor(log_folder=tmp_path) as supervisor:
+        supervisor.start("talker", [sys.executable, "-c", "exit('last words')"], env=os.environ, cwd=tmp_path)
+
+        with pytest.raises(LocalAirflowError, match=r"(?s)talker ended with status 1.*last words"):
+            supervisor.wait_until(lambda: None, timeout=30, what="nothing", log="talker")
+
+
+def test_stopping_leaves_no_process(tmp_path: Path) -> None:
+    """A child's own children end with it."""
+    with Supervisor(log_folder=tmp_path) as supervisor:
+        command = [sys.executable, "-c", _SLEEP_WITH_CHILD]
+        child = supervisor.start("sleeper", command, env=os.environ, cwd=tmp_path)
+        grandchild = supervisor.wait_until(
+            lambda: psutil.Process(child.pid).children(), timeout=30, what="a grandchild", log="sleeper"
+        )[0]
+
+    assert _has_ended(child.pid)
+    assert _has_ended(grandchild.pid)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_a_killed_parent_leaves_nothing(tmp_path: Path, how: signal.Signals) -> None:
+    """When the parent is killed, the children end and the folder goes."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    command = [sys.executable, "-c", _PARENT, str(folder), _SLEEP_WITH_CHILD]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        parent.send_signal(how)
+
+    with Supervisor(log_folder=tmp_path / "logs") as supervisor:
+        supervisor.wait_until(
+            lambda: _has_ended(child) and not folder.exists(), timeout=30, what="the guard", log="guard"
+        )
+
+
+def test_dates_lie_in_the_past() -> None:
+    """The demo's windows end before today, and before the run that the scheduler makes itself."""
+    now = datetime(2026, 3, 1, 0, 30, tzinfo=timezone(timedelta(hours=2)))
+
+    dates = Dates.past(7, now=now)
+
+    assert datetime(2026, 2, 27, tzinfo=timezone.utc) == dates.last == dates.windows_end
+    assert datetime(2026, 2, 21, tzinfo=timezone.utc) == dates.first
+    assert datetime(2026, 2, 20, tzinfo=timezone.utc) == dates.windows_start
+    assert 7 == dates.count
