@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from airflow.sdk import BaseOperator
 
 from airflow_flowservice import _airflow, _waiting
-from airflow_flowservice.exceptions import ConfigurationError
+from airflow_flowservice.exceptions import ConfigurationError, telling
 from airflow_flowservice.links import FlowRunLink
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ class CreatesFlowRun(BaseOperator):
         """Create the run, or find the one of an earlier attempt; then wait if asked to. The run's id."""
         with _airflow.task_errors():
             hook = self._hook()
-            summary = self._create(context, hook, self._order(context, hook))
+            order = self._order(context, hook)
+            with telling(flow_id=order.flow_id, window=str(order.window) if order.window else None):
+                summary = self._create(context, hook, order)
             if not self.wait_for_completion:
                 return str(summary["id"])
             if self.deferrable:
@@ -158,15 +160,16 @@ class CreatesFlowRun(BaseOperator):
         )
 
     def _wait(self, context: Mapping[str, Any], hook: FlowServiceHook, summary: dict[str, Any]) -> str:
-        from airflow_flowservice.ingestion.outcome import summary_of
+        from airflow_flowservice.ingestion.outcome import summary_of, window_text
         from airflow_flowservice.ingestion.polling import RunWatch, wait_for_end
 
         watch = RunWatch(
             flow_run_id=summary["id"], poll_interval=self.poll_interval, timeout=self.wait_timeout, url=summary["url"]
         )
-        try:
-            run = wait_for_end(watch, hook.client.get_run)
-        except _airflow.airflow_exception("AirflowTaskTimeout") as error:
-            raise watch.timed_out("the task's execution_timeout") from error
+        with telling(flow_id=summary["flow_id"], window=window_text(summary)):
+            try:
+                run = wait_for_end(watch, hook.client.get_run)
+            except _airflow.airflow_exception("AirflowTaskTimeout") as error:
+                raise watch.timed_out("the task's execution_timeout") from error
         asked = {name: summary[name] for name in ("flow_id", "window_start", "window_end")}
         return _waiting.finish(self, context, {**summary_of(run, url=summary["url"]), **asked})

@@ -41,6 +41,7 @@ different things in different places, so classes are chosen by HTTP status first
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
@@ -321,6 +322,16 @@ class FlowRunTimeoutError(FlowRunError):
 
     retryable = True
     default_remedy = "raise the time limit; the next attempt waits for the same run instead of creating one"
+
+
+@contextmanager
+def telling(**fields: Any) -> Iterator[None]:
+    """Errors from inside are told where they belong, as by `FlowServiceError.about`."""
+    try:
+        yield
+    except FlowServiceError as error:
+        error.about(**fields)
+        raise
 
 
 def from_dict(data: Mapping[str, Any]) -> FlowServiceError:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice import _airflow
 from airflow_flowservice._creating import CreatesFlowRun
-from airflow_flowservice.exceptions import ConfigurationError
+from airflow_flowservice.exceptions import ConfigurationError, telling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,15 +89,17 @@ class OnDemandFlowRunOperator(CreatesFlowRun):
             raise ConfigurationError(
                 f"flow_id is {self.flow_id!r}", remedy="set flow_id; if it is a template, check it"
             )
-        window = self._window(context)
-        window.require_past(now=_airflow.utc_now())
+        with telling(flow_id=self.flow_id):
+            window = self._window(context)
+            window.require_past(now=_airflow.utc_now())
         self.log.info("Window %s (%s seconds) of dataflow %s", window, f"{window.seconds:,}", self.flow_id)
-        return Order(
-            flow_id=self.flow_id.strip(),
-            window=window,
-            start_time=parse_instant(self.start_time, name="start_time") if "start_time" in self._given else None,
-            delta_column=None if self.delta_column is None else DeltaColumn.parse(self.delta_column),
-        )
+        with telling(flow_id=self.flow_id, window=str(window)):
+            return Order(
+                flow_id=self.flow_id.strip(),
+                window=window,
+                start_time=parse_instant(self.start_time, name="start_time") if "start_time" in self._given else None,
+                delta_column=None if self.delta_column is None else DeltaColumn.parse(self.delta_column),
+            )
 
     def _window(self, context: Mapping[str, Any]) -> IngestionWindow:
         from airflow_flowservice.ingestion.window import IngestionWindow, parse_instant

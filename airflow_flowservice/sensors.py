@@ -59,17 +59,11 @@ class FlowRunSensor(BaseSensorOperator):
         self.flow_run_url: str | None = None
         self.was_deferred = False
 
-    def execute(self, context: Context) -> Any:
-        """Look once; then wait in the way that was chosen. The run's id."""
-        if not self.deferrable:
-            return super().execute(context)
-        done = self.poke(context)
-        if not isinstance(done, PokeReturnValue):
-            self._defer(context)
-        return done.xcom_value
-
     def poke(self, context: Context) -> PokeReturnValue | bool:
-        """Look at the run once."""
+        """Look at the run once; the deferrable way, go on in the triggerer if it has not ended.
+
+        Deferring from here leaves `soft_fail` and its like to Airflow, for the first look too.
+        """
         from airflow_flowservice.ingestion.outcome import summary_of
 
         with _airflow.task_errors(FlowRunFailedError):
@@ -80,6 +74,8 @@ class FlowRunSensor(BaseSensorOperator):
             if watch.url != self.flow_run_url:
                 _waiting.show_page(self, context, watch.url)
             if run is None:
+                if self.deferrable:
+                    self._defer(context)
                 return False
             summary = summary_of(run, url=watch.url)
             return PokeReturnValue(True, xcom_value=_waiting.finish(self, context, summary))
@@ -113,6 +109,7 @@ class FlowRunSensor(BaseSensorOperator):
                 poll_interval=self.poke_interval or 1.0,
                 flow_id=last.flow_id if last else None,
                 url=self._url(last),
+                seen=last is not None,
                 ends_task=_airflow.ends_in_triggerer(self),
             ),
             method_name="execute_complete",

@@ -26,6 +26,7 @@ class FlowRunTrigger(BaseTrigger):
     :param flow_id: the run's dataflow, for messages and for runs that do not say.
     :param window: the window asked for, as `str(IngestionWindow)` gives it.
     :param url: the run's page in Experience Platform.
+    :param seen: the run could be read before, so that a 404 means that it is gone.
     :param ends_task: end a successful task here, without a worker.
     """
 
@@ -38,6 +39,7 @@ class FlowRunTrigger(BaseTrigger):
         flow_id: str | None = None,
         window: str | None = None,
         url: str | None = None,
+        seen: bool = False,
         ends_task: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -47,6 +49,7 @@ class FlowRunTrigger(BaseTrigger):
         self.flow_id = flow_id
         self.window = window
         self.url = url
+        self.seen = seen
         self.ends_task = ends_task
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -60,6 +63,7 @@ class FlowRunTrigger(BaseTrigger):
                 "flow_id": self.flow_id,
                 "window": self.window,
                 "url": self.url,
+                "seen": self.seen,
                 "ends_task": self.ends_task,
             },
         )
@@ -69,6 +73,7 @@ class FlowRunTrigger(BaseTrigger):
         try:
             summary = await self._wait()
         except FlowServiceError as error:
+            error.about(flow_id=self.flow_id, window=self.window, flow_run_id=self.flow_run_id, url=self.url)
             yield self._event({"status": "error", "error": error.to_dict()})
             return
         if await self._end_task(summary):
@@ -83,6 +88,8 @@ class FlowRunTrigger(BaseTrigger):
         hook = FlowServiceHook(self.flowservice_conn_id)
         client = await _airflow.in_thread(lambda: hook.client)
         watch = RunWatch(flow_run_id=self.flow_run_id, poll_interval=self.poll_interval, url=self.url)
+        if self.seen:
+            watch.carry_over({"id": self.flow_run_id, "seen": True, "said": None, "good": watch.wall()})
         while (run := await _airflow.in_thread(watch.look, client.get_run)) is None:  # noqa: ASYNC110
             await asyncio.sleep(watch.delay)
         window = IngestionWindow.parse(self.window) if self.window else None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import re
 import secrets
 import shutil
@@ -19,6 +20,7 @@ import socket
 import stat
 import subprocess
 import tempfile
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,6 +30,8 @@ from airflow_flowservice.demo.processes import (
     Supervisor,
     inherited_environment,
 )
+
+_PORTS = range(20_000, 32_768)
 
 # A throw-away database: nothing has to survive a power failure.
 _SETTINGS = {
@@ -43,11 +47,18 @@ _SETTINGS = {
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A TCP port of 127.0.0.1 that nothing uses at the moment.
+
+    Outgoing connections take theirs from a range above these, so none of them gets in the way until the
+    port is used.
+
+    :raises LocalAirflowError: a hundred ports in a row were taken.
+    """
+    for port in random.sample(_PORTS, 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise LocalAirflowError(f"found no free port from {_PORTS.start} to {_PORTS.stop - 1} on 127.0.0.1")
 
 
 class EmbeddedPostgres:

@@ -115,7 +115,7 @@ def _start(stack: ExitStack, *, home: Path, phases: Phases) -> tuple[LocalAirflo
 
 def _backfill(airflow: LocalAirflow, *, dates: Dates, phases: Phases) -> list[Row]:
     days = f"{dates.first:%Y-%m-%d} to {dates.last:%Y-%m-%d}"
-    phases.phase(f"airflow backfill create --dag-id {_DAG_ID} ({days})")
+    phases.phase(f"airflow backfill create, {days}")
     airflow.unpause(_DAG_ID)
     airflow.create_backfill(_DAG_ID, from_date=dates.first, to_date=dates.last)
     phases.phase(f"{dates.count} DAG runs, each ingests its window", steps=dates.count)

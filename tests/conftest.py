@@ -1,0 +1,55 @@
+"""Gives all tests an Airflow of their own: set before anything imports Airflow, and gone at the end."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+HOME = Path(tempfile.mkdtemp(prefix="airflow-flowservice-tests-"))
+DAG_FOLDER = TESTS / "integration" / "operators" / "dags"
+
+
+def _make_airflow_ours() -> None:
+    """Nothing of the user's own Airflow is read or written."""
+    for name in [name for name in os.environ if name.startswith(("AIRFLOW", "_AIRFLOW"))]:
+        del os.environ[name]
+    os.environ.update(
+        {
+            "AIRFLOW_HOME": str(HOME),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__DAGS_FOLDER": str(DAG_FOLDER),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(HOME / "plugins"),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME / 'airflow.db'}",
+            "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            "SCARF_ANALYTICS": "false",
+        }
+    )
+
+
+_make_airflow_ours()
+# At the very end: Airflow's own exit handlers still write there.
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def airflow_home() -> Path:
+    """`AIRFLOW_HOME` of these tests."""
+    return HOME
+
+
+@pytest.fixture(scope="session")
+def airflow_db(airflow_home: Path) -> Path:
+    """The metadata database of these tests, migrated once."""
+    command = [sys.executable, "-m", "airflow", "db", "migrate"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return airflow_home / "airflow.db"

@@ -1,0 +1,394 @@
+"""Airflow's own task runner, the emulator over real HTTP, and in between a supervisor that lives in memory.
+
+`worker.task(Operator, ...)` gives a task of a DAG run; `.run()` is one attempt of it, carried out by
+Airflow's task runner exactly as on a worker: rendering, executing, pushing XComs, deciding about a retry.
+Only what a worker would send to Airflow's API server ends in :class:`Supervisor` instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from airflow_flowservice.emulator import Settings, running_emulator
+from airflow_flowservice.emulator.server import Emulator
+
+FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
+# Runs begin some seconds after their creation, so the emulator's time flies.
+SPEED = 20.0
+
+
+@dataclass
+class Clock:
+    """The emulator's clock: fast, standing still, or moved by hand."""
+
+    speed: float = SPEED
+    _since: float = field(default_factory=time.time)
+    _at: float = field(default_factory=time.time)
+
+    def __call__(self) -> float:
+        return self._at + (time.time() - self._since) * self.speed
+
+    def set(self, *, at: float | None = None, speed: float | None = None) -> None:
+        now = self() if at is None else at
+        self._since, self._at = time.time(), now
+        self.speed = self.speed if speed is None else speed
+
+    def stop(self) -> None:
+        """Time stands still until it is moved."""
+        self.set(speed=0.0)
+
+    def advance(self, seconds: float) -> None:
+        self.set(at=self() + seconds)
+
+
+class Supervisor:
+    """What the task runner talks to, with Airflow's own messages; the API server's memory behind it."""
+
+    def __init__(self) -> None:
+        self.connections: dict[str, dict[str, Any]] = {}
+        self.stored_xcoms: dict[tuple[str, str], Any] = {}
+        self.task_state: dict[str, Any] = {}
+        self.rendered: dict[str, Any] = {}
+        self.sent: list[Any] = []
+
+    def send(self, msg: Any, *args: Any, **kwargs: Any) -> Any:
+        from airflow.sdk.execution_time.comms import OKResponse
+
+        self.sent.append(msg)
+        answer = getattr(self, f"_on_{type(msg).__name__}", None)
+        return answer(msg) if answer else OKResponse(ok=True)
+
+    async def asend(self, msg: Any) -> Any:
+        return self.send(msg)
+
+    def _on_GetConnection(self, msg: Any) -> Any:
+        from airflow.sdk.exceptions import ErrorType
+        from airflow.sdk.execution_time.comms import ConnectionResult, ErrorResponse
+
+        if (found := self.connections.get(msg.conn_id)) is None:
+            return ErrorResponse(error=ErrorType.CONNECTION_NOT_FOUND, detail={"conn_id": msg.conn_id})
+        values = {**dict.fromkeys(("host", "schema", "login", "password", "port")), **found}
+        return ConnectionResult(conn_id=msg.conn_id, **{**values, "extra": json.dumps(found.get("extra", {}))})
+
+    def _on_SetXCom(self, msg: Any) -> None:
+        self.stored_xcoms[msg.task_id, msg.key] = msg.value
+
+    def _on_GetXCom(self, msg: Any) -> Any:
+        from airflow.sdk.execution_time.comms import XComResult
+
+        return XComResult(key=msg.key, value=self.stored_xcoms.get((msg.task_id, msg.key)))
+
+    def _on_GetXComSequenceSlice(self, msg: Any) -> Any:
+        from airflow.sdk.execution_time.comms import XComSequenceSliceResult
+
+        found = self.stored_xcoms.get((msg.task_id, msg.key))
+        return XComSequenceSliceResult(root=[] if found is None else [found])
+
+    def _on_GetTaskStateStore(self, msg: Any) -> Any:
+        from airflow.sdk.exceptions import ErrorType
+        from airflow.sdk.execution_time.comms import ErrorResponse, TaskStateStoreResult
+
+        if msg.key not in self.task_state:
+            return ErrorResponse(error=ErrorType.TASK_STORE_NOT_FOUND, detail={"key": msg.key})
+        return TaskStateStoreResult(value=self.task_state[msg.key])
+
+    def _on_SetTaskStateStore(self, msg: Any) -> None:
+        self.task_state[msg.key] = json.loads(json.dumps(msg.value))
+
+    def _on_DeleteTaskStateStore(self, msg: Any) -> None:
+        self.task_state.pop(msg.key, None)
+
+    def _on_ValidateInletsAndOutlets(self, msg: Any) -> Any:
+        from airflow.sdk.execution_time.comms import InactiveAssetsResult
+
+        return InactiveAssetsResult(inactive_assets=[])
+
+    def _on_SetRenderedFields(self, msg: Any) -> None:
+        self.rendered = dict(msg.rendered_fields)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an attempt ended: Airflow's state for the task, what it told Airflow, and the error."""
+
+    state: str
+    message: Any = None
+    error: BaseException | None = None
+
+
+class Task:
+    """One task of one DAG run, over its attempts."""
+
+    def __init__(self, worker: Worker, operator: Any, dates: dict[str, Any], *, store: bool, deferral_timeout: bool):
+        self.worker = worker
+        self.supervisor = worker.supervisor
+        self.operator = operator
+        self.dates = dates
+        self.store = store
+        self.deferral_timeout = deferral_timeout
+        self.try_number = 0
+        self.max_tries = operator.retries
+        self.triggers: list[Any] = []
+        self.began = datetime.now(timezone.utc)
+
+    def run(self, **upstream: Any) -> Ended:
+        """One attempt, up to its end, a retry, a reschedule; through the triggerer if it defers.
+
+        :param upstream: return values of upstream tasks.
+        """
+        own = self.operator.task_id
+        for key in [key for key in self.supervisor.stored_xcoms if key[0] == own]:
+            del self.supervisor.stored_xcoms[key]
+        for task_id, value in upstream.items():
+            self.supervisor.stored_xcoms[task_id, "return_value"] = value
+        self.try_number += 1
+        ended = self.step()
+        if ended.state != "deferred":
+            return ended
+        if self.deferral_timeout:
+            return self.step("__fail__", {"error": "Trigger timeout"})
+        event = self.trigger(ended.message)
+        if type(event).__name__ == "TaskSuccessEvent":
+            return Ended("success", event)
+        return self.step(ended.message.next_method, {"event": json.loads(json.dumps(event.payload))})
+
+    def step(self, next_method: str | None = None, next_kwargs: dict[str, Any] | None = None) -> Ended:
+        """What one worker process does."""
+        from airflow.sdk.execution_time import task_runner
+        from airflow.sdk.serde import serialize
+
+        ti = self._instance(next_method, serialize(next_kwargs) if next_kwargs else None)
+        context = ti.get_template_context()
+        if not self.store:
+            context.pop("task_state_store")
+        state, message, error = task_runner.run(ti, context, self.worker.log)
+        task_runner.finalize(ti, state, context, self.worker.log, error)
+        self.last = ti.task
+        return Ended(str(state.value), message, error)
+
+    def trigger(self, deferred: Any) -> Any:
+        """What the triggerer does with the task's trigger: make it from the database's text, run it."""
+        from airflow.sdk._shared.module_loading import import_string
+        from airflow.sdk.serde import deserialize
+
+        kwargs = deserialize(json.loads(json.dumps(deferred.trigger_kwargs)))
+        trigger = import_string(deferred.classpath)(**kwargs)
+        trigger.task_instance = SimpleNamespace(
+            dag_id=self.operator.dag_id, task_id=self.operator.task_id, run_id="run", map_index=-1
+        )
+        self.triggers.append(trigger)
+
+        async def first() -> Any:
+            return await anext(trigger.run())
+
+        return asyncio.run(first())
+
+    def clear(self) -> None:
+        """As when somebody clears the task in Airflow's UI (seen on 3.3.2)."""
+        self.max_tries = self.try_number + self.operator.retries
+
+    @property
+    def xcoms(self) -> dict[str, Any]:
+        """What the task has pushed, by key."""
+        from airflow.sdk.serde import deserialize
+
+        mine = self.operator.task_id
+        return {key: deserialize(v) for (task, key), v in self.supervisor.stored_xcoms.items() if task == mine}
+
+    def _instance(self, next_method: str | None, next_kwargs: Any) -> Any:
+        from airflow.sdk.api.datamodels._generated import DagRun, TIRunContext
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        dag_run = DagRun(
+            dag_id=self.operator.dag_id,
+            run_id="run",
+            start_date=self.began,
+            end_date=None,
+            state="running",
+            consumed_asset_events=[],
+            partition_key=None,
+            **self.dates,
+        )
+        from_server = TIRunContext(
+            dag_run=dag_run,
+            max_tries=self.max_tries,
+            should_retry=self.try_number <= self.max_tries,
+            next_method=next_method,
+            next_kwargs=next_kwargs,
+        )
+        return RuntimeTaskInstance.model_construct(
+            id=uuid4(),
+            task_id=self.operator.task_id,
+            dag_id=self.operator.dag_id,
+            run_id="run",
+            try_number=self.try_number,
+            map_index=-1,
+            dag_version_id=uuid4(),
+            hostname="here",
+            task=self.operator,
+            start_date=datetime.now(timezone.utc),
+            max_tries=self.max_tries,
+            _ti_context_from_server=from_server,
+        )
+
+
+@dataclass
+class Worker:
+    """Makes tasks and runs them."""
+
+    supervisor: Supervisor
+    log: Any
+
+    def task(
+        self,
+        operator: Callable[..., Any],
+        *,
+        schedule: Any = "@daily",
+        date: datetime | None = datetime(2026, 1, 10, tzinfo=timezone.utc),
+        interval: tuple[datetime, datetime] | None = None,
+        run_type: str = "scheduled",
+        run_after: datetime | None = None,
+        conf: dict[str, Any] | None = None,
+        native: bool = False,
+        store: bool = True,
+        deferral_timeout: bool = False,
+        **arguments: Any,
+    ) -> Task:
+        """A task in a DAG run of a date.
+
+        :param interval: the run's data interval; Airflow leaves it empty for most schedules.
+        :param native: the DAG renders templates as native objects.
+        :param store: whether this Airflow keeps task state (3.3 and later).
+        :param deferral_timeout: its trigger times out.
+        """
+        from airflow.sdk import DAG
+
+        dag = DAG(
+            "dag",
+            schedule=schedule,
+            start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
+            render_template_as_native_obj=native,
+        )
+        arguments.setdefault("task_id", "task")
+        made = operator(dag=dag, **arguments)
+        start, end = interval or (date, date)
+        dates = {
+            "logical_date": date,
+            "data_interval_start": start,
+            "data_interval_end": end,
+            "run_after": run_after or date or datetime(2026, 1, 10, tzinfo=timezone.utc),
+            "run_type": run_type,
+            "conf": conf,
+        }
+        return Task(self, made, dates, store=store, deferral_timeout=deferral_timeout)
+
+
+@pytest.fixture(autouse=True)
+def _minutes_are_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that waits in vain for a run to show fails after seconds."""
+    monkeypatch.setattr("airflow_flowservice.ingestion.polling.NOT_YET_READABLE", 10.0)
+
+
+@pytest.fixture(scope="session")
+def clock() -> Clock:
+    """The emulator's clock."""
+    return Clock()
+
+
+@pytest.fixture(scope="session")
+def running(clock: Clock) -> Iterator[Emulator]:
+    with running_emulator(Settings(queue_s=1.0, run_s=2.0), clock=clock) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def emulator(running: Emulator, clock: Clock) -> Emulator:
+    """Flow Service and IMS, new for each test; its time runs twenty times as fast."""
+    clock.set(speed=SPEED)
+    running.reset()
+    return running
+
+
+@pytest.fixture
+def runs_of(emulator: Emulator) -> Callable[..., list[dict[str, Any]]]:
+    """The ledger's runs of a flow."""
+
+    def runs(flow_id: str = FLOW) -> list[dict[str, Any]]:
+        return list(emulator.ledger()["flows"][flow_id]["runs"])
+
+    return runs
+
+
+@pytest.fixture
+def connection(emulator: Emulator) -> dict[str, Any]:
+    """The values of `flowservice_default`; a test may change them."""
+    return connection_to(emulator)
+
+
+def connection_to(emulator: Emulator) -> dict[str, Any]:
+    return {
+        "conn_type": "flowservice",
+        "host": emulator.url,
+        "login": "emulator-client",
+        "password": "emulator-secret",
+        "extra": {"org_id": "EMULATOR@AdobeOrg", "ims_url": emulator.url, "max_attempts": 2},
+    }
+
+
+@pytest.fixture
+def supervisor(connection: dict[str, Any]) -> Iterator[Supervisor]:
+    """Airflow, as a worker and a triggerer see it."""
+    from airflow.sdk.execution_time.supervisor import set_supervisor_comms
+
+    made = Supervisor()
+    made.connections["flowservice_default"] = connection
+    with set_supervisor_comms(made):
+        yield made
+
+
+@pytest.fixture
+def worker(supervisor: Supervisor) -> Worker:
+    """Runs tasks."""
+    import structlog
+
+    return Worker(supervisor, structlog.get_logger("task"))
+
+
+@pytest.fixture
+def create_run(worker: Worker) -> Callable[..., str]:
+    """Creates a flow run of the table-based flow, as a task of its own; the run's id."""
+    from airflow_flowservice.operators import OnDemandFlowRunOperator
+
+    def create(**arguments: Any) -> str:
+        arguments = {"flow_id": FLOW, "delta_column": "updated_at", "task_id": "create", **arguments}
+        task = worker.task(OnDemandFlowRunOperator, **arguments)
+        assert task.run().state == "success"
+        return str(task.xcoms["return_value"])
+
+    return create
+
+
+@pytest.fixture
+def log(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """The lines of the task's log so far: what modules log, and what Airflow's task runner writes."""
+    caplog.set_level(logging.INFO)
+    written: list[str] = []
+
+    def read() -> list[str]:
+        written.extend(re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines())
+        modules = [f"[{record.levelname.lower()}] {record.getMessage()} [{record.name}]" for record in caplog.records]
+        return modules + [line for line in written if not any(message in line for message in caplog.messages)]
+
+    return read

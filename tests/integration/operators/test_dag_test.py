@@ -1,0 +1,59 @@
+"""`dag.test()` works: whole DAGs through Airflow's own runner, in process, with a real metadata database."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+
+import pytest
+
+FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
+
+
+@pytest.fixture
+def run_dag(airflow_db, emulator, connection, monkeypatch):
+    """`dag.test()` of one of the DAGs beside this file: the DAG run's task states, and its XComs."""
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.models.xcom import XComModel
+    from airflow.sdk.execution_time import task_runner
+    from airflow.utils.session import create_session
+
+    monkeypatch.setenv("AIRFLOW_CONN_FLOWSERVICE_DEFAULT", json.dumps(connection))
+    monkeypatch.delattr(task_runner, "SUPERVISOR_COMMS", raising=False)
+
+    def run(dag_id, day):
+        dag = DagBag().get_dag(dag_id)
+        dag_run = dag.test(logical_date=datetime(2026, 1, day, 3, tzinfo=timezone.utc))
+        with create_session() as session:
+            rows = session.query(XComModel).filter_by(dag_id=dag_id, run_id=dag_run.run_id).all()
+            xcoms = {(row.task_id, row.key): row.value for row in rows}
+        return {ti.task_id: str(ti.state) for ti in dag_run.get_task_instances()}, xcoms
+
+    return run
+
+
+@pytest.mark.parametrize("dag_id", ["waits_on_the_worker", "waits_deferred"])
+def test_a_dag_ingests_its_windows(run_dag, runs_of, dag_id):
+    """Operator, sensor and a task that uses what they found: the same states, XComs and windows in both ways."""
+    states, xcoms = run_dag(dag_id, 10)
+    assert {"ingest": "success", "create": "success", "wait": "success", "report": "success"} == states
+    own, given = runs_of()
+    assert ("2026-01-09T00:00:00Z", "2026-01-10T00:00:00Z") == (own["window_start"], own["window_end"])
+    assert ("2026-01-05T00:00:00Z", "2026-01-07T03:00:00Z") == (given["window_start"], given["window_end"])
+    assert own["id"] == xcoms["ingest", "return_value"] == xcoms["ingest", "flow_run"]["id"]
+    assert given["id"] == xcoms["create", "return_value"] == xcoms["wait", "return_value"]
+    assert ("success", "success") == (xcoms["ingest", "flow_run"]["status"], xcoms["wait", "flow_run"]["status"])
+    assert "2026-01-05T00:00:00Z 3060" == xcoms["report", "return_value"]
+    for task_id, run in (("ingest", own), ("create", given), ("wait", given)):
+        assert xcoms[task_id, "flow_run_url"].endswith(f"/dataflows/{FLOW}/activity/{run['id']}")
+
+
+def test_a_failed_run_fails_its_task_and_can_be_triggered_again(run_dag, emulator, runs_of):
+    """The failed task leaves the run's id, with which another task starts it again."""
+    emulator.plan_outcome(status="failed")
+    states, xcoms = run_dag("goes_wrong", 10)
+    assert {"failing": "failed", "again": "success"} == states
+    old, new = runs_of()
+    assert ("failed", "success", old["id"]) == (old["status"], new["status"], new["parent_flow_run_id"])
+    assert new["id"] == xcoms["again", "return_value"]
+    assert ("failed", "success") == (xcoms["failing", "flow_run"]["status"], xcoms["again", "flow_run"]["status"])

@@ -1,0 +1,217 @@
+"""`FlowServiceHook`: an Airflow connection becomes auth headers and a client, and says what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_flowservice.exceptions import AuthenticationError, ConfigurationError
+from airflow_flowservice.hooks import FlowServiceHook, client_of
+
+FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
+
+
+@pytest.fixture
+def hook(supervisor):
+    """The hook of `flowservice_default`."""
+    return FlowServiceHook()
+
+
+@pytest.fixture
+def connect():
+    """A client made of a connection's values."""
+    from airflow.sdk import Connection
+
+    def make(*, extra=None, **values):
+        defaults = {"conn_id": "mine", "conn_type": "flowservice", "login": "client", "password": "secret"}
+        extras = json.dumps({"org_id": "ORG@AdobeOrg", **(extra or {})})
+        return client_of(Connection(**{**defaults, **values}, extra=extras))
+
+    return make
+
+
+# --- connection to client ---
+
+
+@pytest.mark.parametrize(
+    ("values", "url"),
+    [
+        ({}, "https://platform.adobe.io"),
+        ({"host": ""}, "https://platform.adobe.io"),
+        ({"host": "platform-va7.adobe.io"}, "https://platform-va7.adobe.io"),
+        ({"host": "https://platform.adobe.io/"}, "https://platform.adobe.io"),
+        ({"host": " platform.adobe.io "}, "https://platform.adobe.io"),
+        ({"host": "platform.adobe.io", "schema": "https"}, "https://platform.adobe.io"),
+        ({"host": "platform.adobe.io", "port": 8443}, "https://platform.adobe.io:8443"),
+        ({"host": "https://platform.adobe.io:9443", "port": 8443}, "https://platform.adobe.io:9443"),
+        ({"host": "http://127.0.0.1:8710"}, "http://127.0.0.1:8710"),
+        ({"host": "127.0.0.1", "schema": "http", "port": 8710}, "http://127.0.0.1:8710"),
+        ({"host": "http://localhost", "port": 8710}, "http://localhost:8710"),
+        ({"host": "http://[::1]", "port": 8710}, "http://[::1]:8710"),
+    ],
+    ids=str,
+)
+def test_the_platforms_address(connect, values, url):
+    """Host with or without scheme, and a port of its own."""
+    assert url == connect(**values).base_url
+
+
+def test_a_connection_in_uri_form(emulator, supervisor, monkeypatch):
+    """`AIRFLOW_CONN_...` as a URI works, with the scheme in its path and the extras in its query."""
+    address = emulator.url.removeprefix("http://")
+    uri = (
+        f"flowservice://emulator-client:emulator-secret@{address}/http"
+        f"?org_id=EMULATOR%40AdobeOrg&ims_url={emulator.url.replace(':', '%3A').replace('/', '%2F')}&timeout_s=5"
+    )
+    monkeypatch.setenv("AIRFLOW_CONN_FLOW_BY_URI", uri)
+    client = FlowServiceHook("flow_by_uri").client
+    assert (emulator.url, "EMULATOR@AdobeOrg") == (client.base_url, client.org_id)
+    assert FLOW == client.get_flow(FLOW).id
+
+
+@pytest.mark.parametrize(("timeout", "attempts"), [("5", "2"), (5, 2), (5.0, 2), ("", ""), (None, None)], ids=str)
+def test_numbers_may_be_strings(connect, timeout, attempts):
+    """Airflow's form gives numbers, URIs and older forms give strings, and an empty field is no value."""
+    assert (
+        "mine-org@AdobeOrg"
+        == connect(extra={"org_id": "mine-org@AdobeOrg", "timeout_s": timeout, "max_attempts": attempts}).org_id
+    )
+
+
+def test_the_sandbox_is_prod_unless_set(connect):
+    """Every request names a sandbox."""
+    assert ["prod", "prod", "dev"] == [connect(extra={"sandbox": name}).sandbox for name in (None, "", "dev")]
+
+
+def test_the_client_is_made_once(hook):
+    """`client` and `get_conn` are the same, so connections are kept alive."""
+    assert hook.client is hook.get_conn()
+
+
+def test_a_missing_connection_says_how_to_make_it(supervisor):
+    """The message names the id that was looked for."""
+    with pytest.raises(ConfigurationError, match="the connection 'nowhere' does not exist") as caught:
+        FlowServiceHook("nowhere").get_conn()
+    assert "airflow connections add nowhere --conn-type flowservice" in caught.value.remedy
+
+
+def test_auth_headers_open_adobes_other_apis(hook, emulator):
+    """Authorization, API key, organization and sandbox, with a token that works."""
+    headers = hook.get_auth_headers()
+    assert {
+        "x-api-key": "emulator-client",
+        "x-gw-ims-org-id": "EMULATOR@AdobeOrg",
+        "x-sandbox-name": "prod",
+    } == {name: value for name, value in headers.items() if name != "Authorization"}
+    scheme, _, token = headers["Authorization"].partition(" ")
+    assert ("Bearer", "emulator-client") == (scheme, emulator.state.token_owner(token))
+
+
+def test_auth_headers_need_a_right_secret(hook, connection):
+    """A wrong secret is an error, not a header."""
+    connection["password"] = "wrong"
+    with pytest.raises(AuthenticationError):
+        hook.get_auth_headers()
+
+
+# --- pages ---
+
+
+@pytest.mark.parametrize(
+    ("ids", "tail"),
+    [
+        ({"flow_id": FLOW, "flow_run_id": "run-1"}, f"/{FLOW}/activity/run-1"),
+        ({"flow_id": FLOW}, f"/{FLOW}"),
+        ({"flow_id": None}, ""),
+        ({"flow_id": None, "flow_run_id": "run-1"}, ""),
+        ({"flow_id": "a/../b", "flow_run_id": "x y#?"}, "/a%2F..%2Fb/activity/x%20y%23%3F"),
+    ],
+)
+def test_pages_in_experience_platform(hook, ids, tail):
+    """The run's page, the dataflow's, or the list of dataflows; what is not ours is quoted."""
+    expected = f"https://experience.adobe.com/#/@EMULATOR@AdobeOrg/sname:prod/platform/source/dataflows{tail}"
+    assert expected == hook.run_url(**ids)
+
+
+def test_organization_and_sandbox_are_quoted_into_pages(hook, connection):
+    """A sandbox with odd letters makes no other address."""
+    connection["extra"]["sandbox"] = "a/b?c"
+    assert "/sname:a%2Fb%3Fc/platform" in hook.run_url(flow_id=FLOW)
+
+
+# --- test_connection ---
+
+
+def test_a_connection_that_works_says_where_it_leads(hook, emulator):
+    """Platform, organization and sandbox are named."""
+    ok, message = hook.test_connection()
+    assert ok is True
+    assert (
+        f"Connected to {emulator.url}, organization EMULATOR@AdobeOrg, sandbox prod; dataflows can be read." == message
+    )
+
+
+def test_a_connection_that_finds_no_dataflow_says_so(hook, emulator):
+    """It works, and still something may be amiss."""
+    emulator.plan_fault(kind="GET /flows", action="answer", body={"items": []})
+    ok, message = hook.test_connection()
+    assert (True, True) == (ok, message.endswith("there is no dataflow to read."))
+
+
+def _wrong_secret(connection, emulator):
+    connection["password"] = "wrong"
+
+
+def _wrong_organization(connection, emulator):
+    connection["extra"]["org_id"] = "OTHER@AdobeOrg"
+
+
+def _wrong_sandbox(connection, emulator):
+    connection["extra"]["sandbox"] = "Prod"
+
+
+def _wrong_host(connection, emulator):
+    connection["host"] = "http://127.0.0.1:9"
+
+
+def _no_permission(connection, emulator):
+    emulator.plan_fault(kind="GET /flows", action="refuse", status=403, code="2120", message="You may not")
+
+
+def _a_proxy(connection, emulator):
+    emulator.plan_fault(kind="GET /flows", action="answer", body="<html>Log in</html>")
+
+
+def _plain_http(connection, emulator):
+    connection["host"] = "http://platform.adobe.io"
+
+
+def _no_organization(connection, emulator):
+    del connection["extra"]["org_id"]
+
+
+WRONG = {
+    _wrong_secret: ("gave no token for client id emulator-client", "check login (client id) and password"),
+    _wrong_organization: ("OTHER@AdobeOrg", "set org_id in the connection's extra"),
+    _wrong_sandbox: ("There is no sandbox 'Prod'", "the sandbox's name (not its title)"),
+    _wrong_host: ("no connection to 127.0.0.1:9 could be made", "check the connection's host"),
+    _no_permission: ("You may not", "product profile or role with the permission"),
+    _a_proxy: ("Log in", "a proxy or a wrong host answers like this"),
+    _plain_http: ("would send the secret in the clear", "use https://"),
+    _no_organization: ("org_id is missing", "set org_id in the connection's extra"),
+}
+
+
+@pytest.mark.parametrize("spoil", WRONG, ids=lambda spoil: spoil.__name__.strip("_"))
+def test_a_connection_that_does_not_work_says_what_is_wrong(hook, connection, emulator, spoil):
+    """A wrong secret, organization, sandbox, host and a missing permission are told apart, each with its remedy."""
+    spoil(connection, emulator)
+    ok, message = hook.test_connection()
+    assert (False, []) == (ok, [part for part in WRONG[spoil] if part not in message])
+
+
+def test_a_missing_connection_fails_the_test_of_it(supervisor):
+    """No traceback in Airflow's UI."""
+    ok, message = FlowServiceHook("nowhere").test_connection()
+    assert (False, True) == (ok, "the connection 'nowhere' does not exist" in message)

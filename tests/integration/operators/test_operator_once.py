@@ -1,0 +1,260 @@
+"""Each window is ingested once: lost answers, retries, clears and killed workers make no second flow run."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_flowservice.emulator import Settings, running_emulator
+from airflow_flowservice.exceptions import FlowRunUncertainError, NotSentError, RateLimitedError, ServerError
+from airflow_flowservice.operators import OnDemandFlowRunOperator
+
+FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
+WINDOW = "2026-01-09T00:00:00Z/2026-01-10T00:00:00Z"
+LOST = pytest.mark.parametrize(
+    "fault",
+    [
+        {"action": "record_and_close"},
+        {"action": "record_and_status", "status": 500},
+        {"action": "record_and_status", "status": 502},
+        {"action": "record_and_half_body"},
+    ],
+    ids=["connection closed", "500", "502", "half a body"],
+)
+
+
+@pytest.fixture
+def ingest(worker):
+    """The daily task of the table-based flow; it creates, and does not wait."""
+
+    def make(**arguments):
+        defaults = {"flow_id": FLOW, "delta_column": "updated_at", "retries": 2, "uncertain_patience": 1.0}
+        return worker.task(OnDemandFlowRunOperator, **{**defaults, **arguments})
+
+    return make
+
+
+# --- lost answers ---
+
+
+@LOST
+def test_a_lost_answer_makes_no_second_run(ingest, emulator, runs_of, fault):
+    """The run was created and the answer lost: it is found by its window, and adopted."""
+    emulator.plan_fault(nth=1, **fault)
+    task = ingest()
+    assert "success" == task.run().state
+    assert [task.xcoms["return_value"]] == [run["id"] for run in runs_of()]
+    assert 1 == emulator.ledger()["requests"]["POST /runs"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"action": "close"},
+        {"action": "refuse", "status": 503},
+        {"action": "half_body"},
+        {"action": "answer", "body": ""},
+        {"action": "answer", "body": {"items": []}},
+        {"action": "answer", "body": "<html>Who are you?</html>"},
+    ],
+    ids=["connection closed", "503", "half a body", "an empty 200", "JSON of another shape", "a proxy's HTML"],
+)
+def test_an_answer_that_says_nothing_and_no_run_is_followed_by_one_run(ingest, emulator, runs_of, fault):
+    """Nothing was created: after some patience the run is created, once."""
+    emulator.plan_fault(kind="POST /runs", nth=1, **fault)
+    task = ingest(uncertain_patience=0.5)
+    assert "success" == task.run().state
+    assert [task.xcoms["return_value"]] == [run["id"] for run in runs_of()]
+
+
+def test_the_log_says_that_nobody_knows_and_what_was_found(ingest, emulator, runs_of, log):
+    """Who reads the log sees why a run was adopted."""
+    emulator.plan_fault(nth=1, action="record_and_close")
+    ingest().run()
+    [run] = runs_of()
+    text = "\n".join(log())
+    assert "Nobody knows whether the flow run was created" in text
+    assert f"Found flow run {run['id']} (scheduled), which is this window's; no other is created" in text
+    assert f"Flow run {run['id']} adopted for window {WINDOW}" in text
+
+
+def test_a_service_that_only_ever_answers_500_is_given_up(ingest, emulator, runs_of):
+    """The error says what was lost, and a retry first finds out; nothing is posted for ever."""
+    emulator.plan_fault(kind="POST /runs", action="refuse", status=500)
+    ended = ingest(uncertain_patience=0.3).run()
+    assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, ServerError))
+    assert (500, FLOW, WINDOW) == (ended.error.http_status, ended.error.flow_id, ended.error.window)
+    assert ended.error.request_id
+    assert 3 == emulator.ledger()["requests"]["POST /runs"]
+    assert [] == runs_of()
+
+
+def test_the_attempt_after_it_finds_a_run_that_shows_late(ingest, emulator, runs_of):
+    """All answers were lost and the run shows late: the retry finds it, and creates none."""
+    emulator.plan_fault(action="record_and_status", status=500, nth=1)
+    emulator.plan_fault(action="delay_runs", seconds=20)  # One second here.
+    emulator.plan_fault(kind="GET /runs", action="refuse", status=400, code="1200", nth=2)
+    task = ingest()
+    assert "failed" == task.run().state
+    assert "success" == task.run().state
+    assert [task.xcoms["return_value"]] == [run["id"] for run in runs_of()]
+
+
+@pytest.mark.parametrize(("on_uncertain", "count"), [("adopt", 1), ("create", 2)])
+def test_on_uncertain_decides_when_runs_show_no_window(ingest, emulator, runs_of, on_uncertain, count):
+    """The user may choose to take the new run, or to have another."""
+    emulator.plan_fault(kind="*", action="hide_windows")
+    emulator.plan_fault(nth=1, action="record_and_close")
+    task = ingest(on_uncertain=on_uncertain, uncertain_patience=0.5)
+    assert "success" == task.run().state
+    assert count == len(runs_of())
+    assert runs_of()[-1]["id"] == task.xcoms["return_value"]
+
+
+def test_by_default_nobody_guesses(ingest, emulator, runs_of):
+    """New runs that show no window: the task fails with the candidates, their pages and the ways out."""
+    emulator.plan_fault(kind="*", action="hide_windows")
+    emulator.plan_fault(nth=1, action="record_and_close")
+    ended = ingest(uncertain_patience=0.5).run()
+    [run] = runs_of()
+    error = ended.error
+    assert ("failed", True) == (ended.state, isinstance(error, FlowRunUncertainError))
+    assert (FLOW, WINDOW) == (error.flow_id, error.window)
+    assert run["id"] in error.message
+    assert f"/platform/source/dataflows/{FLOW}/activity/{run['id']}" in error.message
+    assert "on_uncertain='create'" in error.remedy
+    assert "on_uncertain='adopt'" in error.remedy
+
+
+def test_the_window_is_found_in_an_activity_too(worker, supervisor, clock):
+    """A service that shows the window in an activity, not in the params, is understood."""
+    with running_emulator(Settings(show_window="activity", queue_s=0.0, run_s=0.1), clock=clock) as emulator:
+        supervisor.connections["flowservice_default"]["host"] = emulator.url
+        supervisor.connections["flowservice_default"]["extra"]["ims_url"] = emulator.url
+        emulator.plan_fault(nth=1, action="record_and_close")
+        task = worker.task(OnDemandFlowRunOperator, flow_id=FLOW, delta_column="updated_at", uncertain_patience=1.0)
+        assert "success" == task.run().state
+        assert 1 == len(emulator.ledger()["flows"][FLOW]["runs"])
+
+
+@pytest.mark.parametrize("shape", ["items", "flat"])
+def test_both_shapes_of_the_answer_are_understood(worker, supervisor, shape):
+    """Adobe's tutorial and its OpenAPI file disagree about the answer to a creation."""
+    with running_emulator(Settings(answer_shape=shape)) as emulator:
+        supervisor.connections["flowservice_default"]["host"] = emulator.url
+        supervisor.connections["flowservice_default"]["extra"]["ims_url"] = emulator.url
+        task = worker.task(OnDemandFlowRunOperator, flow_id=FLOW, delta_column="updated_at")
+        assert "success" == task.run().state
+        assert [task.xcoms["return_value"]] == [run["id"] for run in emulator.ledger()["flows"][FLOW]["runs"]]
+
+
+# --- what may be repeated at once ---
+
+
+def test_busy_is_waited_out(ingest, emulator, runs_of):
+    """A 429 says that nothing was created, so the POST is repeated when `Retry-After` says so."""
+    emulator.plan_fault(kind="POST /runs", action="refuse", status=429, headers={"Retry-After": "1"}, nth=1)
+    assert "success" == ingest().run().state
+    assert 1 == len(runs_of())
+
+
+def test_busy_beyond_patience_is_an_error_that_a_retry_can_mend(ingest, emulator, runs_of):
+    """Still 429 after the client's attempts: nothing was created, and the remedy names the knobs."""
+    emulator.plan_fault(kind="POST /runs", action="refuse", status=429, headers={"Retry-After": "1"})
+    ended = ingest().run()
+    assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, RateLimitedError))
+    assert (429, "429050", FLOW, WINDOW) == (
+        ended.error.http_status,
+        ended.error.code,
+        ended.error.flow_id,
+        ended.error.window,
+    )
+    assert "max_active_runs" in ended.error.remedy
+    assert [] == runs_of()
+
+
+def test_an_unreachable_host_is_an_error_that_a_retry_can_mend(ingest, connection, emulator, runs_of):
+    """No connection could be made, so nothing was sent."""
+    connection["host"] = "http://127.0.0.1:9"
+    ended = ingest().run()
+    assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, NotSentError))
+    assert (FLOW, WINDOW) == (ended.error.flow_id, ended.error.window)
+    assert "127.0.0.1:9" in ended.error.message
+    assert "check the connection's host" in ended.error.remedy
+    assert [] == runs_of()
+
+
+def test_an_expired_token_is_renewed_once(ingest, emulator, runs_of):
+    """A 401 with an expired token costs a new token, not the task."""
+    emulator.plan_fault(kind="POST /runs", action="expire_tokens", nth=1)
+    assert "success" == ingest().run().state
+    assert 1 == len(runs_of())
+
+
+# --- retries and clears ---
+
+
+def test_a_retry_goes_on_with_the_run_it_has(ingest, runs_of, log):
+    """The worker died after the creation: the next attempt waits for the same run."""
+    task = ingest(wait_for_completion=True, deferrable=False, poll_interval=0.05)
+    task.try_number += 1
+    task.operator.wait_for_completion = False
+    task.step()
+    task.operator.wait_for_completion = True
+    assert "success" == task.run().state
+    [run] = runs_of()
+    assert run["id"] == task.xcoms["return_value"]
+    assert any(f"Flow run {run['id']} of an earlier attempt is" in line for line in log())
+
+
+def test_an_attempt_that_died_before_its_answer_is_continued(ingest, emulator, runs_of, supervisor):
+    """Killed between POST and answer: only the intent is there, and the next attempt finds its run."""
+    task = ingest()
+    task.run()
+    supervisor.task_state["flowservice_intent"]["flow_run_id"] = None
+    assert "success" == task.run().state
+    assert [task.xcoms["return_value"]] == [run["id"] for run in runs_of()]
+
+
+def test_a_retry_after_success_makes_no_second_run(ingest, runs_of, clock):
+    """Airflow starts tasks twice without any fault; the second one ends with the first one's run."""
+    task = ingest()
+    task.run()
+    clock.advance(60)
+    assert "success" == task.run().state
+    assert ["success"] == [run["status"] for run in runs_of()]
+
+
+def test_a_clear_asks_for_the_window_again(ingest, runs_of, clock):
+    """Somebody cleared the task, and its run had ended: a new run of the same window."""
+    task = ingest()
+    task.run()
+    clock.advance(60)
+    task.clear()
+    assert "success" == task.run().state
+    assert 2 == len(runs_of())
+    assert 1 == len({(run["window_start"], run["window_end"]) for run in runs_of()})
+
+
+def test_a_clear_while_the_run_is_active_waits_for_it(ingest, runs_of, clock):
+    """Adobe cannot cancel, so a cleared task waits for the run that goes on."""
+    clock.stop()
+    task = ingest()
+    task.run()
+    task.clear()
+    assert "success" == task.run().state
+    assert 1 == len(runs_of())
+
+
+def test_without_task_state_the_log_says_that_protection_is_reduced(ingest, runs_of, log):
+    """Airflow before 3.3 keeps no task state."""
+    assert "success" == ingest(store=False).run().state
+    assert any("protection against double runs is reduced" in line for line in log())
+    assert 1 == len(runs_of())
+
+
+def test_without_task_state_a_retry_still_finds_its_run(ingest, runs_of):
+    """The list of runs tells, where runs show their windows."""
+    task = ingest(store=False)
+    task.run()
+    assert "success" == task.run().state
+    assert [task.xcoms["return_value"]] == [run["id"] for run in runs_of()]

@@ -1,0 +1,198 @@
+"""Which window a task ingests: its DAG run's, in every schedule, or the one that was given."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pendulum
+import pytest
+from airflow.sdk import (
+    Asset,
+    CronDataIntervalTimetable,
+    CronTriggerTimetable,
+    DeltaDataIntervalTimetable,
+    DeltaTriggerTimetable,
+)
+
+from airflow_flowservice.exceptions import WindowError
+from airflow_flowservice.operators import OnDemandFlowRunOperator
+
+FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
+
+
+def utc(*parts: int) -> datetime:
+    return datetime(*parts, tzinfo=timezone.utc)
+
+
+@pytest.fixture
+def window_of(worker, runs_of):
+    """The window of the run that a task created."""
+
+    def ingest(**arguments):
+        task = worker.task(OnDemandFlowRunOperator, flow_id=FLOW, delta_column="updated_at", **arguments)
+        ended = task.run()
+        if ended.error is not None:
+            raise ended.error
+        [run] = runs_of()
+        return run["window_start"], run["window_end"]
+
+    return ingest
+
+
+SCHEDULED = [
+    pytest.param("@daily", {"date": utc(2026, 1, 10)}, "2026-01-09T00:00", "2026-01-10T00:00", id="@daily"),
+    pytest.param("@hourly", {"date": utc(2026, 1, 10, 3)}, "2026-01-10T02:00", "2026-01-10T03:00", id="@hourly"),
+    pytest.param("30 6 * * 1", {"date": utc(2026, 1, 12, 6, 30)}, "2026-01-05T06:30", "2026-01-12T06:30", id="weekly"),
+    pytest.param(
+        timedelta(hours=6), {"date": utc(2026, 1, 10, 6)}, "2026-01-10T00:00", "2026-01-10T06:00", id="timedelta"
+    ),
+    pytest.param(
+        DeltaTriggerTimetable(timedelta(minutes=15)),
+        {"date": utc(2026, 1, 10, 6)},
+        "2026-01-10T05:45",
+        "2026-01-10T06:00",
+        id="DeltaTriggerTimetable",
+    ),
+    pytest.param(
+        DeltaDataIntervalTimetable(timedelta(hours=1)),
+        {"date": utc(2026, 1, 10, 6), "interval": (utc(2026, 1, 10, 6), utc(2026, 1, 10, 7))},
+        "2026-01-10T06:00",
+        "2026-01-10T07:00",
+        id="DeltaDataIntervalTimetable",
+    ),
+    pytest.param(
+        CronTriggerTimetable("0 0 * * *", timezone="Europe/Zurich"),
+        {"date": utc(2026, 3, 29, 22)},
+        "2026-03-28T23:00",
+        "2026-03-29T22:00",
+        id="cron, on a day of 23 hours",
+    ),
+    pytest.param(
+        CronTriggerTimetable("0 0 * * *", timezone="America/New_York"),
+        {"date": utc(2025, 11, 3, 5)},
+        "2025-11-02T04:00",
+        "2025-11-03T05:00",
+        id="cron, on a day of 25 hours",
+    ),
+    pytest.param(
+        CronDataIntervalTimetable("0 0 * * *", timezone="Europe/Zurich"),
+        {"date": utc(2026, 1, 8, 23), "interval": (utc(2026, 1, 8, 23), utc(2026, 1, 9, 23))},
+        "2026-01-08T23:00",
+        "2026-01-09T23:00",
+        id="CronDataIntervalTimetable",
+    ),
+    pytest.param(
+        CronTriggerTimetable("0 2 * * *", timezone="UTC", interval=timedelta(days=1)),
+        {"date": utc(2026, 1, 9, 2), "interval": (utc(2026, 1, 9, 2), utc(2026, 1, 10, 2))},
+        "2026-01-09T02:00",
+        "2026-01-10T02:00",
+        id="CronTriggerTimetable with an interval",
+    ),
+]
+
+
+@pytest.mark.parametrize("run_type", ["scheduled", "backfill"])
+@pytest.mark.parametrize(("schedule", "run", "start", "end"), SCHEDULED)
+def test_a_scheduled_run_owns_its_period(window_of, schedule, run, start, end, run_type):
+    """Scheduled or backfilled, the same date has the same window."""
+    assert (f"{start}:00Z", f"{end}:00Z") == window_of(schedule=schedule, run_type=run_type, **run)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "run", "start", "end"),
+    [
+        pytest.param("@daily", {"date": utc(2026, 1, 10, 15, 30)}, "2026-01-09T00:00", "2026-01-10T00:00", id="cron"),
+        pytest.param(
+            "@daily",
+            {"date": None, "run_after": utc(2026, 1, 10, 15, 30)},
+            "2026-01-09T00:00",
+            "2026-01-10T00:00",
+            id="no date",
+        ),
+        pytest.param(
+            timedelta(hours=6), {"date": utc(2026, 1, 10, 15)}, "2026-01-10T09:00", "2026-01-10T15:00", id="timedelta"
+        ),
+        pytest.param(
+            CronTriggerTimetable("0 2 * * *", timezone="UTC", interval=timedelta(days=1)),
+            {"date": utc(2026, 1, 10, 15), "interval": (utc(2026, 1, 9, 15), utc(2026, 1, 10, 15))},
+            "2026-01-09T02:00",
+            "2026-01-10T02:00",
+            id="an interval",
+        ),
+        pytest.param(
+            CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
+            {"date": utc(2026, 1, 10, 15), "interval": (utc(2026, 1, 9), utc(2026, 1, 10))},
+            "2026-01-09T00:00",
+            "2026-01-10T00:00",
+            id="CronDataIntervalTimetable",
+        ),
+    ],
+)
+def test_a_manual_run_takes_the_last_complete_period(window_of, schedule, run, start, end):
+    """Triggered by hand, a run's window is the same as a scheduled run's would have been."""
+    assert (f"{start}:00Z", f"{end}:00Z") == window_of(schedule=schedule, run_type="manual", **run)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "run_type"),
+    [(None, "manual"), ("@once", "scheduled"), ([Asset("orders")], "asset_triggered")],
+    ids=["none", "@once", "an asset"],
+)
+def test_a_run_without_a_period_says_what_to_do(window_of, emulator, schedule, run_type):
+    """No data interval, and a schedule that has no period: the remedy names the two ways out."""
+    with pytest.raises(WindowError) as caught:
+        window_of(schedule=schedule, run_type=run_type, date=None, run_after=utc(2026, 1, 10))
+    assert FLOW == caught.value.flow_id
+    assert "no data interval, and the DAG's schedule has no period" in caught.value.message
+    assert "pass window_start and window_end to the task" in caught.value.remedy
+    assert {} == emulator.ledger()["requests"]
+
+
+FORMS = [
+    pytest.param(utc(2026, 1, 2), utc(2026, 1, 3), id="aware datetimes"),
+    pytest.param(
+        datetime(2026, 1, 2, 1, tzinfo=timezone(timedelta(hours=1))),
+        datetime(2026, 1, 2, 19, tzinfo=timezone(timedelta(hours=-5))),
+        id="other zones",
+    ),
+    pytest.param(
+        pendulum.datetime(2026, 1, 2, 1, tz="Europe/Zurich"),
+        pendulum.datetime(2026, 1, 3, 1, tz="Europe/Zurich"),
+        id="pendulum",
+    ),
+    pytest.param("2026-01-02T00:00:00Z", "2026-01-03T00:00:00+00:00", id="ISO 8601"),
+    pytest.param("2026-01-02T01:00:00+01:00", "2026-01-03 00:00:00+00:00", id="ISO 8601 with offsets"),
+    pytest.param(1767312000, 1767398400, id="epoch seconds"),
+    pytest.param("1767312000", "1767398400", id="epoch seconds as text"),
+    pytest.param("{{ logical_date - macros.timedelta(days=8) }}", "{{ ds }}T00:00:00Z", id="templates"),
+    pytest.param(
+        "{{ (data_interval_end - macros.timedelta(days=8)).isoformat() }}",
+        "{{ (logical_date.timestamp() - 7 * 86400) | int }}",
+        id="templates of both kinds",
+    ),
+]
+
+
+@pytest.mark.parametrize(("start", "end"), FORMS)
+def test_a_given_window_is_taken_in_all_its_forms(window_of, start, end, request):
+    """Moments are aware datetimes, ISO 8601 with an offset, or epoch seconds."""
+    last = "2026-01-10T00:00:00Z" if request.node.callspec.id == "templates" else "2026-01-03T00:00:00Z"
+    assert ("2026-01-02T00:00:00Z", last) == window_of(window_start=start, window_end=end)
+
+
+def test_a_given_window_may_render_to_native_objects(window_of):
+    """With `render_template_as_native_obj` a template gives a datetime."""
+    given = {"window_start": "{{ logical_date - macros.timedelta(hours=1) }}", "window_end": "{{ logical_date }}"}
+    assert ("2026-01-09T23:00:00Z", "2026-01-10T00:00:00Z") == window_of(native=True, **given)
+
+
+def test_a_given_window_needs_no_schedule(window_of):
+    """A DAG without a schedule can ingest what its configuration says."""
+    assert ("2026-01-02T00:00:00Z", "2026-01-02T06:00:00Z") == window_of(
+        schedule=None,
+        run_type="manual",
+        date=None,
+        conf={"start": "2026-01-02T00:00:00Z", "end": "2026-01-02T06:00:00Z"},
+        window_start="{{ dag_run.conf['start'] }}",
+        window_end="{{ dag_run.conf['end'] }}",
+    )

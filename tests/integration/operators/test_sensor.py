@@ -1,0 +1,284 @@
+"""`FlowRunSensor`: waits for a run in any mode, never creates one, and ends the task with what the run came to."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_flowservice.exceptions import (
+    FlowRunFailedError,
+    FlowRunVanishedError,
+    RunNotFoundError,
+    UnreadableAnswerError,
+)
+from airflow_flowservice.sensors import FlowRunSensor
+
+FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
+WINDOW = "2026-01-09T00:00:00Z/2026-01-10T00:00:00Z"
+PAGE = f"https://experience.adobe.com/#/@EMULATOR@AdobeOrg/sname:prod/platform/source/dataflows/{FLOW}/activity"
+MODES = {"poke": {"mode": "poke"}, "reschedule": {"mode": "reschedule"}, "deferrable": {"deferrable": True}}
+WAYS = pytest.mark.parametrize("way", list(MODES))
+
+
+@pytest.fixture
+def wait(worker):
+    """A sensor for a run."""
+
+    def make(flow_run_id, way="poke", **arguments):
+        defaults = {"flow_run_id": flow_run_id, "deferrable": False, "poke_interval": 0.05, "retries": 2}
+        return worker.task(FlowRunSensor, **{**defaults, **MODES[way], **arguments})
+
+    return make
+
+
+def to_the_end(task):
+    """All the times that a worker takes the sensor up, in reschedule mode."""
+    ended = task.run()
+    while ended.state == "up_for_reschedule":
+        ended = task.step()
+    return ended
+
+
+@WAYS
+def test_waits_until_the_run_has_ended(wait, create_run, way):
+    """In every mode the sensor is a success when the run is."""
+    assert "success" == to_the_end(wait(create_run(), way)).state
+
+
+@WAYS
+def test_the_xcoms_are_the_same_in_every_mode(wait, create_run, way):
+    """`return_value`, `flow_run` with all of its keys, and the page for the button."""
+    run_id = create_run()
+    task = wait(run_id, way)
+    to_the_end(task)
+    expected = {
+        "return_value": run_id,
+        "flow_run_url": f"{PAGE}/{run_id}",
+        "flow_run": {
+            "id": run_id,
+            "flow_id": FLOW,
+            "status": "success",
+            "window_start": "2026-01-09T00:00:00Z",
+            "window_end": "2026-01-10T00:00:00Z",
+            "input_records": 1440,
+            "output_records": 1440,
+            "failed_records": 0,
+            "input_bytes": 172800,
+            "output_bytes": 120960,
+            "input_files": 24,
+            "output_files": 1,
+            "errors": [],
+            "url": f"{PAGE}/{run_id}",
+        },
+    }
+    assert expected == task.xcoms
+
+
+@WAYS
+def test_the_button_is_there_while_the_run_goes_on(wait, create_run, clock, way):
+    """The page is known with the first look."""
+    clock.stop()
+    task = wait(create_run(), way, timeout=0.0 if way == "poke" else 60)
+    task.try_number = 1
+    task.step()
+    assert task.xcoms["flow_run_url"].startswith(PAGE)
+
+
+@WAYS
+def test_a_failed_run_ends_the_sensor_at_once(wait, create_run, emulator, way):
+    """Waiting again cannot help, so the sensor's retries are not wasted; the run's own errors are shown."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    emulator.plan_outcome(status="failed", errors=[{"code": "CONNECTOR-3001-500", "message": "no batch"}])
+    run_id = create_run()
+    ended = to_the_end(wait(run_id, way))
+    error = ended.error
+    assert "failed" == ended.state
+    assert isinstance(error, FlowRunFailedError)
+    assert isinstance(error, AirflowFailException)
+    assert "the flow run ended as failed: CONNECTOR-3001-500: no batch" == error.message
+    assert (FLOW, run_id, WINDOW) == (error.flow_id, error.flow_run_id, error.window)
+    assert ("CONNECTOR-3001-500", f"{PAGE}/{run_id}") == (error.code, error.url)
+
+
+@pytest.mark.parametrize("ended_before", [False, True], ids=["while it waits", "before the first look"])
+@WAYS
+def test_soft_fail_skips_instead(wait, create_run, emulator, clock, way, ended_before):
+    """`soft_fail` is Airflow's own: a failed run skips the task, in every mode."""
+    emulator.plan_outcome(status="failed")
+    run_id = create_run()
+    if ended_before:
+        clock.advance(60)
+    assert "skipped" == to_the_end(wait(run_id, way, soft_fail=True)).state
+
+
+@WAYS
+def test_partial_success_and_zero_records_are_successes(wait, create_run, emulator, way):
+    """The counts are in the XCom."""
+    emulator.plan_outcome(status="partialSuccess", failed_records=3)
+    emulator.plan_outcome(status="success", records=0)
+    partial, empty = wait(create_run(), way), wait(create_run(task_id="create2", date=None, **YESTERDAY), way)
+    assert "success" == to_the_end(partial).state
+    assert ("partial_success", 3) == (partial.xcoms["flow_run"]["status"], partial.xcoms["flow_run"]["failed_records"])
+    assert "success" == to_the_end(empty).state
+    assert 0 == empty.xcoms["flow_run"]["input_records"]
+
+
+YESTERDAY = {"window_start": "2026-01-08T00:00:00Z", "window_end": "2026-01-09T00:00:00Z"}
+
+
+@WAYS
+def test_a_run_that_vanishes_ends_the_sensor(wait, create_run, emulator, way):
+    """A 404 after the run was seen, even by an earlier process, is an error that somebody has to look at."""
+    emulator.plan_outcome(vanish=True)
+    run_id = create_run()
+    ended = to_the_end(wait(run_id, way))
+    error = ended.error
+    assert ("failed", True) == (ended.state, isinstance(error, FlowRunVanishedError))
+    assert (404, "FLOW-1101-404", run_id) == (error.http_status, error.code, error.flow_run_id)
+    assert error.request_id
+    assert "then mark the task as success, or clear it" in error.remedy
+
+
+def test_a_run_that_is_unknown_is_waited_for_a_while(wait, emulator, log):
+    """A new run may take minutes to show, so the first 404 is no error yet."""
+    ended = wait("11111111-2222-4333-8444-555555555555", timeout=0.2).run()
+    assert ("failed", "AirflowSensorTimeout") == (ended.state, type(ended.error).__name__)
+    assert 1 == sum("cannot be read yet" in line for line in log())
+    assert emulator.ledger()["requests"]["GET /runs/{id}"] > 1
+
+
+def test_a_run_that_stays_unknown_is_an_error(wait, monkeypatch):
+    """After five minutes there is no such run; the remedy is to check id and sandbox."""
+    monkeypatch.setattr("airflow_flowservice.ingestion.polling.NOT_YET_READABLE", 0.2)
+    ended = wait("11111111-2222-4333-8444-555555555555").run()
+    error = ended.error
+    assert ("failed", True) == (ended.state, isinstance(error, RunNotFoundError))
+    assert (404, "11111111-2222-4333-8444-555555555555") == (error.http_status, error.flow_run_id)
+    assert "check flow_run_id and the connection's sandbox" == error.remedy
+
+
+@WAYS
+def test_answers_that_say_nothing_are_waited_out(wait, create_run, emulator, way):
+    """A proxy in the way, or a service that is down for a moment, does not end the wait."""
+    run_id = create_run()
+    emulator.plan_fault(kind="GET /runs/{id}", action="answer", body="<html>Back soon</html>", times=2)
+    assert "success" == to_the_end(wait(run_id, way)).state
+
+
+def test_answers_that_say_nothing_for_too_long_are_an_error(wait, create_run, emulator, monkeypatch):
+    """The time without a good answer is bounded; the excerpt and the request id are shown."""
+    run_id = create_run()
+    emulator.plan_fault(kind="GET /runs/{id}", action="answer", body="<html>Back soon</html>")
+    task = wait(run_id)
+    monkeypatch.setattr("airflow_flowservice.ingestion.polling.RunWatch.__init__.__kwdefaults__", _short_budget())
+    error = task.run().error
+    assert isinstance(error, UnreadableAnswerError)
+    assert (200, run_id) == (error.http_status, error.flow_run_id)
+    assert "Back soon" in error.message
+    assert error.request_id
+
+
+def _short_budget():
+    from airflow_flowservice.ingestion.polling import RunWatch
+
+    return {**RunWatch.__init__.__kwdefaults__, "error_budget": 0.2}
+
+
+def test_a_lost_permission_ends_the_sensor_at_once(wait, create_run, emulator):
+    """What waiting cannot mend is not waited for."""
+    run_id = create_run()
+    emulator.plan_fault(kind="GET /runs/{id}", action="refuse", status=403, code="2120", message="no")
+    ended = wait(run_id).run()
+    assert ("failed", 403, run_id) == (ended.state, ended.error.http_status, ended.error.flow_run_id)
+    assert "product profile" in ended.error.remedy
+
+
+def test_an_unknown_status_word_is_waited_for(wait, create_run, emulator, log):
+    """Airflow's own timeout decides; the log says once that nobody knows the word."""
+    emulator.plan_outcome(status="MELTED")
+    ended = wait(create_run(), timeout=0.8).run()
+    assert ("failed", "AirflowSensorTimeout") == (ended.state, type(ended.error).__name__)
+    assert 1 == sum("'MELTED', a status nobody has heard of" in line for line in log())
+
+
+@pytest.mark.parametrize("way", ["poke", "reschedule"])
+def test_one_log_line_for_each_change_of_status(wait, create_run, clock, log, way):
+    """Also when each look is a process of its own: the log tells the run's story, not the polling's."""
+    clock.stop()
+    task = wait(create_run(), way)
+    task.try_number = 1
+    if way == "reschedule":
+        for seconds in (0, 0, 5, 0, 0, 60):
+            clock.advance(seconds)
+            task.step()
+    else:
+        sensor, context = task.operator, {"ti": SimpleNamespace(xcom_push=lambda **_: None)}
+        for seconds in (0, 0, 5, 0, 0, 60):
+            clock.advance(seconds)
+            sensor.poke(context)
+    said = [line.split(" is ")[1].split()[0] for line in log() if "ingestion.polling" in line]
+    assert ["scheduled", "inProgress", "success"] == said
+
+
+def test_reschedule_gives_the_slot_back_between_looks(wait, create_run, clock):
+    """Between two looks no worker slot is held."""
+    clock.stop()
+    ended = wait(create_run(), "reschedule", poke_interval=60).run()
+    assert ("up_for_reschedule", "RescheduleTask") == (ended.state, type(ended.message).__name__)
+
+
+def test_a_run_that_has_ended_is_not_deferred_for(wait, create_run, clock):
+    """The first look is the worker's: nothing to wait for, nothing deferred."""
+    run_id = create_run()
+    clock.advance(60)
+    task = wait(run_id, "deferrable")
+    assert ("success", []) == (task.run().state, task.triggers)
+
+
+def test_the_trigger_gets_the_sensors_timeout(wait, create_run, clock):
+    """`timeout` and `execution_timeout` both bound the time in the triggerer."""
+    clock.stop()
+    run_id = create_run()
+    limits = []
+    for more in ({}, {"execution_timeout": timedelta(seconds=20)}):
+        task = wait(run_id, "deferrable", timeout=60, **more)
+        task.try_number = 1
+        limits.append(task.step().message.trigger_timeout)
+    assert [timedelta(seconds=60), timedelta(seconds=20)] == limits
+
+
+@pytest.mark.parametrize(("soft_fail", "state"), [(False, "failed"), (True, "skipped")])
+def test_a_trigger_that_runs_out_of_time_is_the_sensors_timeout(wait, create_run, clock, soft_fail, state):
+    """As in the other modes, a timeout is final, unless `soft_fail` skips."""
+    clock.stop()
+    assert state == wait(create_run(), "deferrable", soft_fail=soft_fail, deferral_timeout=True).run().state
+
+
+def test_it_takes_the_creating_tasks_output(worker, create_run):
+    """`flow_run_id=create.output` is what people write."""
+    run_id = create_run()
+    template = "{{ ti.xcom_pull(task_ids='create') }}"
+    task = worker.task(FlowRunSensor, flow_run_id=template, poke_interval=0.05, deferrable=False)
+    assert ("success", run_id) == (task.run(create=run_id).state, task.xcoms["return_value"])
+
+
+def test_a_retry_waits_for_the_same_run(wait, create_run, emulator, runs_of):
+    """A sensor creates nothing, however often it runs."""
+    task = wait(create_run())
+    assert ["success", "success"] == [task.run().state, task.run().state]
+    assert 1 == len(runs_of())
+    assert 1 == emulator.ledger()["requests"]["POST /runs"]
+
+
+def test_killing_the_sensor_says_that_the_run_goes_on(wait, log):
+    """Adobe cannot cancel a run."""
+    wait("3fb0418e-1804-45d6-8d56-dd51f05c0baf").operator.on_kill()
+    assert any("Adobe cannot cancel flow run 3fb0418e-1804-45d6-8d56-dd51f05c0baf" in line for line in log())
+
+
+def test_the_template_fields_are_pinned():
+    """What can be templated is part of the interface."""
+    assert ("flow_run_id",) == FlowRunSensor.template_fields

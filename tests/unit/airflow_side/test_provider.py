@@ -1,0 +1,186 @@
+"""What Airflow finds when it discovers the provider: its parts, the connection form, and nothing that is broken."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from importlib.resources import files
+
+import pytest
+
+from airflow_flowservice.get_provider_info import CONNECTION_FIELDS, get_provider_info
+
+HOOK = "airflow_flowservice.hooks.FlowServiceHook"
+
+
+@pytest.fixture(scope="module")
+def manager():
+    """Airflow's own discovery."""
+    from airflow.providers_manager import ProvidersManager
+
+    return ProvidersManager()
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    """The discovery that workers have, where this Airflow tells them apart (3.2 and later)."""
+    try:
+        from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
+    except ImportError:
+        from airflow.providers_manager import ProvidersManager
+
+        return ProvidersManager()
+    return ProvidersManagerTaskRuntime()
+
+
+def test_the_provider_info_is_what_airflow_accepts():
+    """Valid by the schema that comes with Airflow."""
+    import jsonschema
+
+    schema = json.loads(files("airflow").joinpath("provider_info.schema.json").read_text())
+    jsonschema.validate(get_provider_info(), schema)
+
+
+def test_the_provider_info_is_json_and_new_each_time():
+    """Whoever changes the answer changes only his own."""
+    first = get_provider_info()
+    first["operators"].clear()
+    assert get_provider_info() == json.loads(json.dumps(get_provider_info()))
+    assert [] != get_provider_info()["operators"]
+
+
+def test_the_entry_point_leads_to_it():
+    """`apache_airflow_provider` is the group that Airflow looks into."""
+    found = [
+        point
+        for point in entry_points(group="apache_airflow_provider")
+        if point.value == "airflow_flowservice.get_provider_info:get_provider_info"
+    ]
+    assert get_provider_info() == found[0].load()()
+
+
+@pytest.mark.parametrize("kind", ["operators", "sensors", "hooks", "triggers"])
+def test_all_named_modules_import(kind):
+    """No name in it leads nowhere."""
+    modules = [module for entry in get_provider_info()[kind] for module in entry["python-modules"]]
+    assert [f"airflow_flowservice.{kind}"] == [importlib.import_module(module).__name__ for module in modules]
+
+
+def test_all_named_classes_import():
+    """Hook and button are where the provider says."""
+    info = get_provider_info()
+    named = [info["connection-types"][0]["hook-class-name"], *info["extra-links"]]
+    found = [getattr(importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in named]
+    assert ["FlowServiceHook", "FlowRunLink"] == [cls.__name__ for cls in found]
+
+
+def test_the_hook_and_the_form_agree():
+    """Connection type, id argument and name are the same in both places."""
+    from airflow_flowservice.hooks import FlowServiceHook
+
+    [declared] = get_provider_info()["connection-types"]
+    assert (declared["connection-type"], declared["hook-name"], "flowservice_conn_id", "flowservice_default") == (
+        FlowServiceHook.conn_type,
+        FlowServiceHook.hook_name,
+        FlowServiceHook.conn_name_attr,
+        FlowServiceHook.default_conn_name,
+    )
+
+
+def test_airflow_sees_the_provider(manager):
+    """Under its distribution's name and version."""
+    from importlib.metadata import version
+
+    assert version("airflow-flowservice") == manager.providers["airflow-flowservice"].version
+
+
+def test_airflow_sees_the_hook(runtime):
+    """The connection type leads to our hook."""
+    hook = runtime.hooks["flowservice"]
+    assert ("airflow_flowservice.hooks.FlowServiceHook", "flowservice_conn_id", "Adobe Flow Service") == (
+        hook.hook_class_name,
+        hook.connection_id_attribute_name,
+        hook.hook_name,
+    )
+
+
+def test_airflow_sees_the_button(manager):
+    """A plugin is not needed for it."""
+    assert "airflow_flowservice.links.FlowRunLink" in manager.extra_links_class_names
+
+
+@pytest.fixture(scope="module")
+def form():
+    """The connection form that the UI is sent."""
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+
+    [found] = [meta for meta in HookMetaService.hook_meta_data() if meta.connection_type == "flowservice"]
+    return found
+
+
+def test_the_forms_own_fields(form):
+    """All extras of the connection have a field, in this order."""
+    expected = [
+        "org_id",
+        "sandbox",
+        "scopes",
+        "ims_url",
+        "access_token",
+        "epoch_format",
+        "timeout_s",
+        "max_attempts",
+    ]
+    assert expected == list(CONNECTION_FIELDS)
+    assert set(expected) == set(form.extra_fields)
+
+
+def test_the_forms_labels_and_placeholders(form):
+    """Adobe's words for Airflow's fields; what is not needed is hidden."""
+    shown = {
+        name: (behaviour.title, behaviour.placeholder, bool(behaviour.hidden))
+        for name, behaviour in form.standard_fields.model_dump().items()
+        if behaviour is not None
+        for behaviour in [form.standard_fields.__getattribute__(name)]
+    }
+    assert ("Client ID", "Client ID (API key) of an OAuth server-to-server credential", False) == shown["login"]
+    assert ("Client secret", "Client secret of the same credential", False) == shown["password"]
+    assert ("Platform URL", "https://platform.adobe.io", False) == shown["host"]
+    assert (True, True) == (shown["port"][2], shown["url_schema"][2])
+
+
+def test_every_field_has_a_label_and_says_what_it_is():
+    """Nobody has to guess."""
+    assert [] == [name for name, field in CONNECTION_FIELDS.items() if not (field["label"] and field["description"])]
+
+
+def test_secrets_are_password_fields():
+    """A ready token is not shown as it is typed."""
+    assert {"access_token"} == {
+        name for name, field in CONNECTION_FIELDS.items() if field["schema"].get("format") == "password"
+    }
+
+
+def test_only_the_organization_is_required():
+    """All others have a default, so an empty field is a value that the form accepts."""
+    required = {name for name, field in CONNECTION_FIELDS.items() if "null" not in field["schema"]["type"]}
+    assert {"org_id"} == required
+
+
+def test_the_form_before_airflow_3_2_has_the_same_behaviour():
+    """Older Airflows ask the hook."""
+    from airflow_flowservice.hooks import FlowServiceHook
+
+    behaviour = FlowServiceHook.get_ui_field_behaviour()
+    assert {"hidden_fields", "relabeling", "placeholders"} == set(behaviour)
+    assert "Client ID" == behaviour["relabeling"]["login"]
+
+
+def test_the_airflow_command_lists_the_provider(airflow_home):
+    """`airflow providers list` shows it."""
+    command = [sys.executable, "-m", "airflow", "providers", "list", "--output", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    listed = {entry["package_name"]: entry for entry in json.loads(done.stdout[done.stdout.index("[") :])}
+    assert "On-demand ingestion in Adobe Experience Platform" in listed["airflow-flowservice"]["description"]

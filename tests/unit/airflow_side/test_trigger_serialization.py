@@ -1,0 +1,69 @@
+"""What crosses between scheduler, worker and triggerer: JSON, under names that live in Airflow's database."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_flowservice.triggers import FlowRunTrigger
+
+GIVEN = {
+    "flow_run_id": "3fb0418e-1804-45d6-8d56-dd51f05c0baf",
+    "flowservice_conn_id": "mine",
+    "poll_interval": 7.5,
+    "flow_id": "3abea21c-7e36-4be1-bec1-d3bad0e3e0de",
+    "window": "2026-01-09T00:00:00Z/2026-01-10T00:00:00Z",
+    "url": "https://experience.adobe.com/#/@ORG@AdobeOrg/sname:prod/platform/source/dataflows/f/activity/r",
+    "seen": True,
+    "ends_task": True,
+}
+
+
+def test_the_class_path_is_pinned():
+    """A path in the database of a running Airflow must still be there after an upgrade."""
+    assert ("airflow_flowservice.triggers.FlowRunTrigger", GIVEN) == FlowRunTrigger(**GIVEN).serialize()
+
+
+def test_the_run_alone_is_enough():
+    """As the interface promises: everything but the run has a default."""
+    expected = {
+        "flow_run_id": "run",
+        "flowservice_conn_id": "flowservice_default",
+        "poll_interval": 30.0,
+        "flow_id": None,
+        "window": None,
+        "url": None,
+        "seen": False,
+        "ends_task": False,
+    }
+    assert expected == FlowRunTrigger(flow_run_id="run").serialize()[1]
+
+
+def test_a_trigger_of_an_earlier_version_still_starts():
+    """Arguments that were added later have defaults, so what is in the database can be read."""
+    first = {name: GIVEN[name] for name in ("flow_run_id", "flowservice_conn_id", "poll_interval")}
+    assert first == {name: FlowRunTrigger(**first).serialize()[1][name] for name in first}
+
+
+def test_through_airflows_trigger_table():
+    """The scheduler writes it to the trigger's row, encrypted, and the triggerer makes it from there."""
+    from airflow.models.trigger import Trigger
+
+    row = Trigger.from_object(FlowRunTrigger(**GIVEN))
+    assert "airflow_flowservice.triggers.FlowRunTrigger" == row.classpath
+    assert GIVEN == FlowRunTrigger(**row.kwargs).serialize()[1]
+
+
+def test_through_the_workers_message():
+    """What a deferring worker sends is JSON."""
+    from airflow.sdk.serde import deserialize, serialize
+
+    assert GIVEN == deserialize(json.loads(json.dumps(serialize(GIVEN))))
+
+
+@pytest.mark.parametrize("extra", [{"window_start": 1}, {"run_id": "x"}])
+def test_unknown_arguments_are_refused(extra):
+    """A misspelled argument is noticed where it is written."""
+    with pytest.raises(TypeError):
+        FlowRunTrigger(flow_run_id="run", **extra)
