@@ -103,7 +103,7 @@ def schedule_of(timetable: Any) -> tuple[Schedule | None, Any]:
         return schedule_of(_fact(timetable, "timetable"))
     if "MultipleCronTriggerTimetable" in kinds:
         parts = [schedule_of(part) for part in _fact(timetable, "timetables")]
-        return AnyOfSchedule(schedules=tuple(part for part, _ in parts if part)), parts[0][1]
+        return AnyOfSchedule(schedules=tuple(part for part, _ in parts if isinstance(part, CronSchedule))), parts[0][1]
     if kinds & _CRON:
         zone = _zone(_fact(timetable, "timezone"))
         return CronSchedule(expression=_fact(timetable, "expression"), zone=zone), _fact(timetable, "interval")

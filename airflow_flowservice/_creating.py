@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import BaseOperator
@@ -94,8 +95,9 @@ class CreatesFlowRun(BaseOperator):
                 self._flow_run["url"],
             )
 
+    @abstractmethod
     def _order(self, context: Mapping[str, Any], hook: FlowServiceHook) -> Order:
-        raise NotImplementedError  # pragma: no cover
+        """What the task wants."""
 
     def _prepare(self, order: Order, hook: FlowServiceHook) -> Order:
         """A last look before anything is created."""

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from airflow_flowservice.ingestion.polling import RunWatch
 
 _STORE_KEY = "flowservice_status"
+_REMEDY = (
+    "read the run's errors; then clear the task that created the run, which creates a new one for the window, or start "
+    "the run again with RetriggerFlowRunOperator (a retry of the sensor would wait for the same run)"
+)
 
 
 class FlowRunSensor(BaseSensorOperator):
@@ -78,12 +82,12 @@ class FlowRunSensor(BaseSensorOperator):
                     self._defer(context)
                 return False
             summary = summary_of(run, url=watch.url)
-            return PokeReturnValue(True, xcom_value=_waiting.finish(self, context, summary))
+            return PokeReturnValue(True, xcom_value=self._finish(context, summary))
 
     def execute_complete(self, context: Context, event: Any) -> str:
         """End the task with what the trigger saw. The run's id."""
         with _airflow.task_errors(FlowRunFailedError):
-            return _waiting.finish(self, context, _waiting.summary_from_event(context, event))
+            return self._finish(context, _waiting.summary_from_event(context, event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As `BaseSensorOperator.resume_execution`."""
@@ -93,6 +97,13 @@ class FlowRunSensor(BaseSensorOperator):
     def on_kill(self) -> None:
         """Say that the run goes on; Adobe cannot cancel it."""
         self.log.warning("Adobe cannot cancel flow run %s, so it goes on.", self.flow_run_id)
+
+    def _finish(self, context: Context, summary: dict[str, Any]) -> str:
+        try:
+            return _waiting.finish(self, context, summary)
+        except FlowRunFailedError as error:
+            error.remedy = _REMEDY
+            raise
 
     def _defer(self, context: Context) -> NoReturn:
         from datetime import timedelta

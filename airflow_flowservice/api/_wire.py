@@ -32,6 +32,8 @@ def was_sent() -> bool | None:
 
 
 class NotingConnection(HTTPConnection):
+    """Notes for its thread whether a request got as far as being sent."""
+
     def connect(self) -> None:
         _note.sent = False
         super().connect()
@@ -44,14 +46,18 @@ class NotingConnection(HTTPConnection):
 
 
 class NotingTLSConnection(NotingConnection, HTTPSConnection):
-    pass
+    """The same over TLS."""
 
 
 class NotingPool(HTTPConnectionPool):
+    """A pool of noting connections."""
+
     ConnectionCls = NotingConnection
 
 
 class NotingTLSPool(HTTPSConnectionPool):
+    """A pool of noting connections over TLS."""
+
     ConnectionCls = NotingTLSConnection
 
 

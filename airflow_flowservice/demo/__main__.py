@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     from airflow_flowservice.demo.scenario import run_demo
 
     signal.signal(signal.SIGTERM, _leave)
+    # A shell's background job inherits an ignored SIGINT, and could not be ended by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return run_demo(days=options.days, keep=options.keep)
     except KeyboardInterrupt:

@@ -30,7 +30,7 @@ class EmulatedFlowService:
     @property
     def connection(self) -> dict[str, Any]:
         """The Airflow connection to it, as ``AIRFLOW_CONN_...`` takes it."""
-        extra = {"org_id": "EMULATOR@AdobeOrg", "sandbox": "prod", "ims_url": self.url}
+        extra = {"org_id": "EMULATOR@AdobeOrg", "ims_url": self.url}
         return {
             "conn_type": "flowservice",
             "host": self.url,

@@ -99,6 +99,11 @@ def parse_query(query_string: str) -> ListQuery:
 
 
 def parse_filter(text: str) -> Filter:
+    """A property filter such as `flowId==x` or `id==a,b`.
+
+    Raises:
+        ApiError: 400, 1401, when it is none.
+    """
     found = _FILTER.match(text)
     if found is None:
         raise ApiError(400, "1401", f"not a property filter: {text!r}")

@@ -20,6 +20,11 @@ from airflow_flowservice.ingestion.window import IngestionWindow
 if TYPE_CHECKING:
     from croniter import croniter
 
+_SECOND = timedelta(seconds=1)
+# Clocks are changed by two hours at most, except where a whole day was left out (Samoa, 2011).
+_CLOCK_CHANGE = timedelta(hours=3)
+_DAY_SKIPPED = timedelta(hours=26)
+
 
 class Schedule(Protocol):
     """Gives a sequence of run dates; all datetimes are aware, results in UTC."""
@@ -51,36 +56,45 @@ class CronSchedule:
         cron = self._cron(naive)
         scheduled: datetime = cron.get_next(datetime)
         if _covers_every_hour(cron):
-            return moment.astimezone(timezone.utc) + (scheduled - naive)
-        while (result := self._to_utc(scheduled)) <= moment:
-            scheduled = cron.get_next(datetime)
-        return result
+            return _whole_second_utc(moment) + (scheduled - naive)
+        return self._to_utc(scheduled)
 
     def previous(self, moment: datetime) -> datetime:
-        """The last run date before the moment.
-
-        Stepping back can land beside the dates that stepping forward makes (a run date in the hour that
-        the clock skips moves to the hour after it), so this goes on forward to the last one before.
-        """
-        candidate = self._step_back(moment)
-        while (following := self.next(candidate)) < moment:
-            candidate = following
-        return candidate
+        """The last run date before the moment."""
+        return _last_before(moment, start=self.anchor(moment), schedule=self)
 
     def floor(self, moment: datetime) -> datetime:
         """The last run date at or before the moment."""
-        before = self.previous(moment)
-        return moment.astimezone(timezone.utc) if self.next(before) == moment else before
+        return self.previous(_whole_second_utc(moment) + _SECOND)
 
-    def _step_back(self, moment: datetime) -> datetime:
-        naive = self._wall_clock(moment)
-        cron = self._cron(naive)
-        scheduled: datetime = cron.get_prev(datetime)
-        if _covers_every_hour(cron):
-            return moment.astimezone(timezone.utc) - (naive - scheduled)
-        while (result := self._to_utc(scheduled)) >= moment:
-            scheduled = cron.get_prev(datetime)
-        return result
+    def anchor(self, moment: datetime) -> datetime:
+        """A run date before the moment, and mostly the last: one that every way of stepping forward comes by.
+
+        Stepping back alone is not enough: beside a change of the clock, `croniter` finds dates that
+        stepping forward, as the scheduler does it, never makes.
+        """
+        cron = self._cron(self._wall_clock(moment) + _SECOND)
+        while True:
+            scheduled: datetime = cron.get_prev(datetime)
+            date = self._to_utc(scheduled)
+            if date < moment and self._is_settled(date, scheduled, cron):
+                return date
+
+    def _is_settled(self, date: datetime, scheduled: datetime, cron: croniter) -> bool:
+        """Whether no change of the clock can have moved this run date, or the way to it."""
+        if self._shift(date - _CLOCK_CHANGE, date) or abs(self._shift(date - _DAY_SKIPPED, date)) > _CLOCK_CHANGE:
+            return False
+        if not _covers_every_hour(cron) or _covers_every_day(cron):
+            return True
+        # Elapsed time counts from one day of runs to the next, so that the first hours of a day can be missed.
+        midnight = scheduled.replace(hour=0, minute=0, second=0)
+        before = self._to_utc(self._cron(midnight).get_prev(datetime))
+        return scheduled - midnight >= _CLOCK_CHANGE and abs(self._shift(before, date)) <= _CLOCK_CHANGE
+
+    def _shift(self, earlier: datetime, later: datetime) -> timedelta:
+        """By how much the clock has been changed between two moments."""
+        offsets = [moment.astimezone(self.zone).utcoffset() or timedelta(0) for moment in (earlier, later)]
+        return offsets[1] - offsets[0]
 
     def _cron(self, start: datetime) -> croniter:
         from croniter import croniter
@@ -110,34 +124,33 @@ class DeltaSchedule:
 
     def previous(self, moment: datetime) -> datetime:
         """One delta before the moment."""
-        utc = moment.astimezone(timezone.utc)
-        previous: datetime = utc - self.delta
+        previous: datetime = _utc(moment) - self.delta
         return previous
 
     def next(self, moment: datetime) -> datetime:
         """One delta after the moment."""
-        utc = moment.astimezone(timezone.utc)
-        following: datetime = utc + self.delta
+        following: datetime = _utc(moment) + self.delta
         return following
 
     def floor(self, moment: datetime) -> datetime:
         """The moment itself: a delta has no dates of its own, it counts from run to run."""
-        return moment.astimezone(timezone.utc)
+        return _utc(moment)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnyOfSchedule:
     """Runs whenever one of several schedules does (`MultipleCronTriggerTimetable`)."""
 
-    schedules: tuple[Schedule, ...]
+    schedules: tuple[CronSchedule, ...]
 
     def previous(self, moment: datetime) -> datetime:
         """The last run date of any before the moment."""
-        return max(schedule.previous(moment) for schedule in self.schedules)
+        start = max(schedule.anchor(moment) for schedule in self.schedules)
+        return _last_before(moment, start=start, schedule=self)
 
     def floor(self, moment: datetime) -> datetime:
         """The last run date of any at or before the moment."""
-        return max(schedule.floor(moment) for schedule in self.schedules)
+        return self.previous(_whole_second_utc(moment) + _SECOND)
 
     def next(self, moment: datetime) -> datetime:
         """The first run date of any after the moment."""
@@ -204,5 +217,25 @@ def window_of(
     return IngestionWindow(schedule.previous(dates.date), dates.date)
 
 
+def _last_before(moment: datetime, *, start: datetime, schedule: Schedule) -> datetime:
+    while (following := schedule.next(start)) < moment:
+        start = following
+    return start
+
+
 def _covers_every_hour(cron: croniter) -> bool:
     return bool(cron.expanded[1] == ["*"])
+
+
+def _covers_every_day(cron: croniter) -> bool:
+    return bool(cron.expanded[2:5] == [["*"]] * 3)
+
+
+def _utc(moment: datetime) -> datetime:
+    """A plain datetime: pendulum's subclass loses its zone in arithmetic after `astimezone(timezone.utc)`."""
+    utc = moment.astimezone(timezone.utc)
+    return datetime.combine(utc.date(), utc.time(), tzinfo=timezone.utc)
+
+
+def _whole_second_utc(moment: datetime) -> datetime:
+    return _utc(moment).replace(microsecond=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -11,6 +13,9 @@ from airflow_flowservice.exceptions import WindowError
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 # As seconds this is the year 5138, as milliseconds it is 1973: nobody means the former.
 _LOOKS_LIKE_MILLISECONDS = 100_000_000_000
+_NUMBER = re.compile(r"-?\d+(\.\d*)?", re.ASCII)
+# Airflow's `{{ ds_nodash }}`; as epoch seconds it would be a day in 1970.
+_DATE_IN_DIGITS = re.compile(r"(19|20)\d{6}", re.ASCII)
 # A worker's clock may lag behind the scheduler's; the run then starts when the window has ended.
 CLOCK_SKEW = timedelta(seconds=60)
 
@@ -108,7 +113,7 @@ def _parse_text(text: str, *, name: str) -> datetime:
             f"{name} is empty: its template rendered to {text!r}",
             remedy=f"check the template of {name}; this DAG run may not have the value that it names",
         )
-    if text.lstrip("-").replace(".", "", 1).isdigit() and (len(text) > 8 or "-" not in text[1:]):
+    if _NUMBER.fullmatch(text) and not _DATE_IN_DIGITS.fullmatch(text):
         return _from_epoch(float(text), name=name)
     try:
         return _whole_second_utc(isoparse(text), name=name)
@@ -120,7 +125,11 @@ def _parse_text(text: str, *, name: str) -> datetime:
 
 
 def _from_epoch(seconds: float, *, name: str) -> datetime:
-    if abs(seconds) >= _LOOKS_LIKE_MILLISECONDS:
+    try:
+        seconds = float(seconds)
+    except OverflowError:  # an integer of more than 300 digits
+        seconds = math.inf
+    if math.isfinite(seconds) and abs(seconds) >= _LOOKS_LIKE_MILLISECONDS:
         raise WindowError(
             f"{name} is {seconds:.0f}, which looks like milliseconds",
             remedy=f"give {name} in epoch seconds (divide by 1000)",
@@ -128,7 +137,10 @@ def _from_epoch(seconds: float, *, name: str) -> datetime:
     try:
         moment = EPOCH + timedelta(seconds=seconds)
     except (OverflowError, ValueError) as error:  # inf, nan
-        raise WindowError(f"{name} is {seconds}, which is not a moment in time") from error
+        raise WindowError(
+            f"{name} is {seconds}, which is not a moment in time",
+            remedy=f"give {name} in epoch seconds, such as 1769817600",
+        ) from error
     return _whole_second_utc(moment, name=name)
 
 

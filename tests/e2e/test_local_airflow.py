@@ -19,9 +19,11 @@ from airflow_flowservice.demo.scenario import Dates
 
 _SLEEP_WITH_CHILD = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
 _PARENT = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from airflow_flowservice.demo.processes import Supervisor
+for each in (signal.SIGTERM, signal.SIGHUP):  # the caller may ignore them, as nohup does
+    signal.signal(each, signal.SIG_DFL)
 folder = Path(sys.argv[1])
 with Supervisor(log_folder=folder) as supervisor:
     supervisor.remove_at_end(folder)
@@ -34,7 +36,11 @@ with Supervisor(log_folder=folder) as supervisor:
 def _listening(processes: Iterable[psutil.Process]) -> set[str]:
     found = set()
     for process in processes:
-        for connection in process.net_connections(kind="inet"):
+        try:
+            connections = process.net_connections(kind="inet")
+        except psutil.NoSuchProcess:  # a task's process has ended meanwhile
+            continue
+        for connection in connections:
             if connection.status == psutil.CONN_LISTEN:
                 found.add(str(connection.laddr[0]))
     return found
