@@ -53,7 +53,7 @@ STORE_KEY = "flowservice_intent"
 _START_MARGIN = timedelta(seconds=2)
 _LATER_START_MARGIN = timedelta(seconds=60)
 _REMEMBERED = 50
-_READ_AT_MOST = 1000
+_READ_AT_MOST = 10_000
 # A POST whose answer is lost is repeated after a comparison, within one attempt only so often.
 _POSTS_AT_MOST = 3
 # The service's clock, which stamps the runs, and the worker's, which stamps the intent, may differ.
@@ -120,7 +120,6 @@ class CreateOnce:
             max_tries=self.attempt.max_tries,
             token="",
             written_at=since.timestamp(),
-            oldest_known=since.timestamp(),
         )
         return self._reconcile(order, intent, earlier=True)
 
@@ -129,7 +128,7 @@ class CreateOnce:
         try:
             run = self.service.get_run(flow_run_id)
         except RunNotFoundError:
-            if cleared and self.now().timestamp() - intent.written_at > NOT_YET_READABLE:
+            if cleared and self._service_now().timestamp() - intent.written_at > NOT_YET_READABLE:
                 log.info("Flow run %s is gone and the task was cleared; creating a new run", flow_run_id)
                 return self._create(order)
             run = None
@@ -164,10 +163,16 @@ class CreateOnce:
                 raise
             return self._reconcile(order, intent, earlier=False)
         except ApiError:
-            if self.store is not None:
-                self.store.delete(STORE_KEY)
+            self._drop_intent()
             raise
         return self._keep(intent, created.id, how="created")
+
+    def _drop_intent(self) -> None:
+        try:
+            if self.store is not None:
+                self.store.delete(STORE_KEY)
+        except Exception as error:  # Flow Service's refusal is the news; a retry compares, and finds nothing.
+            log.warning("The intent of a refused request could not be dropped: %s", error)
 
     def _submit(self, order: Order, start: datetime) -> CreatedRun:
         if order.retrigger is not None:
@@ -189,7 +194,7 @@ class CreateOnce:
             order=order.key,
             max_tries=self.attempt.max_tries,
             token=uuid4().hex,
-            written_at=self.now().timestamp(),
+            written_at=self._service_now().timestamp(),
             start_time=int(start.timestamp()),
             known=tuple(run.id for run in runs),
             oldest_known=min(created) if len(created) == _REMEMBERED else None,
@@ -203,7 +208,7 @@ class CreateOnce:
         """A worker that hung may wake up after its task was started again elsewhere."""
         if stored is None or stored.token != intent.token:
             raise AttemptOvertakenError("another attempt of this task has taken over; this one sent nothing")
-        if self.now().timestamp() - intent.written_at > self.patience:
+        if self._service_now().timestamp() - intent.written_at > self.patience:
             raise AttemptOvertakenError("this attempt hung before it sent anything, so it ends without sending")
 
     def _keep(self, intent: Intent, flow_run_id: str, *, how: Literal["created", "resumed", "adopted"]) -> Outcome:
@@ -221,12 +226,13 @@ class CreateOnce:
 
         :param earlier: the intent is an earlier attempt's; a run of it that failed is not waited for.
         """
-        runs = self._look(order, intent)
-        for run in runs:
-            if intent.judge(run, order) != "ours":
-                continue
-            if earlier and run.status.ended and not run.status.succeeded:
-                continue
+
+        def is_it(run: FlowRun) -> bool:
+            failed = run.status.ended and not run.status.succeeded
+            return intent.judge(run, order) == "ours" and not (earlier and failed)
+
+        runs = self._look(order, intent, is_it)
+        if run := next(filter(is_it, runs), None):
             log.warning("Found flow run %s (%s), which is this window's; no other is created", run.id, run.status_word)
             return self._keep(replace(intent, max_tries=self.attempt.max_tries), run.id, how="adopted")
         unclear = [run for run in runs if intent.judge(run, order) == "unclear"]
@@ -235,26 +241,30 @@ class CreateOnce:
             return self._create(order)
         return self._decide(order, intent, unclear)
 
-    def _look(self, order: Order, intent: Intent) -> list[FlowRun]:
-        """The flow's new runs: at once if ours is among them, else what is there when patience ends."""
+    def _look(self, order: Order, intent: Intent, is_it: Callable[[FlowRun], bool]) -> list[FlowRun]:
+        """The flow's new runs: at once if the one is among them, else what is there when patience ends."""
         end = self.monotonic() + self.patience
         while True:
+            is_last = self.monotonic() >= end
             try:
                 runs = self._news(order, intent)
             except ApiError as error:
-                if self.monotonic() >= end or not error.retryable:
+                if is_last or not error.retryable:
                     raise
-                runs = []
-            if self.monotonic() >= end or any(intent.judge(run, order) == "ours" for run in runs):
-                return runs
+            else:
+                if is_last or any(map(is_it, runs)):
+                    return runs
             self.sleep(min(self.poll, max(0.0, end - self.monotonic())))
 
     def _news(self, order: Order, intent: Intent) -> list[FlowRun]:
         since = datetime.fromtimestamp(intent.written_at, tz=timezone.utc) - _CLOCKS_DIFFER
         listed = self.service.list_runs(flow_id=order.flow_id, created_since=since, limit=100)
-        return [
-            run for run in islice(listed, _READ_AT_MOST) if run.flow_id in (None, order.flow_id) and intent.is_news(run)
-        ]
+        runs = list(islice(listed, _READ_AT_MOST))
+        if len(runs) == _READ_AT_MOST and not any(intent.judge(run, order) == "ours" for run in runs):
+            raise FlowRunUncertainError(
+                f"a flow run may have been created, and the flow has had {_READ_AT_MOST} runs or more since then",
+            )
+        return [run for run in runs if run.flow_id in (None, order.flow_id) and intent.is_news(run)]
 
     def _decide(self, order: Order, intent: Intent, candidates: list[FlowRun]) -> Outcome:
         lines = "; ".join(

@@ -112,7 +112,7 @@ class Intent:
     """What was about to be created; kept in the store as JSON.
 
     :param token: of the attempt that wrote it.
-    :param written_at: epoch seconds, by the writer's clock.
+    :param written_at: epoch seconds, by the service's clock as far as the writer knew it.
     :param start_time: epoch seconds; tells our run from another DAG's with the same window.
     :param known: ids of the flow's newest runs before the POST.
     :param oldest_known: epoch seconds; runs from before it are old even if `known` lacks them.

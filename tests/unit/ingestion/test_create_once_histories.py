@@ -1,0 +1,163 @@
+"""Whatever happens, and in whatever order: a window has one run, or a task that says why not."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from airflow_flowservice.api.models import FlowRunStatus
+from airflow_flowservice.exceptions import (
+    FlowRunUncertainError,
+    FlowServiceError,
+    NoAnswerError,
+    NotSentError,
+    RunRefusedError,
+    ServerError,
+    StartTimeInPastError,
+    UnreadableAnswerError,
+)
+
+# FLOWSERVICE_EXAMPLES=5000 makes these tests thorough; the default keeps them quick.
+EXAMPLES = int(os.environ.get("FLOWSERVICE_EXAMPLES", "100"))
+PATIENCE = 180.0
+
+posts = st.sampled_from(
+    [
+        None,
+        None,
+        ("lost", NoAnswerError("reset")),
+        ("lost", ServerError("500")),
+        ("recorded", NoAnswerError("timeout")),
+        ("recorded", ServerError("502")),
+        ("recorded", UnreadableAnswerError("html")),
+        ("lost", RunRefusedError("400")),
+        ("lost", NotSentError("no connection")),
+        ("lost", StartTimeInPastError("1360")),
+    ]
+)
+lists = st.sampled_from([None, None, None, ServerError("500"), NoAnswerError("timeout")])
+
+
+def histories(make_world: Any, *, hides_windows: bool = False, keeps_state: bool = True) -> type[RuleBasedStateMachine]:
+    class Histories(RuleBasedStateMachine):
+        """One task, attempted again and again while things go wrong."""
+
+        @initialize(
+            skew=st.integers(-600, 600),
+            known_skew=st.none() | st.integers(-7200, 7200),
+            lag=st.floats(0, PATIENCE - 1),
+        )
+        def begin(self, skew: int, known_skew: int | None, lag: float) -> None:
+            self.world = make_world() if keeps_state else make_world(store=None)
+            self.began = self.world.time.true() + timedelta(seconds=skew)
+            self.world.time.skew = timedelta(seconds=skew if known_skew is None else known_skew)
+            self.offset = None if known_skew is None else -self.world.time.skew
+            self.world.service.lag = lag
+            self.world.service.hides_windows = hides_windows
+            self.number = 0
+
+        def attempt(self) -> str | Exception | None:
+            """The run's id, the typed error, or None when the process died. Anything else ends the test."""
+            self.number += 1
+            try:
+                return self.world.attempt(
+                    number=self.number, patience=PATIENCE, began=self.began, clock_offset=lambda: self.offset
+                ).flow_run_id
+            except FlowServiceError as error:
+                return error
+            except self.world.Died:
+                return None
+            finally:
+                self.world.lives()
+
+        @rule(
+            plan=st.lists(posts, max_size=4),
+            listing=st.lists(lists, max_size=3),
+            death=st.none() | st.integers(0, 25),
+            then=st.floats(0, 400),
+        )
+        def the_task_is_attempted(self, plan: Any, listing: Any, death: int | None, then: float) -> None:
+            service = self.world.service
+            service.plan, service.list_plan = list(plan), list(listing)
+            calls = iter(range(10_000))
+
+            def on_call(name: str) -> None:
+                if next(calls) == death:
+                    raise self.world.Died(name)
+
+            self.world.hears(on_call)
+            result = self.attempt()
+            if isinstance(result, str):
+                assert result in [run.id for run in self.ours()]
+            service.plan, service.list_plan = [], []
+            self.world.time.sleep(then)
+
+        @rule(status=st.sampled_from([FlowRunStatus.SUCCESS, FlowRunStatus.PARTIAL_SUCCESS, FlowRunStatus.FAILED]))
+        def a_run_ends(self, status: FlowRunStatus) -> None:
+            for run in self.ours():
+                if not run.status.ended and self.world.service.shows(run):
+                    self.world.service.end(run.id, status)
+
+        @rule(day=st.integers(1, 3))
+        def a_neighbours_run_appears(self, day: int) -> None:
+            window = self.world.order(day=day).window
+            self.world.service.add(window_start=window.start, window_end=window.end, start_time=self.world.time.true())
+
+        @rule(status=st.sampled_from([FlowRunStatus.IN_PROGRESS, FlowRunStatus.FAILED, FlowRunStatus.SUCCESS]))
+        def another_dag_takes_the_same_window(self, status: FlowRunStatus) -> None:
+            if not keeps_state:  # Without a store, its run cannot be told from ours.
+                return
+            window = self.world.order().window
+            run = self.world.service.add(
+                window_start=window.start,
+                window_end=window.end,
+                start_time=self.world.time.true() + timedelta(hours=1),
+            )
+            self.world.service.end(run.id, status)
+
+        @rule(seconds=st.floats(1, 4000))
+        def time_passes(self, seconds: float) -> None:
+            self.world.time.sleep(seconds)
+
+        def ours(self) -> list[Any]:
+            return [run for run in self.world.service.runs if run.created_client == "ours"]
+
+        @invariant()
+        def never_two(self) -> None:
+            alive = [run.id for run in self.ours() if not run.status.failed]
+            assert len(alive) <= 1, f"the window would be ingested twice: {alive}"
+
+        def teardown(self) -> None:
+            """The last attempt meets no fault, so the window has its run, and the task knows it."""
+            if not hasattr(self, "world"):
+                return
+            result = self.attempt()
+            self.never_two()
+            if hides_windows and isinstance(result, FlowRunUncertainError):
+                assert result.remedy
+                return
+            alive = [run.id for run in self.ours() if not run.status.failed]
+            assert [result] == alive
+
+    return Histories
+
+
+@pytest.mark.parametrize(
+    "circumstances",
+    [{}, {"hides_windows": True}, {"keeps_state": False}, {"hides_windows": True, "keeps_state": False}],
+    ids=["windows shown", "windows hidden", "no store", "no store, windows hidden"],
+)
+def test_one_run_or_an_error_that_says_why(make_world: Any, circumstances: dict[str, bool]) -> None:
+    """In every history: never two runs for the window, never a silent none."""
+    run_state_machine_as_test(
+        histories(make_world, **circumstances),
+        settings=settings(
+            max_examples=EXAMPLES, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
