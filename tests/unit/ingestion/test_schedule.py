@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 UTC = timezone.utc
-# FLOWSERVICE_EXAMPLES=5000 makes these tests thorough, with new examples each time; the default is quick and always the same.
+# FLOWSERVICE_EXAMPLES=5000 is thorough, with new examples each time; the default is quick and always the same.
 EXAMPLES = int(os.environ.get("FLOWSERVICE_EXAMPLES", "100"))
 thorough = settings(
     max_examples=EXAMPLES,
