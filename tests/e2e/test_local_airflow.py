@@ -38,7 +38,8 @@ def _listening(processes: Iterable[psutil.Process]) -> set[str]:
     for process in processes:
         try:
             connections = process.net_connections(kind="inet")
-        except psutil.NoSuchProcess:  # a task's process has ended meanwhile
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            # A task's process that has ended meanwhile, or one that Airflow hides from other processes of its user.
             continue
         for connection in connections:
             if connection.status == psutil.CONN_LISTEN:
