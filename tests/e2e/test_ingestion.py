@@ -68,7 +68,7 @@ def verdict(emulator: EmulatedFlowService, flow_id: str, start: datetime, end: d
 
 
 def logs_of_all_tries(airflow: LocalAirflow, dag_id: str) -> str:
-    """What a DAG's `ingest` tasks logged. From the files: the API answers 404 for a try that the executor race replaced."""
+    """What a DAG's `ingest` tasks logged; from files, since the API answers 404 for a try lost in the executor race."""
     files = (airflow.home / "logs" / "tasks").glob(f"dag_id={dag_id}/*/task_id=ingest/*.log*")
     return "".join(file.read_text() for file in files)
 
