@@ -30,6 +30,7 @@ NOT_YET_READABLE = 300.0
 ERROR_BUDGET = 1800.0
 _FIRST_LOOK = 1.0
 _JITTER = 0.1
+_UNREADABLE_YET, _UNREADABLE = "cannot be read yet", "could not be read"
 
 
 @dataclass(kw_only=True)
@@ -93,12 +94,17 @@ class RunWatch:
         """Take up what an earlier process remembered of the same run; anything else is passed over."""
         if not isinstance(value, dict) or value.get("id") != self.flow_run_id:
             return
-        self._seen, self._reported = bool(value["seen"]), value["said"]
-        self._good = self.monotonic() - max(0.0, self.wall() - value["good"])
+        try:
+            silent = max(0.0, self.wall() - value["good"])
+            self._seen, self._reported = bool(value["seen"]), value["said"]
+        except (KeyError, TypeError):  # another version's
+            return
+        self._good = self.monotonic() - silent
 
     @property
     def _last_word(self) -> str:
-        return (self.last.status_word if self.last else self._reported) or "not known"
+        reported = None if self._reported in (_UNREADABLE_YET, _UNREADABLE) else self._reported
+        return (self.last.status_word if self.last else reported) or "not known"
 
     def _good_answer(self, run: FlowRun) -> None:
         self._good = self.monotonic()
@@ -125,16 +131,13 @@ class RunWatch:
                     request_id=error.request_id,
                     url=self.url,
                 ) from error
-            budget, what = NOT_YET_READABLE, "cannot be read yet"
+            budget, what = NOT_YET_READABLE, _UNREADABLE_YET
         else:
-            budget, what = self.error_budget if error.retryable else 0.0, f"could not be read, waiting on: {error}"
+            budget, what = self.error_budget if error.retryable else 0.0, _UNREADABLE
         if silent >= budget:
             raise error
-        self._report(what)
-
-    def _report(self, what: str) -> None:
         if self._reported != what:
-            log.warning("Flow run %s %s", self.flow_run_id, what)
+            log.warning("Flow run %s %s, waiting on: %s", self.flow_run_id, what, error)
             self._reported = what
 
     def _require_time(self) -> None:
