@@ -137,7 +137,8 @@ class RunWatch:
         if silent >= budget:
             raise error
         if self._reported != what:
-            log.warning("Flow run %s %s, waiting on: %s", self.flow_run_id, what, error)
+            why = "" if what == _UNREADABLE_YET else f", waiting on: {error}"
+            log.warning("Flow run %s %s%s", self.flow_run_id, what, why)
             self._reported = what
 
     def _require_time(self) -> None:

@@ -23,7 +23,7 @@ from airflow_flowservice.exceptions import (
     UnreadableAnswerError,
     WindowRefusedError,
 )
-from airflow_flowservice.ingestion.intent import Intent, Outcome
+from airflow_flowservice.ingestion.intent import Attempt, Intent, Outcome
 
 SUCCESS, FAILED = FlowRunStatus.SUCCESS, FlowRunStatus.FAILED
 LOST = ("lost", NoAnswerError("the connection was reset"))
@@ -134,6 +134,11 @@ class TestStartTime:
         assert world.attempt() == created()
         first, second = (sent["start_time"] for sent in world.service.posted)
         assert timedelta(seconds=50) <= second - first <= timedelta(seconds=70)
+
+    def test_the_later_one_is_what_is_searched_for(self, world: Any) -> None:
+        """The answer to the repetition may be lost, too."""
+        world.service.plan = [("lost", StartTimeInPastError("1360")), RECORDED]
+        assert world.attempt() == adopted()
 
     def test_in_the_past_twice_is_an_error(self, world: Any) -> None:
         """A second refusal is the caller's to hear; no third request goes out."""
@@ -315,6 +320,25 @@ class TestLaterAttempts:
         """A changed flow gets a run of its own."""
         world.attempt()
         assert world.attempt(world.order(flow_id="other"), number=2) == created(2)
+
+    def test_a_run_that_has_vanished_is_kept(self, world: Any) -> None:
+        """Only a person, by clearing, says that the window is wanted again; waiting tells what is wrong."""
+        world.attempt()
+        world.service.runs.clear()
+        world.time.sleep(10_000)
+        assert (world.attempt(number=2), ids(world)) == (resumed(), [])
+
+    def test_a_run_whose_state_cannot_be_read_fails_the_attempt(self, world: Any, monkeypatch: Any) -> None:
+        """Nobody knows how the run stands, so nothing is created."""
+        world.attempt()
+
+        def get_run(flow_run_id: str) -> None:
+            raise ServerError("503")
+
+        monkeypatch.setattr(world.service, "get_run", get_run)
+        with pytest.raises(ServerError):
+            world.attempt(number=2)
+        assert len(world.service.posted) == 1
 
 
 class TestClear:
@@ -642,6 +666,18 @@ class TestRetrigger:
         """A retry does not repeat it again."""
         failed.attempt(self.order(failed))
         assert failed.attempt(self.order(failed), number=2) == resumed(2)
+
+
+class TestAttempt:
+    @pytest.mark.parametrize(
+        ("try_number", "max_tries", "retries", "expected"),
+        [(1, 0, 0, True), (1, 2, 2, True), (2, 2, 2, False), (3, 2, 2, False), (3, 4, 2, True), (4, 4, 2, False)],
+    )
+    def test_the_first_since_the_last_clear(
+        self, try_number: int, max_tries: int, retries: int, expected: bool
+    ) -> None:
+        """A retry leaves `max_tries` as it is, and a clear adds to it."""
+        assert Attempt(try_number=try_number, max_tries=max_tries, retries=retries).is_first is expected
 
 
 class TestIntent:

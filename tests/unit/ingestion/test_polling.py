@@ -67,8 +67,8 @@ def watch(watch_of: Callable[..., RunWatch]) -> RunWatch:
     return watch_of()
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records]
+def said(caplog: pytest.LogCaptureFixture, *, level: int = logging.INFO) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= level]
 
 
 # --- a good answer ---
@@ -109,8 +109,9 @@ def test_an_unknown_word_is_said_once_and_waited_on(
     """Adobe may invent a status; the task goes on until one that is known to be the end."""
     ended = wait_for_end(watch, answers("Hibernating", "Hibernating", "Hibernating", "success"), sleep=clock.sleep)
     assert ended.status is FlowRunStatus.SUCCESS
-    assert ["Flow run run is 'Hibernating', a status nobody has heard of; waiting on"] == said(caplog)
-    assert ["WARNING"] == [record.levelname for record in caplog.records]
+    assert ["Flow run run is 'Hibernating', a status nobody has heard of; waiting on"] == said(
+        caplog, level=logging.WARNING
+    )
 
 
 # --- 404 ---
@@ -125,7 +126,9 @@ def test_a_run_that_is_not_readable_yet_is_waited_for(watch: RunWatch, clock: An
 def test_not_readable_yet_is_said_once(watch: RunWatch, clock: Any, caplog: pytest.LogCaptureFixture) -> None:
     """As a status is."""
     wait_for_end(watch, answers(unknown(), unknown(), unknown(), "success"), sleep=clock.sleep)
-    assert ["Flow run run cannot be read yet"] == [message.split(", ")[0] for message in said(caplog)]
+    assert ["Flow run run cannot be read yet"] == [
+        message.split(", ")[0] for message in said(caplog, level=logging.WARNING)
+    ]
 
 
 def test_a_run_that_never_shows_is_an_error_after_five_minutes(watch: RunWatch, clock: Any) -> None:
@@ -370,3 +373,33 @@ def test_a_clock_that_went_back_does_not_lengthen_the_budget(watch: RunWatch, cl
     clock.sleep(ERROR_BUDGET)
     with pytest.raises(ServerError):
         watch.look(answers(ServerError("503")))
+
+
+# --- what a long outage and an upgrade leave ---
+
+
+def test_an_outage_is_said_once(watch: RunWatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Each failed answer has another x-request-id; the log has one line for all, and one when it is over."""
+    caplog.set_level(logging.INFO, logger="airflow_flowservice.ingestion.polling")
+    outage = [ServerError("500", request_id=f"x-{number}") for number in range(5)]
+    read = answers("inProgress", *outage, "inProgress")
+    for _ in range(7):
+        watch.look(read)
+    lines = [line.split(",")[0] for line in said(caplog)]
+    assert ["Flow run run is inProgress", "Flow run run could not be read", "Flow run run is inProgress"] == lines
+
+
+def test_an_error_is_not_taken_for_a_status(watch_of: Callable[..., RunWatch], clock: Any) -> None:
+    """A run that could never be read has no last status."""
+    watch = watch_of(timeout=90.0)
+    watch.look(answers(ServerError("500")))
+    clock.sleep(90)
+    with pytest.raises(FlowRunTimeoutError, match="its last status is not known"):
+        watch.look(answers(ServerError("500")))
+
+
+@pytest.mark.parametrize("rest", [{}, {"seen": True}, {"seen": True, "said": "inProgress", "good": None}], ids=repr)
+def test_what_another_version_left_is_passed_over(watch: RunWatch, rest: dict[str, Any]) -> None:
+    """A memory that lacks something changes nothing."""
+    watch.carry_over({"id": "run", **rest})
+    assert watch.look(answers(unknown())) is None
