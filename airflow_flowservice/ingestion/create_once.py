@@ -96,7 +96,7 @@ class CreateOnce:
         :raises FlowRunUncertainError: a run may exist, and `on_uncertain` is `fail`.
         """
         try:
-            return self._with_store(order, self.store) if self.store else self._without_store(order)
+            return self._without_store(order) if self.store is None else self._with_store(order, self.store)
         except FlowServiceError as error:
             error.about(flow_id=order.flow_id, window=str(order.window) if order.window else None)
             raise

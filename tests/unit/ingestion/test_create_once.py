@@ -47,6 +47,17 @@ def ids(world: Any) -> list[str]:
 
 
 class TestFirstAttempt:
+    def test_an_empty_store_is_a_store(self, world: Any) -> None:
+        """A store that counts as false while it holds nothing is written to all the same."""
+
+        class Sized(type(world.store)):
+            def __len__(self) -> int:
+                return len(self.values)
+
+        world.store = Sized()
+        world.attempt()
+        assert "run-1" == world.intent["flow_run_id"]
+
     def test_it_creates(self, world: Any) -> None:
         """Nothing is there, so a run is created."""
         assert (world.attempt(), ids(world)) == (created(), ["run-1"])
