@@ -28,11 +28,14 @@ if TYPE_CHECKING:
 
     from airflow_flowservice.ingestion.intent import Attempt, Store
     from airflow_flowservice.ingestion.schedule import RunDates, Schedule
-    from airflow_flowservice.ingestion.window import IngestionWindow
+
+FLOW_RUN_KEY = "flow_run"
 
 _CRON = frozenset({"CronTriggerTimetable", "CronDataIntervalTimetable", "CronPartitionTimetable"})
 _DELTA = frozenset({"DeltaTriggerTimetable", "DeltaDataIntervalTimetable"})
 _OF_THE_SCHEDULE = frozenset({"scheduled", "backfill"})
+# Nobody could name a window for one of these.
+MADE_BY_AIRFLOW = _OF_THE_SCHEDULE | {"asset_triggered"}
 
 
 @cache
@@ -57,37 +60,82 @@ def _conf() -> Any:
     return conf
 
 
-def window_from_context(context: Mapping[str, Any]) -> IngestionWindow:
-    """The window that the DAG run of a task's context owns.
-
-    :raises WindowError: the run has no data interval and the schedule no period.
-    """
-    from airflow_flowservice.ingestion.schedule import window_of
-
-    schedule, interval = schedule_of(context["dag"].timetable)
-    if _run_type(context) == "asset_triggered":
-        schedule = None
-    return window_of(dates=run_dates(context), schedule=schedule, interval=interval)
-
-
 def run_dates(context: Mapping[str, Any]) -> RunDates:
     """What the context says of its DAG run's dates."""
+    return dates_of(context["dag_run"])
+
+
+def dates_of(run: Any) -> RunDates:
+    """A DAG run's dates."""
     from airflow_flowservice.ingestion.schedule import RunDates
 
-    run = context["dag_run"]
     return RunDates(
         run_after=run.run_after,
         logical_date=run.logical_date,
         data_interval_start=run.data_interval_start,
         data_interval_end=run.data_interval_end,
         partition_date=getattr(run, "partition_date", None),
-        manual=_run_type(context) not in _OF_THE_SCHEDULE,
+        manual=_word(run.run_type) not in _OF_THE_SCHEDULE,
     )
 
 
-def _run_type(context: Mapping[str, Any]) -> str:
-    run_type = context["dag_run"].run_type
-    return str(getattr(run_type, "value", run_type))
+def run_type(context: Mapping[str, Any]) -> str:
+    """The DAG run's type, in Airflow's words: `scheduled`, `backfill`, `manual`, `asset_triggered`, ..."""
+    return _word(context["dag_run"].run_type)
+
+
+def _word(value: Any) -> str:
+    return str(getattr(value, "value", value))
+
+
+def triggering_events(context: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The asset events that triggered the DAG run: the asset's name, and the event's `extra`."""
+    seen = {}
+    for events in (context.get("triggering_asset_events") or {}).values():
+        for event in events:
+            seen[id(event)] = event  # an event that came by an alias is listed under both
+    for event in seen.values():
+        yield event.asset.name, event.extra or {}
+
+
+def tell_outlets(context: Mapping[str, Any], task: Any, extra: Mapping[str, Any]) -> None:
+    """Put facts into the events of the task's outlets that are assets."""
+    from airflow.sdk import Asset
+
+    events = context.get("outlet_events")
+    for outlet in task.outlets:
+        if isinstance(outlet, Asset) and events is not None:
+            events[outlet].extra.update(extra)
+
+
+def earlier_runs(context: Mapping[str, Any]) -> Iterator[Any]:
+    """The DAG's runs with a logical date before this run's, newest first; one request each.
+
+    Each has at least `run_id`, `run_type`, `state`, `run_after`, and the dates of its data interval.
+    """
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import GetPreviousDagRun
+
+    dag_id = context["ti"].dag_id
+    date = context["dag_run"].logical_date
+    while date is not None:
+        answer: Any = task_runner.SUPERVISOR_COMMS.send(GetPreviousDagRun(dag_id=dag_id, logical_date=date))
+        if answer is None or answer.dag_run is None:
+            return
+        yield answer.dag_run
+        date = answer.dag_run.logical_date
+
+
+def is_going_on(run: Any) -> bool:
+    """Whether a DAG run has not ended."""
+    return _word(run.state) in ("queued", "running")
+
+
+def run_offset_of(timetable: Any) -> int | None:
+    """A `CronPartitionTimetable`'s `run_offset`; None for other timetables."""
+    if not any(cls.__name__ == "CronPartitionTimetable" for cls in type(timetable).__mro__):
+        return None
+    return int(_fact(timetable, "run_offset") or 0)
 
 
 def schedule_of(timetable: Any) -> tuple[Schedule | None, Any]:
@@ -96,7 +144,8 @@ def schedule_of(timetable: Any) -> tuple[Schedule | None, Any]:
     Both of Airflow's kinds: the SDK's plain values, which a worker has, and the core's, which the
     scheduler has and which keep the same facts under names with an underscore.
     """
-    from airflow_flowservice.ingestion.schedule import AnyOfSchedule, CronSchedule, DeltaSchedule
+    from airflow_flowservice.ingestion.cron import AnyOfSchedule, CronSchedule
+    from airflow_flowservice.ingestion.schedule import DeltaSchedule, EventSchedule
 
     kinds = {cls.__name__ for cls in type(timetable).__mro__}
     if "AssetOrTimeSchedule" in kinds:
@@ -109,6 +158,8 @@ def schedule_of(timetable: Any) -> tuple[Schedule | None, Any]:
         return CronSchedule(expression=_fact(timetable, "expression"), zone=zone), _fact(timetable, "interval")
     if kinds & _DELTA:
         return DeltaSchedule(delta=_fact(timetable, "delta")), _fact(timetable, "interval")
+    if "EventsTimetable" in kinds:
+        return EventSchedule(dates=tuple(_fact(timetable, "event_dates"))), None
     return None, None
 
 
@@ -132,6 +183,22 @@ def attempt_of(context: Mapping[str, Any]) -> Attempt:
         max_tries=getattr(ti, "max_tries", 0) or 0,
         retries=context["task"].retries or 0,
         began=getattr(context["dag_run"], "start_date", None),
+    )
+
+
+def run_to_adopt(context: Mapping[str, Any]) -> str | None:
+    """The flow run that the DAG run's conf names for this task: `{"flowservice": {"adopt": id or {task id: id}}}`.
+
+    :raises ConfigurationError: the conf has another shape.
+    """
+    asked: Any = (context["dag_run"].conf or {}).get("flowservice") or {}
+    adopt = asked.get("adopt") if isinstance(asked, dict) else asked
+    named = adopt.get(context["ti"].task_id) if isinstance(adopt, dict) else adopt
+    if named is None or (isinstance(named, str) and named.strip()):
+        return named.strip() if named else None
+    raise ConfigurationError(
+        f"flowservice in the DAG run's conf is {asked!r}",
+        remedy='name the flow run as {"flowservice": {"adopt": "FLOW_RUN_ID"}}',
     )
 
 
@@ -203,11 +270,15 @@ def push_xcom(ti: Any, *, key: str, value: Any) -> None:
     XCom.set(key=key, value=value, **_coordinates(ti))
 
 
-def read_xcom(ti: Any, *, key: str) -> Any:
-    """A task instance's own XCom, or None."""
+def read_xcom(ti: Any, *, key: str, run_id: str | None = None) -> Any:
+    """A task instance's own XCom, or None.
+
+    :param run_id: of another DAG run, for the same task there.
+    """
     from airflow.sdk.execution_time.xcom import XCom
 
-    return XCom.get_one(key=key, **_coordinates(ti))
+    where = _coordinates(ti)
+    return XCom.get_one(key=key, **{**where, "run_id": run_id or where["run_id"]})
 
 
 def _coordinates(ti: Any) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class CreatesFlowRun(BaseOperator):
 
     operator_extra_links = (FlowRunLink(),)
     ui_color = "#fbe4e2"
+    # So that what a task found out, such as its window, shows among its rendered templates.
+    overwrite_rtif_after_execution = True
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class CreatesFlowRun(BaseOperator):
             with telling(flow_id=order.flow_id, window=str(order.window) if order.window else None):
                 summary = self._create(context, hook, order)
             if not self.wait_for_completion:
+                _waiting.tell_outlets(self, context, summary)
                 return str(summary["id"])
             if self.deferrable:
                 self._defer(context, summary)
@@ -76,7 +79,9 @@ class CreatesFlowRun(BaseOperator):
         :raises FlowRunFailedError: the run failed.
         """
         with _airflow.task_errors():
-            return _waiting.finish(self, context, _waiting.summary_from_event(context, event))
+            summary = _waiting.summary_from_event(context, event)
+            self._recall(summary)
+            return _waiting.finish(self, context, summary)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As `BaseOperator.resume_execution`; a trigger that ran out of time becomes `FlowRunTimeoutError`."""
@@ -99,6 +104,9 @@ class CreatesFlowRun(BaseOperator):
     def _order(self, context: Mapping[str, Any], hook: FlowServiceHook) -> Order:
         """What the task wants."""
 
+    def _recall(self, summary: Mapping[str, Any]) -> None:
+        """Take up again what the process before this one found out."""
+
     def _prepare(self, order: Order, hook: FlowServiceHook) -> Order:
         """A last look before anything is created."""
         return order
@@ -120,6 +128,7 @@ class CreatesFlowRun(BaseOperator):
             store=_airflow.state_store(context),
             attempt=_airflow.attempt_of(context),
             on_uncertain=self.on_uncertain,
+            adopt=_airflow.run_to_adopt(context),
             patience=self.uncertain_patience,
             clock_offset=lambda: hook.client.clock_offset,
             prepare=lambda order: self._prepare(order, hook),

@@ -15,13 +15,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FLOW_RUN_KEY = "flow_run"
-
 
 def show(task: Any, context: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
     """Push a run's summary, and its page for the task's button."""
     ti = context["ti"]
-    ti.xcom_push(key=FLOW_RUN_KEY, value=dict(summary))
+    ti.xcom_push(key=_airflow.FLOW_RUN_KEY, value=dict(summary))
     show_page(task, context, summary["url"])
 
 
@@ -43,9 +41,20 @@ def finish(task: Any, context: Mapping[str, Any], summary: Mapping[str, Any]) ->
     show(task, context, summary)
     require_success(summary)
     log.info(describe(summary))
+    tell_outlets(task, context, summary)
     for error in summary["errors"]:
         log.warning("Flow run %s reports %s: %s", summary["id"], error["code"], error["message"])
     return str(summary["id"])
+
+
+def tell_outlets(task: Any, context: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+    """Have the events of the task's outlets carry the window, the flow run, and its counts as far as they are known.
+
+    A DAG that is scheduled on such an asset takes its window from there.
+    """
+    names = ("flow_id", "status", "window_start", "window_end", "input_records", "output_records", "failed_records")
+    facts = {"flow_run_id": summary["id"], **{name: summary[name] for name in names}}
+    _airflow.tell_outlets(context, task, {name: value for name, value in facts.items() if value is not None})
 
 
 def push_return_value(task: Any, context: Mapping[str, Any], flow_run_id: str) -> None:
@@ -62,7 +71,7 @@ def summary_from_event(context: Mapping[str, Any], event: Any) -> dict[str, Any]
     :raises FlowServiceError: the trigger's own error.
     """
     if not isinstance(event, dict):
-        summary: dict[str, Any] = _airflow.read_xcom(context["ti"], key=FLOW_RUN_KEY)
+        summary: dict[str, Any] = _airflow.read_xcom(context["ti"], key=_airflow.FLOW_RUN_KEY)
         return summary
     if "error" in event:
         raise from_dict(event["error"])
@@ -74,7 +83,7 @@ def timed_out(context: Mapping[str, Any], limit: str) -> Exception:
     from airflow_flowservice.exceptions import FlowRunTimeoutError
     from airflow_flowservice.ingestion.outcome import window_text
 
-    summary = _airflow.read_xcom(context["ti"], key=FLOW_RUN_KEY) or {}
+    summary = _airflow.read_xcom(context["ti"], key=_airflow.FLOW_RUN_KEY) or {}
     return FlowRunTimeoutError(
         f"the flow run has not ended within {limit}",
         flow_id=summary.get("flow_id"),

@@ -28,6 +28,7 @@ FlowServiceError
 ├── AttemptOvertakenError         another attempt of the same task goes on instead of this one
 └── FlowRunError                  a flow run that exists
     ├── FlowRunFailedError            it ended as failed
+    ├── FlowRunActiveError            an earlier one goes on, and may yet ingest a part of the window
     ├── FlowRunVanishedError          it was there, and is not any more
     ├── FlowRunUncertainError         a run may have been created, and nobody can tell
     └── FlowRunTimeoutError           it did not end in the time that was given
@@ -300,6 +301,13 @@ class FlowRunFailedError(FlowRunError):
 
     retryable = True
     default_remedy = "read the run's errors; a retry or a clear creates a new run for the same window"
+
+
+class FlowRunActiveError(FlowRunError):
+    """An earlier flow run goes on, and may yet ingest a part of this window; nothing was created."""
+
+    retryable = True
+    default_remedy = "wait until the earlier flow run has ended; a retry looks again"
 
 
 class FlowRunVanishedError(FlowRunError):

@@ -1,6 +1,6 @@
 """What Airflow's provider discovery reads; imports nothing.
 
-Keys: Airflow's `provider_info.schema.json`; `conn-fields` and `ui-field-behaviour` since Airflow 3.2.
+Keys: Airflow's `provider_info.schema.json`; `conn-fields`, `ui-field-behaviour` and `cli` since Airflow 3.2.
 """
 
 from __future__ import annotations
@@ -91,4 +91,5 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "extra-links": ["airflow_flowservice.links.FlowRunLink"],
+        "cli": ["airflow_flowservice.cli.get_flowservice_cli_commands"],
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_flowservice import _airflow
+from airflow_flowservice import _airflow, _windows
 from airflow_flowservice._creating import CreatesFlowRun
 from airflow_flowservice.exceptions import ConfigurationError, telling
 
@@ -14,14 +15,17 @@ if TYPE_CHECKING:
 
     from airflow_flowservice.hooks import FlowServiceHook
     from airflow_flowservice.ingestion.intent import Order
-    from airflow_flowservice.ingestion.window import IngestionWindow
+
+_WINDOWS = ("period", "since_last_success")
 
 
 class OnDemandFlowRunOperator(CreatesFlowRun):
     """Ingests the DAG run's window: creates a flow run, once, with Flow Service's `POST /runs`.
 
     The window is the DAG run's data interval; where Airflow leaves that empty (as for `schedule="@daily"`), it
-    is the schedule's period that ends at the run's date. Manual runs take the last complete period.
+    is the schedule's period that ends at the run's date. Manual runs take the last complete period, or
+    what `window_start` and `window_end` in their conf, or in the DAG's params, say. Runs that assets triggered
+    take the window that the assets' events carry.
 
     :param flow_id: the dataflow, scheduled one-time; templated.
     :param delta_column: for table-based sources, the column that tells new rows: its name, or
@@ -29,6 +33,10 @@ class OnDemandFlowRunOperator(CreatesFlowRun):
     :param window_start: instead of the DAG run's own; aware datetime, ISO 8601 with an offset or epoch
         seconds; with window_end. Templated.
     :param window_end: the window's end, exclusive; as window_start.
+    :param window_offset: moves every DAG run's own window by so much; negative for data that arrives late. Windows
+        that were asked for (arguments, conf, params, events) are taken as they are.
+    :param window: `period`, the DAG run's own, or `since_last_success`: from where the last successful run's
+        window ended, for DAGs with `catchup=False`. Refused in backfills.
     :param start_time: when the run begins, in the same forms; default: now. Templated.
     :param wait_for_completion: False creates only, and a `FlowRunSensor` waits; True waits in this task.
     :param deferrable: wait in the triggerer instead of on a worker; default: Airflow's
@@ -61,6 +69,8 @@ class OnDemandFlowRunOperator(CreatesFlowRun):
         delta_column: str | dict[str, str] | None = None,
         window_start: str | datetime | float | None = None,
         window_end: str | datetime | float | None = None,
+        window_offset: timedelta | None = None,
+        window: Literal["period", "since_last_success"] = "period",
         start_time: str | datetime | float | None = None,
         check_flow: bool = True,
         **kwargs: Any,
@@ -70,6 +80,8 @@ class OnDemandFlowRunOperator(CreatesFlowRun):
         self.delta_column = delta_column
         self.window_start = window_start
         self.window_end = window_end
+        self.window_offset = _offset(window_offset)
+        self.window = window
         self.start_time = start_time
         self.check_flow = check_flow
         # A template that renders to a native None must not pass for one that was never given.
@@ -79,6 +91,8 @@ class OnDemandFlowRunOperator(CreatesFlowRun):
                 f"only {next(iter(self._given - {'start_time'}))} is given",
                 remedy="give window_start and window_end, or neither",
             )
+        if window not in _WINDOWS:
+            raise ConfigurationError(f"window is {window!r}", remedy=f"use one of {_WINDOWS}")
 
     def _order(self, context: Mapping[str, Any], hook: FlowServiceHook) -> Order:
         from airflow_flowservice.api.models import DeltaColumn
@@ -90,10 +104,20 @@ class OnDemandFlowRunOperator(CreatesFlowRun):
                 f"flow_id is {self.flow_id!r}", remedy="set flow_id; if it is a template, check it"
             )
         with telling(flow_id=self.flow_id):
-            window = self._window(context)
-            window.require_past(now=_airflow.utc_now())
-        self.log.info("Window %s (%s seconds) of dataflow %s", window, f"{window.seconds:,}", self.flow_id)
+            choice = self._choose(context, hook)
+        window = choice.window
+        self.window_start, self.window_end = str(window).split("/")
+        self.log.info(
+            "Window %s (%s seconds) of dataflow %s: %s", window, f"{window.seconds:,}", self.flow_id, choice.source
+        )
         with telling(flow_id=self.flow_id, window=str(window)):
+            _windows.warn(choice, context, mode=self.window, offset=self.window_offset)
+            window.require_past(
+                now=_airflow.utc_now(),
+                remedy=_windows.remedy_if_future(context["dag"].timetable, offset=self.window_offset)
+                if choice.period
+                else None,
+            )
             return Order(
                 flow_id=self.flow_id.strip(),
                 window=window,
@@ -101,14 +125,21 @@ class OnDemandFlowRunOperator(CreatesFlowRun):
                 delta_column=None if self.delta_column is None else DeltaColumn.parse(self.delta_column),
             )
 
-    def _window(self, context: Mapping[str, Any]) -> IngestionWindow:
+    def _choose(self, context: Mapping[str, Any], hook: FlowServiceHook) -> _windows.Choice:
         from airflow_flowservice.ingestion.window import IngestionWindow, parse_instant
 
-        if "window_start" not in self._given:
-            return _airflow.window_from_context(context)
-        return IngestionWindow(
-            parse_instant(self.window_start, name="window_start"), parse_instant(self.window_end, name="window_end")
-        )
+        if "window_start" in self._given:
+            window = IngestionWindow(
+                parse_instant(self.window_start, name="window_start"), parse_instant(self.window_end, name="window_end")
+            )
+            return _windows.Choice(window=window, source="the task's window_start and window_end")
+        choice = _windows.choose(context, offset=self.window_offset)
+        if self.window == "period":
+            return choice
+        return _windows.reach_back(choice, context, flow_id=self.flow_id.strip(), service=hook.client)
+
+    def _recall(self, summary: Mapping[str, Any]) -> None:
+        self.window_start, self.window_end = summary["window_start"], summary["window_end"]
 
     def _prepare(self, order: Order, hook: FlowServiceHook) -> Order:
         from airflow_flowservice.ingestion.flow_check import checked
@@ -151,3 +182,12 @@ class RetriggerFlowRunOperator(CreatesFlowRun):
         if run.window_start is not None and run.window_end is not None:
             window = IngestionWindow(run.window_start, run.window_end)
         return Order(flow_id=run.flow_id, window=window, retrigger=self.flow_run_id)
+
+
+def _offset(offset: timedelta | None) -> timedelta | None:
+    """Checked when the DAG is parsed; only a fixed length of time keeps the windows' seams together."""
+    if offset is None or isinstance(offset, timedelta):
+        return offset
+    raise ConfigurationError(
+        f"window_offset is {offset!r}", remedy="use a timedelta, such as timedelta(hours=-6) for data six hours late"
+    )

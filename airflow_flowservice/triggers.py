@@ -105,7 +105,7 @@ class FlowRunTrigger(BaseTrigger):
         if not self.ends_task or ti is None or summary["status"] not in SUCCEEDED:
             return False
         try:
-            await _airflow.in_thread(_airflow.push_xcom, ti, key="flow_run", value=summary)
+            await _airflow.in_thread(_airflow.push_xcom, ti, key=_airflow.FLOW_RUN_KEY, value=summary)
         except Exception as error:
             self.log.warning("The XCom flow_run could not be pushed here (%s); a worker ends the task", error)
             return False

@@ -14,6 +14,8 @@ Whoever finds an intent without a run id later compares the flow's runs with it 
                 ├─ no new run, after patience ────────────────> create
                 └─ new runs that show no window ──────────────> on_uncertain: fail, adopt or create
 
+Whatever is stored, a run that somebody names (`adopt`) is taken, unless it failed.
+
 The client and the store are protocols, and time is an argument, so all of it can be tried in memory.
 """
 
@@ -25,12 +27,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from airflow_flowservice.exceptions import (
     ApiError,
     AttemptOvertakenError,
+    ConfigurationError,
     FlowRunUncertainError,
     FlowServiceError,
     NoAnswerError,
@@ -41,6 +44,7 @@ from airflow_flowservice.exceptions import (
 )
 from airflow_flowservice.ingestion.intent import Attempt, Intent, Order, Outcome, Service, Store
 from airflow_flowservice.ingestion.polling import NOT_YET_READABLE
+from airflow_flowservice.ingestion.search import Search
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import CreatedRun, FlowRun
@@ -53,11 +57,9 @@ STORE_KEY = "flowservice_intent"
 _START_MARGIN = timedelta(seconds=2)
 _LATER_START_MARGIN = timedelta(seconds=60)
 _REMEMBERED = 50
-_READ_AT_MOST = 10_000
 # A POST whose answer is lost is repeated after a comparison, within one attempt only so often.
 _POSTS_AT_MOST = 3
-# The service's clock, which stamps the runs, and the worker's, which stamps the intent, may differ.
-_CLOCKS_DIFFER = timedelta(minutes=15)
+_OVERTAKEN = "another attempt of this task has taken over; this one sent nothing"
 _UNCERTAIN = (NoAnswerError, ServerError, UnreadableAnswerError)
 
 
@@ -67,6 +69,7 @@ class CreateOnce:
 
     :param store: None where Airflow has none (before 3.3): then only the list of runs can tell.
     :param on_uncertain: what to do when new runs exist that show no window.
+    :param adopt: the run that somebody says is this order's.
     :param patience: seconds to wait for a run that may have been created to show in the list; Adobe
         says that a run may take two to three minutes.
     :param poll: seconds between two looks at the list meanwhile.
@@ -79,6 +82,7 @@ class CreateOnce:
     store: Store | None
     attempt: Attempt
     on_uncertain: OnUncertain = "fail"
+    adopt: str | None = None
     patience: float = 180.0
     poll: float = 5.0
     clock_offset: Callable[[], timedelta | None] = lambda: None
@@ -88,6 +92,7 @@ class CreateOnce:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _posts: int = field(default=0, init=False)
+    _last_seen: Any = field(default=None, init=False)
 
     def __call__(self, order: Order) -> Outcome:
         """The one run of this order.
@@ -102,8 +107,12 @@ class CreateOnce:
             raise
 
     def _with_store(self, order: Order, store: Store) -> Outcome:
-        intent = Intent.from_json(store.get(STORE_KEY))
-        if intent is None or intent.order != order.key:
+        intent = self._stored(order, store)
+        if intent is not None and intent.order != order.key:
+            intent = None
+        if self.adopt and (intent is None or intent.adopted != self.adopt) and (adopted := self._adopt(order)):
+            return adopted
+        if intent is None:
             return self._create(order)
         if intent.flow_run_id is not None:
             return self._resume(order, intent, intent.flow_run_id)
@@ -112,16 +121,43 @@ class CreateOnce:
 
     def _without_store(self, order: Order) -> Outcome:
         log.warning("This Airflow keeps no task state (3.3 and later do): protection against double runs is reduced")
+        if self.adopt and (adopted := self._adopt(order)):
+            return adopted
         if self.attempt.is_first:
             return self._create(order)
+        return self._reconcile(order, self._unwritten(order), earlier=True)
+
+    def _stored(self, order: Order, store: Store) -> Intent | None:
+        self._last_seen = store.get(STORE_KEY)
+        if self._last_seen is None:
+            return None
+        if intent := Intent.from_json(self._last_seen):
+            return intent
+        log.warning("The stored intent cannot be read (another version's?), so the flow's runs are compared instead")
+        return self._unwritten(order)
+
+    def _unwritten(self, order: Order) -> Intent:
+        """What an earlier attempt may have intended that left nothing to read."""
         since = self.attempt.began or self._service_now() - timedelta(days=1)
-        intent = Intent(
-            order=order.key,
-            max_tries=self.attempt.max_tries,
-            token="",
-            written_at=since.timestamp(),
-        )
-        return self._reconcile(order, intent, earlier=True)
+        return Intent(order=order.key, max_tries=self.attempt.max_tries, token="", written_at=since.timestamp())
+
+    def _adopt(self, order: Order) -> Outcome | None:
+        """The run that was named; None if it failed, since then its window is not in."""
+        run = self.service.get_run(str(self.adopt))
+        window = (run.window_start, run.window_end)
+        other_window = order.window and None not in window and window != (order.window.start, order.window.end)
+        if run.flow_id not in (None, order.flow_id) or other_window:
+            raise ConfigurationError(
+                f"the flow run to adopt is of another task: its dataflow is {run.flow_id}, its window {window}",
+                flow_run_id=run.id,
+                remedy="name the right run; for one of several tasks as "
+                '{"flowservice": {"adopt": {"TASK_ID": "FLOW_RUN_ID"}}}',
+            )
+        if run.status.ended and not run.status.succeeded:
+            log.warning("Flow run %s was to be adopted, but it ended as %s, so it is not", run.id, run.status_word)
+            return None
+        log.warning("Adopting flow run %s (%s), since the DAG run's conf says so", run.id, run.status_word)
+        return self._keep(replace(self._unwritten(order), adopted=self.adopt), run.id, how="adopted")
 
     def _resume(self, order: Order, intent: Intent, flow_run_id: str) -> Outcome:
         cleared = intent.max_tries != self.attempt.max_tries
@@ -171,6 +207,7 @@ class CreateOnce:
         try:
             if self.store is not None:
                 self.store.delete(STORE_KEY)
+                self._last_seen = None
         except Exception as error:  # Flow Service's refusal is the news; a retry compares, and finds nothing.
             log.warning("The intent of a refused request could not be dropped: %s", error)
 
@@ -198,16 +235,20 @@ class CreateOnce:
             start_time=int(start.timestamp()),
             known=tuple(run.id for run in runs),
             oldest_known=min(created) if len(created) == _REMEMBERED else None,
+            adopted=self.adopt,
         )
         if self.store is not None:
-            self.store.set(STORE_KEY, intent.to_json())
-            self._require_ours(intent, Intent.from_json(self.store.get(STORE_KEY)))
+            self._replace_intent(intent, self.store)
         return intent
 
-    def _require_ours(self, intent: Intent, stored: Intent | None) -> None:
-        """A worker that hung may wake up after its task was started again elsewhere."""
-        if stored is None or stored.token != intent.token:
-            raise AttemptOvertakenError("another attempt of this task has taken over; this one sent nothing")
+    def _replace_intent(self, intent: Intent, store: Store) -> None:
+        """Write the intent, unless the task was started again elsewhere while this worker hung."""
+        if store.get(STORE_KEY) != self._last_seen:
+            raise AttemptOvertakenError(_OVERTAKEN)
+        self._last_seen = intent.to_json()
+        store.set(STORE_KEY, self._last_seen)
+        if store.get(STORE_KEY) != self._last_seen:
+            raise AttemptOvertakenError(_OVERTAKEN)
         if self._service_now().timestamp() - intent.written_at > self.patience:
             raise AttemptOvertakenError("this attempt hung before it sent anything, so it ends without sending")
 
@@ -231,40 +272,22 @@ class CreateOnce:
             failed = run.status.ended and not run.status.succeeded
             return intent.judge(run, order) == "ours" and not (earlier and failed)
 
-        runs = self._look(order, intent, is_it)
+        runs = self._search(order, intent, is_it)
         if run := next(filter(is_it, runs), None):
             log.warning("Found flow run %s (%s), which is this window's; no other is created", run.id, run.status_word)
             return self._keep(replace(intent, max_tries=self.attempt.max_tries), run.id, how="adopted")
-        unclear = [run for run in runs if intent.judge(run, order) == "unclear"]
+        # A run that failed has left its window out, whosever it is.
+        unclear = [run for run in runs if intent.judge(run, order) == "unclear" and not run.status.failed]
         if not unclear:
             log.warning("No flow run was created for this window before; creating it")
             return self._create(order)
         return self._decide(order, intent, unclear)
 
-    def _look(self, order: Order, intent: Intent, is_it: Callable[[FlowRun], bool]) -> list[FlowRun]:
-        """The flow's new runs: at once if the one is among them, else what is there when patience ends."""
-        end = self.monotonic() + self.patience
-        while True:
-            is_last = self.monotonic() >= end
-            try:
-                runs = self._news(order, intent)
-            except ApiError as error:
-                if is_last or not error.retryable:
-                    raise
-            else:
-                if is_last or any(map(is_it, runs)):
-                    return runs
-            self.sleep(min(self.poll, max(0.0, end - self.monotonic())))
-
-    def _news(self, order: Order, intent: Intent) -> list[FlowRun]:
-        since = datetime.fromtimestamp(intent.written_at, tz=timezone.utc) - _CLOCKS_DIFFER
-        listed = self.service.list_runs(flow_id=order.flow_id, created_since=since, limit=100)
-        runs = list(islice(listed, _READ_AT_MOST))
-        if len(runs) == _READ_AT_MOST and not any(intent.judge(run, order) == "ours" for run in runs):
-            raise FlowRunUncertainError(
-                f"a flow run may have been created, and the flow has had {_READ_AT_MOST} runs or more since then",
-            )
-        return [run for run in runs if run.flow_id in (None, order.flow_id) and intent.is_news(run)]
+    def _search(self, order: Order, intent: Intent, is_it: Callable[[FlowRun], bool]) -> list[FlowRun]:
+        look = Search(
+            service=self.service, patience=self.patience, poll=self.poll, monotonic=self.monotonic, sleep=self.sleep
+        )
+        return look(order, intent, is_it)
 
     def _decide(self, order: Order, intent: Intent, candidates: list[FlowRun]) -> Outcome:
         lines = "; ".join(
@@ -280,8 +303,9 @@ class CreateOnce:
         raise FlowRunUncertainError(
             f"a flow run may have been created, and the flow's new runs show no window: {lines}",
             remedy=(
-                "look whether one of them is this window's; then mark the task as success if it is, or clear the task "
-                "with on_uncertain='create' if none is, or with on_uncertain='adopt' to take the oldest of them"
+                "look whether one of them is this window's. If it is, mark the task as success, or run it again "
+                'with {"flowservice": {"adopt": "FLOW_RUN_ID"}} as conf. If none is, set on_uncertain=\'create\' and '
+                "clear the task (on_uncertain='adopt' would take the oldest of them)"
             ),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -116,6 +116,7 @@ class Intent:
     :param start_time: epoch seconds; tells our run from another DAG's with the same window.
     :param known: ids of the flow's newest runs before the POST.
     :param oldest_known: epoch seconds; runs from before it are old even if `known` lacks them.
+    :param adopted: the run that somebody named to be adopted, once that was done, or could not be.
     """
 
     order: str
@@ -126,13 +127,16 @@ class Intent:
     known: tuple[str, ...] = ()
     oldest_known: float | None = None
     flow_run_id: str | None = None
+    adopted: str | None = None
 
     @classmethod
     def from_json(cls, value: Any) -> Intent | None:
-        """The intent in a stored value; None if there is none, or one of a version that nobody knows."""
+        """The intent in a stored value, also one of a version that writes more; None if there is none to read."""
+        names = {field.name for field in fields(cls)}
         try:
-            return cls(**{**value, "known": tuple(value["known"])})
-        except (TypeError, KeyError):
+            read = {name: each for name, each in value.items() if name in names}
+            return cls(**{**read, "known": tuple(value["known"])})
+        except (TypeError, KeyError, AttributeError):
             return None
 
     def to_json(self) -> dict[str, Any]:

@@ -68,10 +68,15 @@ class IngestionWindow:
         """Whether the other one begins where this one ends."""
         return self.end == other.start
 
-    def require_past(self, *, now: datetime) -> None:
+    def shifted(self, offset: timedelta) -> IngestionWindow:
+        """The same length of time, so much later (or earlier, if negative)."""
+        return IngestionWindow(self.start + offset, self.end + offset)
+
+    def require_past(self, *, now: datetime, remedy: str | None = None) -> None:
         """Refuse a window that is not over: it would be ingested in part, and never again.
 
         :param now: aware datetime; a window that ends within `CLOCK_SKEW` after it counts as over.
+        :param remedy: what to do about it, where more is known than here.
         :raises WindowError: it ends later.
         """
         if self.end <= now + CLOCK_SKEW:
@@ -79,7 +84,8 @@ class IngestionWindow:
         raise WindowError(
             f"the window ends in the future: it is now {_iso(now)}",
             window=str(self),
-            remedy=(
+            remedy=remedy
+            or (
                 "wait until the window is over; a run that should take the period before its date needs no "
                 "window_end, and a manual run's date must not lie in the future"
             ),

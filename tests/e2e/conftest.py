@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_URL, uuid5
 
 import pytest
+import requests
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.emulator import EmulatedFlowService
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 _EXAMPLES = _HERE.parents[1] / "dags_examples"
+_BORN_FLOWS = {"flowservice_daily": "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"}
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +68,61 @@ def airflow(
     ) as running:
         running.wait_healthy()
         yield running
+
+
+@pytest.fixture(scope="session")
+def flow_of() -> Callable[[str], str]:
+    """Give the dataflow of a DAG, as the DAG file has it."""
+    return lambda dag_id: _BORN_FLOWS.get(dag_id) or str(uuid5(NAMESPACE_URL, dag_id))
+
+
+@pytest.fixture(scope="session")
+def tell(emulator: EmulatedFlowService) -> Callable[..., Any]:
+    """Tell the emulator something on its own routes."""
+
+    def post(path: str, **fields: Any) -> Any:
+        answer = requests.post(f"{emulator.url}/_emulator/{path}", json=fields, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    return post
+
+
+@pytest.fixture(scope="session")
+def release(airflow: LocalAirflow, tell: Callable[..., Any], flow_of: Callable[[str], str]) -> Callable[..., None]:
+    """Give a DAG a dataflow of its own, and let the scheduler run it."""
+
+    def run(dag_id: str, *, state: str = "enabled") -> None:
+        if dag_id not in _BORN_FLOWS:
+            tell("flows", id=flow_of(dag_id), name=dag_id, kind="file", state=state)
+        airflow.wait_for_dag(dag_id)
+        airflow.unpause(dag_id)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def backfill(airflow: LocalAirflow, release: Callable[..., None]) -> Callable[..., list[dict[str, Any]]]:
+    """Run a real `airflow backfill create`, and wait for its runs."""
+
+    def run(
+        dag_id: str, *, first: datetime, last: datetime, count: int, state: str = "enabled", **options: Any
+    ) -> list[dict[str, Any]]:
+        release(dag_id, state=state)
+        airflow.create_backfill(dag_id, from_date=first, to_date=last, **options)
+        return airflow.wait_for_runs(dag_id, count=count, run_type="backfill", timeout=240)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def verdict(
+    emulator: EmulatedFlowService, flow_of: Callable[[str], str]
+) -> Callable[[str, datetime, datetime], tuple[int, int]]:
+    """What the ledger says was missing and duplicated, of a DAG's dataflow and a span of time."""
+
+    def ask(dag_id: str, start: datetime, end: datetime) -> tuple[int, int]:
+        ledger = emulator.ledger(flow_id=flow_of(dag_id), start=start, end=end)
+        return ledger["missing"], ledger["duplicated"]
+
+    return ask

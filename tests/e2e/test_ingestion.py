@@ -5,66 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
-from uuid import NAMESPACE_URL, uuid5
-
-import pytest
-import requests
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.emulator import EmulatedFlowService
     from airflow_flowservice.demo.local_airflow import LocalAirflow
 
-    Plan = Callable[..., None]
     Backfill = Callable[..., list[dict[str, Any]]]
+    Verdict = Callable[[str, datetime, datetime], tuple[int, int]]
 
-TABLE_FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
-FILE_FLOW = "c9cef9cb-c934-4467-8ef9-cbc934546741"
 DAY = timedelta(days=1)
 
 
 def utc(*parts: int) -> datetime:
     """An aware moment."""
     return datetime(*parts, tzinfo=timezone.utc)
-
-
-def flow_of(dag_id: str) -> str:
-    """The dataflow of a DAG, as the DAG file has it."""
-    return str(uuid5(NAMESPACE_URL, dag_id))
-
-
-@pytest.fixture
-def tell(emulator: EmulatedFlowService) -> Callable[..., Any]:
-    """Tell the emulator something on its own routes."""
-
-    def post(path: str, **fields: Any) -> Any:
-        answer = requests.post(f"{emulator.url}/_emulator/{path}", json=fields, timeout=30)
-        answer.raise_for_status()
-        return answer.json()
-
-    return post
-
-
-@pytest.fixture
-def backfill(airflow: LocalAirflow, tell: Callable[..., Any]) -> Backfill:
-    """Run a real `airflow backfill create` for a DAG with a dataflow of its own, and wait for its runs."""
-
-    def run(
-        dag_id: str, *, first: datetime, last: datetime, count: int, state: str = "enabled", **options: Any
-    ) -> list[dict[str, Any]]:
-        if dag_id.startswith("e2e_"):
-            tell("flows", id=flow_of(dag_id), name=dag_id, kind="file", state=state)
-        airflow.wait_for_dag(dag_id)
-        airflow.unpause(dag_id)
-        airflow.create_backfill(dag_id, from_date=first, to_date=last, **options)
-        return airflow.wait_for_runs(dag_id, count=count, run_type="backfill", timeout=240)
-
-    return run
-
-
-def verdict(emulator: EmulatedFlowService, flow_id: str, start: datetime, end: datetime) -> tuple[int, int]:
-    """What the ledger says was missing and duplicated."""
-    ledger = emulator.ledger(flow_id=flow_id, start=start, end=end)
-    return ledger["missing"], ledger["duplicated"]
 
 
 def logs_of_all_tries(airflow: LocalAirflow, dag_id: str) -> str:
@@ -79,13 +33,13 @@ def states(runs: list[dict[str, Any]]) -> set[str]:
 
 
 def test_seven_days_of_the_daily_example_end_in_the_triggerer(
-    airflow: LocalAirflow, emulator: EmulatedFlowService, backfill: Backfill
+    airflow: LocalAirflow, backfill: Backfill, verdict: Verdict
 ) -> None:
     """The daily example ingests each day once, its XComs are plain values, and its button leads to the run."""
     runs = backfill("flowservice_daily", first=utc(2026, 2, 2), last=utc(2026, 2, 8), count=7)
 
     assert {"success"} == states(runs)
-    assert (0, 0) == verdict(emulator, TABLE_FLOW, utc(2026, 2, 1), utc(2026, 2, 8))
+    assert (0, 0) == verdict("flowservice_daily", utc(2026, 2, 1), utc(2026, 2, 8))
     for run in runs:
         where = ("flowservice_daily", run["dag_run_id"], "ingest")
         flow_run = airflow.xcom(*where, "flow_run")
@@ -108,12 +62,12 @@ def test_a_successful_task_needs_one_process(airflow: LocalAirflow, backfill: Ba
     assert 1 == log.count("ended as success")
 
 
-def test_outlets_are_told_by_a_worker(airflow: LocalAirflow, emulator: EmulatedFlowService, backfill: Backfill) -> None:
+def test_outlets_are_told_by_a_worker(airflow: LocalAirflow, backfill: Backfill, verdict: Verdict) -> None:
     """A task with an outlet resumes on a worker, so that the asset's event is made; started twice, it ingests once."""
     runs = backfill("e2e_outlet", first=utc(2026, 2, 2), last=utc(2026, 2, 9), count=8, max_active_runs=8)
 
     assert {"success"} == states(runs)
-    assert (0, 0) == verdict(emulator, flow_of("e2e_outlet"), utc(2026, 2, 1), utc(2026, 2, 9))
+    assert (0, 0) == verdict("e2e_outlet", utc(2026, 2, 1), utc(2026, 2, 9))
     events = airflow.api("GET", "/assets/events", params={"source_dag_id": "e2e_outlet", "limit": 100})
     assert {run["dag_run_id"] for run in runs} <= {event["source_run_id"] for event in events["asset_events"]}
     for run in runs:
@@ -122,23 +76,23 @@ def test_outlets_are_told_by_a_worker(airflow: LocalAirflow, emulator: EmulatedF
         assert "success" == flow_run["status"]
 
 
-def test_waiting_on_a_worker(airflow: LocalAirflow, emulator: EmulatedFlowService, backfill: Backfill) -> None:
+def test_waiting_on_a_worker(airflow: LocalAirflow, backfill: Backfill, verdict: Verdict) -> None:
     """Without deferring, the task itself waits, and gives the same XComs."""
     runs = backfill("e2e_worker", first=utc(2026, 2, 2), last=utc(2026, 2, 3), count=2)
 
     assert {"success"} == states(runs)
-    assert (0, 0) == verdict(emulator, flow_of("e2e_worker"), utc(2026, 2, 1), utc(2026, 2, 3))
+    assert (0, 0) == verdict("e2e_worker", utc(2026, 2, 1), utc(2026, 2, 3))
     flow_run = airflow.xcom("e2e_worker", runs[0]["dag_run_id"], "ingest", "flow_run")
     assert flow_run["id"] == airflow.xcom("e2e_worker", runs[0]["dag_run_id"], "ingest", "return_value")
     assert ("success", 1440) == (flow_run["status"], flow_run["output_records"])
 
 
-def test_the_sensor_in_all_modes(airflow: LocalAirflow, emulator: EmulatedFlowService, backfill: Backfill) -> None:
+def test_the_sensor_in_all_modes(airflow: LocalAirflow, backfill: Backfill, verdict: Verdict) -> None:
     """Poke, reschedule and deferrable wait for the one run that the operator created."""
     runs = backfill("e2e_sensors", first=utc(2026, 2, 2), last=utc(2026, 2, 2), count=1)
 
     assert {"success"} == states(runs)
-    assert (0, 0) == verdict(emulator, flow_of("e2e_sensors"), utc(2026, 2, 1, 12), utc(2026, 2, 2))
+    assert (0, 0) == verdict("e2e_sensors", utc(2026, 2, 1, 12), utc(2026, 2, 2))
     for run in runs:
         values = [
             airflow.xcom("e2e_sensors", run["dag_run_id"], name, "return_value")
@@ -148,29 +102,8 @@ def test_the_sensor_in_all_modes(airflow: LocalAirflow, emulator: EmulatedFlowSe
         assert None is not values[0]
 
 
-@pytest.mark.parametrize(
-    ("season", "midnight", "hours"),
-    [("spring", utc(2026, 3, 28, 23), 23), ("autumn", utc(2026, 10, 24, 22), 25)],
-)
-def test_hours_tile_when_clocks_change(
-    emulator: EmulatedFlowService, backfill: Backfill, season: str, midnight: datetime, hours: int
-) -> None:
-    """On the days with 23 and 25 hours, an hourly DAG in Zurich ingests every hour once, forwards and backwards."""
-    runs = backfill(
-        f"e2e_{season}",
-        first=midnight + timedelta(hours=1),
-        last=midnight + timedelta(hours=hours),
-        count=hours,
-        max_active_runs=16,
-        run_backwards=season == "autumn",
-    )
-
-    assert {"success"} == states(runs)
-    assert (0, 0) == verdict(emulator, flow_of(f"e2e_{season}"), midnight, midnight + timedelta(hours=hours))
-
-
 def test_a_failed_run_is_followed_by_a_new_one(
-    airflow: LocalAirflow, emulator: EmulatedFlowService, backfill: Backfill, tell: Callable[..., Any]
+    airflow: LocalAirflow, backfill: Backfill, verdict: Verdict, tell: Callable[..., Any], flow_of: Callable[[str], str]
 ) -> None:
     """A failed flow run fails the attempt with the run's own errors; the retry creates a new run, which is ingested."""
     noon = "2026-02-01T12:00:00Z"
@@ -178,7 +111,7 @@ def test_a_failed_run_is_followed_by_a_new_one(
     (run,) = backfill("e2e_failing", first=utc(2026, 2, 2), last=utc(2026, 2, 2), count=1)
 
     assert "success" == run["state"]
-    assert (0, 0) == verdict(emulator, flow_of("e2e_failing"), utc(2026, 2, 1), utc(2026, 2, 2))
+    assert (0, 0) == verdict("e2e_failing", utc(2026, 2, 1), utc(2026, 2, 2))
     log = logs_of_all_tries(airflow, "e2e_failing")
     assert "FlowRunFailedError" in log
     assert "CONNECTOR-1001-500" in log
@@ -186,7 +119,7 @@ def test_a_failed_run_is_followed_by_a_new_one(
 
 
 def test_a_refusal_ends_the_task_at_once(
-    airflow: LocalAirflow, emulator: EmulatedFlowService, backfill: Backfill
+    airflow: LocalAirflow, emulator: EmulatedFlowService, backfill: Backfill, flow_of: Callable[[str], str]
 ) -> None:
     """A disabled dataflow fails the first attempt for good: no retry could help, and the log says what could."""
     (run,) = backfill("e2e_refused", first=utc(2026, 2, 2), last=utc(2026, 2, 2), count=1, state="disabled")
@@ -200,14 +133,15 @@ def test_a_refusal_ends_the_task_at_once(
 
 
 def test_a_failed_run_is_retriggered(
-    airflow: LocalAirflow, emulator: EmulatedFlowService, tell: Callable[..., Any]
+    airflow: LocalAirflow,
+    release: Callable[..., None],
+    verdict: Verdict,
+    tell: Callable[..., Any],
+    flow_of: Callable[[str], str],
 ) -> None:
     """A sensor ends at once on a failed run, and `RetriggerFlowRunOperator` reads its window again."""
-    flow_id = flow_of("e2e_retrigger")
-    tell("flows", id=flow_id, kind="file")
-    tell("outcomes", flow_id=flow_id, status="failed", times=1)
-    airflow.wait_for_dag("e2e_retrigger")
-    airflow.unpause("e2e_retrigger")
+    release("e2e_retrigger")
+    tell("outcomes", flow_id=flow_of("e2e_retrigger"), status="failed", times=1)
     run_id = airflow.trigger("e2e_retrigger", conf={"start": "2026-02-01T00:00:00Z", "end": "2026-02-01T06:00:00Z"})
     airflow.wait_for_runs("e2e_retrigger", count=1, timeout=120)
 
@@ -215,7 +149,7 @@ def test_a_failed_run_is_retriggered(
     assert ("failed", "success") == (instances["wait"]["state"], instances["again"]["state"])
     # Of the two retries none is used by us; Airflow's executor race may start a resumed task a second time.
     assert instances["wait"]["try_number"] <= 2
-    assert (0, 0) == verdict(emulator, flow_id, utc(2026, 2, 1), utc(2026, 2, 1, 6))
+    assert (0, 0) == verdict("e2e_retrigger", utc(2026, 2, 1), utc(2026, 2, 1, 6))
     first = airflow.xcom("e2e_retrigger", run_id, "ingest", "return_value")
     again = airflow.xcom("e2e_retrigger", run_id, "again", "flow_run")
     assert first != again["id"]

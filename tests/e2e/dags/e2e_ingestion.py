@@ -47,10 +47,6 @@ with dag("e2e_triggerer"):
 with dag("e2e_refused"):
     ingest("e2e_refused")
 
-for season in ("spring", "autumn"):
-    with dag(f"e2e_{season}", schedule="0 * * * *", start_date=pendulum.datetime(2026, 1, 1, tz="Europe/Zurich")):
-        ingest(f"e2e_{season}")
-
 with dag("e2e_sensors", schedule=timedelta(hours=12)):
     create = OnDemandFlowRunOperator(task_id="create", flow_id=flow_of("e2e_sensors"))
     for mode in ("poke", "reschedule"):

@@ -60,6 +60,8 @@ class Supervisor:
         self.connections: dict[str, dict[str, Any]] = {}
         self.stored_xcoms: dict[tuple[str, str], Any] = {}
         self.task_state: dict[str, Any] = {}
+        self.earlier_runs: list[dict[str, Any]] = []
+        self.earlier_xcoms: dict[tuple[str, str, str], Any] = {}
         self.rendered: dict[str, Any] = {}
         self.sent: list[Any] = []
 
@@ -88,7 +90,16 @@ class Supervisor:
     def _on_GetXCom(self, msg: Any) -> Any:
         from airflow.sdk.execution_time.comms import XComResult
 
+        if msg.run_id != "run":
+            return XComResult(key=msg.key, value=self.earlier_xcoms.get((msg.run_id, msg.task_id, msg.key)))
         return XComResult(key=msg.key, value=self.stored_xcoms.get((msg.task_id, msg.key)))
+
+    def _on_GetPreviousDagRun(self, msg: Any) -> Any:
+        from airflow.sdk.execution_time.comms import DagRun, PreviousDagRunResult
+
+        before = [run for run in self.earlier_runs if run["logical_date"] < msg.logical_date]
+        last = max(before, key=lambda run: run["logical_date"], default=None)
+        return PreviousDagRunResult(dag_run=None if last is None else DagRun(dag_id=msg.dag_id, **last))
 
     def _on_GetXComSequenceSlice(self, msg: Any) -> Any:
         from airflow.sdk.execution_time.comms import XComSequenceSliceResult
@@ -131,13 +142,23 @@ class Ended:
 class Task:
     """One task of one DAG run, over its attempts."""
 
-    def __init__(self, worker: Worker, operator: Any, dates: dict[str, Any], *, store: bool, deferral_timeout: bool):
+    def __init__(
+        self,
+        worker: Worker,
+        operator: Any,
+        dates: dict[str, Any],
+        *,
+        store: bool,
+        deferral_timeout: bool,
+        events: list[Any],
+    ):
         self.worker = worker
         self.supervisor = worker.supervisor
         self.operator = operator
         self.dates = dates
         self.store = store
         self.deferral_timeout = deferral_timeout
+        self.events = events
         self.try_number = 0
         self.max_tries = operator.retries
         self.triggers: list[Any] = []
@@ -217,8 +238,7 @@ class Task:
             start_date=self.began,
             end_date=None,
             state="running",
-            consumed_asset_events=[],
-            partition_key=None,
+            consumed_asset_events=self.events,
             **self.dates,
         )
         from_server = TIRunContext(
@@ -264,6 +284,9 @@ class Worker:
         native: bool = False,
         store: bool = True,
         deferral_timeout: bool = False,
+        partition_date: datetime | None = None,
+        events: tuple[tuple[str, dict[str, Any]], ...] = (),
+        dag_settings: dict[str, Any] | None = None,
         **arguments: Any,
     ) -> Task:
         """A task in a DAG run of a date.
@@ -272,6 +295,8 @@ class Worker:
         :param native: the DAG renders templates as native objects.
         :param store: whether this Airflow keeps task state (3.3 and later).
         :param deferral_timeout: its trigger times out.
+        :param events: asset events that triggered the run: the asset's name and the event's extra.
+        :param dag_settings: further arguments of the DAG.
         """
         from airflow.sdk import DAG
 
@@ -280,6 +305,7 @@ class Worker:
             schedule=schedule,
             start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
             render_template_as_native_obj=native,
+            **(dag_settings or {}),
         )
         arguments.setdefault("task_id", "task")
         made = operator(dag=dag, **arguments)
@@ -291,8 +317,34 @@ class Worker:
             "run_after": run_after or date or datetime(2026, 1, 10, tzinfo=timezone.utc),
             "run_type": run_type,
             "conf": conf,
+            "partition_date": partition_date,
+            "partition_key": None if partition_date is None else partition_date.isoformat(),
         }
-        return Task(self, made, dates, store=store, deferral_timeout=deferral_timeout)
+        return Task(
+            self,
+            made,
+            dates,
+            store=store,
+            deferral_timeout=deferral_timeout,
+            events=[_event(name, extra) for name, extra in events],
+        )
+
+
+def _event(asset: str, extra: dict[str, Any]) -> Any:
+    from airflow.sdk.api.datamodels._generated import AssetEventDagRunReference
+
+    return AssetEventDagRunReference.model_validate(
+        {
+            "asset": {"name": asset, "uri": asset, "extra": {}},
+            "extra": extra,
+            "source_task_id": "ingest",
+            "source_dag_id": "upstream",
+            "source_run_id": "upstream_run",
+            "source_map_index": -1,
+            "source_aliases": [],
+            "timestamp": "2026-01-10T00:00:00Z",
+        }
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -329,6 +381,19 @@ def runs_of(emulator: Emulator) -> Callable[..., list[dict[str, Any]]]:
         return list(emulator.ledger()["flows"][flow_id]["runs"])
 
     return runs
+
+
+@pytest.fixture
+def wait_for_end(runs_of: Callable[..., list[dict[str, Any]]]) -> Callable[[str], None]:
+    """Wait until a flow run has ended."""
+
+    def wait(flow_run_id: str) -> None:
+        until = time.monotonic() + 30
+        while not any(run["id"] == flow_run_id and run["status"] in ("success", "failed") for run in runs_of()):
+            assert time.monotonic() < until, runs_of()
+            time.sleep(0.02)
+
+    return wait
 
 
 @pytest.fixture

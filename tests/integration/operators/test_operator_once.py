@@ -258,3 +258,58 @@ def test_without_task_state_a_retry_still_finds_its_run(ingest, runs_of):
     task.run()
     assert "success" == task.run().state
     assert [task.xcoms["return_value"]] == [run["id"] for run in runs_of()]
+
+
+# --- a run that somebody names ---
+
+
+def as_conf(adopt):
+    return {"flowservice": {"adopt": adopt}}
+
+
+@pytest.mark.parametrize("named", ["{}", {"task": "{}"}], ids=["for the DAG run", "for the task"])
+def test_a_run_named_in_the_conf_is_adopted(ingest, create_run, emulator, named, log):
+    """Somebody found out which run is this window's; the task waits for it, and nothing is created."""
+    created = create_run()
+    adopt = dict.fromkeys(named, created) if isinstance(named, dict) else created
+    task = ingest(conf=as_conf(adopt), run_type="manual", wait_for_completion=True, deferrable=False, poll_interval=0.1)
+    assert "success" == task.run().state
+    assert created == task.xcoms["return_value"]
+    assert ("success", 1440) == (task.xcoms["flow_run"]["status"], task.xcoms["flow_run"]["output_records"])
+    assert 1 == emulator.ledger()["requests"]["POST /runs"]
+    assert any("since the DAG run's conf says so" in line for line in log())
+
+
+def test_a_run_named_for_another_task_is_not_this_ones(ingest, runs_of):
+    """Of two tasks in a DAG run, one may have to create its run."""
+    task = ingest(conf=as_conf({"other": FLOW}), run_type="manual")
+    assert "success" == task.run().state
+    assert [task.xcoms["return_value"]] == [run["id"] for run in runs_of()]
+
+
+def test_an_uncertain_window_is_run_again_by_conf(ingest, emulator, runs_of):
+    """The way out that the error names: a manual run with the window and the run to adopt."""
+    emulator.plan_fault(action="hide_windows")
+    emulator.plan_fault(nth=1, action="record_and_close")
+    assert "failed" == ingest().run().state
+    [run] = runs_of()
+    window = dict(zip(("window_start", "window_end"), WINDOW.split("/"), strict=True))
+    again = ingest(conf={**window, **as_conf(run["id"])}, run_type="manual", date=None)
+    assert "success" == again.run().state
+    assert run["id"] == again.xcoms["return_value"]
+    assert [run["id"]] == [each["id"] for each in runs_of()]
+
+
+@pytest.mark.parametrize("asked", [["a run"], {"adopt": 7}, {"adopt": " "}, {"adopt": ["a run"]}], ids=str)
+def test_a_conf_of_another_shape_is_refused(ingest, emulator, asked):
+    """Whoever names a run means it; nothing is created instead."""
+    ended = ingest(conf={"flowservice": asked}, run_type="manual").run()
+    assert "failed" == ended.state
+    assert '{"flowservice": {"adopt": "FLOW_RUN_ID"}}' in str(ended.error)
+    assert [] == emulator.ledger()["flows"][FLOW]["runs"]
+
+
+def test_a_conf_that_is_about_something_else_names_no_run(ingest, runs_of):
+    """Other settings beside it are left alone."""
+    assert "success" == ingest(conf={"flowservice": {"note": "hello"}}, run_type="manual").run().state
+    assert 1 == len(runs_of())

@@ -8,11 +8,16 @@ import pendulum
 import pytest
 from airflow.sdk import (
     Asset,
+    AssetOrTimeSchedule,
     CronDataIntervalTimetable,
+    CronPartitionTimetable,
     CronTriggerTimetable,
     DeltaDataIntervalTimetable,
     DeltaTriggerTimetable,
+    EventsTimetable,
+    MultipleCronTriggerTimetable,
 )
+from airflow.sdk.bases.timetable import BaseTimetable
 
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.operators import OnDemandFlowRunOperator
@@ -22,6 +27,13 @@ FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 
 def utc(*parts: int) -> datetime:
     return datetime(*parts, tzinfo=timezone.utc)
+
+
+class Whimsical(BaseTimetable):
+    """A timetable of somebody's own."""
+
+
+MATCHES = EventsTimetable([pendulum.datetime(2026, 1, day, 20) for day in (9, 3, 6, 3)])
 
 
 @pytest.fixture
@@ -88,6 +100,46 @@ SCHEDULED = [
         "2026-01-10T02:00",
         id="CronTriggerTimetable with an interval",
     ),
+    pytest.param(MATCHES, {"date": utc(2026, 1, 9, 20)}, "2026-01-06T20:00", "2026-01-09T20:00", id="EventsTimetable"),
+    pytest.param(
+        AssetOrTimeSchedule(timetable=CronTriggerTimetable("0 0 * * *", timezone="UTC"), assets=[Asset("orders")]),
+        {"date": utc(2026, 1, 10)},
+        "2026-01-09T00:00",
+        "2026-01-10T00:00",
+        id="AssetOrTimeSchedule",
+    ),
+    pytest.param(
+        MultipleCronTriggerTimetable("0 6 * * *", "30 18 * * *", timezone="Europe/Zurich"),
+        {"date": utc(2026, 1, 10, 5)},
+        "2026-01-09T17:30",
+        "2026-01-10T05:00",
+        id="MultipleCronTriggerTimetable",
+    ),
+    pytest.param(
+        CronPartitionTimetable("0 0 * * *", timezone="Europe/Zurich", run_offset=-1),
+        {"date": None, "run_after": utc(2026, 3, 29, 22), "partition_date": utc(2026, 3, 28, 23)},
+        "2026-03-28T23:00",
+        "2026-03-29T22:00",
+        id="CronPartitionTimetable",
+    ),
+    pytest.param(
+        "@continuous",
+        {
+            "date": utc(2026, 1, 9, 1, 2, 3),
+            "interval": (utc(2026, 1, 9, 1, 2, 3), utc(2026, 1, 9, 4, 5, 6)),
+            "dag_settings": {"max_active_runs": 1},
+        },
+        "2026-01-09T01:02:03",
+        "2026-01-09T04:05:06",
+        id="@continuous",
+    ),
+    pytest.param(
+        Whimsical(),
+        {"date": utc(2026, 1, 9), "interval": (utc(2026, 1, 9), utc(2026, 1, 9, 5))},
+        "2026-01-09T00:00",
+        "2026-01-09T05:00",
+        id="a custom timetable",
+    ),
 ]
 
 
@@ -95,7 +147,8 @@ SCHEDULED = [
 @pytest.mark.parametrize(("schedule", "run", "start", "end"), SCHEDULED)
 def test_a_scheduled_run_owns_its_period(window_of, schedule, run, start, end, run_type):
     """Scheduled or backfilled, the same date has the same window."""
-    assert (f"{start}:00Z", f"{end}:00Z") == window_of(schedule=schedule, run_type=run_type, **run)
+    start, end = (f"{edge}:00Z"[:19].rstrip("Z") + "Z" for edge in (start, end))
+    assert (start, end) == window_of(schedule=schedule, run_type=run_type, **run)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +179,16 @@ def test_a_scheduled_run_owns_its_period(window_of, schedule, run, start, end, r
             "2026-01-10T00:00",
             id="CronDataIntervalTimetable",
         ),
+        pytest.param(
+            MATCHES, {"date": utc(2026, 1, 8, 15)}, "2026-01-03T20:00", "2026-01-06T20:00", id="EventsTimetable"
+        ),
+        pytest.param(
+            AssetOrTimeSchedule(timetable=CronTriggerTimetable("0 0 * * *", timezone="UTC"), assets=[Asset("orders")]),
+            {"date": utc(2026, 1, 10, 15)},
+            "2026-01-09T00:00",
+            "2026-01-10T00:00",
+            id="AssetOrTimeSchedule",
+        ),
     ],
 )
 def test_a_manual_run_takes_the_last_complete_period(window_of, schedule, run, start, end):
@@ -134,17 +197,30 @@ def test_a_manual_run_takes_the_last_complete_period(window_of, schedule, run, s
 
 
 @pytest.mark.parametrize(
-    ("schedule", "run_type"),
-    [(None, "manual"), ("@once", "scheduled"), ([Asset("orders")], "asset_triggered")],
-    ids=["none", "@once", "an asset"],
+    ("schedule", "run_type", "says"),
+    [
+        (None, "manual", "the DAG's schedule (NullTimetable) has no period"),
+        ("@once", "scheduled", "the DAG's schedule (OnceTimetable) has no period"),
+        ("@continuous", "manual", "the DAG's schedule (ContinuousTimetable) has no period"),
+        (Whimsical(), "scheduled", "the DAG's schedule (Whimsical) has no period"),
+        ([Asset("orders")], "asset_triggered", "none of their events carries a window"),
+        ([Asset("orders")], "manual", "the DAG's schedule (AssetTriggeredTimetable) has no period"),
+    ],
+    ids=["none", "@once", "@continuous, by hand", "a custom timetable", "an asset", "an asset, by hand"],
 )
-def test_a_run_without_a_period_says_what_to_do(window_of, emulator, schedule, run_type):
+def test_a_run_without_a_period_says_what_to_do(window_of, emulator, schedule, run_type, says):
     """No data interval, and a schedule that has no period: the remedy names the two ways out."""
     with pytest.raises(WindowError) as caught:
-        window_of(schedule=schedule, run_type=run_type, date=None, run_after=utc(2026, 1, 10))
+        window_of(
+            schedule=schedule,
+            run_type=run_type,
+            date=None,
+            run_after=utc(2026, 1, 10),
+            dag_settings={"max_active_runs": 1},
+        )
     assert FLOW == caught.value.flow_id
-    assert "no data interval, and the DAG's schedule has no period" in caught.value.message
-    assert "pass window_start and window_end to the task" in caught.value.remedy
+    assert says in caught.value.message
+    assert "window_start and window_end" in caught.value.remedy
     assert {} == emulator.ledger()["requests"]
 
 
@@ -196,3 +272,10 @@ def test_a_given_window_needs_no_schedule(window_of):
         window_start="{{ dag_run.conf['start'] }}",
         window_end="{{ dag_run.conf['end'] }}",
     )
+
+
+def test_the_first_of_listed_events_has_no_period(window_of):
+    """Nothing lies before it, and the error says what to do."""
+    with pytest.raises(WindowError, match="lists no other event on that side") as caught:
+        window_of(schedule=MATCHES, date=utc(2026, 1, 3, 20))
+    assert "begin the list with an event that opens the first period" in caught.value.remedy

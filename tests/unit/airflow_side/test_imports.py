@@ -49,6 +49,7 @@ INTERFACE = {
         "FlowRunFailedError",
         "FlowRunTimeoutError",
         "FlowRunUncertainError",
+        "FlowRunActiveError",
         "FlowRunVanishedError",
         "FlowServiceError",
         "NoAnswerError",
@@ -145,7 +146,16 @@ def test_the_arguments_of_the_interface_are_pinned():
         "uncertain_patience",
         "flowservice_conn_id",
     ]
-    window = ["flow_id", "delta_column", "window_start", "window_end", "start_time", "check_flow"]
+    window = [
+        "flow_id",
+        "delta_column",
+        "window_start",
+        "window_end",
+        "window_offset",
+        "window",
+        "start_time",
+        "check_flow",
+    ]
     sensor = ["flow_run_id", "deferrable", "poke_interval", "flowservice_conn_id"]
     assert waiting == arguments(CreatesFlowRun)
     assert window == arguments(OnDemandFlowRunOperator)

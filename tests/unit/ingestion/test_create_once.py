@@ -18,6 +18,7 @@ from airflow_flowservice.exceptions import (
     NoAnswerError,
     NotSentError,
     RateLimitedError,
+    RunNotFoundError,
     ServerError,
     StartTimeInPastError,
     UnreadableAnswerError,
@@ -453,7 +454,7 @@ class TestNeighbours:
 
     def test_too_many_to_compare_is_uncertain(self, world: Any, monkeypatch: Any) -> None:
         """Where reading ends before ours can be excluded, nothing is created."""
-        monkeypatch.setattr("airflow_flowservice.ingestion.create_once._READ_AT_MOST", 10)
+        monkeypatch.setattr("airflow_flowservice.ingestion.search._READ_AT_MOST", 10)
         self.lose_the_answer(world, "post after")
         window = world.order(day=1).window
         for _ in range(10):
@@ -514,8 +515,90 @@ class TestOnUncertain:
             unclear.attempt(number=2)
         assert unclear.attempt(number=3, clears=1, on_uncertain="create") == created(3)
 
+    def test_runs_that_failed_are_no_candidates(self, unclear: Any) -> None:
+        """A failed run has left its window out, whosever it is, so another one is safe."""
+        for run in unclear.service.runs:
+            unclear.service.end(run.id, FAILED)
+        assert unclear.attempt(number=2) == created(3)
+
+    def test_naming_the_run_is_a_way_out(self, unclear: Any) -> None:
+        """Somebody looked, and says which one it is; later attempts wait for it."""
+        with pytest.raises(FlowRunUncertainError):
+            unclear.attempt(number=2)
+        assert unclear.attempt(number=3, adopt="run-2") == adopted(2)
+        assert unclear.attempt(number=4, adopt="run-2") == resumed(2)
+        assert len(unclear.service.posted) == 1
+
+
+class TestAdopt:
+    """A run that somebody named in the DAG run's conf."""
+
+    def test_it_is_taken_instead_of_creating_one(self, world: Any) -> None:
+        """Nothing is sent, also on a first attempt."""
+        world.service.add()
+        assert (world.attempt(adopt="run-1"), world.service.posted) == (adopted(), [])
+
+    def test_without_a_store_too(self, old_world: Any) -> None:
+        """Each attempt takes it anew."""
+        old_world.service.add()
+        for number in (1, 2):
+            assert old_world.attempt(number=number, adopt="run-1") == adopted()
+
+    @pytest.mark.parametrize("other", [{"flow_id": "another"}, {"day": 1}], ids=["dataflow", "window"])
+    def test_it_must_be_this_tasks(self, world: Any, other: dict[str, Any]) -> None:
+        """A slip of the pen must not leave a window out."""
+        window = world.order(day=other.get("day", 0)).window
+        flow_id = other.get("flow_id", "flow")
+        world.service.add(flow_id=flow_id, window_start=window.start, window_end=window.end)
+        with pytest.raises(ConfigurationError, match="is of another task") as caught:
+            world.attempt(adopt="run-1")
+        assert "TASK_ID" in str(caught.value.remedy)
+        assert (world.service.posted, world.intent) == ([], None)
+
+    def test_it_must_be_there(self, world: Any) -> None:
+        """An id that nobody knows is an error, not a reason to create."""
+        with pytest.raises(RunNotFoundError):
+            world.attempt(adopt="run-1")
+        assert world.service.posted == []
+
+    def test_a_failed_one_is_not_taken(self, world: Any) -> None:
+        """Its window is not in, so a run is created, once."""
+        world.service.add()
+        world.service.end("run-1", FAILED)
+        assert world.attempt(adopt="run-1") == created(2)
+        assert world.attempt(number=2, adopt="run-1") == resumed(2)
+
+    def test_a_run_that_fails_after_it_was_taken_is_followed_by_one(self, world: Any) -> None:
+        """As any run that fails, and later attempts wait for the new one."""
+        world.service.add()
+        world.attempt(adopt="run-1")
+        world.service.end("run-1", FAILED)
+        assert world.attempt(number=2, adopt="run-1") == created(2)
+        assert world.attempt(number=3, adopt="run-1") == resumed(2)
+
+    def test_it_is_taken_once(self, world: Any) -> None:
+        """Who clears the task afterwards wants the window again, and later attempts know that run."""
+        world.service.add()
+        world.attempt(adopt="run-1")
+        world.service.end("run-1", SUCCESS)
+        assert world.attempt(number=2, clears=1, adopt="run-1") == created(2)
+        assert world.attempt(number=3, clears=1, adopt="run-1") == resumed(2)
+
 
 class TestOvertaken:
+    def test_before_it_has_written_anything(self, world: Any) -> None:
+        """While this worker hung, the task was started again elsewhere, and created the run."""
+
+        def elsewhere(name: str) -> None:
+            if name == "list after":
+                world.lives()
+                world.attempt(number=2)
+
+        world.hears(elsewhere)
+        with pytest.raises(AttemptOvertakenError):
+            world.attempt()
+        assert (ids(world), world.attempt(number=3)) == (["run-1"], resumed())
+
     def test_by_another_attempt(self, world: Any) -> None:
         """The store holds another attempt's intent just before the POST: nothing is sent."""
 
@@ -692,6 +775,19 @@ class TestAttempt:
 
 
 class TestIntent:
+    def test_a_version_that_writes_more_is_read(self) -> None:
+        """After an upgrade was taken back, its intents still protect."""
+        intent = Intent(order="o", max_tries=1, token="t", written_at=1.5)
+        assert Intent.from_json({**intent.to_json(), "news": 1}) == intent
+
+    @pytest.mark.parametrize("stored", ["text", ["a list"], {"order": "o"}, 7])
+    def test_what_cannot_be_read_is_not_nothing(self, world: Any, stored: Any) -> None:
+        """Somebody wrote it before a POST, so the flow's runs are compared before another one."""
+        window = world.order().window
+        world.service.add(window_start=window.start, window_end=window.end)
+        world.store.set("flowservice_intent", stored)
+        assert (world.attempt(number=2), world.service.posted) == (adopted(), [])
+
     def test_json_round_trip(self) -> None:
         """What is stored is read back."""
         intent = Intent(order="o", max_tries=1, token="t", written_at=1.5, start_time=2, known=("a",), oldest_known=1.0)

@@ -44,7 +44,14 @@ posts = st.sampled_from(
 lists = st.sampled_from([None, None, None, ServerError("500"), NoAnswerError("timeout")])
 
 
-def histories(make_world: Any, *, hides_windows: bool = False, keeps_state: bool = True) -> type[RuleBasedStateMachine]:
+def histories(
+    make_world: Any,
+    *,
+    hides_windows: bool = False,
+    keeps_state: bool = True,
+    clears: bool = False,
+    retrigger: bool = False,
+) -> type[RuleBasedStateMachine]:
     class Histories(RuleBasedStateMachine):
         """One task, attempted again and again while things go wrong."""
 
@@ -60,14 +67,26 @@ def histories(make_world: Any, *, hides_windows: bool = False, keeps_state: bool
             self.offset = None if known_skew is None else -self.world.time.skew
             self.world.service.lag = lag
             self.world.service.hides_windows = hides_windows
-            self.number = 0
+            self.number = self.clears = 0
+            self.order = self.world.order()
+            if retrigger:
+                window = self.order.window
+                first = self.world.service.add(window_start=window.start, window_end=window.end)
+                self.world.service.end(first.id, FlowRunStatus.FAILED)
+                self.order = self.world.order(retrigger=first.id)
+                self.world.time.sleep(PATIENCE)
 
         def attempt(self) -> str | Exception | None:
             """The run's id, the typed error, or None when the process died. Anything else ends the test."""
             self.number += 1
             try:
                 return self.world.attempt(
-                    number=self.number, patience=PATIENCE, began=self.began, clock_offset=lambda: self.offset
+                    self.order,
+                    number=self.number,
+                    clears=self.clears,
+                    patience=PATIENCE,
+                    began=self.began,
+                    clock_offset=lambda: self.offset,
                 ).flow_run_id
             except FlowServiceError as error:
                 return error
@@ -121,6 +140,11 @@ def histories(make_world: Any, *, hides_windows: bool = False, keeps_state: bool
             )
             self.world.service.end(run.id, status)
 
+        @rule()
+        def somebody_clears_the_task(self) -> None:
+            if clears:
+                self.clears += 1
+
         @rule(seconds=st.floats(1, 4000))
         def time_passes(self, seconds: float) -> None:
             self.world.time.sleep(seconds)
@@ -130,8 +154,10 @@ def histories(make_world: Any, *, hides_windows: bool = False, keeps_state: bool
 
         @invariant()
         def never_two(self) -> None:
-            alive = [run.id for run in self.ours() if not run.status.failed]
-            assert len(alive) <= 1, f"the window would be ingested twice: {alive}"
+            alive = [run for run in self.ours() if not run.status.failed]
+            assert len(alive) <= 1 + self.clears, f"the window would be ingested too often: {alive}"
+            going_on = [run.id for run in alive if not run.status.ended]
+            assert len(going_on) <= 1, f"the window would be ingested twice at a time: {going_on}"
 
         def teardown(self) -> None:
             """The last attempt meets no fault, so the window has its run, and the task knows it."""
@@ -139,19 +165,27 @@ def histories(make_world: Any, *, hides_windows: bool = False, keeps_state: bool
                 return
             result = self.attempt()
             self.never_two()
-            if hides_windows and isinstance(result, FlowRunUncertainError):
+            if (hides_windows or retrigger) and isinstance(result, FlowRunUncertainError):
                 assert result.remedy
                 return
             alive = [run.id for run in self.ours() if not run.status.failed]
-            assert [result] == alive
+            assert result == alive[-1]
 
     return Histories
 
 
 @pytest.mark.parametrize(
     "circumstances",
-    [{}, {"hides_windows": True}, {"keeps_state": False}, {"hides_windows": True, "keeps_state": False}],
-    ids=["windows shown", "windows hidden", "no store", "no store, windows hidden"],
+    [
+        {},
+        {"hides_windows": True},
+        {"keeps_state": False},
+        {"hides_windows": True, "keeps_state": False},
+        {"clears": True},
+        {"retrigger": True},
+        {"retrigger": True, "clears": True, "hides_windows": True},
+    ],
+    ids=lambda given: ", ".join(given) or "windows shown",
 )
 def test_one_run_or_an_error_that_says_why(make_world: Any, circumstances: dict[str, bool]) -> None:
     """In every history: never two runs for the window, never a silent none."""

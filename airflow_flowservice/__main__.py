@@ -1,0 +1,37 @@
+"""`python -m airflow_flowservice ...`: the commands of `airflow flowservice ...`, on every Airflow."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from airflow_flowservice.cli import get_flowservice_cli_commands
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command, which exits with its status."""
+    options = _parser().parse_args(arguments)
+    options.func(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    group: Any = get_flowservice_cli_commands()[0]
+    parser = argparse.ArgumentParser(prog="python -m airflow_flowservice", description=f"{group.help}.")
+    _add(parser, group.subcommands)
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, commands: Iterable[Any]) -> None:
+    subparsers = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
+    for command in commands:
+        subparser = subparsers.add_parser(
+            command.name, help=command.help, description=command.description, epilog=command.epilog
+        )
+        for argument in command.args:
+            argument.add_to_parser(subparser)
+        subparser.set_defaults(func=command.func)
+
+
+if __name__ == "__main__":
+    main()

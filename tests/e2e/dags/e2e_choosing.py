@@ -1,0 +1,32 @@
+"""DAGs whose windows come from elsewhere than their own period; each has a dataflow of its own."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import NAMESPACE_URL, uuid5
+
+import pendulum
+from airflow.sdk import DAG, Asset
+
+from airflow_flowservice.operators import OnDemandFlowRunOperator
+
+ORDERS = Asset("e2e-orders")
+
+
+def dag(dag_id: str, *, schedule: object, **kwargs: object) -> None:
+    """A DAG with one task."""
+    with DAG(
+        dag_id=dag_id,
+        schedule=schedule,
+        start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+        end_date=pendulum.datetime(2026, 3, 1, tz="UTC"),
+        catchup=False,
+        default_args={"retries": 2, "retry_delay": timedelta(seconds=1)},
+    ):
+        settings = {"wait_for_completion": True, "deferrable": True, "poll_interval": 2, **kwargs}
+        OnDemandFlowRunOperator(task_id="ingest", flow_id=str(uuid5(NAMESPACE_URL, dag_id)), **settings)
+
+
+dag("e2e_upstream", schedule=None, outlets=[ORDERS])
+dag("e2e_downstream", schedule=[ORDERS])
+dag("e2e_reaching_back", schedule="@daily", window="since_last_success")
