@@ -213,23 +213,34 @@ def get_connection(conn_id: str) -> Connection:
 
     :raises ConfigurationError: there is none with this id.
     """
-    try:
+    with _connection_exists(conn_id):
         return BaseHook.get_connection(conn_id)
+
+
+async def aget_connection(conn_id: str) -> Connection:
+    """As `get_connection`, without blocking the event loop."""
+    with _connection_exists(conn_id):
+        if hasattr(BaseHook, "aget_connection"):
+            return await BaseHook.aget_connection(conn_id)
+        connection: Connection = await in_thread(BaseHook.get_connection, conn_id)  # before 3.1
+        return connection
+
+
+@contextmanager
+def _connection_exists(conn_id: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
-        if _says_not_found(error):
-            raise ConfigurationError(
-                f"the connection {conn_id!r} does not exist",
-                remedy=(
-                    f"create it in Airflow's UI (Admin, Connections, type 'Adobe Flow Service') or with "
-                    f"`airflow connections add {conn_id} --conn-type flowservice ...`, "
-                    "or set flowservice_conn_id to the id of one that exists"
-                ),
-            ) from error
-        raise
-
-
-def _says_not_found(error: Exception) -> bool:
-    return type(error).__name__ == "AirflowNotFoundException" or "CONNECTION_NOT_FOUND" in str(error)
+        if type(error).__name__ != "AirflowNotFoundException" and "CONNECTION_NOT_FOUND" not in str(error):
+            raise
+        raise ConfigurationError(
+            f"the connection {conn_id!r} does not exist",
+            remedy=(
+                f"create it in Airflow's UI (Admin, Connections, type 'Adobe Flow Service') or with "
+                f"`airflow connections add {conn_id} --conn-type flowservice ...`, "
+                "or set flowservice_conn_id to the id of one that exists"
+            ),
+        ) from error
 
 
 async def in_thread(function: Any, /, *args: Any, **kwargs: Any) -> Any:

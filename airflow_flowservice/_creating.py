@@ -172,7 +172,7 @@ class CreatesFlowRun(BaseOperator):
 
     def _wait(self, context: Mapping[str, Any], hook: FlowServiceHook, summary: dict[str, Any]) -> str:
         from airflow_flowservice.ingestion.outcome import summary_of, window_text
-        from airflow_flowservice.ingestion.polling import RunWatch, wait_for_end
+        from airflow_flowservice.ingestion.watching import RunWatch, wait_for_end
 
         watch = RunWatch(
             flow_run_id=summary["id"], poll_interval=self.poll_interval, timeout=self.wait_timeout, url=summary["url"]

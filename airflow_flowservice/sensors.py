@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.hooks import FlowServiceHook
-    from airflow_flowservice.ingestion.polling import RunWatch
+    from airflow_flowservice.ingestion.watching import RunWatch
 
 _STORE_KEY = "flowservice_status"
 _REMEDY = (
@@ -141,7 +141,7 @@ class FlowRunSensor(BaseSensorOperator):
 
     def _watching(self, context: Context) -> RunWatch:
         """What is known of the run; in reschedule mode carried over from earlier looks by Airflow's task state."""
-        from airflow_flowservice.ingestion.polling import RunWatch
+        from airflow_flowservice.ingestion.watching import RunWatch
 
         if self._watch is None:
             if not self.flow_run_id or not isinstance(self.flow_run_id, str):

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_flowservice import _airflow
 from airflow_flowservice.exceptions import FlowServiceError
-from airflow_flowservice.hooks import FlowServiceHook
+from airflow_flowservice.hooks import client_of
 from airflow_flowservice.ingestion.outcome import SUCCEEDED, describe, summary_of
-from airflow_flowservice.ingestion.polling import RunWatch
+from airflow_flowservice.ingestion.polling import Poller, wait_together
+from airflow_flowservice.ingestion.watching import RunWatch
 from airflow_flowservice.ingestion.window import IngestionWindow
+
+if TYPE_CHECKING:
+    from airflow_flowservice.api.client import FlowServiceClient
+
+# Of each event loop, by connection; a poller lives as long as triggers hold it.
+_pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[str, Poller]] = WeakKeyDictionary()
 
 
 class FlowRunTrigger(BaseTrigger):
@@ -85,13 +94,10 @@ class FlowRunTrigger(BaseTrigger):
         return TriggerEvent({"flow_run_id": self.flow_run_id, **payload})  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> dict[str, Any]:
-        hook = FlowServiceHook(self.flowservice_conn_id)
-        client = await _airflow.in_thread(lambda: hook.client)
         watch = RunWatch(flow_run_id=self.flow_run_id, poll_interval=self.poll_interval, url=self.url)
         if self.seen:
             watch.carry_over({"id": self.flow_run_id, "seen": True, "said": None, "good": watch.wall()})
-        while (run := await _airflow.in_thread(watch.look, client.get_run)) is None:  # noqa: ASYNC110
-            await asyncio.sleep(watch.delay)
+        run = await wait_together(watch, _poller_of(self.flowservice_conn_id))
         window = IngestionWindow.parse(self.window) if self.window else None
         return summary_of(run, flow_id=self.flow_id, window=window, url=self.url)
 
@@ -119,3 +125,18 @@ class FlowRunTrigger(BaseTrigger):
             self.flow_run_id,
             self.url or "Experience Platform",
         )
+
+
+def _poller_of(conn_id: str) -> Poller:
+    """The one poller of a connection in this event loop."""
+    pollers = _pollers.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
+    poller = pollers.get(conn_id)
+    if poller is None:
+        poller = pollers[conn_id] = Poller(partial(_connect, conn_id))
+    return poller
+
+
+async def _connect(conn_id: str) -> FlowServiceClient:
+    connection = await _airflow.aget_connection(conn_id)
+    client: FlowServiceClient = await _airflow.in_thread(client_of, connection)
+    return client

@@ -82,11 +82,8 @@ def _quiet_stdout() -> Iterator[None]:
     import airflow.settings  # noqa: F401 sets logging up
 
     stdout = sys.stdout
-    handlers = [
-        handler
-        for handler in logging.getLogger().handlers
-        if isinstance(handler, logging.StreamHandler) and handler.stream is stdout
-    ]
+    # Before 3.1, Airflow's handlers look up sys.stdout each time instead of keeping it.
+    handlers: list[Any] = [handler for handler in logging.getLogger().handlers if vars(handler).get("stream") is stdout]
     for handler in handlers:
         handler.setStream(sys.stderr)
     try:

@@ -43,8 +43,8 @@ from airflow_flowservice.exceptions import (
     UnreadableAnswerError,
 )
 from airflow_flowservice.ingestion.intent import Attempt, Intent, Order, Outcome, Service, Store
-from airflow_flowservice.ingestion.polling import NOT_YET_READABLE
 from airflow_flowservice.ingestion.search import Search
+from airflow_flowservice.ingestion.watching import NOT_YET_READABLE
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import CreatedRun, FlowRun

@@ -68,9 +68,14 @@ class CronSchedule:
         return bool(_parsed(self.expression).expanded[1] == ["*"])
 
     @property
-    def leaves_out_days(self) -> bool:
-        """Whether there are days, or months, without runs."""
-        return bool(_parsed(self.expression).expanded[2:5] != [["*"]] * 3)
+    def may_step_too_far(self) -> bool:
+        """Whether stepping forward over days without runs may leave out readings beside no change of the clock.
+
+        Elapsed time counts over all those days; and from the end of February croniter before 6.2 may miss the first
+        of March.
+        """
+        days = _parsed(self.expression).expanded[2:5]
+        return bool((self.covers_every_hour and days != [["*"]] * 3) or not {29, 30, 31}.isdisjoint(days[0]))
 
     def _cron(self, start: datetime) -> croniter:
         cron = copy(_parsed(self.expression))
@@ -101,24 +106,24 @@ class AnyOfSchedule:
 
     def floor(self, moment: datetime) -> datetime:
         """The last run date of any at or before the moment."""
-        moment = _whole_second_utc(moment)
-        date = self._start(moment)
-        while (following := self.next(date)) <= moment:
-            date = following
-        return date
+        return self._around(_whole_second_utc(moment))[0]
 
-    def _start(self, moment: datetime) -> datetime:
-        """A run date up to the moment, and mostly the last."""
+    def _around(self, moment: datetime) -> tuple[datetime, datetime]:
+        """The last run date up to a moment, and the first after it."""
+        date, following = self._around_some(moment)
+        while following <= moment:
+            date, following = following, self.next(following)
+        return date, following
+
+    def _around_some(self, moment: datetime) -> tuple[datetime, datetime]:
+        """A run date up to the moment, and mostly the last, and the run date that follows it."""
         reading, date = self._last_reading(moment)
-        undisturbed = self._before_disturbance(date, moment)
-        if undisturbed is None:
-            return date
-        # Only the first run after a disturbance is moved; from there on the readings are the runs again.
-        before = self.floor(undisturbed)
-        after = self.next(before)
-        if after > moment:
-            return before
-        return date if reading > _wall_clock(after, zone=self._zone) else after
+        if undisturbed := self._before_disturbance(date, moment):
+            before, after = self._around(undisturbed)
+            # Only the first run after a disturbance is moved; from there on the readings are the runs again.
+            if after > moment or reading <= _wall_clock(after, zone=self._zone):
+                return before, after
+        return date, self.next(date)
 
     def _before_disturbance(self, date: datetime, moment: datetime) -> datetime | None:
         """A moment before whatever may have moved the last run up to a moment away from its date; mostly None."""
@@ -126,9 +131,8 @@ class AnyOfSchedule:
         change = _change(date, moment, zone=self._zone) if counts_elapsed else None
         if change := change or _change(date - _DAY, date, zone=self._zone):
             return change - _SECOND
-        if not any(schedule.leaves_out_days for schedule in self.schedules):
+        if not any(schedule.may_step_too_far for schedule in self.schedules):
             return None
-        # Elapsed time counts over all the days between, and croniter before 6.2 can step over the first of March.
         _, run = self._last_reading(date - _DAY)
         return run if self.next(run) > date else None
 

@@ -1,164 +1,189 @@
-"""Waiting for a flow run to end: when to look, what a look means, when to give up.
+"""Many waiters, one request: runs that are waited for on one connection are asked for together.
 
-The same rules hold on a worker and in the triggerer; only the sleeping differs, and that is the caller's.
+A `Poller` gathers what its waiters want to know, and has at most one request in flight; what each of them makes
+of its answer is `watching.RunWatch`'s.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+import heapq
 import logging
-import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING
 
 from airflow_flowservice.exceptions import (
+    AccessDeniedError,
     ApiError,
-    FlowRunTimeoutError,
-    FlowRunVanishedError,
+    AuthenticationError,
     FlowServiceError,
     RunNotFoundError,
+    UnreadableAnswerError,
+    from_dict,
 )
+from airflow_flowservice.ingestion.batch import BatchReader
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import FlowRun
+    from airflow_flowservice.ingestion.batch import Service
+    from airflow_flowservice.ingestion.watching import RunWatch
+
+    Answer = FlowRun | FlowServiceError
 
 log = logging.getLogger(__name__)
 
-# Adobe says that a new run may take two to three minutes to show.
-NOT_YET_READABLE = 300.0
-ERROR_BUDGET = 1800.0
-_FIRST_LOOK = 1.0
-_JITTER = 0.1
-_UNREADABLE_YET, _UNREADABLE = "cannot be read yet", "could not be read"
+# So that those who got an answer are back with their next question before the next request is put together.
+_BREATH = 0.05
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+_CREDENTIAL_REFUSED = (AccessDeniedError, AuthenticationError)
 
 
-@dataclass(kw_only=True)
-class RunWatch:
-    """What is known of one run that is waited for.
+@dataclass(order=True)
+class _Question:
+    due: float
+    number: int
+    flow_run_id: str = field(compare=False)
+    asked_at: float = field(compare=False)
+    seen: bool = field(compare=False)
+    answer: asyncio.Future[FlowRun] = field(compare=False)
 
-    :param poll_interval: seconds between two looks, once the run is no longer young.
-    :param timeout: seconds after which waiting ends; None means never.
-    :param error_budget: seconds without a good answer after which waiting ends.
-    :param url: the run's page, for messages.
+    def may_be_answered(self, now: float) -> bool:
+        """When half of the time is over, it may as well be answered along with others."""
+        return now - self.asked_at >= self.due - now
+
+
+class Poller:
+    """Answers questions about runs together, in one event loop and over one connection.
+
+    Works while there are questions. After errors it pauses, longer each time, up to a minute.
+
+    :param connect: gives the service; called before the first question, and after its credential was refused.
     """
 
-    flow_run_id: str
-    poll_interval: float = 30.0
-    timeout: float | None = None
-    error_budget: float = ERROR_BUDGET
-    url: str | None = None
-    monotonic: Callable[[], float] = time.monotonic
-    wall: Callable[[], float] = time.time
-    last: FlowRun | None = None
-    _began: float = field(init=False)
-    _good: float = field(init=False)
-    _reported: str | None = field(default=None, init=False)
-    _seen: bool = field(default=False, init=False)
+    def __init__(self, connect: Callable[[], Awaitable[Service]], *, monotonic: Callable[[], float] = time.monotonic):
+        self._connect = connect
+        self._monotonic = monotonic
+        self._reader: BatchReader | None = None
+        self._questions: list[_Question] = []
+        self._numbers = count()
+        self._sooner = asyncio.Event()
+        self._serving: asyncio.Task[None] | None = None
+        self._pause = 0.0
 
-    def __post_init__(self) -> None:
-        self._began = self._good = self.monotonic()
+    async def ask(self, flow_run_id: str, *, within: float, seen: bool = False) -> FlowRun:
+        """The run as it is by then.
 
-    def look(self, read: Callable[[str], FlowRun]) -> FlowRun | None:
-        """Read the run once; the run if it has ended, else None.
-
-        :param read: reads a run by its id, such as `FlowServiceClient.get_run`.
-        :raises FlowRunVanishedError: it was there, and is not any more.
-        :raises FlowRunTimeoutError: `timeout` is over.
-        :raises ApiError: no good answer for `error_budget`, or one that waiting cannot mend.
+        :param within: seconds until the question is due; it may be answered when half of them are over.
+        :param seen: the run could be read before.
+        :raises FlowServiceError: what reading it gave.
         """
+        loop = asyncio.get_running_loop()
+        now = self._monotonic()
+        question = _Question(now + within, next(self._numbers), flow_run_id, now, seen, loop.create_future())
+        heapq.heappush(self._questions, question)
+        if self._questions[0] is question:
+            self._sooner.set()
+        if self._serving is None or self._serving.done():
+            # In a context of its own: what is logged here belongs to no waiter.
+            self._serving = contextvars.Context().run(loop.create_task, self._serve())
+        return await question.answer
+
+    async def _serve(self) -> None:
+        while self._questions:
+            await self._until_due()
+            await self._answer_some()
+            await asyncio.sleep(max(self._pause, _BREATH))
+
+    async def _until_due(self) -> None:
+        while (delay := self._questions[0].due - self._monotonic()) > 0:
+            self._sooner.clear()
+            try:
+                await asyncio.wait_for(self._sooner.wait(), delay)
+            except asyncio.TimeoutError:
+                return
+
+    async def _answer_some(self) -> None:
+        reader, error = await self._connected()
+        questions = self._take(reader)
+        answers: dict[str, FlowRun | ApiError] = {}
+        if reader is not None and questions:
+            wanted: dict[str, bool] = {}
+            for question in questions:
+                wanted[question.flow_run_id] = question.seen or wanted.get(question.flow_run_id, False)
+            try:
+                answers = await asyncio.to_thread(reader.read, wanted)
+            except Exception as unexpected:  # nobody may wait for ever for it
+                error = _told(unexpected)
+        self._consider([*answers.values(), *([error] if error else [])])
+        for question in questions:
+            _give(question.answer, answers.get(question.flow_run_id, error))
+
+    async def _connected(self) -> tuple[BatchReader | None, FlowServiceError | None]:
+        if self._reader is None:
+            try:
+                self._reader = BatchReader(await self._connect())
+            except Exception as error:
+                return None, _told(error)
+        return self._reader, None
+
+    def _take(self, reader: BatchReader | None) -> list[_Question]:
+        """Questions for one request; without a reader, all that can be answered with an error."""
+        now, room = self._monotonic(), 1.0
+        questions: list[_Question] = []
+        while self._questions and self._questions[0].may_be_answered(now):
+            room -= reader.share(self._questions[0].flow_run_id) if reader else 0.0
+            if room < 0 and questions:
+                break
+            question = heapq.heappop(self._questions)
+            if not question.answer.done():  # else its waiter was cancelled
+                questions.append(question)
+        return questions
+
+    def _consider(self, answers: list[Answer]) -> None:
+        """Pause after errors; look the connection up again when its credential was refused."""
+        errors = [answer for answer in answers if isinstance(answer, FlowServiceError)]
+        if any(isinstance(error, _CREDENTIAL_REFUSED) for error in errors):
+            self._reader = None
+        if errors and len(errors) == len(answers) and not all(isinstance(e, RunNotFoundError) for e in errors):
+            self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+        else:
+            self._pause = 0.0
+
+
+async def wait_together(watch: RunWatch, poller: Poller) -> FlowRun:
+    """Wait until the run has ended, and return it; raises what `RunWatch.look` raises."""
+    while True:
         try:
-            run = read(self.flow_run_id)
-        except ApiError as error:
-            self._bad_answer(error)
-        else:
-            self._good_answer(run)
-            if run.status.ended:
-                return run
-        self._require_time()
-        return None
-
-    @property
-    def delay(self) -> float:
-        """Seconds until the next look: short while the run is young, with jitter so that looks spread."""
-        age = self.monotonic() - self._began
-        pause = min(self.poll_interval, max(_FIRST_LOOK, age / 4))
-        return pause * random.uniform(1 - _JITTER, 1 + _JITTER)
-
-    def to_carry_over(self) -> dict[str, Any]:
-        """What a process that looks only once has to remember for the next one, as JSON."""
-        silent = self.monotonic() - self._good
-        return {"id": self.flow_run_id, "seen": self._seen, "said": self._reported, "good": self.wall() - silent}
-
-    def carry_over(self, value: Any) -> None:
-        """Take up what an earlier process remembered of the same run; anything else is passed over."""
-        if not isinstance(value, dict) or value.get("id") != self.flow_run_id:
-            return
-        try:
-            silent = max(0.0, self.wall() - value["good"])
-            self._seen, self._reported = bool(value["seen"]), value["said"]
-        except (KeyError, TypeError):  # another version's
-            return
-        self._good = self.monotonic() - silent
-
-    @property
-    def _last_word(self) -> str:
-        reported = None if self._reported in (_UNREADABLE_YET, _UNREADABLE) else self._reported
-        return (self.last.status_word if self.last else reported) or "not known"
-
-    def _good_answer(self, run: FlowRun) -> None:
-        self._good = self.monotonic()
-        self.last, self._seen = run, True
-        if run.status_word == self._reported:
-            return
-        self._reported = run.status_word
-        if run.status.value != "unknown" or not run.status_word:
-            log.info("Flow run %s is %s", run.id, run.status_word or "waiting")
-        else:
-            log.warning("Flow run %s is %r, a status nobody has heard of; waiting on", run.id, run.status_word)
-
-    def _bad_answer(self, error: ApiError) -> None:
-        error.about(flow_run_id=self.flow_run_id, url=self.url)
-        silent = self.monotonic() - self._good
-        if isinstance(error, RunNotFoundError):
-            if self._seen:
-                raise FlowRunVanishedError(
-                    f"the flow run was {self._last_word} and is now unknown to Flow Service",
-                    flow_id=self.last.flow_id if self.last else None,
-                    flow_run_id=self.flow_run_id,
-                    http_status=error.http_status,
-                    code=error.code,
-                    request_id=error.request_id,
-                    url=self.url,
-                ) from error
-            budget, what = NOT_YET_READABLE, _UNREADABLE_YET
-        else:
-            budget, what = self.error_budget if error.retryable else 0.0, _UNREADABLE
-        if silent >= budget:
-            raise error
-        if self._reported != what:
-            why = "" if what == _UNREADABLE_YET else f", waiting on: {error}"
-            log.warning("Flow run %s %s%s", self.flow_run_id, what, why)
-            self._reported = what
-
-    def _require_time(self) -> None:
-        if self.timeout is not None and self.monotonic() - self._began >= self.timeout:
-            raise self.timed_out(f"{self.timeout:g} seconds")
-
-    def timed_out(self, limit: str) -> FlowServiceError:
-        """The error for a wait that ends while the run goes on."""
-        return FlowRunTimeoutError(
-            f"the flow run has not ended within {limit}; its last status is {self._last_word}",
-            flow_id=self.last.flow_id if self.last else None,
-            flow_run_id=self.flow_run_id,
-            url=self.url,
-        )
+            answer: Answer = await poller.ask(watch.flow_run_id, within=watch.delay, seen=watch.seen)
+        except FlowServiceError as error:
+            answer = error
+        if (run := watch.look(partial(_run_of, answer))) is not None:
+            return run
 
 
-def wait_for_end(
-    watch: RunWatch, read: Callable[[str], FlowRun], *, sleep: Callable[[float], None] = time.sleep
-) -> FlowRun:
-    """Block until the run has ended, and return it; raises what `RunWatch.look` raises."""
-    while (run := watch.look(read)) is None:
-        sleep(watch.delay)
-    return run
+def _run_of(answer: Answer, _: str) -> FlowRun:
+    if isinstance(answer, FlowServiceError):
+        raise answer
+    return answer
+
+
+def _give(waiting: asyncio.Future[FlowRun], answer: Answer | None) -> None:
+    if waiting.done():
+        return
+    if isinstance(answer, FlowServiceError):
+        # Each waiter tells its own copy where it belongs.
+        waiting.set_exception(from_dict(answer.to_dict()))
+    elif answer is not None:
+        waiting.set_result(answer)
+
+
+def _told(error: Exception) -> FlowServiceError:
+    if isinstance(error, FlowServiceError):
+        return error
+    log.exception("Polling failed unexpectedly")
+    return UnreadableAnswerError(f"polling failed: {type(error).__name__}")

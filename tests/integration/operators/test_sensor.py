@@ -153,7 +153,7 @@ def test_a_run_that_is_unknown_is_waited_for_a_while(wait, emulator, log):
 
 def test_a_run_that_stays_unknown_is_an_error(wait, monkeypatch):
     """After five minutes there is no such run; the remedy is to check id and sandbox."""
-    monkeypatch.setattr("airflow_flowservice.ingestion.polling.NOT_YET_READABLE", 0.2)
+    monkeypatch.setattr("airflow_flowservice.ingestion.watching.NOT_YET_READABLE", 0.2)
     ended = wait("11111111-2222-4333-8444-555555555555").run()
     error = ended.error
     assert ("failed", True) == (ended.state, isinstance(error, RunNotFoundError))
@@ -174,7 +174,7 @@ def test_answers_that_say_nothing_for_too_long_are_an_error(wait, create_run, em
     run_id = create_run()
     emulator.plan_fault(kind="GET /runs/{id}", action="answer", body="<html>Back soon</html>")
     task = wait(run_id)
-    monkeypatch.setattr("airflow_flowservice.ingestion.polling.RunWatch.__init__.__kwdefaults__", _short_budget())
+    monkeypatch.setattr("airflow_flowservice.ingestion.watching.RunWatch.__init__.__kwdefaults__", _short_budget())
     error = task.run().error
     assert isinstance(error, UnreadableAnswerError)
     assert (200, run_id) == (error.http_status, error.flow_run_id)
@@ -183,7 +183,7 @@ def test_answers_that_say_nothing_for_too_long_are_an_error(wait, create_run, em
 
 
 def _short_budget():
-    from airflow_flowservice.ingestion.polling import RunWatch
+    from airflow_flowservice.ingestion.watching import RunWatch
 
     return {**RunWatch.__init__.__kwdefaults__, "error_budget": 0.2}
 
@@ -220,7 +220,7 @@ def test_one_log_line_for_each_change_of_status(wait, create_run, clock, log, wa
         for seconds in (0, 0, 5, 0, 0, 60):
             clock.advance(seconds)
             sensor.poke(context)
-    said = [line.split(" is ")[1].split()[0] for line in log() if "ingestion.polling" in line]
+    said = [line.split(" is ")[1].split()[0] for line in log() if "ingestion.watching" in line]
     assert ["scheduled", "inProgress", "success"] == said
 
 

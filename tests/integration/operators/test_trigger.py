@@ -122,7 +122,7 @@ def test_a_cancelled_trigger_stops_at_once(trigger, clock, emulator):
     made = trigger(poll_interval=3600.0)
 
     def until_it_has_looked():
-        while "GET /runs/{id}" not in emulator.ledger()["requests"]:
+        while "GET /runs" not in emulator.ledger()["requests"]:
             time.sleep(0.01)
 
     async def cancel():
@@ -142,7 +142,7 @@ def test_nothing_blocks_the_event_loop(trigger, emulator, caplog):
     """A service that takes its time holds up this trigger, and no other in the same triggerer."""
     made = trigger(ends_task=True)
     made.task_instance = TI
-    emulator.plan_fault(kind="GET /runs/{id}", action="slow", seconds=0.3, times=2)
+    emulator.plan_fault(kind="GET /runs", action="slow", seconds=0.3, times=2)
     beats = []
 
     async def both():

@@ -1,405 +1,323 @@
-"""Waiting for a run: what a look means, what is said, and when waiting ends."""
+"""Many waiters, one request: the poller over a service in memory, in real but short time."""
 
 from __future__ import annotations
 
-import json
-import logging
+import asyncio
+import random
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from airflow_flowservice.api.models import FlowRun, FlowRunStatus
 from airflow_flowservice.exceptions import (
-    AccessDeniedError,
-    ApiError,
     AuthenticationError,
-    FlowRunTimeoutError,
+    ConfigurationError,
     FlowRunVanishedError,
-    NoAnswerError,
-    RateLimitedError,
+    FlowServiceError,
     RunNotFoundError,
+    RunRefusedError,
     ServerError,
-    UnreadableAnswerError,
 )
-from airflow_flowservice.ingestion.polling import ERROR_BUDGET, NOT_YET_READABLE, RunWatch, wait_for_end
+from airflow_flowservice.ingestion import polling
+from airflow_flowservice.ingestion.batch import BatchReader
+from airflow_flowservice.ingestion.polling import Poller, wait_together
+from airflow_flowservice.ingestion.watching import RunWatch
 
-URL = "https://adobe.test/run"
-Read = Callable[[str], FlowRun]
-
-
-def run(word: str) -> FlowRun:
-    status = FlowRunStatus.parse(word) if word else FlowRunStatus.SCHEDULED
-    return FlowRun(id="run", flow_id="flow", status=status, status_word=word)
+RUNNING, SUCCESS = FlowRunStatus.IN_PROGRESS, FlowRunStatus.SUCCESS
 
 
-def answers(*given: str | ApiError) -> Read:
-    """Reads that answer in turn: a status word or an error; the last one for ever."""
-    rest = list(given)
-
-    def read(flow_run_id: str) -> FlowRun:
-        assert flow_run_id == "run"
-        answer = rest.pop(0) if len(rest) > 1 else rest[0]
-        if isinstance(answer, ApiError):
-            raise answer
-        return run(answer)
-
-    return read
+def run_id(number: int) -> str:
+    """As long as Adobe's."""
+    return f"00000000-0000-4000-8000-{number:012}"
 
 
-def unknown() -> RunNotFoundError:
-    return RunNotFoundError("unknown", http_status=404, code="404-x", request_id="request")
+@dataclass
+class Service:
+    """Flow Service in memory; `on_list` may raise, or change what is found."""
+
+    runs: dict[str, FlowRun] = field(default_factory=dict)
+    listed: list[list[str]] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
+    on_list: Callable[[list[FlowRun]], list[FlowRun]] = lambda found: found
+    at_once: int = 0
+    most_at_once: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, count: int, *, looks: int = 0) -> list[str]:
+        """Runs that succeed when they have been looked at so often."""
+        ids = [run_id(len(self.runs) + number) for number in range(count)]
+        for each in ids:
+            self.runs[each] = FlowRun(id=each, status=RUNNING, status_word="inProgress", output_records=looks)
+        return ids
+
+    def get_run(self, flow_run_id: str) -> FlowRun:
+        self.read.append(flow_run_id)
+        if flow_run_id not in self.runs:
+            raise RunNotFoundError("unknown", http_status=404)
+        return self._looked_at(flow_run_id)
+
+    def list_runs(self, *, ids: Any, order_by: Any, limit: Any, max_pages: Any) -> list[FlowRun]:
+        with self.lock:
+            self.at_once += 1
+            self.most_at_once = max(self.at_once, self.most_at_once)
+        try:
+            self.listed.append(list(ids))
+            return self.on_list([self._looked_at(each) for each in ids if each in self.runs])
+        finally:
+            with self.lock:
+                self.at_once -= 1
+
+    def _looked_at(self, flow_run_id: str) -> FlowRun:
+        run = self.runs[flow_run_id]
+        looks = (run.output_records or 0) - 1
+        status = RUNNING if looks >= 0 else SUCCESS
+        self.runs[flow_run_id] = replace(run, status=status, status_word=status.value, output_records=looks)
+        return self.runs[flow_run_id]
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polling, "_BREATH", 0.002)
+    monkeypatch.setattr(polling, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("airflow_flowservice.ingestion.watching._FIRST_LOOK", 0.02)
 
 
 @pytest.fixture
-def watch_of(clock: Any) -> Callable[..., RunWatch]:
-    """Makes watches by the fake clock."""
-
-    def make(**fields: Any) -> RunWatch:
-        times = {"monotonic": clock.monotonic, "wall": lambda: clock.now().timestamp()}
-        return RunWatch(**{"flow_run_id": "run", "url": URL, **times, **fields})
-
-    return make
+def service() -> Service:
+    return Service()
 
 
 @pytest.fixture
-def watch(watch_of: Callable[..., RunWatch]) -> RunWatch:
-    return watch_of()
+def wait_for(service: Service) -> Callable[..., list[Any]]:
+    """Wait for runs together; what came of each, a run or an error."""
+
+    def wait(ids: list[str], *, connect: Any = None, **settings: Any) -> list[Any]:
+        async def connected() -> Service:
+            return service
+
+        async def together() -> list[Any]:
+            poller = Poller(connect or connected)
+            watches = [RunWatch(flow_run_id=each, **{"poll_interval": 0.05, **settings}) for each in ids]
+            waits = [wait_together(watch, poller) for watch in watches]
+            return await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), 30)
+
+        return asyncio.run(together())
+
+    return wait
 
 
-def said(caplog: pytest.LogCaptureFixture, *, level: int = logging.INFO) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= level]
+class TestTogether:
+    def test_all_get_their_own_run(self, service: Service, wait_for: Any) -> None:
+        """However their answers come in, each waiter gets the run that it waits for."""
+        ids = service.add(250)
+        random.shuffle(ids)
+        assert ids == [run.id for run in wait_for(ids)]
+
+    def test_a_hundred_take_one_or_two_requests_a_poll(self, service: Service, wait_for: Any) -> None:
+        """Not one request for each."""
+        wait_for(service.add(100, looks=5))
+        assert len(service.listed) <= 2 * 6 + 4
+        assert [] == service.read
+
+    def test_an_address_stays_under_four_kilobytes(self, service: Service, wait_for: Any) -> None:
+        """With commas that are quoted, as `requests` sends them."""
+        wait_for(service.add(1000))
+        assert max(len("%2C".join(ids)) for ids in service.listed) < 3600
+        assert len(service.listed) <= 1000 // 85 + 2
+
+    def test_one_request_is_in_flight(self, service: Service, wait_for: Any) -> None:
+        """Whatever joins meanwhile waits for the next."""
+        wait_for(service.add(500, looks=2))
+        assert 1 == service.most_at_once
+
+    def test_the_same_run_is_asked_for_once(self, service: Service, wait_for: Any) -> None:
+        """Two sensors on one run, for instance."""
+        [each] = service.add(1)
+        assert [each, each, each] == [run.id for run in wait_for([each] * 3)]
+        assert all(ids == [each] for ids in service.listed)
+
+    def test_runs_that_ended_are_dropped(self, service: Service, wait_for: Any) -> None:
+        """Nobody asks for them again."""
+        short, long = service.add(20), service.add(20, looks=6)
+        wait_for([*short, *long])
+        assert set(long) >= set(service.listed[-1])
+
+    def test_a_waiter_that_joins_late_is_served_soon(self, service: Service) -> None:
+        """Others whose next look is an hour away do not hold it up."""
+        old, new = service.add(1, looks=1000), service.add(1)
+
+        async def scenario() -> FlowRun:
+            poller = Poller(lambda: asyncio.sleep(0, service))
+            waiting = asyncio.ensure_future(poller.ask(old[0], within=3600))
+            await asyncio.sleep(0.05)
+            found = await asyncio.wait_for(poller.ask(new[0], within=0.01), 10)
+            assert not waiting.done()
+            waiting.cancel()
+            return found
+
+        assert new[0] == asyncio.run(scenario()).id
+
+    def test_an_idle_poller_ends(self, service: Service) -> None:
+        """Its task is gone, and a new question starts another."""
+        ids = service.add(2)
+
+        async def scenario() -> list[str]:
+            poller = Poller(lambda: asyncio.sleep(0, service))
+            found = []
+            for each in ids:
+                found.append((await poller.ask(each, within=0)).id)
+                await asyncio.sleep(0.1)
+                assert {asyncio.current_task()} == asyncio.all_tasks()
+            return found
+
+        assert ids == asyncio.run(scenario())
+
+    def test_a_cancelled_waiter_is_not_asked_for(self, service: Service) -> None:
+        """A trigger that was stopped costs nothing any more."""
+        gone, here = service.add(1), service.add(1)
+
+        async def scenario() -> None:
+            poller = Poller(lambda: asyncio.sleep(0, service))
+            waiting = asyncio.ensure_future(poller.ask(gone[0], within=0.03))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await poller.ask(here[0], within=0.05)
+
+        asyncio.run(scenario())
+        assert [here] == service.listed
 
 
-# --- a good answer ---
+class TestTrouble:
+    def test_errors_are_waited_out(self, service: Service, wait_for: Any) -> None:
+        """Within the error budget nothing that a request can meet ends a wait."""
+        errors = iter([ServerError("500"), ServerError("502"), AuthenticationError("401")])
+
+        def fail(found: list[FlowRun]) -> list[FlowRun]:
+            if len(service.listed) in (2, 3, 4):
+                raise next(errors)
+            return found
+
+        service.on_list = fail
+        ids = service.add(20, looks=5)
+        assert ids == [run.id for run in wait_for(ids)]
+        assert [] == list(errors)
+
+    def test_each_waiter_tells_its_own_run(self, service: Service, wait_for: Any) -> None:
+        """One answer for all, and yet each error names the run that was waited for."""
+
+        def fail(found: list[FlowRun]) -> list[FlowRun]:
+            raise ServerError("503")
+
+        service.on_list = fail
+        ids = service.add(5)
+        assert ids == [error.flow_run_id for error in wait_for(ids, error_budget=0.1)]
+
+    def test_the_connection_is_looked_up_again_after_a_refusal(self, service: Service, wait_for: Any) -> None:
+        """Somebody may have put a new secret into it."""
+        looked_up = []
+
+        async def connect() -> Service:
+            looked_up.append(len(service.listed))
+            return service
+
+        def fail(found: list[FlowRun]) -> list[FlowRun]:
+            if len(service.listed) == 2:
+                raise AuthenticationError("401")
+            return found
+
+        service.on_list = fail
+        wait_for(service.add(3, looks=3), connect=connect)
+        assert [0, 2] == looked_up
+
+    def test_a_missing_connection_is_told_to_everybody(self, service: Service, wait_for: Any) -> None:
+        """At once: waiting cannot mend it."""
+
+        async def connect() -> Service:
+            raise ConfigurationError("the connection 'x' does not exist")
+
+        assert {ConfigurationError} == {type(error) for error in wait_for(service.add(3), connect=connect)}
+
+    def test_a_bug_leaves_nobody_waiting(self, service: Service, wait_for: Any) -> None:
+        """Whatever a request ends in, each waiter hears of it."""
+
+        def fail(found: list[FlowRun]) -> list[FlowRun]:
+            raise ZeroDivisionError
+
+        service.on_list = fail
+        [error] = wait_for(service.add(1), error_budget=0.05)
+        assert isinstance(error, FlowServiceError)
+        assert "ZeroDivisionError" in error.message
+
+    def test_a_run_that_shows_late_is_waited_for(self, service: Service, wait_for: Any) -> None:
+        """Of those that do not show yet, one is looked into, not all."""
+        ids = service.add(30)
+        later, service.runs = service.runs, {}
+
+        def appear(found: list[FlowRun]) -> list[FlowRun]:
+            if len(service.listed) == 3:
+                service.runs = later
+            return found
+
+        service.on_list = appear
+        assert ids == [run.id for run in wait_for(ids)]
+        assert len(service.read) <= 4
+
+    def test_a_run_that_vanishes_is_an_error(self, service: Service, wait_for: Any) -> None:
+        """It was there, is not in the list, and reading it by itself says the same."""
+        ids = service.add(2, looks=4)
+
+        def vanish(found: list[FlowRun]) -> list[FlowRun]:
+            if len(service.listed) == 2:
+                del service.runs[ids[0]]
+            return found
+
+        service.on_list = vanish
+        gone, there = wait_for(ids)
+        assert (FlowRunVanishedError, ids[1]) == (type(gone), there.id)
 
 
-@pytest.mark.parametrize("word", ["success", "partialSuccess", "failed", "completed"])
-def test_a_look_at_a_run_that_has_ended_gives_the_run(watch: RunWatch, word: str) -> None:
-    """Whether it succeeded or failed is the caller's business."""
-    ended = watch.look(answers(word))
-    assert ended is not None
-    assert word == ended.status_word
-
-
-@pytest.mark.parametrize("word", ["", "scheduled", "queued", "inProgress", "Hibernating"])
-def test_a_look_at_a_run_that_goes_on_gives_none(watch: RunWatch, word: str) -> None:
-    """An unknown word is no end either."""
-    assert watch.look(answers(word)) is None
-
-
-def test_the_last_answer_is_kept(watch: RunWatch) -> None:
-    """Callers show it."""
-    watch.look(answers("inProgress"))
-    assert watch.last is not None
-    assert watch.last.status_word == "inProgress"
-
-
-def test_each_change_of_the_status_is_one_line(watch: RunWatch, clock: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """A log that repeats itself every thirty seconds is not read."""
-    caplog.set_level(logging.INFO)
-    words = ["", "", "inProgress", "inProgress", "inProgress", "success"]
-    wait_for_end(watch, answers(*words), sleep=clock.sleep)
-    assert ["Flow run run is waiting", "Flow run run is inProgress", "Flow run run is success"] == said(caplog)
-
-
-def test_an_unknown_word_is_said_once_and_waited_on(
-    watch: RunWatch, clock: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Adobe may invent a status; the task goes on until one that is known to be the end."""
-    ended = wait_for_end(watch, answers("Hibernating", "Hibernating", "Hibernating", "success"), sleep=clock.sleep)
-    assert ended.status is FlowRunStatus.SUCCESS
-    assert ["Flow run run is 'Hibernating', a status nobody has heard of; waiting on"] == said(
-        caplog, level=logging.WARNING
+class TestFallingBack:
+    @pytest.mark.parametrize(
+        "on_list",
+        [
+            pytest.param(lambda found: [], id="ignores the filter"),
+            pytest.param(lambda found: found[: len(found) // 2], id="leaves half out"),
+        ],
     )
-
-
-# --- 404 ---
-
-
-def test_a_run_that_is_not_readable_yet_is_waited_for(watch: RunWatch, clock: Any) -> None:
-    """A new run may take minutes to show."""
-    ended = wait_for_end(watch, answers(unknown(), unknown(), unknown(), "success"), sleep=clock.sleep)
-    assert ended.status is FlowRunStatus.SUCCESS
-
-
-def test_not_readable_yet_is_said_once(watch: RunWatch, clock: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """As a status is."""
-    wait_for_end(watch, answers(unknown(), unknown(), unknown(), "success"), sleep=clock.sleep)
-    assert ["Flow run run cannot be read yet"] == [
-        message.split(", ")[0] for message in said(caplog, level=logging.WARNING)
-    ]
-
-
-def test_a_run_that_never_shows_is_an_error_after_five_minutes(watch: RunWatch, clock: Any) -> None:
-    """It is the 404 itself, told where it belongs."""
-    with pytest.raises(RunNotFoundError) as caught:
-        wait_for_end(watch, answers(unknown()), sleep=clock.sleep)
-
-    error = caught.value
-    assert ("run", URL, 404, "404-x") == (error.flow_run_id, error.url, error.http_status, error.code)
-    assert NOT_YET_READABLE <= clock.passed < NOT_YET_READABLE + 34
-
-
-@pytest.mark.parametrize(("seconds", "raises"), [(299.0, False), (300.0, True)])
-def test_the_five_minutes_are_exact(watch: RunWatch, clock: Any, seconds: float, raises: bool) -> None:
-    """Not a second less."""
-    clock.sleep(seconds)
-    if raises:
-        with pytest.raises(RunNotFoundError):
-            watch.look(answers(unknown()))
-    else:
-        assert watch.look(answers(unknown())) is None
-
-
-def test_a_run_that_was_there_and_is_not_any_more_has_vanished(watch: RunWatch) -> None:
-    """Nobody waits for it, and the error tells all that was known."""
-    watch.look(answers("inProgress"))
-
-    with pytest.raises(FlowRunVanishedError) as caught:
-        watch.look(answers(unknown()))
-
-    error = caught.value
-    assert "was inProgress" in error.message
-    assert ("flow", "run", URL) == (error.flow_id, error.flow_run_id, error.url)
-    assert (404, "404-x", "request") == (error.http_status, error.code, error.request_id)
-    assert "mark the task as success" in str(error.remedy)
-    assert isinstance(error.__cause__, RunNotFoundError)
-
-
-# --- other errors ---
-
-
-@pytest.mark.parametrize(
-    "error",
-    [ServerError("503"), NoAnswerError("reset"), RateLimitedError("429"), UnreadableAnswerError("html")],
-    ids=lambda error: type(error).__name__,
-)
-def test_an_error_that_passes_is_waited_out(watch: RunWatch, clock: Any, error: ApiError) -> None:
-    """The run goes on at Adobe meanwhile."""
-    ended = wait_for_end(watch, answers("inProgress", error, error, error, "success"), sleep=clock.sleep)
-    assert ended.status is FlowRunStatus.SUCCESS
-
-
-def test_the_same_error_is_said_once(watch: RunWatch, clock: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """And the status again after it."""
-    caplog.set_level(logging.INFO)
-    wait_for_end(watch, answers("inProgress", *[ServerError("503")] * 3, "inProgress", "success"), sleep=clock.sleep)
-    heads = [message.split(", ")[0] for message in said(caplog)]
-    assert [
-        "Flow run run is inProgress",
-        "Flow run run could not be read",
-        "Flow run run is inProgress",
-        "Flow run run is success",
-    ] == heads
-
-
-def test_an_error_that_stays_ends_waiting_when_the_budget_is_over(watch: RunWatch, clock: Any) -> None:
-    """After half an hour without a good answer, with run and page."""
-    with pytest.raises(ServerError) as caught:
-        wait_for_end(watch, answers(ServerError("503")), sleep=clock.sleep)
-    assert ("run", URL) == (caught.value.flow_run_id, caught.value.url)
-    assert ERROR_BUDGET <= clock.passed < ERROR_BUDGET + 34
-
-
-def test_the_budget_counts_from_the_last_good_answer(watch_of: Callable[..., RunWatch], clock: Any) -> None:
-    """A service that is shaky all day is no reason to give up."""
-    watch = watch_of(error_budget=100)
-    for _ in range(20):
-        clock.sleep(60)
-        assert watch.look(answers(ServerError("503"))) is None
-        assert watch.look(answers("inProgress")) is None
-
-
-def test_the_budget_is_the_callers(watch_of: Callable[..., RunWatch], clock: Any) -> None:
-    """A hundred seconds are a hundred seconds."""
-    watch = watch_of(error_budget=100)
-    watch.look(answers("inProgress"))
-    clock.sleep(99)
-    assert watch.look(answers(ServerError("503"))) is None
-    clock.sleep(1)
-    with pytest.raises(ServerError):
-        watch.look(answers(ServerError("503")))
-
-
-@pytest.mark.parametrize("kind", [AccessDeniedError, AuthenticationError])
-def test_an_error_that_waiting_cannot_mend_is_raised_at_once(watch: RunWatch, kind: type[ApiError]) -> None:
-    """A permission does not come back by itself."""
-    watch.look(answers("inProgress"))
-    with pytest.raises(kind) as caught:
-        watch.look(answers(kind("no")))
-    assert ("run", URL) == (caught.value.flow_run_id, caught.value.url)
-
-
-# --- the time limit ---
-
-
-def test_the_time_limit_ends_waiting_and_says_how_the_run_stands(watch_of: Callable[..., RunWatch], clock: Any) -> None:
-    """Run, last status, page, and that the run goes on."""
-    with pytest.raises(FlowRunTimeoutError) as caught:
-        wait_for_end(watch_of(timeout=600), answers("inProgress"), sleep=clock.sleep)
-
-    error = caught.value
-    assert "600 seconds" in error.message
-    assert "last status is inProgress" in error.message
-    assert ("flow", "run", URL, True) == (error.flow_id, error.flow_run_id, error.url, error.retryable)
-    assert "waits for the same run" in str(error.remedy)
-
-
-def test_the_time_limit_holds_while_nothing_can_be_read(watch_of: Callable[..., RunWatch], clock: Any) -> None:
-    """The status is then not known."""
-    with pytest.raises(FlowRunTimeoutError) as caught:
-        wait_for_end(watch_of(timeout=60), answers(ServerError("503")), sleep=clock.sleep)
-    assert "last status is not known" in caught.value.message
-    assert (None, "run", URL) == (caught.value.flow_id, caught.value.flow_run_id, caught.value.url)
-
-
-def test_a_run_that_ends_at_the_time_limit_has_ended(watch_of: Callable[..., RunWatch], clock: Any) -> None:
-    """The answer is there; nobody throws it away."""
-    watch = watch_of(timeout=60)
-    clock.sleep(61)
-    assert watch.look(answers("success")) is not None
-
-
-def test_without_a_time_limit_waiting_goes_on(watch: RunWatch, clock: Any) -> None:
-    """Some runs take days."""
-    watch.look(answers("inProgress"))
-    clock.sleep(10 * 86_400)
-    assert watch.look(answers("inProgress")) is None
-
-
-# --- when to look ---
-
-
-@pytest.mark.parametrize(("age", "expected"), [(0, 1), (3, 1), (20, 5), (60, 15), (120, 30), (86_400, 30)])
-def test_looks_are_frequent_while_the_run_is_young(watch: RunWatch, clock: Any, age: float, expected: float) -> None:
-    """A quarter of its age, at least a second, at most the interval, give or take a tenth."""
-    clock.passed = float(age)
-    delays = [watch.delay for _ in range(200)]
-    assert expected * 0.9 <= min(delays)
-    assert max(delays) <= expected * 1.1
-
-
-def test_looks_of_many_runs_spread(watch: RunWatch) -> None:
-    """Runs that were created together are not read together for ever."""
-    assert len({watch.delay for _ in range(20)}) > 1
-
-
-def test_an_interval_below_a_second_is_obeyed(watch_of: Callable[..., RunWatch]) -> None:
-    """Tests and demos want it."""
-    assert watch_of(poll_interval=0.2).delay <= 0.22
-
-
-def test_waiting_sleeps_between_looks(watch: RunWatch) -> None:
-    """Once after each look but the last."""
-    slept: list[float] = []
-    wait_for_end(watch, answers("inProgress", "inProgress", "success"), sleep=slept.append)
-    assert len(slept) == 2
-
-
-# --- looking once, from one process to the next ---
-
-
-def through_json(value: Any) -> Any:
-    return json.loads(json.dumps(value))
-
-
-def test_what_is_carried_over_is_json_and_comes_back(watch: RunWatch, watch_of: Callable[..., RunWatch]) -> None:
-    """A sensor that is rescheduled remembers as if it had gone on."""
-    watch.look(answers("inProgress"))
-    following = watch_of()
-    following.carry_over(through_json(watch.to_carry_over()))
-    assert watch.to_carry_over() == following.to_carry_over()
-
-
-def test_a_status_that_was_said_before_is_not_said_again(
-    watch: RunWatch, watch_of: Callable[..., RunWatch], caplog: pytest.LogCaptureFixture
-) -> None:
-    """One line per change, also over processes."""
-    caplog.set_level(logging.INFO)
-    watch.look(answers("inProgress"))
-    following = watch_of()
-    following.carry_over(through_json(watch.to_carry_over()))
-    following.look(answers("inProgress"))
-    assert ["Flow run run is inProgress"] == said(caplog)
-
-
-def test_a_run_that_an_earlier_process_has_seen_can_vanish(watch: RunWatch, watch_of: Callable[..., RunWatch]) -> None:
-    """The error names the status that was said then."""
-    watch.look(answers("inProgress"))
-    following = watch_of()
-    following.carry_over(through_json(watch.to_carry_over()))
-    with pytest.raises(FlowRunVanishedError, match="was inProgress"):
-        following.look(answers(unknown()))
-
-
-def test_the_error_budget_goes_on_over_processes(
-    watch: RunWatch, watch_of: Callable[..., RunWatch], clock: Any
-) -> None:
-    """Else a sensor that is rescheduled would never give up."""
-    watch.look(answers("inProgress"))
-    for _ in range(2):
-        clock.sleep(ERROR_BUDGET / 2)
-        carried = through_json(watch.to_carry_over())
-        watch = watch_of()
-        watch.carry_over(carried)
-    with pytest.raises(ServerError):
-        watch.look(answers(ServerError("503")))
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        None,
-        "text",
-        [],
-        {},
-        {"id": "another", "seen": True, "said": "inProgress", "good": 0.0},
-        {"id": "run"},
-        {"id": "run", "seen": True, "said": "inProgress", "good": None},
-    ],
-    ids=repr,
-)
-def test_what_belongs_to_no_or_another_run_or_version_is_passed_over(watch: RunWatch, value: Any) -> None:
-    """The scope may hold an earlier order's run."""
-    before = watch.to_carry_over()
-    watch.carry_over(value)
-    assert before == watch.to_carry_over()
-
-
-def test_a_clock_that_went_back_does_not_lengthen_the_budget(watch: RunWatch, clock: Any) -> None:
-    """A good answer in the future counts as one of now."""
-    watch.carry_over({"id": "run", "seen": True, "said": None, "good": clock.now().timestamp() + 3600})
-    clock.sleep(ERROR_BUDGET)
-    with pytest.raises(ServerError):
-        watch.look(answers(ServerError("503")))
-
-
-# --- what a long outage and an upgrade leave ---
-
-
-def test_an_outage_is_said_once(watch: RunWatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Each failed answer has another x-request-id; the log has one line for all, and one when it is over."""
-    caplog.set_level(logging.INFO, logger="airflow_flowservice.ingestion.polling")
-    outage = [ServerError("500", request_id=f"x-{number}") for number in range(5)]
-    read = answers("inProgress", *outage, "inProgress")
-    for _ in range(7):
-        watch.look(read)
-    lines = [line.split(",")[0] for line in said(caplog)]
-    assert ["Flow run run is inProgress", "Flow run run could not be read", "Flow run run is inProgress"] == lines
-
-
-def test_an_error_is_not_taken_for_a_status(watch_of: Callable[..., RunWatch], clock: Any) -> None:
-    """A run that could never be read has no last status."""
-    watch = watch_of(timeout=90.0)
-    watch.look(answers(ServerError("500")))
-    clock.sleep(90)
-    with pytest.raises(FlowRunTimeoutError, match="its last status is not known"):
-        watch.look(answers(ServerError("500")))
-
-
-@pytest.mark.parametrize("rest", [{}, {"seen": True}, {"seen": True, "said": "inProgress", "good": None}], ids=repr)
-def test_what_another_version_left_is_passed_over(watch: RunWatch, rest: dict[str, Any]) -> None:
-    """A memory that lacks something changes nothing."""
-    watch.carry_over({"id": "run", **rest})
-    assert watch.look(answers(unknown())) is None
+    def test_a_list_that_lacks_runs(self, service: Service, wait_for: Any, caplog: Any, on_list: Any) -> None:
+        """After three lists that lack runs which exist, each is read by itself; it is said once."""
+        service.on_list = on_list
+        ids = service.add(40, looks=4)
+        assert ids == [run.id for run in wait_for(ids)]
+        assert 1 == caplog.text.count("takes a request of its own")
+        assert len(service.listed) <= 8
+
+    def test_a_filter_that_is_refused(self, service: Service, wait_for: Any, caplog: Any) -> None:
+        """At once, and nobody has to wait for it."""
+
+        def refuse(found: list[FlowRun]) -> list[FlowRun]:
+            raise RunRefusedError("property id is not supported", http_status=400)
+
+        service.on_list = refuse
+        ids = service.add(40)
+        assert ids == [run.id for run in wait_for(ids)]
+        assert 1 == len(service.listed)
+        assert "refuses to list runs by their ids (property id is not supported)" in caplog.text
+
+    def test_one_by_one_a_reading_is_short(self, service: Service) -> None:
+        """So that a waiter which joins does not have to wait for hundreds of requests."""
+        reader = BatchReader(service)
+        reader.together = False
+        assert 10 == round(1 / reader.share(run_id(1)))
+
+    def test_a_list_that_lags_is_no_reason(self, service: Service) -> None:
+        """Twice it lacks a new run, then it has it: no strike is left."""
+        [each] = service.add(1, looks=100)
+        reader = BatchReader(service)
+        for lists in ([], [], [1], [], [], [1]):
+            service.on_list = lambda found, lists=lists: found if lists else []
+            assert each == reader.read({each: True})[each].id
+        assert reader.together

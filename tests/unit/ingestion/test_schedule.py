@@ -40,7 +40,9 @@ thorough = settings(
 )
 
 # Airflow 3.0 has the scheduler's timetables on workers too, and no partitions.
-needs_values = pytest.mark.skipif(not hasattr(sdk, "CronTriggerTimetable"), reason="the SDK has no timetables of its own")
+needs_values = pytest.mark.skipif(
+    not hasattr(sdk, "CronTriggerTimetable"), reason="the SDK has no timetables of its own"
+)
 needs_partitions = pytest.mark.skipif(
     not hasattr(core, "CronPartitionTimetable"), reason="this Airflow has no CronPartitionTimetable"
 )
@@ -152,6 +154,7 @@ class TestCron:
     @example(cron="17 * * * *", place=("Australia/Lord_Howe", "2026-04-05"), distance=timedelta(hours=12))
     @example(cron="0 * 1 * *", place=("Europe/Zurich", "2026-03-29"), distance=timedelta(days=4))
     @example(cron="0 * 1 * *", place=("Pacific/Apia", "2011-12-30"), distance=timedelta(days=4))
+    @example(cron="0 0 */10 * *", place=("America/Sao_Paulo", "2018-02-18"), distance=timedelta(days=1))
     def test_windows_tile(self, cron: str, place: tuple[str, str], distance: timedelta) -> None:
         """Each run's window begins at the scheduler's previous run date, found in any order."""
         zone, change = place

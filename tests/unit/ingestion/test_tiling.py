@@ -112,6 +112,7 @@ def test_lengths_for_people(length: timedelta, text: str) -> None:
         ("Europe/Zurich", "2026-03-23", "2026-03-30", "7 local days of 167 h"),
         ("Europe/Zurich", "2026-03-29T01:00", "2026-03-29T03:00", ""),
         ("Europe/Zurich", "2026-03-28", "2026-03-29", ""),
+        ("Europe/Zurich", "2026-03-28T12:00", "2026-03-29T18:00", ""),
         ("Australia/Lord_Howe", "2026-10-04", "2026-10-05", "local day of 23 h 30 min"),
         ("UTC", "2026-03-29", "2026-03-30", ""),
     ],
@@ -174,6 +175,9 @@ class TestUnevenDays:
             (cron("0 0 * * *", "Asia/Tokyo"), DAY, 2026, ()),
             (cron("0 * * * *"), HOUR, 2026, ()),
             (cron("*/30 * * * *"), HOUR / 2, 2026, ()),
+            (cron("30 * * * *", "America/Sao_Paulo"), HOUR, 2018, ()),
+            # Its 30th of December did not exist, which kept the days' length.
+            (cron("0 0 * * *", "Pacific/Apia"), DAY, 2011, dates("2011-04-02", "2011-09-24")),
             (cron("0 0 * 1-11 *"), DAY, 2026, dates("2026-03-29", "2026-10-25", "2026-11-30")),
             (cron("*/30 * * 1-11 *"), HOUR / 2, 2026, dates("2026-11-30")),
             (
@@ -196,6 +200,7 @@ class TestUnevenDays:
             (cron("0 0 1 * *"), DAY, "2026-01-01"),
             (cron("0 0 * * 1-5"), DAY, "2026-01-02"),
             (cron("0 0 * * *"), HOUR, "2026-01-01"),
+            (cron("0 0,1 * * *"), 23 * HOUR, "2026-01-01"),
             (cron("*/7 * * * *"), timedelta(minutes=7), "2026-01-01"),
             (AnyOfSchedule(schedules=(cron("0 0 * * *"), cron("0 6 * * *"))), DAY, "2026-01-01"),
         ],
