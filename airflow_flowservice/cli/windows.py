@@ -45,7 +45,10 @@ def _rows(arguments: argparse.Namespace) -> tuple[list[Row], tzinfo]:
         _remark(f"DAG {dag.dag_id!r} has no OnDemandFlowRunOperator; these are the windows that one would have")
     settings = settings or WindowSettings()
     if settings.since_last_success:
-        _remark("with window='since_last_success' a window reaches back to where the last success ended")
+        _remark(
+            "with window='since_last_success' a window reaches back to where the last success ended, and backfills are "
+            "refused"
+        )
     if remedy := _windows.remedy_if_future(timetable, offset=settings.offset):
         _remark(f"runs come before their windows are over, and are refused until then: {remedy}")
     zone = _zone(dag, timetable)

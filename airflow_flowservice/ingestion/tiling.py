@@ -144,16 +144,16 @@ class _Cron:
         """The local days of a year on which it runs, and the first one after."""
         first = date(year, 1, 1)
         if self._fields[2:5] == [["*"]] * 3:
-            yield from (first + days * timedelta(days=1) for days in range((date(year + 1, 1, 1) - first).days + 1))
+            yield from (first + days * _DAY for days in range((date(year + 1, 1, 1) - first).days + 1))
             return
-        day = first - timedelta(days=1)
+        day = first - _DAY
         while day.year <= year:
             day = self._next_day(day)
             yield day
 
     def _next_day(self, day: date) -> date:
         zone = self.schedule.zone
-        midnight = datetime.combine(day + timedelta(days=1), time(), tzinfo=zone)
+        midnight = datetime.combine(day + _DAY, time(), tzinfo=zone)
         return self.schedule.next(midnight.astimezone(timezone.utc) - _SECOND).astimezone(zone).date()
 
 
@@ -176,16 +176,18 @@ class _Year:
             if not self._shape(day, one).even:
                 yield day
                 continue
+            if following in self.changes:
+                continue
             earlier = self._utc(day, self._shape(day, one).last)
             later = self._utc(following, self._shape(following, other).first)
-            if following not in self.changes and not self._meet(earlier, later):
+            if not self._meet(earlier, later):
                 yield self._named(earlier, later)
 
     def around_changes(self, schedule: CronSchedule | AnyOfSchedule) -> Iterator[date]:
         """Days of which the run dates on the days of a change, and beside them, show that windows do not meet."""
         for day in self.changes:
             earlier = schedule.previous(self._utc(day, time()))
-            while earlier < self._utc(day + timedelta(days=1), time()):
+            while earlier < self._utc(day + _DAY, time()):
                 later = schedule.next(earlier)
                 if not self._meet(earlier, later):
                     yield self._named(earlier, later)
