@@ -212,7 +212,7 @@ def _keep(context: Mapping[str, Any], choice: Choice) -> None:
 
 def _warn_of_interval(context: Mapping[str, Any]) -> None:
     from airflow_flowservice.ingestion.cron import AnyOfSchedule, CronSchedule
-    from airflow_flowservice.ingestion.tiling import uneven_days
+    from airflow_flowservice.ingestion.uneven import uneven_days
 
     schedule, interval = _airflow.schedule_of(context["dag"].timetable)
     if not interval or not isinstance(schedule, AnyOfSchedule | CronSchedule):

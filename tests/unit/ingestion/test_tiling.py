@@ -15,7 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_flowservice.ingestion.cron import AnyOfSchedule, CronSchedule
-from airflow_flowservice.ingestion.tiling import UnevenDays, breaks, length_text, uneven_day, uneven_days
+from airflow_flowservice.ingestion.tiling import breaks, length_text, uneven_day
+from airflow_flowservice.ingestion.uneven import UnevenDays, uneven_days
 from airflow_flowservice.ingestion.window import IngestionWindow
 
 UTC = timezone.utc
