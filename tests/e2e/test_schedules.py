@@ -61,13 +61,14 @@ class Backfill:
 
 
 SPRING, AUTUMN = (utc(3, 28, 22), utc(3, 29, 4)), (utc(10, 24, 22), utc(10, 25, 4))
-DAY_OF_23_HOURS, DAY_OF_25_HOURS = (utc(3, 28, 23), utc(3, 29, 22)), (utc(10, 24, 22), utc(10, 25, 23))
+DAY_OF_25_HOURS = utc(10, 24, 22), utc(10, 25, 23)
 BACKFILLS = (
     Backfill(dag_id="e2e_spring_backwards", span=SPRING, runs=6, max_active_runs=1, run_backwards=True),
     Backfill(dag_id="e2e_autumn_forwards", span=AUTUMN, runs=6, max_active_runs=1),
-    Backfill(dag_id="e2e_spring_forwards", span=DAY_OF_23_HOURS, runs=23),
+    Backfill(dag_id="e2e_spring_forwards", span=SPRING, runs=6),
     Backfill(dag_id="e2e_autumn_backwards", span=DAY_OF_25_HOURS, runs=25, run_backwards=True),
     Backfill(dag_id="e2e_crons", span=(utc(10, 24, 22), utc(10, 25, 3)), runs=6),
+    Backfill(dag_id="e2e_events", span=(utc(10, 24, 22), utc(10, 25, 3)), runs=3),
     Backfill(dag_id="e2e_partitions", span=AUTUMN, runs=4, scheduled=2),
     Backfill(dag_id="e2e_asset_or_time", span=AUTUMN, runs=4, scheduled=2),
 )

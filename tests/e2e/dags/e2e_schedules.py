@@ -14,6 +14,7 @@ from airflow.sdk import (
     CronTriggerTimetable,
     MultipleCronTriggerTimetable,
 )
+from airflow.timetables.events import EventsTimetable  # that of airflow.sdk cannot be serialized (seen on 3.3.2)
 
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 
@@ -36,7 +37,7 @@ def dag(dag_id: str, **kwargs: object) -> None:
         "catchup": False,
         **kwargs,
     }
-    retries = {"retries": 2, "retry_delay": timedelta(seconds=1)}
+    retries = {"retries": 5, "retry_delay": timedelta(seconds=1)}
     with DAG(dag_id=dag_id, default_args=retries, **settings):  # noqa: AIR002
         OnDemandFlowRunOperator(
             task_id="ingest",
@@ -55,6 +56,9 @@ for season in ("spring", "autumn"):
     dag(f"e2e_{season}_backwards")
 
 dag("e2e_crons", schedule=MultipleCronTriggerTimetable("0 */2 * * *", "30 * * * *", timezone=ZURICH))
+
+events = [pendulum.datetime(2026, 10, 24, 22, tz="UTC").add(minutes=minutes) for minutes in (0, 50, 200, 300)]
+dag("e2e_events", schedule=EventsTimetable(events))
 
 dag("e2e_partitions", schedule=CronPartitionTimetable(HOURLY, timezone=ZURICH, run_offset=-1), **TWO_RUNS)
 
