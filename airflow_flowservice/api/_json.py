@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 UNREADABLE = object()
 """What `parse` answers for text that is no JSON; JSON itself can hold `null`."""
@@ -32,7 +31,7 @@ def parse(body: bytes) -> Any:
 def at(value: Any, *path: str) -> Any:
     """The value at the end of a path of keys, or None where a step is missing."""
     for key in path:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):  # as JSON has it; the abstract class costs a good deal more
             return None
         value = value.get(key)
     return value
@@ -60,7 +59,7 @@ def objects(value: Any, *path: str) -> Iterator[Mapping[str, Any]]:
     found = at(value, *path)
     candidates = found if isinstance(found, list) else [found]
     for item in candidates:
-        if isinstance(item, Mapping):
+        if isinstance(item, dict):
             yield item
 
 
@@ -80,9 +79,10 @@ def instant(value: Any, *path: str, zero: bool = False) -> datetime | None:
     number = _number(at(value, *path))
     if number is None or number < 0 or (number == 0 and not zero):
         return None
-    unit = "milliseconds" if number >= _MILLISECONDS_FROM else "seconds"
     try:
-        return _EPOCH + timedelta(**{unit: number})
+        if number >= _MILLISECONDS_FROM:
+            return _EPOCH + timedelta(milliseconds=number)
+        return _EPOCH + timedelta(seconds=number)
     except OverflowError:
         return None
 

@@ -395,7 +395,7 @@ class TestNoPeriod:
         assert caught.value.message == (
             "this DAG run has no data interval, and the DAG's schedule has no period to take instead"
         )
-        assert str(caught.value.remedy).startswith("pass window_start and window_end to the task")
+        assert str(caught.value.remedy).startswith("trigger the run with window_start and window_end in its conf, or pass them")
 
     @pytest.mark.parametrize("schedule", [None, "@once", "@continuous", [sdk.Asset("a")]], ids=str)
     def test_schedules_without_period(self, schedule: Any) -> None:
