@@ -269,9 +269,43 @@ def ends_in_triggerer(task: Any) -> bool:
     """
     if version() < (3, 3) or task.outlets or getattr(task, "_post_execute_hook", None):
         return False
+    return not has_listeners()
+
+
+def as_template(value: Any) -> str:
+    """A task's output as a template that the triggerer can render.
+
+    `str(create.output)` cannot: it pulls without map index, by a message that the triggerer of 3.3.2 does not decode.
+
+    :raises ConfigurationError: it is neither text nor a task's plain output.
+    """
+    if isinstance(value, str):
+        return value
+    operator, key = getattr(value, "operator", None), getattr(value, "key", None)
+    if operator is None or key is None:
+        raise ConfigurationError(
+            f"flow_run_id is {value!r}, which cannot be rendered in the triggerer",
+            remedy="give the creating task's output or a template, or leave start_from_trigger out",
+        )
+    return f"{{{{ ti.xcom_pull(task_ids={operator.task_id!r}, key={key!r}, map_indexes=-1) }}}}"
+
+
+def start_trigger_args(*, trigger: str, arguments: dict[str, Any], next_method: str, timeout: float) -> Any:
+    """What the scheduler needs to begin a task in the triggerer; timeout in seconds."""
+    from datetime import timedelta
+
+    from airflow.triggers.base import StartTriggerArgs
+
+    return StartTriggerArgs(
+        trigger_cls=trigger, trigger_kwargs=arguments, next_method=next_method, timeout=timedelta(seconds=timeout)
+    )
+
+
+def has_listeners() -> bool:
+    """Whether somebody, such as OpenLineage, wants to hear of tasks that end."""
     from airflow.sdk.listener import get_listener_manager
 
-    return not get_listener_manager().has_listeners
+    return bool(get_listener_manager().has_listeners)
 
 
 def push_xcom(ti: Any, *, key: str, value: Any) -> None:

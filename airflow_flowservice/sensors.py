@@ -33,6 +33,8 @@ class FlowRunSensor(BaseSensorOperator):
     :param flow_run_id: the run, usually `create.output` of an `OnDemandFlowRunOperator`; templated.
     :param poke_interval: seconds between two looks at the run, in every mode.
     :param deferrable: wait in the triggerer; default: Airflow's `[operators] default_deferrable`.
+    :param start_from_trigger: begin in the triggerer, without any worker process unless the run fails (Airflow 3.3
+        and later; before, the wait begins on a worker). Implies `deferrable`; not for mapped sensors.
     :param flowservice_conn_id: the connection, of type `flowservice`.
 
     `mode`, `timeout`, `soft_fail` and the rest are those of Airflow's `BaseSensorOperator`. Returns the flow run's id,
@@ -52,16 +54,40 @@ class FlowRunSensor(BaseSensorOperator):
         flow_run_id: str,
         deferrable: bool | None = None,
         poke_interval: Any = 30.0,
+        start_from_trigger: bool = False,
         flowservice_conn_id: str = "flowservice_default",
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=poke_interval, **kwargs)
         self.flow_run_id = flow_run_id
-        self.deferrable = _airflow.default_deferrable() if deferrable is None else deferrable
+        if deferrable is None:
+            deferrable = start_from_trigger or _airflow.default_deferrable()
+        self.deferrable = deferrable
         self.flowservice_conn_id = flowservice_conn_id
         self._watch: RunWatch | None = None
         self.flow_run_url: str | None = None
         self.was_deferred = False
+        if start_from_trigger:
+            self._start_from_trigger()
+
+    def _start_from_trigger(self) -> None:
+        if not self.deferrable:
+            raise ConfigurationError("start_from_trigger=True and deferrable=False exclude each other")
+        if _airflow.version() < (3, 3):
+            return
+        self.start_from_trigger = True
+        self.start_trigger_args = _airflow.start_trigger_args(
+            trigger="airflow_flowservice.triggers.FlowRunTrigger",
+            arguments={
+                "flow_run_id": _airflow.as_template(self.flow_run_id),
+                "flowservice_conn_id": self.flowservice_conn_id,
+                "poll_interval": self.poke_interval or 1.0,
+                "ends_task": not self.outlets,
+                "is_alone": True,
+            },
+            next_method="execute_complete",
+            timeout=self.timeout,
+        )
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Look at the run once; the deferrable way, go on in the triggerer if it has not ended.

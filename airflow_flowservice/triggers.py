@@ -11,12 +11,13 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_flowservice import _airflow
-from airflow_flowservice.exceptions import FlowServiceError
-from airflow_flowservice.hooks import client_of
+from airflow_flowservice.exceptions import ConfigurationError, FlowServiceError
+from airflow_flowservice.hooks import FlowServiceHook, client_of
 from airflow_flowservice.ingestion.outcome import SUCCEEDED, describe, summary_of
 from airflow_flowservice.ingestion.polling import Poller, wait_together
 from airflow_flowservice.ingestion.watching import RunWatch
 from airflow_flowservice.ingestion.window import IngestionWindow
+from airflow_flowservice.links import URL_KEY
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.client import FlowServiceClient
@@ -37,6 +38,7 @@ class FlowRunTrigger(BaseTrigger):
     :param url: the run's page in Experience Platform.
     :param seen: the run could be read before, so that a 404 means that it is gone.
     :param ends_task: end a successful task here, without a worker.
+    :param is_alone: no worker came before, so all that the task pushes is pushed here.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class FlowRunTrigger(BaseTrigger):
         url: str | None = None,
         seen: bool = False,
         ends_task: bool = False,
+        is_alone: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.flow_run_id = flow_run_id
@@ -60,6 +63,7 @@ class FlowRunTrigger(BaseTrigger):
         self.url = url
         self.seen = seen
         self.ends_task = ends_task
+        self.is_alone = is_alone
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class path, which lives in Airflow's database, and the arguments."""
@@ -74,6 +78,7 @@ class FlowRunTrigger(BaseTrigger):
                 "url": self.url,
                 "seen": self.seen,
                 "ends_task": self.ends_task,
+                "is_alone": self.is_alone,
             },
         )
 
@@ -94,11 +99,19 @@ class FlowRunTrigger(BaseTrigger):
         return TriggerEvent({"flow_run_id": self.flow_run_id, **payload})  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> dict[str, Any]:
+        if not self.flow_run_id or self.flow_run_id == "None":
+            raise ConfigurationError(
+                f"flow_run_id is {self.flow_run_id!r}",
+                remedy="set flow_run_id to the creating task's output; if it is a template, check it",
+            )
         watch = RunWatch(flow_run_id=self.flow_run_id, poll_interval=self.poll_interval, url=self.url)
         if self.seen:
             watch.carry_over({"id": self.flow_run_id, "seen": True, "said": None, "good": watch.wall()})
         run = await wait_together(watch, _poller_of(self.flowservice_conn_id))
         window = IngestionWindow.parse(self.window) if self.window else None
+        if self.url is None and run.flow_id:
+            hook = FlowServiceHook(self.flowservice_conn_id)
+            self.url = await _airflow.in_thread(hook.run_url, flow_id=run.flow_id, flow_run_id=run.id)
         return summary_of(run, flow_id=self.flow_id, window=window, url=self.url)
 
     async def _end_task(self, summary: dict[str, Any]) -> bool:
@@ -110,10 +123,16 @@ class FlowRunTrigger(BaseTrigger):
         ti = self.task_instance
         if not self.ends_task or ti is None or summary["status"] not in SUCCEEDED:
             return False
+        if self.is_alone and _airflow.has_listeners():
+            return False
+        xcoms = {_airflow.FLOW_RUN_KEY: summary}
+        if self.is_alone:
+            xcoms |= {"return_value": summary["id"], URL_KEY: summary["url"]}
         try:
-            await _airflow.in_thread(_airflow.push_xcom, ti, key=_airflow.FLOW_RUN_KEY, value=summary)
+            for key, value in xcoms.items():
+                await _airflow.in_thread(_airflow.push_xcom, ti, key=key, value=value)
         except Exception as error:
-            self.log.warning("The XCom flow_run could not be pushed here (%s); a worker ends the task", error)
+            self.log.warning("XComs could not be pushed here (%s); a worker ends the task", error)
             return False
         self.log.info(describe(summary))
         return True

@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_flowservice.exceptions import (
+    ConfigurationError,
     FlowRunFailedError,
     FlowRunVanishedError,
     RunNotFoundError,
     UnreadableAnswerError,
 )
+from airflow_flowservice.operators import OnDemandFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
 
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
@@ -283,3 +285,32 @@ def test_killing_the_sensor_says_that_the_run_goes_on(wait, log):
 def test_the_template_fields_are_pinned():
     """What can be templated is part of the interface."""
     assert ("flow_run_id",) == FlowRunSensor.template_fields
+
+
+def test_starting_in_the_triggerer_takes_a_tasks_output_or_a_template():
+    """Rendered there with the map index, since without it the triggerer of Airflow 3.3.2 waits for ever."""
+    from airflow.sdk import DAG
+
+    with DAG("dag", schedule=None):
+        create = OnDemandFlowRunOperator(task_id="create", flow_id=FLOW)
+        sensor = FlowRunSensor(task_id="wait", flow_run_id=create.output, start_from_trigger=True, timeout=60)
+        given = FlowRunSensor(task_id="given", flow_run_id="{{ params.run }}", start_from_trigger=True)
+    assert {"create"} == sensor.upstream_task_ids
+    kwargs = sensor.start_trigger_args.trigger_kwargs
+    assert "{{ ti.xcom_pull(task_ids='create', key='return_value', map_indexes=-1) }}" == kwargs["flow_run_id"]
+    assert (True, True) == (kwargs["ends_task"], kwargs["is_alone"])
+    assert 60 == sensor.start_trigger_args.timeout.total_seconds()
+    assert "{{ params.run }}" == given.start_trigger_args.trigger_kwargs["flow_run_id"]
+    assert (True, True) == (sensor.deferrable, sensor.start_from_trigger)
+
+
+def test_starting_in_the_triggerer_is_refused_where_it_cannot_be():
+    """What cannot be rendered there, and a contradiction; both told when the DAG is parsed."""
+    from airflow.sdk import DAG
+
+    with DAG("dag", schedule=None):
+        create = OnDemandFlowRunOperator(task_id="create", flow_id=FLOW)
+        with pytest.raises(ConfigurationError, match="cannot be rendered in the triggerer"):
+            FlowRunSensor(task_id="a", flow_run_id=create.output.map(str), start_from_trigger=True)
+        with pytest.raises(ConfigurationError, match="exclude each other"):
+            FlowRunSensor(task_id="b", flow_run_id="x", start_from_trigger=True, deferrable=False)

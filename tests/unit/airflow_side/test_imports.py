@@ -156,7 +156,7 @@ def test_the_arguments_of_the_interface_are_pinned():
         "start_time",
         "check_flow",
     ]
-    sensor = ["flow_run_id", "deferrable", "poke_interval", "flowservice_conn_id"]
+    sensor = ["flow_run_id", "deferrable", "poke_interval", "start_from_trigger", "flowservice_conn_id"]
     assert waiting == arguments(CreatesFlowRun)
     assert window == arguments(OnDemandFlowRunOperator)
     assert ["flow_run_id"] == arguments(RetriggerFlowRunOperator)

@@ -17,6 +17,7 @@ GIVEN = {
     "url": "https://experience.adobe.com/#/@ORG@AdobeOrg/sname:prod/platform/source/dataflows/f/activity/r",
     "seen": True,
     "ends_task": True,
+    "is_alone": False,
 }
 
 
@@ -36,6 +37,7 @@ def test_the_run_alone_is_enough():
         "url": None,
         "seen": False,
         "ends_task": False,
+        "is_alone": False,
     }
     assert expected == FlowRunTrigger(flow_run_id="run").serialize()[1]
 

@@ -1,0 +1,39 @@
+"""A sensor with `start_from_trigger=True`: no worker process, and yet the same XComs and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_flowservice.demo.local_airflow import LocalAirflow
+
+
+def test_a_sensor_begins_and_ends_in_the_triggerer(
+    airflow: LocalAirflow,
+    backfill: Callable[..., list[dict[str, Any]]],
+    tell: Callable[..., Any],
+    flow_of: Callable[[str], str],
+    release: Callable[..., None],
+) -> None:
+    """`create.output` is rendered there; a run that fails ends the task on a worker, with the typed error."""
+    release("e2e_alone")
+    tell("outcomes", flow_id=flow_of("e2e_alone"), status="failed", covering="2026-02-02T12:00:00Z")
+    first, last = (datetime(2026, 2, day, tzinfo=timezone.utc) for day in (2, 3))
+    good, bad = sorted(backfill("e2e_alone", first=first, last=last, count=2), key=lambda run: run["run_after"])
+
+    created = airflow.xcom("e2e_alone", good["dag_run_id"], "create", "return_value")
+    assert created == airflow.xcom("e2e_alone", good["dag_run_id"], "wait", "return_value")
+    flow_run = airflow.xcom("e2e_alone", good["dag_run_id"], "wait", "flow_run")
+    assert ("success", created) == (flow_run["status"], flow_run["id"])
+    waited = {each["task_id"]: each for each in airflow.task_instances("e2e_alone", good["dag_run_id"])}["wait"]
+    assert ("success", None) == (waited["state"], waited["pid"])
+    links = airflow.api("GET", f"/dags/e2e_alone/dagRuns/{good['dag_run_id']}/taskInstances/wait/links")
+    assert {"Open in Experience Platform": flow_run["url"]} == links["extra_links"]
+
+    assert ("success", "failed") == (good["state"], bad["state"])
+    logs = (airflow.home / "logs" / "tasks").glob("dag_id=e2e_alone/*/task_id=wait/*.log*")
+    text = "".join(file.read_text() for file in logs)
+    assert "FlowRunFailedError" in text
+    assert "CONNECTOR-1001-500" in text
