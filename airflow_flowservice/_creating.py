@@ -38,6 +38,7 @@ class CreatesFlowRun(BaseOperator):
         deferrable: bool | None = None,
         poll_interval: float = 30.0,
         wait_timeout: float | timedelta | None = None,
+        error_budget: float | timedelta = 1800.0,
         on_uncertain: Literal["fail", "adopt", "create"] = "fail",
         uncertain_patience: float = 180.0,
         flowservice_conn_id: str = "flowservice_default",
@@ -52,6 +53,7 @@ class CreatesFlowRun(BaseOperator):
         self.wait_timeout = (
             None if wait_timeout is None else _waiting.positive_seconds(wait_timeout, name="wait_timeout")
         )
+        self.error_budget = _waiting.positive_seconds(error_budget, name="error_budget")
         self.on_uncertain = on_uncertain
         self.uncertain_patience = _waiting.positive_seconds(uncertain_patience, name="uncertain_patience")
         self.flowservice_conn_id = flowservice_conn_id
@@ -165,6 +167,7 @@ class CreatesFlowRun(BaseOperator):
                 window=window_text(summary),
                 url=summary["url"],
                 ends_task=_airflow.ends_in_triggerer(self),
+                error_budget=self.error_budget,
             ),
             method_name="execute_complete",
             timeout=min(limits, default=None),
@@ -175,7 +178,11 @@ class CreatesFlowRun(BaseOperator):
         from airflow_flowservice.ingestion.watching import RunWatch, wait_for_end
 
         watch = RunWatch(
-            flow_run_id=summary["id"], poll_interval=self.poll_interval, timeout=self.wait_timeout, url=summary["url"]
+            flow_run_id=summary["id"],
+            poll_interval=self.poll_interval,
+            timeout=self.wait_timeout,
+            error_budget=self.error_budget,
+            url=summary["url"],
         )
         with telling(flow_id=summary["flow_id"], window=window_text(summary)):
             try:

@@ -44,6 +44,8 @@ class OnDemandFlowRunOperator(CreatesFlowRun):
     :param poll_interval: seconds between two looks at the run; the first ones come sooner.
     :param wait_timeout: seconds (or `timedelta`) after which waiting ends with `FlowRunTimeoutError`; the next
         attempt waits for the same run.
+    :param error_budget: seconds (or `timedelta`) without one good answer after which waiting ends; until then
+        nothing that a request meets (refused connections, 5xx, 429, an expired token) fails the task.
     :param check_flow: read the dataflow before its run is created, and refuse with a remedy what cannot work.
     :param on_uncertain: when the answer to the POST was lost and new runs show no window: `fail` with the
         candidates, `adopt` the oldest of them, or `create` another.

@@ -13,6 +13,7 @@ from airflow_flowservice.links import FlowRunLink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
     from airflow.sdk import Context
 
@@ -33,6 +34,7 @@ class FlowRunSensor(BaseSensorOperator):
     :param flow_run_id: the run, usually `create.output` of an `OnDemandFlowRunOperator`; templated.
     :param poke_interval: seconds between two looks at the run, in every mode.
     :param deferrable: wait in the triggerer; default: Airflow's `[operators] default_deferrable`.
+    :param error_budget: seconds (or `timedelta`) without one good answer after which waiting ends.
     :param start_from_trigger: begin in the triggerer, without any worker process unless the run fails (Airflow 3.3
         and later; before, the wait begins on a worker). Implies `deferrable`; not for mapped sensors.
     :param flowservice_conn_id: the connection, of type `flowservice`.
@@ -54,6 +56,7 @@ class FlowRunSensor(BaseSensorOperator):
         flow_run_id: str,
         deferrable: bool | None = None,
         poke_interval: Any = 30.0,
+        error_budget: float | timedelta = 1800.0,
         start_from_trigger: bool = False,
         flowservice_conn_id: str = "flowservice_default",
         **kwargs: Any,
@@ -63,6 +66,7 @@ class FlowRunSensor(BaseSensorOperator):
         if deferrable is None:
             deferrable = start_from_trigger or _airflow.default_deferrable()
         self.deferrable = deferrable
+        self.error_budget = _waiting.positive_seconds(error_budget, name="error_budget")
         self.flowservice_conn_id = flowservice_conn_id
         self._watch: RunWatch | None = None
         self.flow_run_url: str | None = None
@@ -84,6 +88,7 @@ class FlowRunSensor(BaseSensorOperator):
                 "poll_interval": self.poke_interval or 1.0,
                 "ends_task": not self.outlets,
                 "is_alone": True,
+                "error_budget": self.error_budget,
             },
             next_method="execute_complete",
             timeout=self.timeout,
@@ -148,6 +153,7 @@ class FlowRunSensor(BaseSensorOperator):
                 url=self._url(last),
                 seen=last is not None,
                 ends_task=_airflow.ends_in_triggerer(self),
+                error_budget=self.error_budget,
             ),
             method_name="execute_complete",
             timeout=min(limit, self.execution_timeout or limit),
@@ -177,7 +183,9 @@ class FlowRunSensor(BaseSensorOperator):
                 )
             store = _airflow.state_store(context)
             known = store.get(_STORE_KEY) if store and self.reschedule else None
-            self._watch = RunWatch(flow_run_id=self.flow_run_id, poll_interval=self.poke_interval or 1.0)
+            self._watch = RunWatch(
+                flow_run_id=self.flow_run_id, poll_interval=self.poke_interval or 1.0, error_budget=self.error_budget
+            )
             self._watch.carry_over(known)
         return self._watch
 

@@ -15,7 +15,7 @@ from airflow_flowservice.exceptions import ConfigurationError, FlowServiceError
 from airflow_flowservice.hooks import FlowServiceHook, client_of
 from airflow_flowservice.ingestion.outcome import SUCCEEDED, describe, summary_of
 from airflow_flowservice.ingestion.polling import Poller, wait_together
-from airflow_flowservice.ingestion.watching import RunWatch
+from airflow_flowservice.ingestion.watching import ERROR_BUDGET, RunWatch
 from airflow_flowservice.ingestion.window import IngestionWindow
 from airflow_flowservice.links import URL_KEY
 
@@ -38,6 +38,7 @@ class FlowRunTrigger(BaseTrigger):
     :param url: the run's page in Experience Platform.
     :param seen: the run could be read before, so that a 404 means that it is gone.
     :param ends_task: end a successful task here, without a worker.
+    :param error_budget: seconds without one good answer after which waiting ends with an error.
     :param is_alone: no worker came before, so all that the task pushes is pushed here.
     """
 
@@ -53,6 +54,7 @@ class FlowRunTrigger(BaseTrigger):
         seen: bool = False,
         ends_task: bool = False,
         is_alone: bool = False,
+        error_budget: float = ERROR_BUDGET,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.flow_run_id = flow_run_id
@@ -64,6 +66,7 @@ class FlowRunTrigger(BaseTrigger):
         self.seen = seen
         self.ends_task = ends_task
         self.is_alone = is_alone
+        self.error_budget = error_budget
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class path, which lives in Airflow's database, and the arguments."""
@@ -79,6 +82,7 @@ class FlowRunTrigger(BaseTrigger):
                 "seen": self.seen,
                 "ends_task": self.ends_task,
                 "is_alone": self.is_alone,
+                "error_budget": self.error_budget,
             },
         )
 
@@ -104,7 +108,12 @@ class FlowRunTrigger(BaseTrigger):
                 f"flow_run_id is {self.flow_run_id!r}",
                 remedy="set flow_run_id to the creating task's output; if it is a template, check it",
             )
-        watch = RunWatch(flow_run_id=self.flow_run_id, poll_interval=self.poll_interval, url=self.url)
+        watch = RunWatch(
+            flow_run_id=self.flow_run_id,
+            poll_interval=self.poll_interval,
+            error_budget=self.error_budget,
+            url=self.url,
+        )
         if self.seen:
             watch.carry_over({"id": self.flow_run_id, "seen": True, "said": None, "good": watch.wall()})
         run = await wait_together(watch, _poller_of(self.flowservice_conn_id))

@@ -260,6 +260,30 @@ def test_without_task_state_a_retry_still_finds_its_run(ingest, runs_of):
     assert [task.xcoms["return_value"]] == [run["id"] for run in runs_of()]
 
 
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "on a worker"])
+def test_a_wait_without_answers_ends_with_its_budget_and_a_retry_goes_on(
+    ingest, emulator, runs_of, monkeypatch, deferrable
+):
+    """The flow run is never touched: the next attempt waits for the same one."""
+    from airflow_flowservice.ingestion.create_once import CreateOnce
+
+    def then_nobody_answers(self, order):
+        outcome = once(self, order)
+        for kind in ("GET /runs", "GET /runs/{id}"):
+            emulator.plan_fault(kind=kind, action="refuse", status=503)
+        return outcome
+
+    once = CreateOnce.__call__
+    task = ingest(wait_for_completion=True, deferrable=deferrable, poll_interval=0.1, error_budget=0.3)
+    with monkeypatch.context() as patch:
+        patch.setattr(CreateOnce, "__call__", then_nobody_answers)
+        ended = task.run()
+    assert ("up_for_retry", ServerError) == (ended.state, type(ended.error))
+    emulator.clear_faults()
+    assert "success" == task.run().state
+    assert [task.xcoms["return_value"]] == [run["id"] for run in runs_of()]
+
+
 # --- a run that somebody names ---
 
 

@@ -142,6 +142,7 @@ def test_the_arguments_of_the_interface_are_pinned():
         "deferrable",
         "poll_interval",
         "wait_timeout",
+        "error_budget",
         "on_uncertain",
         "uncertain_patience",
         "flowservice_conn_id",
@@ -156,7 +157,7 @@ def test_the_arguments_of_the_interface_are_pinned():
         "start_time",
         "check_flow",
     ]
-    sensor = ["flow_run_id", "deferrable", "poke_interval", "start_from_trigger", "flowservice_conn_id"]
+    sensor = ["flow_run_id", "deferrable", "poke_interval", "error_budget", "start_from_trigger", "flowservice_conn_id"]
     assert waiting == arguments(CreatesFlowRun)
     assert window == arguments(OnDemandFlowRunOperator)
     assert ["flow_run_id"] == arguments(RetriggerFlowRunOperator)

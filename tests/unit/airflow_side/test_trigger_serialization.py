@@ -18,6 +18,7 @@ GIVEN = {
     "seen": True,
     "ends_task": True,
     "is_alone": False,
+    "error_budget": 1800.0,
 }
 
 
@@ -38,6 +39,7 @@ def test_the_run_alone_is_enough():
         "seen": False,
         "ends_task": False,
         "is_alone": False,
+        "error_budget": 1800.0,
     }
     assert expected == FlowRunTrigger(flow_run_id="run").serialize()[1]
 
