@@ -27,12 +27,10 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_flowservice.ingestion.intent import Attempt, Store
-    from airflow_flowservice.ingestion.schedule import RunDates, Schedule
+    from airflow_flowservice.ingestion.schedule import RunDates
 
 FLOW_RUN_KEY = "flow_run"
 
-_CRON = frozenset({"CronTriggerTimetable", "CronDataIntervalTimetable", "CronPartitionTimetable"})
-_DELTA = frozenset({"DeltaTriggerTimetable", "DeltaDataIntervalTimetable"})
 _OF_THE_SCHEDULE = frozenset({"scheduled", "backfill"})
 # Nobody could name a window for one of these.
 MADE_BY_AIRFLOW = _OF_THE_SCHEDULE | {"asset_triggered"}
@@ -129,48 +127,6 @@ def earlier_runs(context: Mapping[str, Any]) -> Iterator[Any]:
 def is_going_on(run: Any) -> bool:
     """Whether a DAG run has not ended."""
     return _word(run.state) in ("queued", "running")
-
-
-def run_offset_of(timetable: Any) -> int | None:
-    """A `CronPartitionTimetable`'s `run_offset`; None for other timetables."""
-    if not any(cls.__name__ == "CronPartitionTimetable" for cls in type(timetable).__mro__):
-        return None
-    return int(_fact(timetable, "run_offset") or 0)
-
-
-def schedule_of(timetable: Any) -> tuple[Schedule | None, Any]:
-    """A timetable's schedule, and the data interval it gives its runs.
-
-    Both of Airflow's kinds: the SDK's plain values, which a worker has, and the core's, which the
-    scheduler has and which keep the same facts under names with an underscore.
-    """
-    from airflow_flowservice.ingestion.cron import AnyOfSchedule, CronSchedule
-    from airflow_flowservice.ingestion.schedule import DeltaSchedule, EventSchedule
-
-    kinds = {cls.__name__ for cls in type(timetable).__mro__}
-    if "AssetOrTimeSchedule" in kinds:
-        return schedule_of(_fact(timetable, "timetable"))
-    if "MultipleCronTriggerTimetable" in kinds:
-        parts = [schedule_of(part) for part in _fact(timetable, "timetables")]
-        return AnyOfSchedule(schedules=tuple(part for part, _ in parts if isinstance(part, CronSchedule))), parts[0][1]
-    if kinds & _CRON:
-        zone = _zone(_fact(timetable, "timezone"))
-        return CronSchedule(expression=_fact(timetable, "expression"), zone=zone), _fact(timetable, "interval")
-    if kinds & _DELTA:
-        return DeltaSchedule(delta=_fact(timetable, "delta")), _fact(timetable, "interval")
-    if "EventsTimetable" in kinds:
-        return EventSchedule(dates=tuple(_fact(timetable, "event_dates"))), None
-    return None, None
-
-
-def _fact(timetable: Any, name: str) -> Any:
-    return getattr(timetable, name, getattr(timetable, f"_{name}", None))
-
-
-def _zone(zone: Any) -> Any:
-    import pendulum
-
-    return pendulum.timezone(zone) if isinstance(zone, str) else zone
 
 
 def attempt_of(context: Mapping[str, Any]) -> Attempt:

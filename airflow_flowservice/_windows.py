@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice import _airflow
+from airflow_flowservice import _airflow, _timetables
 from airflow_flowservice.exceptions import FlowRunActiveError, WindowError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def remedy_if_future(timetable: Any, *, offset: timedelta | None = None) -> str 
     """What to do when the windows of this timetable lie in the future; None if nothing special."""
     if offset and offset.total_seconds() > 0:
         return f"window_offset is {offset}, which moves windows later; for data that arrives late it must be negative"
-    run_offset = _airflow.run_offset_of(timetable)
+    run_offset = _timetables.run_offset_of(timetable)
     if run_offset is None or run_offset < 0:
         return None
     return (
@@ -148,7 +148,7 @@ def _of_events(context: Mapping[str, Any]) -> Choice | None:
 def _owned(*, timetable: Any, dates: RunDates, offset: timedelta | None) -> Choice:
     from airflow_flowservice.ingestion.schedule import period_of
 
-    schedule, interval = _airflow.schedule_of(timetable)
+    schedule, interval = _timetables.schedule_of(timetable)
     period = period_of(dates=dates, schedule=schedule, interval=interval, name=type(timetable).__name__)
     if not offset:
         return Choice(window=period.window, source=period.source, period=True)
@@ -214,7 +214,7 @@ def _warn_of_interval(context: Mapping[str, Any]) -> None:
     from airflow_flowservice.ingestion.cron import AnyOfSchedule, CronSchedule
     from airflow_flowservice.ingestion.uneven import uneven_days
 
-    schedule, interval = _airflow.schedule_of(context["dag"].timetable)
+    schedule, interval = _timetables.schedule_of(context["dag"].timetable)
     if not interval or not isinstance(schedule, AnyOfSchedule | CronSchedule):
         return
     uneven = uneven_days(schedule=schedule, interval=interval, year=_airflow.utc_now().year)

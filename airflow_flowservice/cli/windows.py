@@ -56,9 +56,9 @@ def _rows(arguments: argparse.Namespace) -> tuple[list[Row], tzinfo]:
 
 
 def _zone(dag: Any, timetable: Any) -> tzinfo:
-    from airflow_flowservice import _airflow
+    from airflow_flowservice import _timetables
 
-    schedule, _ = _airflow.schedule_of(timetable)
+    schedule, _ = _timetables.schedule_of(timetable)
     crons = getattr(schedule, "schedules", (schedule,))
     zone: tzinfo = getattr(crons[0], "zone", None) or dag.timezone
     return zone

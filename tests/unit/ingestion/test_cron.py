@@ -12,7 +12,7 @@ import pytest
 from airflow.timetables import trigger as core
 from croniter import croniter
 
-from airflow_flowservice._airflow import schedule_of
+from airflow_flowservice._timetables import schedule_of
 from airflow_flowservice.ingestion.cron import CronSchedule
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from dateutil.relativedelta import relativedelta
 from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 
-from airflow_flowservice._airflow import schedule_of
+from airflow_flowservice._timetables import schedule_of
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.ingestion.cron import CronSchedule
 from airflow_flowservice.ingestion.schedule import DeltaSchedule, RunDates, window_of

@@ -1,0 +1,53 @@
+"""Airflow's timetables become schedules.
+
+Both kinds of them: the SDK's plain values, which a worker has, and the core's, which the scheduler has and which keep
+the same facts under names with an underscore. They are told by name, so that neither has to be imported.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_flowservice.ingestion.schedule import Schedule
+
+_CRON = frozenset({"CronTriggerTimetable", "CronDataIntervalTimetable", "CronPartitionTimetable"})
+_DELTA = frozenset({"DeltaTriggerTimetable", "DeltaDataIntervalTimetable"})
+
+
+def schedule_of(timetable: Any) -> tuple[Schedule | None, Any]:
+    """A timetable's schedule (None if it has no period), and the data interval that it gives its runs."""
+    from airflow_flowservice.ingestion.cron import AnyOfSchedule, CronSchedule
+    from airflow_flowservice.ingestion.schedule import DeltaSchedule, EventSchedule
+
+    kinds = {cls.__name__ for cls in type(timetable).__mro__}
+    if "AssetOrTimeSchedule" in kinds:
+        return schedule_of(_fact(timetable, "timetable"))
+    if "MultipleCronTriggerTimetable" in kinds:
+        parts = [schedule_of(part) for part in _fact(timetable, "timetables")]
+        return AnyOfSchedule(schedules=tuple(part for part, _ in parts if isinstance(part, CronSchedule))), parts[0][1]
+    if kinds & _CRON:
+        zone = _zone(_fact(timetable, "timezone"))
+        return CronSchedule(expression=_fact(timetable, "expression"), zone=zone), _fact(timetable, "interval")
+    if kinds & _DELTA:
+        return DeltaSchedule(delta=_fact(timetable, "delta")), _fact(timetable, "interval")
+    if "EventsTimetable" in kinds:
+        return EventSchedule(dates=tuple(_fact(timetable, "event_dates"))), None
+    return None, None
+
+
+def _fact(timetable: Any, name: str) -> Any:
+    return getattr(timetable, name, getattr(timetable, f"_{name}", None))
+
+
+def _zone(zone: Any) -> Any:
+    import pendulum
+
+    return pendulum.timezone(zone) if isinstance(zone, str) else zone
+
+
+def run_offset_of(timetable: Any) -> int | None:
+    """A `CronPartitionTimetable`'s `run_offset`; None for other timetables."""
+    if not any(cls.__name__ == "CronPartitionTimetable" for cls in type(timetable).__mro__):
+        return None
+    return int(_fact(timetable, "run_offset") or 0)
