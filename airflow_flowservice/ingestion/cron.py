@@ -69,10 +69,10 @@ class CronSchedule:
 
     @property
     def may_step_too_far(self) -> bool:
-        """Whether stepping forward over days without runs may leave out readings beside no change of the clock.
+        """Whether stepping forward over days without runs may miss readings far from any change of the clock.
 
-        Elapsed time counts over all those days; and from the end of February croniter before 6.2 may miss the first
-        of March.
+        Elapsed time counts over all those days, with the changes in them. And croniter before 6.2 may step from the
+        end of February over the first of March.
         """
         days = _parsed(self.expression).expanded[2:5]
         return bool((self.covers_every_hour and days != [["*"]] * 3) or not {29, 30, 31}.isdisjoint(days[0]))
@@ -116,7 +116,7 @@ class AnyOfSchedule:
         return date, following
 
     def _around_some(self, moment: datetime) -> tuple[datetime, datetime]:
-        """A run date up to the moment, and mostly the last, and the run date that follows it."""
+        """A run date up to the moment, mostly the last, and the run date that follows it."""
         reading, date = self._last_reading(moment)
         if undisturbed := self._before_disturbance(date, moment):
             before, after = self._around(undisturbed)
@@ -126,7 +126,7 @@ class AnyOfSchedule:
         return date, self.next(date)
 
     def _before_disturbance(self, date: datetime, moment: datetime) -> datetime | None:
-        """A moment before whatever may have moved the last run up to a moment away from its date; mostly None."""
+        """A moment before what may make stepping forward miss the date of a reading; mostly None, for nothing does."""
         counts_elapsed = any(schedule.covers_every_hour for schedule in self.schedules)
         change = _change(date, moment, zone=self._zone) if counts_elapsed else None
         if change := change or _change(date - _DAY, date, zone=self._zone):

@@ -224,11 +224,20 @@ def test_the_budget_is_the_callers(watch_of: Callable[..., RunWatch], clock: Any
 
 @pytest.mark.parametrize("kind", [AccessDeniedError, AuthenticationError])
 def test_an_error_that_waiting_cannot_mend_is_raised_at_once(watch: RunWatch, kind: type[ApiError]) -> None:
-    """A permission does not come back by itself."""
-    watch.look(answers("inProgress"))
+    """Where nothing was ever answered, the connection is wrong."""
     with pytest.raises(kind) as caught:
         watch.look(answers(kind("no")))
     assert ("run", URL) == (caught.value.flow_run_id, caught.value.url)
+
+
+@pytest.mark.parametrize("kind", [AccessDeniedError, AuthenticationError])
+def test_what_worked_before_may_work_again(watch: RunWatch, clock: Any, kind: type[ApiError]) -> None:
+    """A token is renewed, a permission given back: the run goes on meanwhile, so the budget decides."""
+    watch.look(answers("inProgress"))
+    assert None is watch.look(answers(kind("no")))
+    clock.sleep(ERROR_BUDGET)
+    with pytest.raises(kind):
+        watch.look(answers(kind("no")))
 
 
 # --- the time limit ---

@@ -1,0 +1,182 @@
+"""What waiting costs: this package's trigger beside one request a run, in one event loop each, on the same emulator.
+
+`python benchmarks/waiting.py` makes flow runs that go on for a while and end within ten seconds, and lets N
+triggers wait for them with a poll every five seconds: first ours, then a bare loop that reads each run by itself on
+one pooled session, which is what other providers' triggers come down to. Each has a process of its own, and runs of
+its own of the same kind. Bounded: about ten minutes. Compare the ratios; the other figures depend on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import psutil
+import requests
+
+FLOW = "c9cef9cb-c934-4467-8ef9-cbc934546741"
+POLL_S = 5.0
+STEADY_S = 40.0
+EMULATOR = ("-m", "airflow_flowservice.emulator", "--port", "0", "--queue-seconds", "0.1")
+COLUMNS = ("requests/min", "CPU s/min", "KiB/waiter", "growth %", "delay s", "p95 s", "late ms")
+_ROW = "{:>8} {:<10} {:>13} {:>10} {:>11} {:>9} {:>8} {:>7} {:>8}"
+WAYS = ("together", "one by one")
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--waiters", type=int, nargs="+", default=[100, 1000, 10_000], help="how many wait at a time")
+    parser.add_argument("--alone-from", type=int, default=5000, help="from so many on, only our own way is measured")
+    options = parser.parse_args()
+    print(_ROW.format("waiters", "", *COLUMNS))
+    for waiters in options.waiters:
+        found = {way: measured(way, waiters) for way in WAYS if way == WAYS[0] or waiters < options.alone_from}
+        for way, figures in found.items():
+            print(_ROW.format(waiters, way, *(f"{figures[name]:,.2f}" for name in COLUMNS)))
+        if len(found) == len(WAYS):
+            ours, theirs = (found[way] for way in WAYS)
+            print(_ROW.format("", "ratio", *(f"{ours[name] / theirs[name]:.3f}" for name in COLUMNS)), flush=True)
+
+
+def measured(way: str, waiters: int) -> dict[str, float]:
+    """One way of waiting, in a process of its own, against an emulator of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        lasting = STEADY_S + 15 + waiters * 0.012
+        emulator = subprocess.Popen(
+            [sys.executable, *EMULATOR, "--run-seconds", str(lasting)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            url = str(emulator.stdout and emulator.stdout.readline()).split()[-1].strip()
+            command = [sys.executable, __file__, way, url, str(waiters)]
+            environment = {**os.environ, "AIRFLOW_HOME": folder, "AIRFLOW__CORE__UNIT_TEST_MODE": "False"}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+        finally:
+            emulator.terminate()
+            emulator.wait()
+        if done.returncode:
+            sys.exit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
+        return dict(json.loads(Path(folder, "figures.json").read_text()))
+
+
+def client_of(url: str) -> Any:
+    """A client of the emulator."""
+    from airflow_flowservice.api.client import FlowServiceClient
+
+    return FlowServiceClient(
+        base_url=url,
+        ims_url=url,
+        client_id="emulator-client",
+        client_secret="emulator-secret",
+        org_id="EMULATOR@AdobeOrg",
+    )
+
+
+def created(client: Any, waiters: int) -> list[str]:
+    """Flow runs, each a little younger than the one before."""
+
+    def create(number: int) -> str:
+        start = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(minutes=number)
+        soon = datetime.now(timezone.utc) + timedelta(seconds=3 + number % 101 / 10)
+        return str(
+            client.create_run(
+                flow_id=FLOW, window_start=start, window_end=start + timedelta(minutes=1), start_time=soon
+            ).id
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(create, range(waiters)))
+
+
+async def together(ids: list[str], url: str, ended: Any) -> None:
+    """Our triggers, as Airflow's triggerer makes and runs them."""
+    from airflow_flowservice.triggers import FlowRunTrigger
+
+    extra = {"org_id": "EMULATOR@AdobeOrg", "ims_url": url}
+    os.environ["AIRFLOW_CONN_FLOWSERVICE_DEFAULT"] = json.dumps(
+        {"conn_type": "flowservice", "host": url, "login": "emulator-client", "password": "emulator-secret"}
+        | {"extra": extra}
+    )
+
+    async def wait(flow_run_id: str) -> None:
+        async for _ in FlowRunTrigger(flow_run_id=flow_run_id, poll_interval=POLL_S).run():
+            ended(flow_run_id)
+
+    await asyncio.gather(*map(wait, ids))
+
+
+async def one_by_one(ids: list[str], url: str, ended: Any) -> None:
+    """A request for each, every five seconds."""
+    client = client_of(url)
+
+    async def wait(flow_run_id: str) -> None:
+        while not (await asyncio.to_thread(client.get_run, flow_run_id)).status.ended:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
+        ended(flow_run_id)
+
+    await asyncio.gather(*map(wait, ids))
+
+
+async def child(way: str, url: str, waiters: int) -> dict[str, float]:
+    """Wait for all runs; measure while none has ended, and how late each end is told."""
+    import airflow_flowservice.triggers  # noqa: F401  both ways have imported the same
+
+    ids = created(client_of(url), waiters)
+    told: dict[str, float] = {}
+    waiting = {"together": together, "one by one": one_by_one}[way]
+    process = psutil.Process()
+    before = process.memory_info().rss
+    task = asyncio.ensure_future(waiting(ids, url, lambda flow_run_id: told.setdefault(flow_run_id, time.time())))
+    await asyncio.sleep(12)  # everybody has looked once or twice
+    full, requests_then, cpu_then, then = process.memory_info().rss, asked(url), time.process_time(), time.monotonic()
+    late = await lateness(STEADY_S)
+    minutes = (time.monotonic() - then) / 60
+    figures = {
+        "requests/min": (asked(url) - requests_then) / minutes,
+        "CPU s/min": (time.process_time() - cpu_then) / minutes,
+        "KiB/waiter": (full - before) / 1024 / waiters,
+        "growth %": (process.memory_info().rss / full - 1) * 100,
+        "late ms": late * 1000,
+    }
+    await task
+    ends = {run.id: run.completed_at.timestamp() for run in client_of(url).list_runs(flow_id=FLOW)}
+    delays = sorted(told[flow_run_id] - ends[flow_run_id] for flow_run_id in ids)
+    return {**figures, "delay s": median(delays), "p95 s": quantiles(delays, n=20)[-1]}
+
+
+async def lateness(seconds: float) -> float:
+    """By how many seconds the event loop was late at most."""
+    worst, end = 0.0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        begun = time.monotonic()
+        await asyncio.sleep(0.05)
+        worst = max(worst, time.monotonic() - begun - 0.05)
+    return worst
+
+
+def asked(url: str) -> int:
+    """How many requests have arrived."""
+    ledger = requests.get(f"{url}/_emulator/ledger", timeout=60).json()
+    return sum(count for kind, count in ledger["requests"].items() if kind.startswith("GET /runs"))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 4 and sys.argv[1] in WAYS:
+        Path(os.environ["AIRFLOW_HOME"], "figures.json").write_text(
+            json.dumps(asyncio.run(child(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
+        )
+    else:
+        main()
