@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import pendulum
 import pytest
 from airflow import sdk
+from airflow.timetables import events
 from airflow.timetables import interval as core_interval
 from airflow.timetables import trigger as core
 from airflow.timetables.base import TimeRestriction
@@ -440,3 +441,28 @@ def test_a_backfill_over_a_whole_year(cron: str, name: str) -> None:
         infos = list(scheduler_dag.iter_dagrun_infos_between(earliest, latest))
         assert len(infos) >= 15
         assert gaps(windows_of(dag.timetable, [info.data_interval.end for info in infos])) == []
+
+
+class TestEvents:
+    """`EventsTimetable`: from the event before to the run's own."""
+
+    @thorough
+    @given(st.lists(st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)), min_size=2, max_size=12, unique=True))  # noqa: DTZ001
+    def test_windows_tile(self, moments: list[datetime]) -> None:
+        """Listed in any order, and some of them twice."""
+        dates = [pendulum.instance(moment.replace(microsecond=0), tz="UTC") for moment in moments]
+        assume(len(set(dates)) > 1)
+        timetable = events.EventsTimetable([*dates, dates[0]])
+        runs = list(islice(run_dates_of(timetable, min(dates)), len(dates)))
+        schedule, _ = schedule_of(timetable)
+        windows = [window_of(dates=of_run(date), schedule=schedule) for date in runs[1:]]
+        assert all(one.meets(other) for one, other in pairwise(windows))
+        assert (min(dates), max(dates)) == (windows[0].start, windows[-1].end)
+
+    def test_the_first_one_has_no_period(self) -> None:
+        """Nothing lies before it."""
+        schedule, _ = schedule_of(
+            events.EventsTimetable([pendulum.datetime(2026, 1, 3), pendulum.datetime(2026, 1, 9)])
+        )
+        with pytest.raises(WindowError, match="lists no other event"):
+            window_of(dates=of_run(datetime(2026, 1, 3, tzinfo=UTC)), schedule=schedule)
