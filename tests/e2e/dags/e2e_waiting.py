@@ -1,0 +1,29 @@
+"""Thirty windows at once, all waiting in the triggerer: one mapped task for each hour."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import NAMESPACE_URL, uuid5
+
+import pendulum
+from airflow.sdk import DAG
+
+from airflow_flowservice.operators import OnDemandFlowRunOperator
+
+FIRST = pendulum.datetime(2026, 2, 1, tz="UTC")
+EDGES = [(FIRST + timedelta(hours=hour)).isoformat() for hour in range(31)]
+
+with DAG(
+    dag_id="e2e_waiting",
+    schedule=None,
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    max_active_tasks=100,
+    default_args={"retries": 0},
+):
+    OnDemandFlowRunOperator.partial(
+        task_id="ingest",
+        flow_id=str(uuid5(NAMESPACE_URL, "e2e_waiting")),
+        wait_for_completion=True,
+        deferrable=True,
+        poll_interval=2,
+    ).expand_kwargs([{"window_start": EDGES[hour], "window_end": EDGES[hour + 1]} for hour in range(30)])
