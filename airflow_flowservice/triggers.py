@@ -22,6 +22,15 @@ from airflow_flowservice.links import URL_KEY
 if TYPE_CHECKING:
     from airflow_flowservice.api.client import FlowServiceClient
 
+_OPTIONAL: dict[str, Any] = {
+    "flow_id": None,
+    "window": None,
+    "url": None,
+    "seen": False,
+    "ends_task": False,
+    "is_alone": False,
+    "error_budget": ERROR_BUDGET,
+}
 # Of each event loop, by connection; a poller lives as long as triggers hold it.
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[str, Poller]] = WeakKeyDictionary()
 
@@ -69,22 +78,19 @@ class FlowRunTrigger(BaseTrigger):
         self.error_budget = error_budget
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class path, which lives in Airflow's database, and the arguments."""
-        return (
-            "airflow_flowservice.triggers.FlowRunTrigger",
-            {
-                "flow_run_id": self.flow_run_id,
-                "flowservice_conn_id": self.flowservice_conn_id,
-                "poll_interval": self.poll_interval,
-                "flow_id": self.flow_id,
-                "window": self.window,
-                "url": self.url,
-                "seen": self.seen,
-                "ends_task": self.ends_task,
-                "is_alone": self.is_alone,
-                "error_budget": self.error_budget,
-            },
-        )
+        """The class path, which lives in Airflow's database, and the arguments.
+
+        What has its default is left out, so that a triggerer of an earlier version, which knows fewer arguments,
+        can start this trigger while an upgrade goes on.
+        """
+        always = {
+            "flow_run_id": self.flow_run_id,
+            "flowservice_conn_id": self.flowservice_conn_id,
+            "poll_interval": self.poll_interval,
+        }
+        given = {name: getattr(self, name) for name in _OPTIONAL}
+        chosen = {name: value for name, value in given.items() if value != _OPTIONAL[name]}
+        return "airflow_flowservice.triggers.FlowRunTrigger", {**always, **chosen}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire one event."""

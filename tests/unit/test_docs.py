@@ -14,6 +14,8 @@ from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlow
 from airflow_flowservice.sensors import FlowRunSensor
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGES = {page.name: page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 CHANGELOG = (Path(__file__).parents[2] / "CHANGELOG.md").read_text()
 
 
@@ -70,3 +72,47 @@ def test_the_changelog_names_every_public_class():
     """A changelog entry says what a user can now do, with full names."""
     names = [OnDemandFlowRunOperator, RetriggerFlowRunOperator, FlowRunSensor]
     assert set() == {f"{cls.__module__}.{cls.__name__}" for cls in names} - set(re.findall(r"`([\w.]+)`", CHANGELOG))
+
+
+def commands() -> list[str]:
+    """Every `airflow ...` command in a block of the documentation, its lines joined."""
+    found = []
+    for page in PAGES.values():
+        for block in re.findall(r"```shell\n(.*?)```", page, flags=re.S):
+            found += re.findall(r"^ *(airflow .*?)(?=\n *(?:airflow|python)|\Z)", block, flags=re.S | re.M)
+    return found
+
+
+@pytest.mark.parametrize("command", commands())
+def test_airflow_understands_every_command(command):
+    """What a page tells to type is what Airflow's command line, with ours in it, takes; a conf is JSON."""
+    import json
+    import shlex
+
+    from airflow.cli.cli_parser import get_parser
+
+    options = get_parser().parse_args(shlex.split(command)[1:])
+    assert callable(options.func)
+    if conf := getattr(options, "conf", None):
+        assert isinstance(json.loads(conf), dict)
+
+
+def test_there_are_commands():
+    """The test above has something to try: a look, a backfill, a run with a conf."""
+    words = [" ".join(command.split()[1:3]) for command in commands()]
+    assert {"flowservice windows", "backfill create", "dags trigger"} <= set(words)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    """Between the pages, and to headings within one."""
+    folder = ROOT if page == "README.md" else ROOT / "docs"
+    targets = re.findall(r"\]\((?!https?:)([^)]*)\)", PAGES[page])
+    assert [] == [
+        target for target in targets if target.partition("#")[0] and not (folder / target.partition("#")[0]).exists()
+    ]
+    headings = {
+        re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-")
+        for line in re.findall(r"^#+ (.*)", PAGES[page], flags=re.M)
+    }
+    assert set() == {target[1:] for target in targets if target.startswith("#")} - headings
