@@ -82,6 +82,12 @@ def run_type(context: Mapping[str, Any]) -> str:
     return _word(context["dag_run"].run_type)
 
 
+def conf_of(context: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The DAG run's conf; empty where there is none."""
+    conf = getattr(context["dag_run"], "conf", None)
+    return conf if isinstance(conf, dict) else {}
+
+
 def _word(value: Any) -> str:
     return str(getattr(value, "value", value))
 
@@ -147,7 +153,7 @@ def run_to_adopt(context: Mapping[str, Any]) -> str | None:
 
     :raises ConfigurationError: the conf has another shape.
     """
-    asked: Any = (context["dag_run"].conf or {}).get("flowservice") or {}
+    asked: Any = conf_of(context).get("flowservice") or {}
     adopt = asked.get("adopt") if isinstance(asked, dict) else asked
     named = adopt.get(context["ti"].task_id) if isinstance(adopt, dict) else adopt
     if named is None or (isinstance(named, str) and named.strip()):

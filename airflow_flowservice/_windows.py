@@ -113,8 +113,7 @@ def _named(context: Mapping[str, Any]) -> Choice | None:
     from airflow_flowservice.ingestion.asked import named_window
 
     run_type = _airflow.run_type(context)
-    conf = context["dag_run"].conf or {}
-    if isinstance(conf, Mapping) and (window := named_window(conf, where="the run's conf")):
+    if window := named_window(_airflow.conf_of(context), where="the run's conf"):
         if run_type == "backfill":
             raise WindowError(
                 "every run of this backfill has the same window in its conf, which would be ingested again and again",

@@ -171,23 +171,15 @@ def test_answers_that_say_nothing_are_waited_out(wait, create_run, emulator, way
     assert "success" == to_the_end(wait(run_id, way)).state
 
 
-def test_answers_that_say_nothing_for_too_long_are_an_error(wait, create_run, emulator, monkeypatch):
+def test_answers_that_say_nothing_for_too_long_are_an_error(wait, create_run, emulator):
     """The time without a good answer is bounded; the excerpt and the request id are shown."""
     run_id = create_run()
     emulator.plan_fault(kind="GET /runs/{id}", action="answer", body="<html>Back soon</html>")
-    task = wait(run_id)
-    monkeypatch.setattr("airflow_flowservice.ingestion.watching.RunWatch.__init__.__kwdefaults__", _short_budget())
-    error = task.run().error
+    error = wait(run_id, error_budget=0.2).run().error
     assert isinstance(error, UnreadableAnswerError)
     assert (200, run_id) == (error.http_status, error.flow_run_id)
     assert "Back soon" in error.message
     assert error.request_id
-
-
-def _short_budget():
-    from airflow_flowservice.ingestion.watching import RunWatch
-
-    return {**RunWatch.__init__.__kwdefaults__, "error_budget": 0.2}
 
 
 def test_a_lost_permission_ends_the_sensor_at_once(wait, create_run, emulator):
