@@ -129,11 +129,15 @@ def _named(context: Mapping[str, Any]) -> Choice | None:
 
 
 def _of_events(context: Mapping[str, Any]) -> Choice | None:
-    from airflow_flowservice.ingestion.asked import window_of_events
+    from airflow_flowservice.ingestion.asked import named_window, window_of_events
 
     if _airflow.run_type(context) != "asset_triggered":
         return None
-    if window := window_of_events(_airflow.triggering_events(context)):
+    events = list(_airflow.triggering_events(context))
+    if window := window_of_events(events):
+        bare = [asset for asset, extra in events if named_window(extra, where=asset) is None]
+        if bare:
+            log.warning("Events of %s carry no window and are left out of it", ", ".join(sorted(set(bare))))
         return Choice(window=window, source="the events of the assets that triggered the run")
     raise WindowError(
         "this DAG run was triggered by assets, and none of their events carries a window",

@@ -111,6 +111,13 @@ def test_the_tasks_own_window_comes_first(window_of):
     assert tuple(given.values()) == window_of(run_type="manual", conf=ASKED, **given)
 
 
+def test_events_without_a_window_are_told(window_of, log):
+    """Whatever made them, nothing of it is ingested, and nobody should have to guess that."""
+    events = (*events_of("orders", *extra(2), {}), *events_of("prices", {"rows": 7}))
+    window_of(schedule=[Asset("orders")], run_type="asset_triggered", date=None, events=events)
+    assert any("Events of orders, prices carry no window and are left out of it" in line for line in log())
+
+
 def events_of(asset: str, *extras: dict) -> tuple[tuple[str, dict], ...]:
     return tuple((asset, each) for each in extras)
 

@@ -37,11 +37,26 @@ MATCHES = EventsTimetable([pendulum.datetime(2026, 1, day, 20) for day in (9, 3,
 
 
 @pytest.fixture
-def window_of(worker, runs_of):
-    """The window of the run that a task created."""
+def task_of(worker):
+    """A task that ingests."""
 
-    def ingest(**arguments):
-        task = worker.task(OnDemandFlowRunOperator, flow_id=FLOW, delta_column="updated_at", **arguments)
+    def make(**arguments):
+        return worker.task(OnDemandFlowRunOperator, flow_id=FLOW, delta_column="updated_at", **arguments)
+
+    return make
+
+
+@pytest.fixture
+def window_of(task_of, window_of_task):
+    """The window of the run that a task with these arguments creates."""
+    return lambda **arguments: window_of_task(task_of(**arguments))
+
+
+@pytest.fixture
+def window_of_task(runs_of):
+    """The window of the run that a task creates."""
+
+    def ingest(task):
         ended = task.run()
         if ended.error is not None:
             raise ended.error
@@ -149,6 +164,25 @@ def test_a_scheduled_run_owns_its_period(window_of, schedule, run, start, end, r
     """Scheduled or backfilled, the same date has the same window."""
     start, end = (f"{edge}:00Z"[:19].rstrip("Z") + "Z" for edge in (start, end))
     assert (start, end) == window_of(schedule=schedule, run_type=run_type, **run)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "on", "run"),
+    [
+        ("@daily", False, {"date": utc(2026, 1, 10)}),
+        ("@daily", True, {"interval": (utc(2026, 1, 9), utc(2026, 1, 10))}),
+        (timedelta(days=1), False, {"date": utc(2026, 1, 10)}),
+        (timedelta(days=1), True, {"interval": (utc(2026, 1, 9), utc(2026, 1, 10))}),
+    ],
+)
+def test_airflows_setting_for_data_intervals_is_no_matter(task_of, window_of_task, monkeypatch, schedule, on, run):
+    """The same schedule makes another timetable, and its run another date; the window is the same."""
+    for kind in ("CRON", "DELTA"):  # Airflow 3.3.2 looks at the one for crons alone
+        monkeypatch.setenv(f"AIRFLOW__SCHEDULER__CREATE_{kind}_DATA_INTERVALS", str(on))
+    date = run["interval"][0] if on else run["date"]
+    task = task_of(schedule=schedule, **{"date": date, **run})
+    assert ("DataInterval" if on else "Trigger") in type(task.operator.dag.timetable).__name__
+    assert ("2026-01-09T00:00:00Z", "2026-01-10T00:00:00Z") == window_of_task(task)
 
 
 @pytest.mark.parametrize(

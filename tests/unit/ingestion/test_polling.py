@@ -215,6 +215,29 @@ class TestTrouble:
         ids = service.add(5)
         assert ids == [error.flow_run_id for error in wait_for(ids, error_budget=0.1)]
 
+    def test_it_pauses_after_errors_longer_each_time(
+        self, service: Service, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A service that is down is not hammered by those who wait; one good answer ends the pauses."""
+        pauses: list[float] = []
+
+        def fail(found: list[FlowRun]) -> list[FlowRun]:
+            if 2 <= len(service.listed) <= 6:
+                raise ServerError("503")
+            return found
+
+        slept = asyncio.sleep
+
+        async def sleep(seconds: float, result: Any = None) -> Any:
+            pauses.append(seconds)
+            return await slept(0.001, result)
+
+        monkeypatch.setattr(polling, "_LONGEST_PAUSE", 0.05)
+        monkeypatch.setattr(polling.asyncio, "sleep", sleep)
+        service.on_list = fail
+        wait_for(service.add(1, looks=5))
+        assert [0.002, 0.01, 0.02, 0.04, 0.05, 0.05, 0.002] == pauses[:7]
+
     def test_the_connection_is_looked_up_again_after_a_refusal(self, service: Service, wait_for: Any) -> None:
         """Somebody may have put a new secret into it."""
         looked_up = []
