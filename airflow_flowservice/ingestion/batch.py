@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 _LENGTH = 3500
 _COMMA = len("%2C")
 _ONE_BY_ONE = 10
+# The service may give fewer on a page than were asked for; one that ignores the filter has pages without end.
+_PAGES = 5
 # A list may lag behind; one that lacks runs again and again does not heed its filter.
 _STRIKES = 3
 
@@ -60,8 +62,7 @@ class BatchReader:
         """
         if self.together:
             try:
-                listed = self.service.list_runs(ids=wanted, order_by=None, limit=len(wanted), max_pages=1)
-                found: dict[str, FlowRun | ApiError] = {run.id: run for run in listed if run.id in wanted}
+                found = self._listed(wanted)
             except RunRefusedError as error:
                 self._fall_back(f"refuses to list runs by their ids ({error.message})")
             except ApiError as error:
@@ -69,6 +70,16 @@ class BatchReader:
             else:
                 return found | self._absent({run_id: seen for run_id, seen in wanted.items() if run_id not in found})
         return {run_id: self._single(run_id) for run_id in wanted}
+
+    def _listed(self, wanted: Mapping[str, bool]) -> dict[str, FlowRun | ApiError]:
+        """What a list shows of these runs; further pages are read only while some are missing."""
+        found: dict[str, FlowRun | ApiError] = {}
+        for run in self.service.list_runs(ids=wanted, order_by=None, limit=len(wanted), max_pages=_PAGES):
+            if run.id in wanted:
+                found[run.id] = run
+            if len(found) == len(wanted):
+                break
+        return found
 
     def _absent(self, absent: Mapping[str, bool]) -> dict[str, FlowRun | ApiError]:
         """Runs that a list lacks: new ones that do not show yet, vanished ones, or it did not heed the filter.

@@ -330,6 +330,22 @@ class TestFallingBack:
         assert 1 == len(service.listed)
         assert "refuses to list runs by their ids (property id is not supported)" in caplog.text
 
+    def test_small_pages_are_no_reason(self, service: Service) -> None:
+        """A service that gives twenty on a page, whatever was asked for, is read page after page."""
+        ids = service.add(90, looks=9)
+        pages: list[int] = []
+
+        def paged(found: list[FlowRun]) -> Any:
+            for first in range(0, len(found), 20):
+                pages.append(first)
+                yield from found[first : first + 20]
+
+        service.on_list = paged
+        reader = BatchReader(service)
+        answers = reader.read(dict.fromkeys(ids, True))
+        assert ids == [getattr(answers[each], "id", None) for each in ids]
+        assert (5, [], True) == (len(pages), service.read, reader.together)
+
     def test_one_by_one_a_reading_is_short(self, service: Service) -> None:
         """So that a waiter which joins does not have to wait for hundreds of requests."""
         reader = BatchReader(service)
