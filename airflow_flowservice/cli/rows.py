@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._windows import window_of_run
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.ingestion.tiling import breaks, length_text, uneven_day
+from airflow_flowservice.ingestion.window import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -81,11 +82,6 @@ def verdict_of(rows: Sequence[Row]) -> str:
     if faulty:
         return f"{whole}: {faulty}."
     return f"{whole} {'tile' if len(windows) > 1 else 'tiles'}."
-
-
-def iso(moment: datetime) -> str:
-    """ISO 8601 in UTC, to the second."""
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _row(dates: RunDates, *, timetable: Any, zone: tzinfo, now: datetime, offset: timedelta | None) -> Row:

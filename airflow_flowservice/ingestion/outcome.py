@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.exceptions import FlowRunFailedError
-from airflow_flowservice.ingestion.window import IngestionWindow
+from airflow_flowservice.ingestion.window import IngestionWindow, iso
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,4 +102,4 @@ def window_text(summary: Mapping[str, Any]) -> str | None:
 
 
 def _iso(moment: datetime | None) -> str | None:
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
+    return iso(moment) if moment else None

@@ -39,15 +39,15 @@ class IngestionWindow:
         for name in ("start", "end"):
             object.__setattr__(self, name, _whole_second_utc(getattr(self, name), name=f"window_{name}"))
         if self.start == self.end:
-            raise WindowError(f"the window is empty: it starts and ends at {_iso(self.start)}")
+            raise WindowError(f"the window is empty: it starts and ends at {iso(self.start)}")
         if self.start > self.end:
             raise WindowError(
-                f"the window is reversed: it starts at {_iso(self.start)} and ends at {_iso(self.end)}",
+                f"the window is reversed: it starts at {iso(self.start)} and ends at {iso(self.end)}",
                 remedy="swap window_start and window_end",
             )
 
     def __str__(self) -> str:
-        return f"{_iso(self.start)}/{_iso(self.end)}"
+        return f"{iso(self.start)}/{iso(self.end)}"
 
     @classmethod
     def parse(cls, text: str) -> IngestionWindow:
@@ -82,7 +82,7 @@ class IngestionWindow:
         if self.end <= now + CLOCK_SKEW:
             return
         raise WindowError(
-            f"the window ends in the future: it is now {_iso(now)}",
+            f"the window ends in the future: it is now {iso(now)}",
             window=str(self),
             remedy=remedy
             or (
@@ -166,5 +166,6 @@ def _whole_second_utc(moment: datetime, *, name: str) -> datetime:
     return datetime(utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, tzinfo=timezone.utc)
 
 
-def _iso(moment: datetime) -> str:
+def iso(moment: datetime) -> str:
+    """ISO 8601 in UTC, to the second: `2026-01-31T00:00:00Z`."""
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
