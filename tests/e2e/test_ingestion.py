@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+
+import requests
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.emulator import EmulatedFlowService
@@ -130,6 +133,39 @@ def test_a_refusal_ends_the_task_at_once(
     assert "FlowDisabledError" in log
     assert "What to do: enable the dataflow in Experience Platform" in log
     assert [] == emulator.ledger(flow_id=flow_of("e2e_refused"), start=utc(2026, 2, 1), end=utc(2026, 2, 2))["runs"]
+
+
+def test_marking_an_uncertain_task_is_a_way_out(
+    airflow: LocalAirflow,
+    emulator: EmulatedFlowService,
+    release: Callable[..., None],
+    tell: Callable[..., Any],
+    flow_of: Callable[[str], str],
+    verdict: Callable[[str, datetime, datetime], tuple[int, int]],
+) -> None:
+    """Somebody looked, and the window is in: the task is marked as success, and nothing more is created."""
+    release("e2e_marked")
+    tell("faults", action="hide_windows")
+    tell("faults", action="record_and_close", nth=1)
+    try:
+        run_id = airflow.trigger("e2e_marked", logical_date=utc(2026, 2, 2))
+        (failed,) = airflow.wait_for_runs("e2e_marked", count=1)
+    finally:
+        requests.delete(f"{emulator.url}/_emulator/faults", timeout=30).raise_for_status()
+    path = f"/dags/e2e_marked/dagRuns/{run_id}/taskInstances/ingest"
+    airflow.api("PATCH", path, json={"new_state": "success"})
+    (marked,) = airflow.task_instances("e2e_marked", run_id)
+
+    assert ("failed", "success") == (failed["state"], marked["state"])
+    log = logs_of_all_tries(airflow, "e2e_marked")
+    assert "FlowRunUncertainError" in log
+    assert "mark the task as success" in log
+    until = time.monotonic() + 60
+    while emulator.ledger(flow_id=flow_of("e2e_marked"), start=utc(2026, 2, 1), end=utc(2026, 2, 2))["active"]:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    assert (0, 0) == verdict("e2e_marked", utc(2026, 2, 1), utc(2026, 2, 2))
+    assert 1 == len(emulator.ledger(flow_id=flow_of("e2e_marked"), start=utc(2026, 2, 1), end=utc(2026, 2, 2))["runs"])
 
 
 def test_a_failed_run_is_retriggered(

@@ -42,6 +42,9 @@ with dag("e2e_outlet"):
 with dag("e2e_failing"):
     ingest("e2e_failing", deferrable=False)  # resumed on a worker, the executor race could replace the failed try
 
+with dag("e2e_marked", end_date=pendulum.datetime(2026, 3, 1, tz="UTC"), default_args={"retries": 0}):
+    ingest("e2e_marked", deferrable=False, uncertain_patience=2)
+
 with dag("e2e_triggerer"):
     ingest("e2e_triggerer")
 
