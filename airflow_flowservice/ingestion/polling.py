@@ -65,9 +65,16 @@ class Poller:
     :param connect: gives the service; called before the first question, and after its credential was refused.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[Service]], *, monotonic: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Service]],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._connect = connect
         self._monotonic = monotonic
+        self._sleep = sleep
         self._reader: BatchReader | None = None
         self._questions: list[_Question] = []
         self._numbers = count()
@@ -97,7 +104,7 @@ class Poller:
         while self._questions:
             await self._until_due()
             await self._answer_some()
-            await asyncio.sleep(max(self._pause, _BREATH))
+            await self._sleep(max(self._pause, _BREATH))
 
     async def _until_due(self) -> None:
         while (delay := self._questions[0].due - self._monotonic()) > 0:

@@ -94,12 +94,12 @@ def service() -> Service:
 def wait_for(service: Service) -> Callable[..., list[Any]]:
     """Wait for runs together; what came of each, a run or an error."""
 
-    def wait(ids: list[str], *, connect: Any = None, **settings: Any) -> list[Any]:
+    def wait(ids: list[str], *, connect: Any = None, sleep: Any = asyncio.sleep, **settings: Any) -> list[Any]:
         async def connected() -> Service:
             return service
 
         async def together() -> list[Any]:
-            poller = Poller(connect or connected)
+            poller = Poller(connect or connected, sleep=sleep)
             watches = [RunWatch(flow_run_id=each, **{"poll_interval": 0.05, **settings}) for each in ids]
             waits = [wait_together(watch, poller) for watch in watches]
             return await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), 30)
@@ -226,16 +226,13 @@ class TestTrouble:
                 raise ServerError("503")
             return found
 
-        slept = asyncio.sleep
-
-        async def sleep(seconds: float, result: Any = None) -> Any:
+        async def sleep(seconds: float) -> None:
             pauses.append(seconds)
-            return await slept(0.001, result)
+            await asyncio.sleep(0.001)
 
         monkeypatch.setattr(polling, "_LONGEST_PAUSE", 0.05)
-        monkeypatch.setattr(polling.asyncio, "sleep", sleep)
         service.on_list = fail
-        wait_for(service.add(1, looks=5))
+        wait_for(service.add(1, looks=5), sleep=sleep)
         assert [0.002, 0.01, 0.02, 0.04, 0.05, 0.05, 0.002] == pauses[:7]
 
     def test_the_connection_is_looked_up_again_after_a_refusal(self, service: Service, wait_for: Any) -> None:
