@@ -1,0 +1,97 @@
+"""Airflow's metadata database in memory: its real tables, with rows as a worker and the scheduler leave them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+DAY = timedelta(days=1)
+FLOW = "c9cef9cb-c934-4467-8ef9-cbc934546741"
+
+
+@pytest.fixture
+def session() -> Iterator[Any]:
+    """A session on empty tables."""
+    from airflow.models.base import Base
+    from airflow.utils.db import import_all_models  # the tables refer to each other
+    from sqlalchemy import create_engine
+    from sqlalchemy.orm import Session
+
+    import_all_models()
+    engine = create_engine("sqlite://")
+    Base.metadata.create_all(engine)
+    with Session(engine) as opened:
+        yield opened
+    engine.dispose()
+
+
+@pytest.fixture
+def ran(session: Any) -> Callable[..., str]:
+    """Leave a task instance, its DAG run and what it pushed; gives the DAG run's id."""
+    from airflow.models.dagrun import DagRun
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.xcom import XComModel
+    from sqlalchemy import insert, select
+
+    def leave(
+        date: datetime,
+        *,
+        dag_id: str = "daily",
+        task_id: str = "ingest",
+        operator: str = "OnDemandFlowRunOperator",
+        state: str | None = "success",
+        run_state: str = "success",
+        run_type: str = "scheduled",
+        pushed: Any = None,
+        key: str = "flow_run",
+        conf: Any = None,
+        dated: bool = True,
+        interval: timedelta = timedelta(0),
+        map_index: int = -1,
+    ) -> str:
+        run_id = f"{run_type}__{date.isoformat()}"
+        where = (DagRun.dag_id == dag_id) & (DagRun.run_id == run_id)
+        number = session.scalar(select(DagRun.id).where(where))
+        if number is None:
+            run = DagRun(
+                dag_id=dag_id,
+                run_id=run_id,
+                run_type=run_type,
+                state=run_state,
+                conf=conf or {},
+                run_after=date,
+                logical_date=date if dated else None,
+                data_interval=(date, date + interval) if dated else None,
+            )
+            session.add(run)
+            session.flush()
+            number = run.id
+        facts = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
+        unused = {"pool": "default_pool", "try_number": 1, "max_tries": 0, "executor_config": {}}
+        session.execute(insert(TaskInstance).values(id=uuid4(), operator=operator, state=state, **facts, **unused))
+        if pushed is not None:
+            session.execute(insert(XComModel).values(dag_run_id=number, key=key, value=pushed, **facts))
+        session.flush()
+        return run_id
+
+    return leave
+
+
+def summary(number: int, start: datetime, end: datetime | None = None, **more: Any) -> dict[str, Any]:
+    """The XCom `flow_run` of a day's window."""
+    return {
+        "id": f"00000000-0000-4000-8000-{number:012}",
+        "flow_id": FLOW,
+        "status": "success",
+        "window_start": start.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "window_end": (end or start + DAY).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "output_records": 1440,
+        "failed_records": 0,
+        "url": f"https://experience.adobe.com/{number}",
+        **more,
+    }
