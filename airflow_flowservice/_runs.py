@@ -27,7 +27,10 @@ def dates_between(timetable: Any, *, earliest: datetime, latest: datetime | None
     :param earliest: aware; as `--from-date` of `airflow backfill create`, inclusive.
     :param latest: aware; as `--to-date`, inclusive. None goes on for ever, where the timetable is not partitioned.
     """
-    for info in _infos(timetable, earliest=earliest, latest=latest):
+    import pendulum
+
+    edges = {"earliest": pendulum.instance(earliest), "latest": pendulum.instance(latest) if latest else None}
+    for info in _infos(timetable, **edges):
         yield _dates(info)
 
 

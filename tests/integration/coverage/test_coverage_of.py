@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -91,6 +92,16 @@ def test_windows_that_are_not_over_are_not_missing(look: Any) -> None:
     assert [(0, "missing"), (1, "missing")] == told(look(10, now=day(2) + timedelta(hours=5)))
 
 
+@pytest.mark.parametrize("expression", ["*/5 * * * *", "17 */6 * * *", "0 5 * * 1"])
+def test_every_schedule_is_counted_from_where_one_looks(session: Any, expression: str) -> None:
+    """Whatever moment that is; a window that sticks out is shown in part."""
+    within = IngestionWindow(BEGIN + timedelta(minutes=3), day(8))
+    plan = Plan(dag_id="daily", timetable=CronTriggerTimetable(expression, timezone="Europe/Zurich"))
+    spans = coverage_of([], plans=[plan], within=within, now=NOW).spans
+    assert (within.start, within.end) == (spans[0].window.start, spans[-1].window.end)
+    assert all(one.window.meets(other.window) for one, other in pairwise(spans))
+
+
 def test_earlier_windows_show_the_offset(ran: Any, look: Any) -> None:
     """The API server does not have the task's `window_offset`; gaps lie where the task's windows would."""
     late = timedelta(hours=-6)
@@ -118,8 +129,6 @@ def test_dag_runs_that_are_there_are_run_again(look: Any, ran: Any, run_state: s
     ran(day(1), state="failed", run_state=run_state)
     (command,) = fill_commands(look(2), dag_id="daily")
     assert command.endswith(f" --reprocess-behavior {behavior}")
-        c[-len(f"--reprocess-behavior {behavior}") :] for c in fill_commands(look(2), dag_id="daily")
-    ]
 
 
 def test_a_manual_run_asks_for_the_window_in_its_conf(look: Any, ran: Any) -> None:
