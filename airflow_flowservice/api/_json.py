@@ -40,6 +40,8 @@ def at(value: Any, *path: str) -> Any:
 def text(value: Any, *path: str) -> str | None:
     """A string that is not empty; whole numbers become strings, since codes come as both."""
     found = at(value, *path)
+    if found is None:
+        return None
     if isinstance(found, int) and not isinstance(found, bool):
         return str(found) if abs(found) < 10**18 else None
     if isinstance(found, str) and found.strip():
@@ -76,7 +78,8 @@ def instant(value: Any, *path: str, zero: bool = False) -> datetime | None:
 
     :param zero: whether 0 is an instant (the beginning of a window may be 1970) or means none.
     """
-    number = _number(at(value, *path))
+    found = at(value, *path)
+    number = None if found is None else _number(found)
     if number is None or number < 0 or (number == 0 and not zero):
         return None
     try:
@@ -88,13 +91,11 @@ def instant(value: Any, *path: str, zero: bool = False) -> datetime | None:
 
 
 def _number(value: Any) -> int | float | None:
-    if isinstance(value, bool):
-        return None
     if isinstance(value, str):
         plain = value.strip()
         if not _NUMBER.fullmatch(plain):
             return None
         value = float(plain) if "." in plain else int(plain)
-    if isinstance(value, (int, float)) and abs(value) < 10**18:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 10**18:
         return value
     return None

@@ -156,7 +156,8 @@ class FlowRun:
         :raises UnreadableAnswerError: it is no object, or has no id.
         """
         run_id = _id_of(raw, "flow run")
-        word = read.text(raw, "metrics", "statusSummary", "status") or read.text(raw, "status") or ""
+        metrics = read.at(raw, "metrics")
+        word = read.text(metrics, "statusSummary", "status") or read.text(raw, "status") or ""
         activities = tuple(_activities(raw))
         window_start, window_end = _window(raw, activities)
         return cls(
@@ -171,8 +172,8 @@ class FlowRun:
             batch_ids=tuple(dict.fromkeys(_batch_ids(activities))),
             parent_id=read.text(raw, "parentFlowRunId"),
             etag=read.text(raw, "etag") or read.text(raw, "eTag"),
-            **_instants(raw),
-            **_counts(raw),
+            **_instants(raw, read.at(metrics, "durationSummary")),
+            **dict(_counts(metrics)),
         )
 
     @property
@@ -181,28 +182,33 @@ class FlowRun:
         return self.window_start is not None and self.window_end is not None
 
 
-def _instants(raw: Any) -> dict[str, Any]:
-    duration = ("metrics", "durationSummary")
+def _instants(raw: Any, durations: Any) -> dict[str, Any]:
     return {
         "created_at": read.instant(raw, "createdAt"),
         "start_time": read.instant(raw, "params", "startTime"),
         "updated_at": read.instant(raw, "updatedAt"),
-        "started_at": read.instant(raw, *duration, "startedAtUTC"),
-        "completed_at": read.instant(raw, *duration, "completedAtUTC"),
+        "started_at": read.instant(durations, "startedAtUTC"),
+        "completed_at": read.instant(durations, "completedAtUTC"),
     }
 
 
-def _counts(raw: Any) -> dict[str, Any]:
-    records, size, files = (("metrics", name) for name in ("recordSummary", "sizeSummary", "fileSummary"))
-    return {
-        "input_records": read.count(raw, *records, "inputRecordCount"),
-        "output_records": read.count(raw, *records, "outputRecordCount"),
-        "failed_records": read.count(raw, *records, "failedRecordCount"),
-        "input_bytes": read.count(raw, *size, "inputBytes"),
-        "output_bytes": read.count(raw, *size, "outputBytes"),
-        "input_files": read.count(raw, *files, "inputFileCount"),
-        "output_files": read.count(raw, *files, "outputFileCount"),
-    }
+def _counts(metrics: Any) -> Iterator[tuple[str, int | None]]:
+    for summary, names in _COUNTS.items():
+        # Hundreds of runs are looked at each minute, and most of them have no figures yet.
+        if found := read.at(metrics, summary):
+            for name, key in names.items():
+                yield name, read.count(found, key)
+
+
+_COUNTS = {
+    "recordSummary": {
+        "input_records": "inputRecordCount",
+        "output_records": "outputRecordCount",
+        "failed_records": "failedRecordCount",
+    },
+    "sizeSummary": {"input_bytes": "inputBytes", "output_bytes": "outputBytes"},
+    "fileSummary": {"input_files": "inputFileCount", "output_files": "outputFileCount"},
+}
 
 
 def _activities(raw: Any) -> Iterator[Mapping[str, Any]]:
