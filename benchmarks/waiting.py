@@ -135,18 +135,19 @@ async def child(way: str, url: str, waiters: int) -> dict[str, float]:
     import airflow_flowservice.triggers  # noqa: F401  both ways have imported the same
 
     ids = created(client_of(url), waiters)
+    _, idle = await lateness(STEADY_S / 4)
     told: dict[str, float] = {}
     waiting = {"together": together, "one by one": one_by_one}[way]
     process = psutil.Process()
     before = process.memory_info().rss
     task = asyncio.ensure_future(waiting(ids, url, lambda flow_run_id: told.setdefault(flow_run_id, time.time())))
     await asyncio.sleep(12)  # everybody has looked once or twice
-    full, requests_then, cpu_then, then = process.memory_info().rss, asked(url), time.process_time(), time.monotonic()
-    late = await lateness(STEADY_S)
+    full, requests_then, then = process.memory_info().rss, asked(url), time.monotonic()
+    late, busy = await lateness(STEADY_S)
     minutes = (time.monotonic() - then) / 60
     figures = {
         "requests/min": (asked(url) - requests_then) / minutes,
-        "CPU s/min": (time.process_time() - cpu_then) / minutes,
+        "CPU s/min": busy - idle,
         "KiB/waiter": (full - before) / 1024 / waiters,
         "growth %": (process.memory_info().rss / full - 1) * 100,
         "late ms": late * 1000,
@@ -157,14 +158,14 @@ async def child(way: str, url: str, waiters: int) -> dict[str, float]:
     return {**figures, "delay s": median(delays), "p95 s": quantiles(delays, n=20)[-1]}
 
 
-async def lateness(seconds: float) -> float:
-    """By how many seconds the event loop was late at most."""
-    worst, end = 0.0, time.monotonic() + seconds
-    while time.monotonic() < end:
+async def lateness(seconds: float) -> tuple[float, float]:
+    """By how many seconds the event loop was late at most, and how many processor seconds a minute went by."""
+    worst, begin, busy = 0.0, time.monotonic(), time.process_time()
+    while time.monotonic() < begin + seconds:
         begun = time.monotonic()
         await asyncio.sleep(0.05)
         worst = max(worst, time.monotonic() - begun - 0.05)
-    return worst
+    return worst, (time.process_time() - busy) * 60 / (time.monotonic() - begin)
 
 
 def asked(url: str) -> int:

@@ -106,7 +106,7 @@ class CreatedRun:
     etag: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FlowRun:
     """A flow run, from `GET /runs/{id}` or `GET /runs`.
 

@@ -43,7 +43,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _CREDENTIAL_REFUSED = (AccessDeniedError, AuthenticationError)
 
 
-@dataclass(order=True)
+@dataclass(order=True, slots=True)
 class _Question:
     due: float
     number: int

@@ -33,7 +33,7 @@ _JITTER = 0.1
 _UNREADABLE_YET, _UNREADABLE = "cannot be read yet", "could not be read"
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class RunWatch:
     """What is known of one run that is waited for.
 
