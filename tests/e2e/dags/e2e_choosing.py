@@ -6,11 +6,12 @@ from datetime import timedelta
 from uuid import NAMESPACE_URL, uuid5
 
 import pendulum
-from airflow.sdk import DAG, Asset
+from airflow.sdk import DAG
 
+from airflow_flowservice.assets import flow_asset
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 
-ORDERS = Asset("e2e-orders")
+ORDERS = flow_asset(str(uuid5(NAMESPACE_URL, "e2e_upstream")))
 
 
 def dag(dag_id: str, *, schedule: object, **kwargs: object) -> None:
