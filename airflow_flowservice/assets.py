@@ -1,8 +1,11 @@
 """Dataflows as Airflow assets.
 
-An asset's URI is `aep://{sandbox}/dataflows/{flow_id}`, or `aep://{org_id}/{sandbox}/dataflows/{flow_id}` where one
-Airflow serves several organizations. Airflow calls `sanitize_uri` for every asset of this scheme, in every process
-that parses DAGs, so what is imported here is little.
+An asset's URI is `aep://{sandbox}/dataflows/{flow_id}`, or `aep://{organization}/{sandbox}/dataflows/{flow_id}` where
+one Airflow serves several organizations; of an organization's id it has what stands before `@AdobeOrg`, since Airflow
+3.0 takes that for the name of a user, and drops it.
+
+Airflow calls `sanitize_uri` for every asset of this scheme, in every process that parses DAGs, so what is imported here
+is little.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ SCHEME = "aep"
 _FOLDER = "dataflows"
 _FLOW_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _SANDBOX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_ORG_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*@AdobeOrg")
+_ORG_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(@AdobeOrg)?")
 
 
 def flow_asset(
@@ -75,6 +78,11 @@ def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Dataset 
     return Dataset(namespace=f"{SCHEME}://{_place(org_id, sandbox)}", name=f"{_FOLDER}/{flow_id}")
 
 
+def short(org_id: str) -> str:
+    """An organization's id without `@AdobeOrg`."""
+    return org_id.removesuffix("@AdobeOrg")
+
+
 def _parts(uri: SplitResult) -> tuple[str | None, str, str] | None:
     """Organization, sandbox and flow id; None if it is not of a dataflow."""
     parts = [uri.netloc, *uri.path.strip("/").split("/")]
@@ -94,7 +102,7 @@ def _place(org_id: str | None, sandbox: str) -> str:
         raise ConfigurationError(
             f"org_id of the asset is {org_id!r}", remedy="give the organization as in the connection, …@AdobeOrg"
         )
-    return f"{org_id}/{sandbox}"
+    return f"{short(org_id)}/{sandbox}"
 
 
 def _checked_flow_id(flow_id: str) -> str:

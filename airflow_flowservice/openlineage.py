@@ -21,6 +21,7 @@ from openlineage.client.event_v2 import InputDataset, OutputDataset
 from openlineage.client.facet_v2 import RunFacet, output_statistics_output_dataset
 
 from airflow_flowservice import _airflow
+from airflow_flowservice.assets import SCHEME, short
 from airflow_flowservice.hooks import client_of
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class FlowRunFacet(RunFacet):  # type: ignore[misc,unused-ignore]
 class Ends:
     """The two ends of a dataflow, as far as they could be found out.
 
-    :param namespace: of the sandbox: `aep://{org_id}/{sandbox}`.
+    :param namespace: of the sandbox: `aep://{organization}/{sandbox}`.
     """
 
     namespace: str
@@ -162,7 +163,7 @@ def _ends(summary: Mapping[str, Any], conn_id: str) -> Ends | None:
 def _read(client: FlowServiceClient, flow_id: str) -> Ends:
     flow = client.get_flow(flow_id)
     return Ends(
-        namespace=f"aep://{client.org_id}/{client.sandbox}",
+        namespace=f"{SCHEME}://{short(client.org_id)}/{client.sandbox}",
         source_ids=flow.source_connection_ids,
         target_ids=flow.target_connection_ids,
         sources={each: _tried(client.get_source_connection, each) for each in flow.source_connection_ids},

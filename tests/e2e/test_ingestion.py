@@ -38,7 +38,7 @@ def states(runs: list[dict[str, Any]]) -> set[str]:
 def test_seven_days_of_the_daily_example_end_in_the_triggerer(
     airflow: LocalAirflow, backfill: Backfill, verdict: Verdict
 ) -> None:
-    """The daily example ingests each day once, its XComs are plain values, and its buttons lead to the run and the dataflow."""
+    """The daily example ingests each day once, its XComs are plain values, its buttons lead to run and dataflow."""
     runs = backfill("flowservice_daily", first=utc(2026, 2, 2), last=utc(2026, 2, 8), count=7)
 
     assert {"success"} == states(runs)

@@ -19,7 +19,7 @@ FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 FILES = "c9cef9cb-c934-4467-8ef9-cbc934546741"
 HOURLY = "2edc08ac-4df5-4fe6-936f-81a19ce92f5c"
 DATASET = "5f0000000000000000000001"
-SANDBOX = "aep://EMULATOR@AdobeOrg/prod"
+SANDBOX = "aep://EMULATOR/prod"
 WAYS = pytest.mark.parametrize("deferrable", [True, False])
 
 

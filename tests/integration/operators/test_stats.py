@@ -31,6 +31,7 @@ class Backend(NoStatsLogger):
         if stat.startswith("flowservice."):
             self.gauges.append((stat, value, set(tags or {})))
 
+
 @pytest.fixture
 def backend() -> Iterator[Backend]:
     """Takes the place of what `[metrics]` configures."""

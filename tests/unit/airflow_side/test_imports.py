@@ -34,7 +34,7 @@ INTERFACE = {
     "airflow_flowservice.sensors": {"FlowRunSensor"},
     "airflow_flowservice.triggers": {"FlowRunTrigger"},
     "airflow_flowservice.links": {"DataflowLink", "FlowRunLink", "dataflow_page"},
-    "airflow_flowservice.assets": {"convert_asset_to_openlineage", "flow_asset", "sanitize_uri"},
+    "airflow_flowservice.assets": {"convert_asset_to_openlineage", "flow_asset", "sanitize_uri", "short"},
     "airflow_flowservice.openlineage": {"Ends", "FlowRunFacet", "lineage_of"},
     "airflow_flowservice.get_provider_info": {"get_provider_info"},
     "airflow_flowservice.emulator": {"Emulator", "Settings", "running_emulator"},
@@ -114,9 +114,13 @@ with DAG("dag", schedule="@daily"):
 
 def test_our_assets_import_nothing_but_errors():
     """Airflow imports this module in every process that makes an asset, whosever."""
-    added = modules_after("import airflow_flowservice.assets") - modules_after("import typing, contextlib, urllib.parse")
+    added = modules_after("import airflow_flowservice.assets") - modules_after(
+        "import typing, contextlib, urllib.parse"
+    )
     assert {"airflow_flowservice", "airflow_flowservice.assets", "airflow_flowservice.exceptions"} == {
-        name for name in added if not hasattr(sys, "stdlib_module_names") or name.partition(".")[0] not in sys.stdlib_module_names
+        name
+        for name in added
+        if not hasattr(sys, "stdlib_module_names") or name.partition(".")[0] not in sys.stdlib_module_names
     }
 
 
