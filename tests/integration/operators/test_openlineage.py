@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 import time
 from uuid import UUID, uuid5
 
 import pytest
 from airflow.providers.openlineage.plugins.listener import OpenLineageListener
 
-from airflow_flowservice import _airflow, openlineage
+from airflow_flowservice import openlineage
 from airflow_flowservice.assets import flow_asset
 from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
@@ -242,6 +245,13 @@ def test_with_the_listener_a_task_ends_on_a_worker(ingest):
     assert "SucceedTask" == type(ingest(deferrable=True).run().message).__name__
 
 
-def test_the_provider_that_is_disabled_registers_no_listener():
-    """So installing it changes nothing by itself; `[openlineage] disabled` is set in these tests."""
-    assert not _airflow.has_listeners()
+@pytest.mark.parametrize(("disabled", "listens"), [("True", "False"), ("False", "True")])
+def test_the_provider_that_is_disabled_registers_no_listener(disabled, listens):
+    """So with `[openlineage] disabled` tasks still end in the triggerer; each in a process of its own."""
+    transport = {"AIRFLOW__OPENLINEAGE__TRANSPORT": '{"type": "console"}'}
+    code = "from airflow_flowservice import _airflow; print(_airflow.has_listeners())"
+    environment = {**os.environ, **transport, "AIRFLOW__OPENLINEAGE__DISABLED": disabled}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert listens == done.stdout.splitlines()[-1]
