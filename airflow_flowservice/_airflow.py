@@ -6,6 +6,7 @@ Heavy imports are inside functions: a DAG file that uses our operators pays for 
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import cache
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from airflow_flowservice.ingestion.intent import Attempt, Store
     from airflow_flowservice.ingestion.schedule import RunDates
+
+log = logging.getLogger(__name__)
 
 FLOW_RUN_KEY = "flow_run"
 
@@ -103,13 +106,18 @@ def triggering_events(context: Mapping[str, Any]) -> Iterator[tuple[str, Mapping
 
 
 def tell_outlets(context: Mapping[str, Any], task: Any, extra: Mapping[str, Any]) -> None:
-    """Put facts into the events of the task's outlets that are assets."""
+    """Put facts into the events of the task's outlets that are assets, or refer to one."""
     from airflow.sdk import Asset
+    from airflow.sdk.definitions.asset import AssetRef
 
     events = context.get("outlet_events")
     for outlet in task.outlets:
-        if isinstance(outlet, Asset) and events is not None:
+        if not isinstance(outlet, Asset | AssetRef) or events is None:
+            continue
+        try:
             events[outlet].extra.update(extra)
+        except Exception as error:  # Airflow knows no such asset; the flow run exists all the same.
+            log.warning("The event of %s carries no window: %s", outlet, error)
 
 
 def earlier_runs(context: Mapping[str, Any]) -> Iterator[Any]:

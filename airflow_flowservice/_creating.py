@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import BaseOperator
 
-from airflow_flowservice import _airflow, _waiting
-from airflow_flowservice.exceptions import ConfigurationError, telling
-from airflow_flowservice.links import FlowRunLink
+from airflow_flowservice import _airflow, _stats, _waiting
+from airflow_flowservice.exceptions import ConfigurationError, FlowRunUncertainError, telling
+from airflow_flowservice.links import DataflowLink, FlowRunLink
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ _ON_UNCERTAIN = ("fail", "adopt", "create")
 class CreatesFlowRun(BaseOperator):
     """Creates one flow run whatever fails, and waits for it if it is asked to."""
 
-    operator_extra_links = (FlowRunLink(),)
+    operator_extra_links = (FlowRunLink(), DataflowLink())
     ui_color = "#fbe4e2"
     # So that what a task found out, such as its window, shows among its rendered templates.
     overwrite_rtif_after_execution = True
@@ -58,7 +58,9 @@ class CreatesFlowRun(BaseOperator):
         self.uncertain_patience = _waiting.positive_seconds(uncertain_patience, name="uncertain_patience")
         self.flowservice_conn_id = flowservice_conn_id
         self._flow_run: dict[str, Any] | None = None
+        self.flow_run_summary: dict[str, Any] | None = None
         self.flow_run_url: str | None = None
+        self.dataflow_url: str | None = None
         self.was_deferred = False
 
     def execute(self, context: Context) -> str:
@@ -102,6 +104,14 @@ class CreatesFlowRun(BaseOperator):
                 self._flow_run["url"],
             )
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """What the flow run read and wrote, for Airflow's OpenLineage listener; also when the task failed."""
+        from airflow_flowservice.openlineage import lineage_of
+
+        return lineage_of(self, task_instance)
+
+    get_openlineage_facets_on_failure = get_openlineage_facets_on_complete
+
     @abstractmethod
     def _order(self, context: Mapping[str, Any], hook: FlowServiceHook) -> Order:
         """What the task wants."""
@@ -125,6 +135,7 @@ class CreatesFlowRun(BaseOperator):
         def url(flow_run_id: str) -> str:
             return hook.run_url(flow_id=order.flow_id, flow_run_id=flow_run_id)
 
+        _waiting.show_dataflow(self, context, hook.run_url(flow_id=order.flow_id))
         create_once = CreateOnce(
             service=hook.client,
             store=_airflow.state_store(context),
@@ -136,7 +147,12 @@ class CreatesFlowRun(BaseOperator):
             prepare=lambda order: self._prepare(order, hook),
             link=url,
         )
-        outcome = create_once(order)
+        try:
+            outcome = create_once(order)
+        except FlowRunUncertainError:
+            _stats.count("runs.uncertain")
+            raise
+        _stats.count(f"runs.{outcome.how}")
         summary = summary_of_new(
             flow_run_id=outcome.flow_run_id,
             flow_id=order.flow_id,
@@ -186,7 +202,7 @@ class CreatesFlowRun(BaseOperator):
         )
         with telling(flow_id=summary["flow_id"], window=window_text(summary)):
             try:
-                run = wait_for_end(watch, hook.client.get_run)
+                run = wait_for_end(watch, _stats.counted(hook.client.get_run))
             except _airflow.airflow_exception("AirflowTaskTimeout") as error:
                 raise watch.timed_out("the task's execution_timeout") from error
         asked = {name: summary[name] for name in ("flow_id", "window_start", "window_end")}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice import _airflow
 from airflow_flowservice.exceptions import ConfigurationError, from_dict
-from airflow_flowservice.links import URL_KEY
+from airflow_flowservice.links import DATAFLOW_KEY, URL_KEY, dataflow_page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,16 +19,26 @@ log = logging.getLogger(__name__)
 def show(task: Any, context: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
     """Push a run's summary, and its page for the task's button."""
     ti = context["ti"]
+    task.flow_run_summary = dict(summary)
     ti.xcom_push(key=_airflow.FLOW_RUN_KEY, value=dict(summary))
     show_page(task, context, summary["url"])
 
 
 def show_page(task: Any, context: Mapping[str, Any], url: str | None) -> None:
-    """Push a run's page for the task's button, so that it is there while the task goes on."""
+    """Push a run's page for the task's buttons, so that it is there while the task goes on."""
     if url is None:
         return
+    show_dataflow(task, context, dataflow_page(url))
     task.flow_run_url = url
     context["ti"].xcom_push(key=URL_KEY, value=url)
+
+
+def show_dataflow(task: Any, context: Mapping[str, Any], url: str) -> None:
+    """Push a dataflow's page for the task's button."""
+    if task.dataflow_url == url:
+        return
+    task.dataflow_url = url
+    context["ti"].xcom_push(key=DATAFLOW_KEY, value=url)
 
 
 def finish(task: Any, context: Mapping[str, Any], summary: Mapping[str, Any]) -> str:

@@ -90,6 +90,14 @@ def get_provider_info() -> dict[str, Any]:
                 "ui-field-behaviour": FIELD_BEHAVIOUR,
             }
         ],
-        "extra-links": ["airflow_flowservice.links.FlowRunLink"],
+        "extra-links": ["airflow_flowservice.links.FlowRunLink", "airflow_flowservice.links.DataflowLink"],
+        "asset-uris": [
+            {
+                "schemes": ["aep"],
+                "handler": "airflow_flowservice.assets.sanitize_uri",
+                "factory": "airflow_flowservice.assets.flow_asset",
+                "to_openlineage_converter": "airflow_flowservice.assets.convert_asset_to_openlineage",
+            }
+        ],
         "cli": ["airflow_flowservice.cli.get_flowservice_cli_commands"],
     }

@@ -105,9 +105,10 @@ class FlowServiceHook(BaseHook):
         return {name: field(spec) for name, spec in CONNECTION_FIELDS.items()}
 
 
-def client_of(connection: Connection) -> FlowServiceClient:
+def client_of(connection: Connection, **options: Any) -> FlowServiceClient:
     """A client with a connection's values, which are checked here: Airflow's form and REST API do not.
 
+    :param options: of `FlowServiceClient`, instead of the connection's.
     :raises ConfigurationError: a value is missing or cannot be; the message names the connection and the field.
     """
     from airflow_flowservice.api.client import FlowServiceClient
@@ -121,7 +122,7 @@ def client_of(connection: Connection) -> FlowServiceClient:
             client_id=connection.login or "",
             client_secret=connection.password or None,
             on_token=_airflow.mask,
-            **_client_options(_extra(connection)),
+            **{**_client_options(_extra(connection)), **options},
         )
     except ConfigurationError as error:
         error.message = f"connection {connection.conn_id!r}: {error.message}"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
-from airflow_flowservice import _airflow, _waiting
+from airflow_flowservice import _airflow, _stats, _waiting
 from airflow_flowservice.exceptions import ConfigurationError, FlowRunFailedError
-from airflow_flowservice.links import FlowRunLink
+from airflow_flowservice.links import DataflowLink, FlowRunLink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ class FlowRunSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("flow_run_id",)
-    operator_extra_links = (FlowRunLink(),)
+    operator_extra_links = (FlowRunLink(), DataflowLink())
     ui_color = "#fbe4e2"
 
     def __init__(
@@ -69,7 +69,9 @@ class FlowRunSensor(BaseSensorOperator):
         self.error_budget = _waiting.positive_seconds(error_budget, name="error_budget")
         self.flowservice_conn_id = flowservice_conn_id
         self._watch: RunWatch | None = None
+        self.flow_run_summary: dict[str, Any] | None = None
         self.flow_run_url: str | None = None
+        self.dataflow_url: str | None = None
         self.was_deferred = False
         if start_from_trigger:
             self._start_from_trigger()
@@ -103,7 +105,7 @@ class FlowRunSensor(BaseSensorOperator):
 
         with _airflow.task_errors(FlowRunFailedError):
             watch = self._watching(context)
-            run = watch.look(self._hook.client.get_run)
+            run = watch.look(_stats.counted(self._hook.client.get_run))
             self._remember(context, watch)
             watch.url = self._url(watch.last)
             if watch.url != self.flow_run_url:
@@ -128,6 +130,14 @@ class FlowRunSensor(BaseSensorOperator):
     def on_kill(self) -> None:
         """Say that the run goes on; Adobe cannot cancel it."""
         self.log.warning("Adobe cannot cancel flow run %s, so it goes on.", self.flow_run_id)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """What the flow run read and wrote, for Airflow's OpenLineage listener; also when the task failed."""
+        from airflow_flowservice.openlineage import lineage_of
+
+        return lineage_of(self, task_instance)
+
+    get_openlineage_facets_on_failure = get_openlineage_facets_on_complete
 
     def _finish(self, context: Context, summary: dict[str, Any]) -> str:
         try:

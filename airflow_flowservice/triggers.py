@@ -10,17 +10,18 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_flowservice import _airflow
+from airflow_flowservice import _airflow, _stats
 from airflow_flowservice.exceptions import ConfigurationError, FlowServiceError
 from airflow_flowservice.hooks import FlowServiceHook, client_of
 from airflow_flowservice.ingestion.outcome import SUCCEEDED, describe, summary_of
 from airflow_flowservice.ingestion.polling import Poller, wait_together
 from airflow_flowservice.ingestion.watching import ERROR_BUDGET, RunWatch
 from airflow_flowservice.ingestion.window import IngestionWindow
-from airflow_flowservice.links import URL_KEY
+from airflow_flowservice.links import DATAFLOW_KEY, URL_KEY, dataflow_page
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.client import FlowServiceClient
+    from airflow_flowservice.ingestion.batch import Service
 
 _OPTIONAL: dict[str, Any] = {
     "flow_id": None,
@@ -95,7 +96,8 @@ class FlowRunTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire one event."""
         try:
-            summary = await self._wait()
+            with _stats.waiter():
+                summary = await self._wait()
         except FlowServiceError as error:
             error.about(flow_id=self.flow_id, window=self.window, flow_run_id=self.flow_run_id, url=self.url)
             yield self._event({"status": "error", "error": error.to_dict()})
@@ -140,9 +142,10 @@ class FlowRunTrigger(BaseTrigger):
             return False
         if self.is_alone and _airflow.has_listeners():
             return False
-        xcoms = {_airflow.FLOW_RUN_KEY: summary}
+        xcoms: dict[str, Any] = {_airflow.FLOW_RUN_KEY: summary}
         if self.is_alone:
-            xcoms |= {"return_value": summary["id"], URL_KEY: summary["url"]}
+            url = summary["url"]
+            xcoms |= {"return_value": summary["id"], URL_KEY: url, DATAFLOW_KEY: dataflow_page(url) if url else None}
         try:
             for key, value in xcoms.items():
                 await _airflow.in_thread(_airflow.push_xcom, ti, key=key, value=value)
@@ -170,7 +173,15 @@ def _poller_of(conn_id: str) -> Poller:
     return poller
 
 
-async def _connect(conn_id: str) -> FlowServiceClient:
+async def _connect(conn_id: str) -> Service:
     connection = await _airflow.aget_connection(conn_id)
     client: FlowServiceClient = await _airflow.in_thread(client_of, connection)
-    return client
+    return _Counted(client)
+
+
+class _Counted:
+    """Reads flow runs, and counts the requests."""
+
+    def __init__(self, client: FlowServiceClient) -> None:
+        self.get_run = _stats.counted(client.get_run)
+        self.list_runs = _stats.counted(client.list_runs)

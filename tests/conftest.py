@@ -29,6 +29,8 @@ def _make_airflow_ours() -> None:
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(HOME / "plugins"),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME / 'airflow.db'}",
             "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+            # Its listener changes how tasks end; tests of it register it themselves.
+            "AIRFLOW__OPENLINEAGE__DISABLED": "True",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "SCARF_ANALYTICS": "false",
         }

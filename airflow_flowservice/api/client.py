@@ -15,6 +15,7 @@ from airflow_flowservice.api import _settings, _times
 from airflow_flowservice.api._http import Http
 from airflow_flowservice.api._query import items_of_pages, query_of, run_filters
 from airflow_flowservice.api.auth import DEFAULT_SCOPES, IMS_PATH, GivenToken, ImsAuth
+from airflow_flowservice.api.connections import SourceConnection, TargetConnection
 from airflow_flowservice.api.models import CreatedRun, DeltaColumn, Flow, FlowRun
 from airflow_flowservice.api.responses import Call, created_of, item_of
 from airflow_flowservice.api.transport import ROOT, Transport
@@ -263,6 +264,20 @@ class FlowServiceClient:
             segment = _settings.quoted(flow_run_id, "flow_run_id")
             answer = self._transport.post(f"/runs/{segment}/action?op=re-trigger")
             return created_of(answer, Call.RETRIGGER_RUN)
+
+    def get_source_connection(self, source_connection_id: str) -> SourceConnection:
+        """Read what a dataflow reads from: `GET /sourceConnections/{id}`."""
+        with self._about():
+            segment = _settings.quoted(source_connection_id, "source_connection_id")
+            answer = self._transport.get(f"/sourceConnections/{segment}")
+            return SourceConnection.parse(item_of(answer, Call.GET_SOURCE))
+
+    def get_target_connection(self, target_connection_id: str) -> TargetConnection:
+        """Read what a dataflow writes to: `GET /targetConnections/{id}`."""
+        with self._about():
+            segment = _settings.quoted(target_connection_id, "target_connection_id")
+            answer = self._transport.get(f"/targetConnections/{segment}")
+            return TargetConnection.parse(item_of(answer, Call.GET_TARGET))
 
     @contextmanager
     def _about(self, **fields: str | None) -> Iterator[None]:

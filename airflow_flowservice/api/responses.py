@@ -59,6 +59,8 @@ class Call(Enum):
     GET_RUN = "reading the flow run"
     LIST_RUNS = "listing flow runs"
     RETRIGGER_RUN = "re-triggering the flow run"
+    GET_SOURCE = "reading the source connection"
+    GET_TARGET = "reading the target connection"
 
 
 _MISSING = {

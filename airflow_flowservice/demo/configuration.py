@@ -14,7 +14,7 @@ from airflow_flowservice.demo.processes import inherited_environment
 
 _SIMPLE_AUTH = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
 
-# Short intervals, so that a handful of small tasks ends fast on two cores.
+# Short intervals and no listeners, so that a handful of small tasks ends fast on two cores.
 _QUICK = {
     "AIRFLOW__CORE__PARALLELISM": "4",
     "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
@@ -23,6 +23,8 @@ _QUICK = {
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "3",
     "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
+    # A listener would keep tasks from ending in the triggerer.
+    "AIRFLOW__OPENLINEAGE__DISABLED": "True",
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",

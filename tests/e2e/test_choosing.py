@@ -40,6 +40,24 @@ def test_a_dag_on_an_asset_takes_the_window_of_its_event(
         assert (0, 0) == verdict(dag_id, utc(2, 1), utc(2, 1, 6))
 
 
+def test_a_partition_and_its_window_go_downstream(airflow: LocalAirflow, release: Release, verdict: Verdict) -> None:
+    """The event carries the partition's key, which is Airflow's, and its window, which is ours."""
+    for dag_id in ("e2e_partition_downstream", "e2e_partition_upstream"):
+        release(dag_id)
+    (upstream,) = airflow.wait_for_runs("e2e_partition_upstream", count=1)
+    (downstream,) = airflow.wait_for_runs("e2e_partition_downstream", count=1)
+
+    assert ("success", "success") == (upstream["state"], downstream["state"])
+    answer = airflow.api("GET", "/assets/events", params={"source_dag_id": "e2e_partition_upstream"})
+    (event,) = [each for each in answer["asset_events"] if each["source_run_id"] == upstream["dag_run_id"]]
+    window = ("2026-02-01T00:00:00Z", "2026-02-02T00:00:00Z")
+    assert (upstream["partition_key"], *window) == (event["partition_key"], *window_of(event["extra"]))
+    assert None is not upstream["partition_key"]
+    assert upstream["partition_key"] == downstream["partition_key"]
+    assert window == window_of(airflow.xcom("e2e_partition_downstream", downstream["dag_run_id"], "ingest", "flow_run"))
+    assert (0, 0) == verdict("e2e_partition_downstream", utc(2, 1), utc(2, 2))
+
+
 def test_since_last_success_reaches_back(airflow: LocalAirflow, release: Release, verdict: Verdict) -> None:
     """A run takes in the days that have none; the next one within the day has nothing to do; a backfill is refused."""
     release("e2e_reaching_back")

@@ -38,7 +38,7 @@ def states(runs: list[dict[str, Any]]) -> set[str]:
 def test_seven_days_of_the_daily_example_end_in_the_triggerer(
     airflow: LocalAirflow, backfill: Backfill, verdict: Verdict
 ) -> None:
-    """The daily example ingests each day once, its XComs are plain values, and its button leads to the run."""
+    """The daily example ingests each day once, its XComs are plain values, its buttons lead to run and dataflow."""
     runs = backfill("flowservice_daily", first=utc(2026, 2, 2), last=utc(2026, 2, 8), count=7)
 
     assert {"success"} == states(runs)
@@ -52,7 +52,10 @@ def test_seven_days_of_the_daily_example_end_in_the_triggerer(
         assert ("success", 1440) == (flow_run["status"], flow_run["output_records"])
         assert flow_run["id"] == airflow.xcom(*where, "return_value")
         links = airflow.api("GET", f"/dags/{where[0]}/dagRuns/{where[1]}/taskInstances/ingest/links")
-        assert {"Open in Experience Platform": flow_run["url"]} == links["extra_links"]
+        assert {
+            "Open in Experience Platform": flow_run["url"],
+            "Open dataflow in Experience Platform": flow_run["url"].partition("/activity/")[0],
+        } == links["extra_links"]
 
 
 def test_a_successful_task_needs_one_process(airflow: LocalAirflow, backfill: Backfill) -> None:

@@ -30,7 +30,10 @@ def test_a_sensor_begins_and_ends_in_the_triggerer(
     waited = {each["task_id"]: each for each in airflow.task_instances("e2e_alone", good["dag_run_id"])}["wait"]
     assert ("success", None) == (waited["state"], waited["pid"])
     links = airflow.api("GET", f"/dags/e2e_alone/dagRuns/{good['dag_run_id']}/taskInstances/wait/links")
-    assert {"Open in Experience Platform": flow_run["url"]} == links["extra_links"]
+    assert {
+        "Open in Experience Platform": flow_run["url"],
+        "Open dataflow in Experience Platform": flow_run["url"].partition("/activity/")[0],
+    } == links["extra_links"]
 
     assert ("success", "failed") == (good["state"], bad["state"])
     logs = (airflow.home / "logs" / "tasks").glob("dag_id=e2e_alone/*/task_id=wait/*.log*")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -42,6 +43,36 @@ def test_the_readmes_python_runs():
         exec(compile(block, "README.md", "exec"), namespace)
     assert ("create", "wait") == (namespace["create"].task_id, namespace["wait"].task_id)
     assert {"wait"} == namespace["create"].downstream_task_ids
+
+
+@pytest.mark.parametrize("page", [name for name, text in PAGES.items() if name != "README.md" and "```python" in text])
+def test_the_other_pages_python_runs(page):
+    """Each by itself, block after block."""
+    namespace: dict[str, object] = {"__name__": "page"}
+    for block in re.findall(r"```python\n(.*?)```", PAGES[page], flags=re.S):
+        exec(compile(block, page, "exec"), namespace)
+    assert "DAG" in namespace
+
+
+def test_every_metric_is_in_the_documentation():
+    """How a run came to be is a part of the name; so is each other name that is counted."""
+    from airflow_flowservice.ingestion.intent import Outcome
+
+    ways = get_args(get_type_hints(Outcome)["how"])
+    source = "".join(file.read_text() for file in (ROOT / "airflow_flowservice").glob("*.py"))
+    names = {f"runs.{way}" for way in ways} | set(re.findall(r'count\("([a-z.]+)"\)', source)) | {"waiters"}
+    assert {"runs.created", "runs.uncertain", "polls"} <= names
+    assert set() == {name for name in names if f"`flowservice.{name}`" not in PAGES["assets-and-lineage.md"]}
+
+
+def test_every_field_of_the_lineage_facet_is_in_the_documentation():
+    """Whoever reads lineage elsewhere finds what it says here."""
+    import attrs
+
+    from airflow_flowservice.openlineage import FACET, FlowRunFacet
+
+    names = {field.name for field in attrs.fields(FlowRunFacet) if not field.name.startswith("_")}
+    assert set() == {name for name in names | {FACET} if f"`{name}`" not in PAGES["assets-and-lineage.md"]}
 
 
 @pytest.mark.parametrize("operator", [OnDemandFlowRunOperator, RetriggerFlowRunOperator, FlowRunSensor])

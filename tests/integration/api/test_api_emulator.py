@@ -14,6 +14,7 @@ from airflow_flowservice.api.client import FlowServiceClient
 from airflow_flowservice.api.models import FlowRunStatus
 from airflow_flowservice.exceptions import (
     AccessDeniedError,
+    ApiError,
     AuthenticationError,
     DeltaColumnDiffersError,
     DeltaColumnMissingError,
@@ -91,6 +92,26 @@ def test_a_window_is_ingested(service):
     )
     assert (run.window_start, run.window_end) == (DAY, DAY + timedelta(days=1))
     assert run.input_records == run.output_records == 24 * 60
+
+
+@pytest.mark.parametrize(("flow_id", "data"), [(FILES, "/made-up"), (TABLE, "made_up")], ids=["files", "table"])
+def test_the_two_ends_of_a_flow(service, flow_id, data):
+    """What it reads, with which credential, and the dataset that it fills."""
+    flow = service.get_flow(flow_id)
+    source = service.get_source_connection(flow.source_connection_ids[0])
+    target = service.get_target_connection(flow.target_connection_ids[0])
+
+    assert (flow.source_connection_ids[0], data) == (source.id, source.data)
+    assert None not in (source.base_connection_id, source.connection_spec_id, source.name)
+    assert (flow.target_connection_ids[0], "5f0000000000000000000001") == (target.id, target.dataset_id)
+
+
+@pytest.mark.parametrize("read", ["get_source_connection", "get_target_connection"])
+def test_an_end_that_is_not_there(service, read):
+    """The answer's status and code are in the error."""
+    with pytest.raises(ApiError) as refused:
+        getattr(service, read)("none")
+    assert (404, True) == (refused.value.http_status, "1101" in refused.value.code)
 
 
 def test_flows(service):

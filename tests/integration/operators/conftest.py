@@ -63,6 +63,7 @@ class Supervisor:
         self.earlier_runs: list[dict[str, Any]] = []
         self.earlier_xcoms: dict[tuple[str, str, str], Any] = {}
         self.rendered: dict[str, Any] = {}
+        self.assets: dict[str, str] = {}  # names by URI
         self.sent: list[Any] = []
 
     def send(self, msg: Any, *args: Any, **kwargs: Any) -> Any:
@@ -125,6 +126,20 @@ class Supervisor:
         from airflow.sdk.execution_time.comms import InactiveAssetsResult
 
         return InactiveAssetsResult(inactive_assets=[])
+
+    def _on_GetAssetByUri(self, msg: Any) -> Any:
+        return self._asset(next((uri for uri in self.assets if uri == msg.uri), None))
+
+    def _on_GetAssetByName(self, msg: Any) -> Any:
+        return self._asset(next((uri for uri, name in self.assets.items() if name == msg.name), None))
+
+    def _asset(self, uri: str | None) -> Any:
+        from airflow.sdk.exceptions import ErrorType
+        from airflow.sdk.execution_time.comms import AssetResult, ErrorResponse
+
+        if uri is None:
+            return ErrorResponse(error=ErrorType.ASSET_NOT_FOUND)
+        return AssetResult(name=self.assets[uri], uri=uri, group="asset")
 
     def _on_SetRenderedFields(self, msg: Any) -> None:
         self.rendered = dict(msg.rendered_fields)

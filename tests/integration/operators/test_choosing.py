@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from airflow.sdk import Asset, AssetOrTimeSchedule, CronPartitionTimetable, CronTriggerTimetable, Param
 
+from airflow_flowservice.assets import flow_asset
 from airflow_flowservice.exceptions import ConfigurationError, FlowRunActiveError, RunNotFoundError, WindowError
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 
@@ -182,6 +183,27 @@ def test_outlets_of_a_task_that_only_creates_carry_the_window(task_of):
     assert YESTERDAY == (event["extra"]["window_start"], event["extra"]["window_end"])
     assert "created" == event["extra"]["status"]
     assert "output_records" not in event["extra"]
+
+
+def test_the_dataflows_own_asset_is_an_outlet_like_any_other(task_of):
+    """Its event is found by its URI."""
+    [event] = task_of(outlets=[flow_asset(FLOW)]).run().message.outlet_events
+    uri = f"aep://prod/dataflows/{FLOW}"
+    assert ({"name": uri, "uri": uri}, FLOW) == (event["dest_asset_key"], event["extra"]["flow_id"])
+
+
+def test_an_outlet_may_refer_to_an_asset(task_of, supervisor):
+    """Airflow knows which one it is."""
+    uri = f"aep://prod/dataflows/{FLOW}"
+    supervisor.assets[uri] = "orders"
+    [event] = task_of(outlets=[Asset.ref(uri=uri)]).run().message.outlet_events
+    assert ({"name": "orders", "uri": uri}, YESTERDAY[0]) == (event["dest_asset_key"], event["extra"]["window_start"])
+
+
+def test_an_outlet_that_refers_to_no_asset_fails_no_task(task_of, log):
+    """The flow run exists; the log says that the event carries no window."""
+    assert "success" == task_of(outlets=[Asset.ref(name="nowhere")]).run().state
+    assert any("carries no window" in line and "nowhere" in line for line in log())
 
 
 def test_window_offset_moves_the_schedules_windows(window_of, log):

@@ -61,7 +61,7 @@ def test_waits_until_the_run_has_ended(ingest, runs_of, deferrable):
 
 @WAYS
 def test_the_xcoms_are_the_same_in_every_way_of_waiting(ingest, runs_of, deferrable):
-    """`return_value`, `flow_run` with all of its keys, and the page for the button."""
+    """`return_value`, `flow_run` with all of its keys, and the pages for the buttons."""
     task = ingest(deferrable=deferrable)
     task.run()
     [run] = runs_of()
@@ -69,6 +69,7 @@ def test_the_xcoms_are_the_same_in_every_way_of_waiting(ingest, runs_of, deferra
     expected = {
         "return_value": run["id"],
         "flow_run_url": url,
+        "dataflow_url": f"{PAGE}/{FLOW}",
         "flow_run": {
             "id": run["id"],
             "flow_id": FLOW,

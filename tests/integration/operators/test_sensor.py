@@ -51,13 +51,14 @@ def test_waits_until_the_run_has_ended(wait, create_run, way):
 
 @WAYS
 def test_the_xcoms_are_the_same_in_every_mode(wait, create_run, way):
-    """`return_value`, `flow_run` with all of its keys, and the page for the button."""
+    """`return_value`, `flow_run` with all of its keys, and the pages for the buttons."""
     run_id = create_run()
     task = wait(run_id, way)
     to_the_end(task)
     expected = {
         "return_value": run_id,
         "flow_run_url": f"{PAGE}/{run_id}",
+        "dataflow_url": PAGE.removesuffix("/activity"),
         "flow_run": {
             "id": run_id,
             "flow_id": FLOW,

@@ -22,6 +22,8 @@ HEAVY = (
     "airflow_flowservice.ingestion",
     "airflow_flowservice.triggers",
     "airflow_flowservice.hooks",
+    "airflow_flowservice.openlineage",
+    "openlineage",
     "airflow_flowservice.emulator",
     "airflow_flowservice.demo",
 )
@@ -31,7 +33,9 @@ INTERFACE = {
     "airflow_flowservice.operators": {"OnDemandFlowRunOperator", "RetriggerFlowRunOperator"},
     "airflow_flowservice.sensors": {"FlowRunSensor"},
     "airflow_flowservice.triggers": {"FlowRunTrigger"},
-    "airflow_flowservice.links": {"FlowRunLink"},
+    "airflow_flowservice.links": {"DataflowLink", "FlowRunLink", "dataflow_page"},
+    "airflow_flowservice.assets": {"convert_asset_to_openlineage", "flow_asset", "sanitize_uri", "short"},
+    "airflow_flowservice.openlineage": {"Ends", "FlowRunFacet", "lineage_of"},
     "airflow_flowservice.get_provider_info": {"get_provider_info"},
     "airflow_flowservice.emulator": {"Emulator", "Settings", "running_emulator"},
     "airflow_flowservice.exceptions": {
@@ -106,6 +110,18 @@ with DAG("dag", schedule="@daily"):
     plain = f"{SDK}\nwith DAG('dag', schedule='@daily'):\n    create = BaseOperator(task_id='create')\n"
     added = modules_after(code) - modules_after(plain)
     assert [] == sorted(name for name in added if any(f"{name}.".startswith(f"{heavy}.") for heavy in HEAVY))
+
+
+def test_our_assets_import_nothing_but_errors():
+    """Airflow imports this module in every process that makes an asset, whosever."""
+    added = modules_after("import airflow_flowservice.assets") - modules_after(
+        "import typing, contextlib, urllib.parse"
+    )
+    assert {"airflow_flowservice", "airflow_flowservice.assets", "airflow_flowservice.exceptions"} == {
+        name
+        for name in added
+        if not hasattr(sys, "stdlib_module_names") or name.partition(".")[0] not in sys.stdlib_module_names
+    }
 
 
 @pytest.mark.parametrize("module", ["airflow_flowservice", "airflow_flowservice.get_provider_info"])

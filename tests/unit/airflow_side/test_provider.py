@@ -74,7 +74,7 @@ def test_all_named_classes_import():
     info = get_provider_info()
     named = [info["connection-types"][0]["hook-class-name"], *info["extra-links"]]
     found = [getattr(importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in named]
-    assert ["FlowServiceHook", "FlowRunLink"] == [cls.__name__ for cls in found]
+    assert ["FlowServiceHook", "FlowRunLink", "DataflowLink"] == [cls.__name__ for cls in found]
 
 
 def test_the_hook_and_the_form_agree():
@@ -107,9 +107,25 @@ def test_airflow_sees_the_hook(runtime):
     )
 
 
-def test_airflow_sees_the_button(manager):
-    """A plugin is not needed for it."""
-    assert "airflow_flowservice.links.FlowRunLink" in manager.extra_links_class_names
+@pytest.mark.parametrize("link", ["FlowRunLink", "DataflowLink"])
+def test_airflow_sees_the_buttons(manager, link):
+    """A plugin is not needed for them."""
+    assert f"airflow_flowservice.links.{link}" in manager.extra_links_class_names
+
+
+@pytest.mark.parametrize(
+    ("registry", "function"),
+    [
+        ("asset_uri_handlers", "sanitize_uri"),
+        ("asset_factories", "flow_asset"),
+        ("asset_to_openlineage_converters", "convert_asset_to_openlineage"),
+    ],
+)
+def test_airflow_sees_the_scheme_of_our_assets(runtime, registry, function):
+    """What checks a URI, makes an asset, and translates one for OpenLineage."""
+    from airflow_flowservice import assets
+
+    assert getattr(assets, function) is getattr(runtime, registry)[assets.SCHEME]
 
 
 @pytest.fixture(scope="module")

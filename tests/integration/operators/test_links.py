@@ -1,0 +1,100 @@
+"""Buttons to the flow run and to the dataflow: there while the task runs, and after it failed."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
+from airflow_flowservice.sensors import FlowRunSensor
+
+FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
+DATAFLOW = f"https://experience.adobe.com/#/@EMULATOR@AdobeOrg/sname:prod/platform/source/dataflows/{FLOW}"
+HOURLY = "2edc08ac-4df5-4fe6-936f-81a19ce92f5c"
+KEYS = ("flow_run_url", "dataflow_url")
+
+
+@pytest.fixture
+def ingest(worker):
+    """A task that ingests and waits."""
+
+    def make(**arguments):
+        defaults = {"flow_id": FLOW, "delta_column": "updated_at", "wait_for_completion": True, "poll_interval": 0.1}
+        return worker.task(OnDemandFlowRunOperator, **{**defaults, **arguments})
+
+    return make
+
+
+def pages(task):
+    """What the buttons lead to."""
+    return tuple(task.xcoms.get(key) for key in KEYS)
+
+
+def test_both_are_there_while_the_task_waits_in_the_triggerer(ingest, runs_of):
+    """The worker is gone by then."""
+    task = ingest(deferrable=True)
+    task.try_number = 1
+    assert "deferred" == task.step().state
+    [run] = runs_of()
+    assert (f"{DATAFLOW}/activity/{run['id']}", DATAFLOW) == pages(task)
+
+
+def test_both_are_there_while_the_task_waits_on_a_worker(ingest, runs_of, monkeypatch):
+    """They are looked at in the middle of its wait."""
+    seen = []
+    task = ingest()
+
+    def look(*_, **__):
+        seen.append(pages(task))
+        raise RuntimeError("seen enough")
+
+    monkeypatch.setattr("airflow_flowservice.ingestion.watching.wait_for_end", look)
+    task.run()
+    [run] = runs_of()
+    assert [(f"{DATAFLOW}/activity/{run['id']}", DATAFLOW)] == seen
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_both_are_there_after_the_flow_run_failed(ingest, emulator, runs_of, deferrable):
+    """That is when they are needed most."""
+    emulator.plan_outcome(status="failed")
+    task = ingest(deferrable=deferrable)
+    assert "failed" == task.run().state
+    [run] = runs_of()
+    assert (f"{DATAFLOW}/activity/{run['id']}", DATAFLOW) == pages(task)
+
+
+def test_the_dataflow_is_there_when_no_run_was_created(ingest):
+    """A refusal is looked into on the dataflow's page; an empty address shows no button."""
+    task = ingest(flow_id=HOURLY)
+    assert "failed" == task.run().state
+    assert ("", DATAFLOW.replace(FLOW, HOURLY)) == pages(task)
+
+
+@pytest.mark.parametrize("way", [{"mode": "reschedule"}, {"deferrable": True}], ids=["reschedule", "deferrable"])
+def test_a_sensors_are_there_while_it_waits(worker, create_run, way):
+    """As soon as the run was read once."""
+    run_id = create_run()
+    task = worker.task(FlowRunSensor, flow_run_id=run_id, poke_interval=0.05, **{"deferrable": False, **way})
+    task.try_number = 1
+    assert task.step().state in ("deferred", "up_for_reschedule")
+    assert (f"{DATAFLOW}/activity/{run_id}", DATAFLOW) == pages(task)
+
+
+def test_a_sensor_that_never_saw_a_worker_has_both(worker, create_run):
+    """The triggerer pushes what the worker would."""
+    run_id = create_run()
+    task = worker.task(FlowRunSensor, flow_run_id=run_id, poke_interval=0.05, start_from_trigger=True)
+    arguments = task.operator.start_trigger_args
+    deferred = type("Deferred", (), {"classpath": arguments.trigger_cls, "trigger_kwargs": arguments.trigger_kwargs})
+    assert "TaskSuccessEvent" == type(task.trigger(deferred)).__name__
+    assert (f"{DATAFLOW}/activity/{run_id}", DATAFLOW) == pages(task)
+
+
+def test_a_repeated_run_has_both(worker, create_run, emulator, wait_for_end, runs_of):
+    """They lead to the new run."""
+    emulator.plan_outcome(status="failed")
+    failed = create_run()
+    wait_for_end(failed)
+    task = worker.task(RetriggerFlowRunOperator, flow_run_id=failed)
+    assert "success" == task.run().state
+    assert (f"{DATAFLOW}/activity/{runs_of()[-1]['id']}", DATAFLOW) == pages(task)
