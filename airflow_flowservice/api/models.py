@@ -192,7 +192,7 @@ def _instants(raw: Any, durations: Any) -> dict[str, Any]:
     }
 
 
-def _counts(metrics: Any) -> Iterator[tuple[str, int | None]]:
+def _counts(metrics: Any) -> Iterator[tuple[str, Any]]:
     for summary, names in _COUNTS.items():
         # Hundreds of runs are looked at each minute, and most of them have no figures yet.
         if found := read.at(metrics, summary):
