@@ -232,6 +232,7 @@ class FlowServiceClient:
         order_by: str | None = "-createdAt",
         limit: int | None = 100,
         max_pages: int | None = None,
+        briefly: bool = False,
     ) -> Iterator[FlowRun]:
         """Read flow runs, page after page as they are needed: `GET /runs`. All filters must hold.
 
@@ -242,6 +243,8 @@ class FlowServiceClient:
         :param order_by: a field, with `-` in front for descending.
         :param limit: runs on a page.
         :param max_pages: stop after so many pages.
+        :param briefly: of runs that have not ended, read id, dataflow and status alone, which takes a third of
+            the time.
         """
         with self._about(flow_id=flow_id):
             filters = run_filters(flow_id, ids, created_since)
@@ -249,7 +252,7 @@ class FlowServiceClient:
                 return
             query = query_of(filters, order_by=order_by, limit=limit)
             for item in items_of_pages(self._transport, "/runs", query, Call.LIST_RUNS, max_pages=max_pages):
-                yield FlowRun.parse(item)
+                yield FlowRun.parse(item, briefly=briefly)
 
     def retrigger_run(self, flow_run_id: str) -> CreatedRun:
         """Start a failed run's window again, as a new run: `POST /runs/{id}/action?op=re-trigger`.

@@ -148,22 +148,26 @@ class FlowRun:
     etag: str | None = None
 
     @classmethod
-    def parse(cls, raw: Any) -> FlowRun:
+    def parse(cls, raw: Any, *, briefly: bool = False) -> FlowRun:
         """From a run's JSON object.
 
         A run without any status is one that waits: `SCHEDULED`, with an empty `status_word`.
 
+        :param briefly: of a run that has not ended, read id, dataflow and status alone.
         :raises UnreadableAnswerError: it is no object, or has no id.
         """
         run_id = _id_of(raw, "flow run")
         metrics = read.at(raw, "metrics")
         word = read.text(metrics, "statusSummary", "status") or read.text(raw, "status") or ""
+        status = FlowRunStatus.parse(word) if word else FlowRunStatus.SCHEDULED
+        if briefly and not status.ended:
+            return cls(id=run_id, flow_id=read.text(raw, "flowId"), status=status, status_word=word)
         activities = tuple(_activities(raw))
         window_start, window_end = _window(raw, activities)
         return cls(
             id=run_id,
             flow_id=read.text(raw, "flowId"),
-            status=FlowRunStatus.parse(word) if word else FlowRunStatus.SCHEDULED,
+            status=status,
             status_word=word,
             created_client=read.text(raw, "createdClient"),
             window_start=window_start,
@@ -194,10 +198,8 @@ def _instants(raw: Any, durations: Any) -> dict[str, Any]:
 
 def _counts(metrics: Any) -> Iterator[tuple[str, Any]]:
     for summary, names in _COUNTS.items():
-        # Hundreds of runs are looked at each minute, and most of them have no figures yet.
-        if found := read.at(metrics, summary):
-            for name, key in names.items():
-                yield name, read.count(found, key)
+        for name, key in names.items():
+            yield name, read.count(metrics, summary, key)
 
 
 _COUNTS = {

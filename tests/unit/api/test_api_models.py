@@ -388,3 +388,27 @@ def test_models_do_not_import_requests():
     )
 
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@given(raw=LIKE_AN_ANSWER)
+def test_a_run_read_briefly_says_the_same_of_its_status(raw):
+    """Of one that has ended all is said; of one that goes on no more than a look needs."""
+    raw = {"id": "a", **raw} if isinstance(raw, dict) else raw
+    try:
+        whole = FlowRun.parse(raw)
+    except UnreadableAnswerError:
+        with pytest.raises(UnreadableAnswerError):
+            FlowRun.parse(raw, briefly=True)
+        return
+    brief = FlowRun.parse(raw, briefly=True)
+    if whole.status.ended:
+        assert whole == brief
+    told = ("id", "flow_id", "status", "status_word")
+    assert brief == FlowRun(**{name: getattr(whole, name) for name in told}) or whole.status.ended
+
+
+@pytest.mark.parametrize(("word", "start"), [("inProgress", None), ("success", utc(2026, 1, 1))])
+def test_a_run_that_goes_on_is_read_briefly_without_its_window(word, start):
+    window = {"windowStartTime": "1767225600", "windowEndTime": "1767229200"}
+    raw = {"id": "a", "params": window, "metrics": {"statusSummary": {"status": word}}}
+    assert start == FlowRun.parse(raw, briefly=True).window_start
