@@ -13,6 +13,7 @@ import requests
 
 from airflow_flowservice.demo.processes import Supervisor, inherited_environment, python_module
 from airflow_flowservice.demo.rest import iso
+from airflow_flowservice.emulator import Settings
 
 TABLE_FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 _READY = re.compile(r"ready on (http://127\.0\.0\.1:\d+)")
@@ -30,14 +31,7 @@ class EmulatedFlowService:
     @property
     def connection(self) -> dict[str, Any]:
         """The Airflow connection to it, as ``AIRFLOW_CONN_...`` takes it."""
-        extra = {"org_id": "EMULATOR@AdobeOrg", "ims_url": self.url}
-        return {
-            "conn_type": "flowservice",
-            "host": self.url,
-            "login": "emulator-client",
-            "password": "emulator-secret",
-            "extra": extra,
-        }
+        return Settings().connection(self.url)
 
     def ledger(self, *, flow_id: str, start: datetime, end: datetime) -> Mapping[str, Any]:
         """What the flow ingested from ``start`` up to ``end``: ``missing``, ``duplicated``, ``runs``, ...

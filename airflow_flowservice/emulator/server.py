@@ -43,6 +43,11 @@ class Emulator:
         self.settings = state.settings
         self.state = state
 
+    @property
+    def connection(self) -> dict[str, Any]:
+        """The Airflow connection to it; as JSON, what `AIRFLOW_CONN_...` takes."""
+        return self.settings.connection(self.url)
+
     def ledger(
         self,
         flow_id: str | None = None,

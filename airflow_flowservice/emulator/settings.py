@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 AnswerShape = Literal["items", "flat"]
 ShowWindow = Literal["params", "activity", "none"]
@@ -75,6 +75,16 @@ class Settings:
         for name in ("queue_s", "run_s", "start_tolerance_s", "token_ttl_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative: {getattr(self, name)}")
+
+    def connection(self, url: str) -> dict[str, Any]:
+        """The Airflow connection to the emulator that listens there; as JSON, what `AIRFLOW_CONN_...` takes."""
+        return {
+            "conn_type": "flowservice",
+            "host": url,
+            "login": self.client_id,
+            "password": self.client_secret,
+            "extra": {"org_id": self.org_id, "sandbox": self.sandbox, "ims_url": url},
+        }
 
     def _check_word(self, name: str, allowed: tuple[str, ...]) -> None:
         if getattr(self, name) not in allowed:
