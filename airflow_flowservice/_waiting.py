@@ -78,18 +78,12 @@ def summary_from_event(context: Mapping[str, Any], event: Any) -> dict[str, Any]
     return dict(event["flow_run"])
 
 
-def timed_out(context: Mapping[str, Any], limit: str) -> Exception:
-    """The error for a wait whose trigger was stopped, told from what the task has pushed."""
-    from airflow_flowservice.exceptions import FlowRunTimeoutError
-    from airflow_flowservice.ingestion.outcome import window_text
-
-    summary = _airflow.read_xcom(context["ti"], key=_airflow.FLOW_RUN_KEY) or {}
-    return FlowRunTimeoutError(
-        f"the flow run has not ended within {limit}",
-        flow_id=summary.get("flow_id"),
-        window=window_text(summary) if summary else None,
-        flow_run_id=summary.get("id"),
-        url=summary.get("url"),
+def say_that_it_goes_on(flow_run_id: str, url: str | None) -> None:
+    """What the log of a killed task says."""
+    log.warning(
+        "Adobe cannot cancel flow run %s, so it goes on; see %s. The next attempt of this task waits for it.",
+        flow_run_id,
+        url or "Experience Platform",
     )
 
 

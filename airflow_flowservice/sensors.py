@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.sdk import BaseSensorOperator, PokeReturnValue
+from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
 
 from airflow_flowservice import _airflow, _waiting
-from airflow_flowservice.exceptions import ConfigurationError, FlowRunFailedError
-from airflow_flowservice.links import FlowRunLink
+from airflow_flowservice.exceptions import ConfigurationError, FlowRunFailedError, FlowRunTimeoutError, FlowServiceError
+from airflow_flowservice.links import URL_KEY, FlowRunLink
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import timedelta
 
     from airflow.sdk import Context
@@ -26,6 +27,7 @@ _REMEDY = (
     "read the run's errors; then clear the task that created the run, which creates a new one for the window, or start "
     "the run again with RetriggerFlowRunOperator (a retry of the sensor would wait for the same run)"
 )
+_TIMEOUT_REMEDY = "raise timeout, then clear this task: it waits for the same run, which goes on at Adobe"
 
 
 class FlowRunSensor(BaseSensorOperator):
@@ -39,11 +41,14 @@ class FlowRunSensor(BaseSensorOperator):
         and later; before, the wait begins on a worker). Implies `deferrable`; not for mapped sensors.
     :param flowservice_conn_id: the connection, of type `flowservice`.
 
-    `mode`, `timeout`, `soft_fail` and the rest are those of Airflow's `BaseSensorOperator`. Returns the flow run's id,
-    and pushes the XCom `flow_run` (see `ingestion.outcome.summary_of`).
+    `mode`, `timeout`, `soft_fail` and the rest are those of Airflow's `BaseSensorOperator`, and mean the same in every
+    mode: `timeout` is final (clear the task to wait on), `execution_timeout` is retried, `soft_fail` skips on both and
+    on a failed run, `never_fail` on any error. Returns the flow run's id, and pushes the XCom `flow_run` (see
+    `ingestion.outcome.summary_of`).
 
     :raises FlowRunFailedError: the run failed; ends the task without retries, since waiting again cannot help.
     :raises FlowRunVanishedError: the run could be read, and is not there any more.
+    :raises FlowRunTimeoutError: a time limit is over and the run goes on.
     """
 
     template_fields: Sequence[str] = ("flow_run_id",)
@@ -94,6 +99,21 @@ class FlowRunSensor(BaseSensorOperator):
             timeout=self.timeout,
         )
 
+    def execute(self, context: Context) -> Any:
+        """As `BaseSensorOperator.execute`; what ends the wait names the flow run.
+
+        :raises FlowRunTimeoutError: a time limit is over: `timeout` is final, `execution_timeout` is retried.
+        """
+        skip = _airflow.airflow_exception("AirflowSkipException")
+        limits = (_airflow.airflow_exception("AirflowSensorTimeout"), _airflow.airflow_exception("AirflowTaskTimeout"))
+        with self._skips_where_asked():
+            try:
+                return super().execute(context)
+            except skip as skipped:
+                raise skip(str(self._reason(context, skipped.__cause__))) from skipped.__cause__
+            except limits as error:
+                raise self._reason(context, error) from error
+
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Look at the run once; the deferrable way, go on in the triggerer if it has not ended.
 
@@ -104,8 +124,8 @@ class FlowRunSensor(BaseSensorOperator):
         with _airflow.task_errors(FlowRunFailedError):
             watch = self._watching(context)
             run = watch.look(self._hook.client.get_run)
+            watch.url = self._url(watch.last) or watch.url
             self._remember(context, watch)
-            watch.url = self._url(watch.last)
             if watch.url != self.flow_run_url:
                 _waiting.show_page(self, context, watch.url)
             if run is None:
@@ -121,13 +141,75 @@ class FlowRunSensor(BaseSensorOperator):
             return self._finish(context, _waiting.summary_from_event(context, event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """As `BaseSensorOperator.resume_execution`."""
+        """As `BaseSensorOperator.resume_execution`; after a time limit, the run is looked at once more.
+
+        :raises FlowRunTimeoutError: it goes on.
+        """
         self.was_deferred = True
-        return super().resume_execution(next_method, next_kwargs, context)
+        with self._skips_where_asked():
+            try:
+                return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
+            except _airflow.airflow_exception("TaskDeferralTimeout"):
+                with _airflow.task_errors(FlowRunFailedError):
+                    return self._end_after_limit(context)
 
     def on_kill(self) -> None:
         """Say that the run goes on; Adobe cannot cancel it."""
-        self.log.warning("Adobe cannot cancel flow run %s, so it goes on.", self.flow_run_id)
+        _waiting.say_that_it_goes_on(self.flow_run_id, self.flow_run_url)
+
+    @contextmanager
+    def _skips_where_asked(self) -> Iterator[None]:
+        """Skips on what `soft_fail` and `never_fail` are for, in every mode, and says why.
+
+        `soft_fail` is for time limits and for errors that no retry can mend, `never_fail` for any error.
+        """
+        skip = _airflow.airflow_exception("AirflowSkipException")
+        try:
+            yield
+        except (skip, _airflow.airflow_exception("AirflowRescheduleException")):
+            raise
+        except Exception as error:
+            final = isinstance(error, (FlowRunTimeoutError, _airflow.airflow_exception("AirflowException")))
+            if self.never_fail or (self.soft_fail and final):
+                raise skip(str(error)) from error
+            raise
+
+    def _reason(self, context: Context, error: BaseException | None) -> BaseException:
+        """What ended the wait, told for its flow run; Airflow's own words for time limits name none.
+
+        :param error: Airflow's; None where `soft_fail` met `timeout`.
+        """
+        if isinstance(error, _airflow.airflow_exception("AirflowTaskTimeout")):
+            return self._timed_out(self._watching(context), "execution_timeout")
+        if error is None or isinstance(error, _airflow.airflow_exception("AirflowSensorTimeout")):
+            return self._timed_out(self._watching(context), "timeout")
+        return error
+
+    def _timed_out(self, watch: RunWatch, limit: str) -> FlowServiceError:
+        """The error for a time limit: `timeout` is final, as Airflow has it, and `execution_timeout` is retried."""
+        error = watch.timed_out(limit, self._limits[limit])
+        if limit == "execution_timeout":
+            return error
+        error.remedy = _TIMEOUT_REMEDY
+        return _airflow.as_sensor_timeout(error)
+
+    @property
+    def _limits(self) -> dict[str, float]:
+        """Seconds of each time limit that there is, by name."""
+        if self.execution_timeout is None:
+            return {"timeout": self.timeout}
+        return {"timeout": self.timeout, "execution_timeout": self.execution_timeout.total_seconds()}
+
+    def _end_after_limit(self, context: Context) -> str:
+        """A last look: a run that has ended by now ends the task, whatever the triggerer was busy with."""
+        from airflow_flowservice.ingestion.outcome import summary_of
+
+        watch = self._watching(context)
+        run = watch.last_look(self._hook.client.get_run)
+        watch.url = self._url(watch.last) or _airflow.read_xcom(context["ti"], key=URL_KEY)
+        if run is not None:
+            return self._finish(context, summary_of(run, url=watch.url))
+        raise self._timed_out(watch, min(self._limits, key=self._limits.__getitem__))
 
     def _finish(self, context: Context, summary: dict[str, Any]) -> str:
         try:
@@ -143,7 +225,6 @@ class FlowRunSensor(BaseSensorOperator):
 
         _waiting.push_return_value(self, context, self.flow_run_id)
         last = self._watching(context).last
-        limit = timedelta(seconds=self.timeout)
         self.defer(
             trigger=FlowRunTrigger(
                 flow_run_id=self.flow_run_id,
@@ -156,7 +237,7 @@ class FlowRunSensor(BaseSensorOperator):
                 error_budget=self.error_budget,
             ),
             method_name="execute_complete",
-            timeout=min(limit, self.execution_timeout or limit),
+            timeout=timedelta(seconds=min(self._limits.values())),
         )
 
     @cached_property

@@ -100,6 +100,9 @@ class FlowRunTrigger(BaseTrigger):
             error.about(flow_id=self.flow_id, window=self.window, flow_run_id=self.flow_run_id, url=self.url)
             yield self._event({"status": "error", "error": error.to_dict()})
             return
+        except asyncio.CancelledError:
+            await self._stopped()
+            raise
         if await self._end_task(summary):
             yield TaskSuccessEvent()
             return
@@ -152,10 +155,15 @@ class FlowRunTrigger(BaseTrigger):
         self.log.info(describe(summary))
         return True
 
+    async def _stopped(self) -> None:
+        """Before Airflow 3.3, find out whether somebody ended the task; else it is the triggerer that stops."""
+        if _airflow.version() < (3, 3) and await _airflow.was_undeferred(self.task_instance):
+            await self.on_kill()
+
     async def on_kill(self) -> None:
         """Say that the run goes on (Airflow 3.3 and later call this when somebody marks or clears the task)."""
         self.log.warning(
-            "Adobe cannot cancel flow run %s, so it goes on; see %s. If the task is cleared, it waits for this run.",
+            "Adobe cannot cancel flow run %s, so it goes on; see %s. If the task runs again, it waits for this run.",
             self.flow_run_id,
             self.url or "Experience Platform",
         )
