@@ -42,6 +42,9 @@ class CreatesFlowRun(BaseOperator):
         poll_interval: float = 30.0,
         wait_timeout: float | timedelta | None = None,
         error_budget: float | timedelta = 1800.0,
+        max_failed_records: int | None = None,
+        max_failed_ratio: float | None = None,
+        on_empty: Literal["succeed", "skip", "fail"] = "succeed",
         on_uncertain: Literal["fail", "adopt", "create"] = "fail",
         uncertain_patience: float = 180.0,
         flowservice_conn_id: str = "flowservice_default",
@@ -57,6 +60,9 @@ class CreatesFlowRun(BaseOperator):
             None if wait_timeout is None else _waiting.positive_seconds(wait_timeout, name="wait_timeout")
         )
         self.error_budget = _waiting.positive_seconds(error_budget, name="error_budget")
+        _waiting.tolerate(
+            self, max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
+        )
         self.on_uncertain = on_uncertain
         self.uncertain_patience = _waiting.positive_seconds(uncertain_patience, name="uncertain_patience")
         self.flowservice_conn_id = flowservice_conn_id
@@ -168,6 +174,7 @@ class CreatesFlowRun(BaseOperator):
                 url=summary["url"],
                 ends_task=_airflow.ends_in_triggerer(self),
                 error_budget=self.error_budget,
+                **_waiting.tolerance_of(self),
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=min(self._limits.values())) if self._limits else None,

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
 
 from airflow_flowservice import _airflow, _waiting
-from airflow_flowservice.exceptions import ConfigurationError, FlowRunFailedError, FlowRunTimeoutError, FlowServiceError
+from airflow_flowservice.exceptions import (
+    ConfigurationError,
+    FlowRunEmptyError,
+    FlowRunError,
+    FlowRunFailedError,
+    FlowRunIncompleteError,
+    FlowRunTimeoutError,
+    FlowServiceError,
+)
 from airflow_flowservice.links import URL_KEY, FlowRunLink
 
 if TYPE_CHECKING:
@@ -23,11 +31,25 @@ if TYPE_CHECKING:
     from airflow_flowservice.ingestion.watching import RunWatch
 
 _STORE_KEY = "flowservice_status"
-_REMEDY = (
+_FAILED_REMEDY = (
     "read the run's errors; then clear the task that created the run, which creates a new one for the window, or start "
     "the run again with RetriggerFlowRunOperator (a retry of the sensor would wait for the same run)"
 )
+_INCOMPLETE_REMEDY = (
+    "look at the failed records in Experience Platform, then mark the task as success, or raise the limit and clear "
+    "this task, which looks at the same run again"
+)
+_EMPTY_REMEDY = (
+    "if the source had nothing for the window, mark the task as success; else clear the task that created the run once "
+    "the data is there, which creates a new run for the window"
+)
 _TIMEOUT_REMEDY = "raise timeout, then clear this task: it waits for the same run, which goes on at Adobe"
+
+_REMEDIES: dict[type[FlowRunError], str] = {
+    FlowRunFailedError: _FAILED_REMEDY,
+    FlowRunIncompleteError: _INCOMPLETE_REMEDY,
+    FlowRunEmptyError: _EMPTY_REMEDY,
+}
 
 
 class FlowRunSensor(BaseSensorOperator):
@@ -37,6 +59,9 @@ class FlowRunSensor(BaseSensorOperator):
     :param poke_interval: seconds between two looks at the run, in every mode.
     :param deferrable: wait in the triggerer; default: Airflow's `[operators] default_deferrable`.
     :param error_budget: seconds (or `timedelta`) without one good answer after which waiting ends.
+    :param max_failed_records: how many records may fail before the task does; as `OnDemandFlowRunOperator`'s.
+    :param max_failed_ratio: which share of the records may fail, 0 to 1.
+    :param on_empty: what a run without records makes of the task: `succeed`, `skip` or `fail`.
     :param start_from_trigger: begin in the triggerer, without any worker process unless the run fails (Airflow 3.3
         and later; before, the wait begins on a worker). Implies `deferrable`; not for mapped sensors.
     :param flowservice_conn_id: the connection, of type `flowservice`.
@@ -47,6 +72,8 @@ class FlowRunSensor(BaseSensorOperator):
     `ingestion.outcome.summary_of`).
 
     :raises FlowRunFailedError: the run failed; ends the task without retries, since waiting again cannot help.
+    :raises FlowRunIncompleteError: more records failed than the task allows; not retried either.
+    :raises FlowRunEmptyError: there were no records, and `on_empty` is `fail`; not retried either.
     :raises FlowRunVanishedError: the run could be read, and is not there any more.
     :raises FlowRunTimeoutError: a time limit is over and the run goes on.
     """
@@ -62,6 +89,9 @@ class FlowRunSensor(BaseSensorOperator):
         deferrable: bool | None = None,
         poke_interval: Any = 30.0,
         error_budget: float | timedelta = 1800.0,
+        max_failed_records: int | None = None,
+        max_failed_ratio: float | None = None,
+        on_empty: Literal["succeed", "skip", "fail"] = "succeed",
         start_from_trigger: bool = False,
         flowservice_conn_id: str = "flowservice_default",
         **kwargs: Any,
@@ -72,6 +102,9 @@ class FlowRunSensor(BaseSensorOperator):
             deferrable = start_from_trigger or _airflow.default_deferrable()
         self.deferrable = deferrable
         self.error_budget = _waiting.positive_seconds(error_budget, name="error_budget")
+        _waiting.tolerate(
+            self, max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
+        )
         self.flowservice_conn_id = flowservice_conn_id
         self._watch: RunWatch | None = None
         self.flow_run_url: str | None = None
@@ -94,6 +127,7 @@ class FlowRunSensor(BaseSensorOperator):
                 "ends_task": not self.outlets,
                 "is_alone": True,
                 "error_budget": self.error_budget,
+                **_waiting.tolerance_of(self),
             },
             next_method="execute_complete",
             timeout=self.timeout,
@@ -214,8 +248,8 @@ class FlowRunSensor(BaseSensorOperator):
     def _finish(self, context: Context, summary: dict[str, Any]) -> str:
         try:
             return _waiting.finish(self, context, summary)
-        except FlowRunFailedError as error:
-            error.remedy = _REMEDY
+        except FlowRunError as error:
+            error.remedy = _REMEDIES[type(error)]
             raise
 
     def _defer(self, context: Context) -> NoReturn:
@@ -235,6 +269,7 @@ class FlowRunSensor(BaseSensorOperator):
                 seen=last is not None,
                 ends_task=_airflow.ends_in_triggerer(self),
                 error_budget=self.error_budget,
+                **_waiting.tolerance_of(self),
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=min(self._limits.values())),

@@ -11,9 +11,10 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_flowservice import _airflow
-from airflow_flowservice.exceptions import ConfigurationError, FlowServiceError
+from airflow_flowservice.exceptions import ConfigurationError, FlowRunError, FlowServiceError
 from airflow_flowservice.hooks import FlowServiceHook, client_of
-from airflow_flowservice.ingestion.outcome import SUCCEEDED, describe, summary_of
+from airflow_flowservice.ingestion.judgement import Tolerance
+from airflow_flowservice.ingestion.outcome import describe, require_success, summary_of
 from airflow_flowservice.ingestion.polling import Poller, wait_together
 from airflow_flowservice.ingestion.watching import ERROR_BUDGET, RunWatch
 from airflow_flowservice.ingestion.window import IngestionWindow
@@ -30,6 +31,9 @@ _OPTIONAL: dict[str, Any] = {
     "ends_task": False,
     "is_alone": False,
     "error_budget": ERROR_BUDGET,
+    "max_failed_records": None,
+    "max_failed_ratio": None,
+    "on_empty": "succeed",
 }
 # Of each event loop, by connection; a poller lives as long as triggers hold it.
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[str, Poller]] = WeakKeyDictionary()
@@ -48,6 +52,8 @@ class FlowRunTrigger(BaseTrigger):
     :param seen: the run could be read before, so that a 404 means that it is gone.
     :param ends_task: end a successful task here, without a worker.
     :param error_budget: seconds without one good answer after which waiting ends with an error.
+    :param max_failed_records: what the task tolerates; a run that it does not is left to a worker, as are
+        `max_failed_ratio` and `on_empty` (see `ingestion.judgement.Tolerance`).
     :param is_alone: no worker came before, so all that the task pushes is pushed here.
     """
 
@@ -64,6 +70,9 @@ class FlowRunTrigger(BaseTrigger):
         ends_task: bool = False,
         is_alone: bool = False,
         error_budget: float = ERROR_BUDGET,
+        max_failed_records: int | None = None,
+        max_failed_ratio: float | None = None,
+        on_empty: str = "succeed",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.flow_run_id = flow_run_id
@@ -76,6 +85,9 @@ class FlowRunTrigger(BaseTrigger):
         self.ends_task = ends_task
         self.is_alone = is_alone
         self.error_budget = error_budget
+        self.max_failed_records = max_failed_records
+        self.max_failed_ratio = max_failed_ratio
+        self.on_empty = on_empty
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class path, which lives in Airflow's database, and the arguments.
@@ -139,7 +151,7 @@ class FlowRunTrigger(BaseTrigger):
         before. Pushing twice is harmless: a second triggerer writes the same.
         """
         ti = self.task_instance
-        if not self.ends_task or ti is None or summary["status"] not in SUCCEEDED:
+        if not self.ends_task or ti is None or not self._is_good_enough(summary):
             return False
         if self.is_alone and _airflow.has_listeners():
             return False
@@ -153,6 +165,17 @@ class FlowRunTrigger(BaseTrigger):
             self.log.warning("XComs could not be pushed here (%s); a worker ends the task", error)
             return False
         self.log.info(describe(summary))
+        return True
+
+    def _is_good_enough(self, summary: dict[str, Any]) -> bool:
+        tolerance = Tolerance(
+            max_failed_records=self.max_failed_records, max_failed_ratio=self.max_failed_ratio, on_empty=self.on_empty
+        )
+        try:
+            require_success(summary)
+            tolerance.judge(summary)
+        except FlowRunError:
+            return False
         return True
 
     async def _stopped(self) -> None:
