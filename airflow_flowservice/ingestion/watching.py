@@ -81,10 +81,13 @@ class RunWatch:
 
     @property
     def delay(self) -> float:
-        """Seconds until the next look: short while the run is young, with jitter so that looks spread."""
+        """Seconds until the next look: short while the run is young, with jitter so that looks spread.
+
+        Never beyond the time limit.
+        """
         age = self.monotonic() - self._began
-        pause = min(self.poll_interval, max(_FIRST_LOOK, age / 4))
-        return pause * random.uniform(1 - _JITTER, 1 + _JITTER)
+        pause = min(self.poll_interval, max(_FIRST_LOOK, age / 4)) * random.uniform(1 - _JITTER, 1 + _JITTER)
+        return pause if self.timeout is None else max(0.0, min(pause, self.timeout - age))
 
     @property
     def seen(self) -> bool:
