@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FLOW_RUN_KEY = "flow_run"
+# Seconds that a stopping triggerer may be held up.
+PATIENCE_WITH_AIRFLOW = 5.0
 
 _OF_THE_SCHEDULE = frozenset({"scheduled", "backfill"})
 # Nobody could name a window for one of these.
@@ -271,6 +273,29 @@ def start_trigger_args(*, trigger: str, arguments: dict[str, Any], next_method: 
     )
 
 
+async def was_undeferred(ti: Any) -> bool:
+    """Whether a deferred task is deferred no longer; False where Airflow does not say.
+
+    For triggers that are cancelled before Airflow 3.3: a triggerer that stops leaves its tasks deferred, while
+    somebody who marks or clears a task does not. (Google's provider looks at the same, to cancel its jobs.)
+    """
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import GetTaskStates
+
+    if ti is None:
+        return False
+    question = GetTaskStates(
+        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=_coordinates(ti)["map_index"]
+    )
+    # Never cancelled in the middle of an answer, which other triggers in the process would then read as theirs.
+    asking = asyncio.ensure_future(task_runner.SUPERVISOR_COMMS.asend(question))
+    done, _ = await asyncio.wait({asking}, timeout=PATIENCE_WITH_AIRFLOW)
+    if not done or asking.exception() is not None:
+        return False
+    states: Any = getattr(asking.result(), "task_states", {}).get(ti.run_id, {})
+    return bool(states) and all(_word(state) != "deferred" for state in states.values())
+
+
 def has_listeners() -> bool:
     """Whether somebody, such as OpenLineage, wants to hear of tasks that end."""
     from airflow.sdk.listener import get_listener_manager
@@ -322,17 +347,25 @@ def task_errors(*final: type[FlowServiceError]) -> Iterator[None]:
     except FlowServiceError as error:
         if error.retryable and not isinstance(error, final):
             raise
-        ending = _ending(type(error).__name__)(error.message)
-        ending.__dict__.update(error.__dict__)
-        raise ending.with_traceback(error.__traceback__) from error.__cause__
+        raise _ending(error, "AirflowFailException").with_traceback(error.__traceback__) from error.__cause__
+
+
+def as_sensor_timeout(error: FlowServiceError) -> FlowServiceError:
+    """The error as one that is also Airflow's `AirflowSensorTimeout`, which is not retried."""
+    return _ending(error, "AirflowSensorTimeout")
+
+
+def _ending(error: FlowServiceError, ending: str) -> FlowServiceError:
+    made = _ending_class(type(error).__name__, ending)(error.message)
+    made.__dict__.update(error.__dict__)
+    return made
 
 
 @cache
-def _ending(name: str) -> type[FlowServiceError]:
-    """The class of this name as one that Airflow does not retry (`AirflowFailException`)."""
+def _ending_class(name: str, ending: str) -> type[FlowServiceError]:
+    """The class of this name as one of Airflow's exceptions that end a task without a retry."""
     cls: type[FlowServiceError] = getattr(exceptions, name)
-    fail = airflow_exception("AirflowFailException")
-    return type(cls.__name__, (cls, fail), {"__module__": cls.__module__, "__doc__": cls.__doc__})
+    return type(cls.__name__, (cls, airflow_exception(ending)), {"__module__": cls.__module__, "__doc__": cls.__doc__})
 
 
 def utc_now() -> datetime:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import BaseOperator
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.hooks import FlowServiceHook
     from airflow_flowservice.ingestion.intent import Order
+    from airflow_flowservice.ingestion.watching import RunWatch
 
 _ON_UNCERTAIN = ("fail", "adopt", "create")
 
@@ -39,6 +42,9 @@ class CreatesFlowRun(BaseOperator):
         poll_interval: float = 30.0,
         wait_timeout: float | timedelta | None = None,
         error_budget: float | timedelta = 1800.0,
+        max_failed_records: int | None = None,
+        max_failed_ratio: float | None = None,
+        on_empty: Literal["succeed", "skip", "fail"] = "succeed",
         on_uncertain: Literal["fail", "adopt", "create"] = "fail",
         uncertain_patience: float = 180.0,
         flowservice_conn_id: str = "flowservice_default",
@@ -54,6 +60,9 @@ class CreatesFlowRun(BaseOperator):
             None if wait_timeout is None else _waiting.positive_seconds(wait_timeout, name="wait_timeout")
         )
         self.error_budget = _waiting.positive_seconds(error_budget, name="error_budget")
+        _waiting.tolerate(
+            self, max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
+        )
         self.on_uncertain = on_uncertain
         self.uncertain_patience = _waiting.positive_seconds(uncertain_patience, name="uncertain_patience")
         self.flowservice_conn_id = flowservice_conn_id
@@ -88,21 +97,21 @@ class CreatesFlowRun(BaseOperator):
             return _waiting.finish(self, context, summary)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """As `BaseOperator.resume_execution`; a trigger that ran out of time becomes `FlowRunTimeoutError`."""
+        """As `BaseOperator.resume_execution`; after a time limit, the run is looked at once more.
+
+        :raises FlowRunTimeoutError: it goes on.
+        """
         self.was_deferred = True
         try:
             return super().resume_execution(next_method, next_kwargs, context)
-        except _airflow.airflow_exception("TaskDeferralTimeout") as error:
-            raise _waiting.timed_out(context, "its time limit") from error
+        except _airflow.airflow_exception("TaskDeferralTimeout"):
+            with _airflow.task_errors():
+                return self._end_after_limit(context)
 
     def on_kill(self) -> None:
         """Say that the run goes on; Adobe cannot cancel it."""
         if self._flow_run:
-            self.log.warning(
-                "Adobe cannot cancel flow run %s, so it goes on; see %s. The next attempt waits for it.",
-                self._flow_run["id"],
-                self._flow_run["url"],
-            )
+            _waiting.say_that_it_goes_on(self._flow_run["id"], self._flow_run["url"])
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """What the flow run read and wrote, for Airflow's OpenLineage listener; also when the task failed."""
@@ -171,9 +180,6 @@ class CreatesFlowRun(BaseOperator):
         from airflow_flowservice.triggers import FlowRunTrigger
 
         _waiting.push_return_value(self, context, summary["id"])
-        limits = [timedelta(seconds=self.wait_timeout)] if self.wait_timeout else []
-        if self.execution_timeout:
-            limits.append(self.execution_timeout)
         self.defer(
             trigger=FlowRunTrigger(
                 flow_run_id=summary["id"],
@@ -184,26 +190,58 @@ class CreatesFlowRun(BaseOperator):
                 url=summary["url"],
                 ends_task=_airflow.ends_in_triggerer(self),
                 error_budget=self.error_budget,
+                **_waiting.tolerance_of(self),
             ),
             method_name="execute_complete",
-            timeout=min(limits, default=None),
+            timeout=timedelta(seconds=min(self._limits.values())) if self._limits else None,
         )
+
+    @property
+    def _limits(self) -> dict[str, float]:
+        """Seconds of each time limit that there is, by name."""
+        limits = {} if self.wait_timeout is None else {"wait_timeout": self.wait_timeout}
+        if self.execution_timeout is not None:
+            limits["execution_timeout"] = self.execution_timeout.total_seconds()
+        return limits
 
     def _wait(self, context: Mapping[str, Any], hook: FlowServiceHook, summary: dict[str, Any]) -> str:
-        from airflow_flowservice.ingestion.outcome import summary_of, window_text
-        from airflow_flowservice.ingestion.watching import RunWatch, wait_for_end
+        from airflow_flowservice.ingestion.outcome import window_text
+        from airflow_flowservice.ingestion.watching import wait_for_end
 
-        watch = RunWatch(
-            flow_run_id=summary["id"],
-            poll_interval=self.poll_interval,
-            timeout=self.wait_timeout,
-            error_budget=self.error_budget,
-            url=summary["url"],
-        )
+        watch = self._watch(summary, timeout=self.wait_timeout)
         with telling(flow_id=summary["flow_id"], window=window_text(summary)):
             try:
                 run = wait_for_end(watch, _stats.counted(hook.client.get_run))
             except _airflow.airflow_exception("AirflowTaskTimeout") as error:
-                raise watch.timed_out("the task's execution_timeout") from error
+                raise watch.timed_out("execution_timeout", self._limits["execution_timeout"]) from error
+        return self._finish(context, summary, run)
+
+    def _end_after_limit(self, context: Mapping[str, Any]) -> str:
+        """A last look: a run that has ended by now ends the task, whatever the triggerer was busy with."""
+        from airflow_flowservice.ingestion.outcome import window_text
+
+        summary = _airflow.read_xcom(context["ti"], key=_airflow.FLOW_RUN_KEY)
+        self._recall(summary)
+        watch = self._watch(summary)
+        run = watch.last_look(self._hook().client.get_run)
+        if run is not None:
+            return self._finish(context, summary, run)
+        limit, seconds = min(self._limits.items(), key=itemgetter(1), default=("its time limit", None))
+        raise watch.timed_out(limit, seconds).about(flow_id=summary["flow_id"], window=window_text(summary))
+
+    def _watch(self, summary: Mapping[str, Any], *, timeout: float | None = None) -> RunWatch:
+        from airflow_flowservice.ingestion.watching import RunWatch
+
+        return RunWatch(
+            flow_run_id=summary["id"],
+            poll_interval=self.poll_interval,
+            timeout=timeout,
+            error_budget=self.error_budget,
+            url=summary["url"],
+        )
+
+    def _finish(self, context: Mapping[str, Any], summary: Mapping[str, Any], run: FlowRun) -> str:
+        from airflow_flowservice.ingestion.outcome import summary_of
+
         asked = {name: summary[name] for name in ("flow_id", "window_start", "window_end")}
         return _waiting.finish(self, context, {**summary_of(run, url=summary["url"]), **asked})

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice import _airflow
-from airflow_flowservice.exceptions import ConfigurationError, from_dict
+from airflow_flowservice.exceptions import ConfigurationError, FlowRunEmptyError, FlowRunError, from_dict
 from airflow_flowservice.links import DATAFLOW_KEY, URL_KEY, dataflow_page
 
 if TYPE_CHECKING:
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 log = logging.getLogger(__name__)
+
+_ON_EMPTY = ("succeed", "skip", "fail")
+_TOLERANCE: dict[str, Any] = {"max_failed_records": None, "max_failed_ratio": None, "on_empty": "succeed"}
 
 
 def show(task: Any, context: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
@@ -44,16 +47,30 @@ def show_dataflow(task: Any, context: Mapping[str, Any], url: str) -> None:
 def finish(task: Any, context: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     """End the task with what its run came to; the run's id.
 
+    Everything is pushed before the task fails or is skipped, so that callbacks and later tasks can look.
+
     :raises FlowRunFailedError: the run failed.
+    :raises FlowRunIncompleteError: more records failed than the task allows.
+    :raises FlowRunEmptyError: there were no records, and `on_empty` is `fail`.
+    :raises AirflowSkipException: there were no records, and `on_empty` is `skip`.
     """
+    from airflow_flowservice.ingestion.judgement import Tolerance
     from airflow_flowservice.ingestion.outcome import describe, require_success
 
     show(task, context, summary)
-    require_success(summary)
+    try:
+        require_success(summary)
+        Tolerance(**{name: getattr(task, name) for name in _TOLERANCE}).judge(summary)
+    except FlowRunError as error:
+        push_return_value(task, context, summary["id"])
+        if isinstance(error, FlowRunEmptyError) and task.on_empty == "skip":
+            error.remedy = None
+            raise _airflow.airflow_exception("AirflowSkipException")(str(error)) from error
+        raise
     log.info(describe(summary))
     tell_outlets(task, context, summary)
-    for error in summary["errors"]:
-        log.warning("Flow run %s reports %s: %s", summary["id"], error["code"], error["message"])
+    for reported in summary["errors"]:
+        log.warning("Flow run %s reports %s: %s", summary["id"], reported["code"], reported["message"])
     return str(summary["id"])
 
 
@@ -88,19 +105,37 @@ def summary_from_event(context: Mapping[str, Any], event: Any) -> dict[str, Any]
     return dict(event["flow_run"])
 
 
-def timed_out(context: Mapping[str, Any], limit: str) -> Exception:
-    """The error for a wait whose trigger was stopped, told from what the task has pushed."""
-    from airflow_flowservice.exceptions import FlowRunTimeoutError
-    from airflow_flowservice.ingestion.outcome import window_text
-
-    summary = _airflow.read_xcom(context["ti"], key=_airflow.FLOW_RUN_KEY) or {}
-    return FlowRunTimeoutError(
-        f"the flow run has not ended within {limit}",
-        flow_id=summary.get("flow_id"),
-        window=window_text(summary) if summary else None,
-        flow_run_id=summary.get("id"),
-        url=summary.get("url"),
+def say_that_it_goes_on(flow_run_id: str, url: str | None) -> None:
+    """What the log of a killed task says."""
+    log.warning(
+        "Adobe cannot cancel flow run %s, so it goes on; see %s. The next attempt of this task waits for it.",
+        flow_run_id,
+        url or "Experience Platform",
     )
+
+
+def tolerate(task: Any, *, max_failed_records: int | None, max_failed_ratio: float | None, on_empty: str) -> None:
+    """Give a task what `ingestion.judgement.Tolerance` has, checked when the DAG is parsed.
+
+    :raises ConfigurationError: a limit is no number or out of its range, or `on_empty` is an unknown word.
+    """
+    limits = {"max_failed_records": (max_failed_records, int), "max_failed_ratio": (max_failed_ratio, int | float)}
+    for name, (value, kind) in limits.items():
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool) or not value >= 0):
+            raise ConfigurationError(f"{name} is {value!r}", remedy=f"set {name} to a number of at least 0, or to None")
+    if max_failed_ratio is not None and max_failed_ratio > 1:
+        raise ConfigurationError(
+            f"max_failed_ratio is {max_failed_ratio!r}", remedy="set max_failed_ratio to a share from 0 to 1"
+        )
+    if on_empty not in _ON_EMPTY:
+        raise ConfigurationError(f"on_empty is {on_empty!r}", remedy=f"use one of {_ON_EMPTY}")
+    task.max_failed_records, task.max_failed_ratio, task.on_empty = max_failed_records, max_failed_ratio, on_empty
+
+
+def tolerance_of(task: Any) -> dict[str, Any]:
+    """What a task tolerates, for its trigger; what has its default is left out, as earlier triggers do not know it."""
+    given = {name: getattr(task, name) for name in _TOLERANCE}
+    return {name: value for name, value in given.items() if value != _TOLERANCE[name]}
 
 
 def positive_seconds(value: float | timedelta, *, name: str) -> float:

@@ -28,6 +28,8 @@ FlowServiceError
 ├── AttemptOvertakenError         another attempt of the same task goes on instead of this one
 └── FlowRunError                  a flow run that exists
     ├── FlowRunFailedError            it ended as failed
+    ├── FlowRunIncompleteError        more of its records failed than the task allows
+    ├── FlowRunEmptyError             it had no records, and the task asks for some
     ├── FlowRunActiveError            an earlier one goes on, and may yet ingest a part of the window
     ├── FlowRunVanishedError          it was there, and is not any more
     ├── FlowRunUncertainError         a run may have been created, and nobody can tell
@@ -301,6 +303,24 @@ class FlowRunFailedError(FlowRunError):
 
     retryable = True
     default_remedy = "read the run's errors; a retry or a clear creates a new run for the same window"
+
+
+class FlowRunIncompleteError(FlowRunError):
+    """More records failed than the task allows, or nobody can tell; the flow run succeeded, and the others are in."""
+
+    default_remedy = (
+        "look at the failed records in Experience Platform, then mark the task as success; or clear it, which ingests "
+        "the whole window again in a new run (the good records twice, where the dataflow appends)"
+    )
+
+
+class FlowRunEmptyError(FlowRunError):
+    """The flow run succeeded without records, and the task asks for some (on_empty)."""
+
+    default_remedy = (
+        "if the source had nothing for the window, mark the task as success; else clear it once the data is there, "
+        "which creates a new run for the window"
+    )
 
 
 class FlowRunActiveError(FlowRunError):

@@ -46,6 +46,12 @@ class OnDemandFlowRunOperator(CreatesFlowRun):
         attempt waits for the same run.
     :param error_budget: seconds (or `timedelta`) without one good answer after which waiting ends; until then
         nothing that a request meets (refused connections, 5xx, 429, an expired token) fails the task.
+    :param max_failed_records: how many records may fail, in a `partialSuccess` or a success, before the task does;
+        None: any number. Judged by the task that waits: where that is a `FlowRunSensor`, give it to the sensor.
+    :param max_failed_ratio: which share of the records may fail, 0 to 1 (see `ingestion.judgement.failed_ratio`).
+        Of a success that gives no count, none is taken to have failed; a `partialSuccess` without counts fails.
+    :param on_empty: what a run without records makes of the task: `succeed`, `skip` or `fail`. Counts that Flow Service
+        does not give are not zero.
     :param check_flow: read the dataflow before its run is created, and refuse with a remedy what cannot work.
     :param on_uncertain: when the answer to the POST was lost and new runs show no window: `fail` with the
         candidates, `adopt` the oldest of them, or `create` another.
@@ -57,6 +63,8 @@ class OnDemandFlowRunOperator(CreatesFlowRun):
     :raises WindowError: the DAG run has no window, or one that is not over; nothing is created.
     :raises RunRefusedError: Flow Service refused; nothing is created.
     :raises FlowRunFailedError: the run failed.
+    :raises FlowRunIncompleteError: more records failed than the task allows; not retried, since the others are in.
+    :raises FlowRunEmptyError: there were no records, and `on_empty` is `fail`; not retried.
     :raises FlowRunUncertainError: a run may exist, and nobody can tell.
 
     Source: https://experienceleague.adobe.com/en/docs/experience-platform/sources/api-tutorials/on-demand-ingestion
@@ -157,7 +165,7 @@ class RetriggerFlowRunOperator(CreatesFlowRun):
 
     :param flow_run_id: the run to repeat; templated.
 
-    Waiting, `on_uncertain`, result, XComs and errors are those of `OnDemandFlowRunOperator`.
+    Waiting, what it tolerates, `on_uncertain`, result, XComs and errors are those of `OnDemandFlowRunOperator`.
 
     :raises RunNotFoundError: no such run.
     :raises RetriggerRefusedError: this run cannot be started again, or not yet.

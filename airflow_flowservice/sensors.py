@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from airflow.sdk import BaseSensorOperator, PokeReturnValue
+from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
 
 from airflow_flowservice import _airflow, _stats, _waiting
-from airflow_flowservice.exceptions import ConfigurationError, FlowRunFailedError
-from airflow_flowservice.links import DataflowLink, FlowRunLink
+from airflow_flowservice.exceptions import (
+    ConfigurationError,
+    FlowRunEmptyError,
+    FlowRunError,
+    FlowRunFailedError,
+    FlowRunIncompleteError,
+    FlowRunTimeoutError,
+    FlowServiceError,
+)
+from airflow_flowservice.links import URL_KEY, DataflowLink, FlowRunLink
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import timedelta
 
     from airflow.sdk import Context
@@ -22,10 +31,25 @@ if TYPE_CHECKING:
     from airflow_flowservice.ingestion.watching import RunWatch
 
 _STORE_KEY = "flowservice_status"
-_REMEDY = (
+_FAILED_REMEDY = (
     "read the run's errors; then clear the task that created the run, which creates a new one for the window, or start "
     "the run again with RetriggerFlowRunOperator (a retry of the sensor would wait for the same run)"
 )
+_INCOMPLETE_REMEDY = (
+    "look at the failed records in Experience Platform, then mark the task as success, or raise the limit and clear "
+    "this task, which looks at the same run again"
+)
+_EMPTY_REMEDY = (
+    "if the source had nothing for the window, mark the task as success; else clear the task that created the run once "
+    "the data is there, which creates a new run for the window"
+)
+_TIMEOUT_REMEDY = "raise timeout, then clear this task: it waits for the same run, which goes on at Adobe"
+
+_REMEDIES: dict[type[FlowRunError], str] = {
+    FlowRunFailedError: _FAILED_REMEDY,
+    FlowRunIncompleteError: _INCOMPLETE_REMEDY,
+    FlowRunEmptyError: _EMPTY_REMEDY,
+}
 
 
 class FlowRunSensor(BaseSensorOperator):
@@ -35,15 +59,23 @@ class FlowRunSensor(BaseSensorOperator):
     :param poke_interval: seconds between two looks at the run, in every mode.
     :param deferrable: wait in the triggerer; default: Airflow's `[operators] default_deferrable`.
     :param error_budget: seconds (or `timedelta`) without one good answer after which waiting ends.
+    :param max_failed_records: how many records may fail before the task does; as `OnDemandFlowRunOperator`'s.
+    :param max_failed_ratio: which share of the records may fail, 0 to 1.
+    :param on_empty: what a run without records makes of the task: `succeed`, `skip` or `fail`.
     :param start_from_trigger: begin in the triggerer, without any worker process unless the run fails (Airflow 3.3
         and later; before, the wait begins on a worker). Implies `deferrable`; not for mapped sensors.
     :param flowservice_conn_id: the connection, of type `flowservice`.
 
-    `mode`, `timeout`, `soft_fail` and the rest are those of Airflow's `BaseSensorOperator`. Returns the flow run's id,
-    and pushes the XCom `flow_run` (see `ingestion.outcome.summary_of`).
+    `mode`, `timeout`, `soft_fail` and the rest are those of Airflow's `BaseSensorOperator`, and mean the same in every
+    mode: `timeout` is final (clear the task to wait on), `execution_timeout` is retried, `soft_fail` skips on both and
+    on a failed run, `never_fail` on any error. Returns the flow run's id, and pushes the XCom `flow_run` (see
+    `ingestion.outcome.summary_of`).
 
     :raises FlowRunFailedError: the run failed; ends the task without retries, since waiting again cannot help.
+    :raises FlowRunIncompleteError: more records failed than the task allows; not retried either.
+    :raises FlowRunEmptyError: there were no records, and `on_empty` is `fail`; not retried either.
     :raises FlowRunVanishedError: the run could be read, and is not there any more.
+    :raises FlowRunTimeoutError: a time limit is over and the run goes on.
     """
 
     template_fields: Sequence[str] = ("flow_run_id",)
@@ -57,6 +89,9 @@ class FlowRunSensor(BaseSensorOperator):
         deferrable: bool | None = None,
         poke_interval: Any = 30.0,
         error_budget: float | timedelta = 1800.0,
+        max_failed_records: int | None = None,
+        max_failed_ratio: float | None = None,
+        on_empty: Literal["succeed", "skip", "fail"] = "succeed",
         start_from_trigger: bool = False,
         flowservice_conn_id: str = "flowservice_default",
         **kwargs: Any,
@@ -67,6 +102,9 @@ class FlowRunSensor(BaseSensorOperator):
             deferrable = start_from_trigger or _airflow.default_deferrable()
         self.deferrable = deferrable
         self.error_budget = _waiting.positive_seconds(error_budget, name="error_budget")
+        _waiting.tolerate(
+            self, max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
+        )
         self.flowservice_conn_id = flowservice_conn_id
         self._watch: RunWatch | None = None
         self.flow_run_summary: dict[str, Any] | None = None
@@ -91,10 +129,26 @@ class FlowRunSensor(BaseSensorOperator):
                 "ends_task": not self.outlets,
                 "is_alone": True,
                 "error_budget": self.error_budget,
+                **_waiting.tolerance_of(self),
             },
             next_method="execute_complete",
             timeout=self.timeout,
         )
+
+    def execute(self, context: Context) -> Any:
+        """As `BaseSensorOperator.execute`; what ends the wait names the flow run.
+
+        :raises FlowRunTimeoutError: a time limit is over: `timeout` is final, `execution_timeout` is retried.
+        """
+        skip = _airflow.airflow_exception("AirflowSkipException")
+        limits = (_airflow.airflow_exception("AirflowSensorTimeout"), _airflow.airflow_exception("AirflowTaskTimeout"))
+        with self._skips_where_asked():
+            try:
+                return super().execute(context)
+            except skip as skipped:
+                raise skip(str(self._reason(context, skipped.__cause__))) from skipped.__cause__
+            except limits as error:
+                raise self._reason(context, error) from error
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Look at the run once; the deferrable way, go on in the triggerer if it has not ended.
@@ -106,8 +160,8 @@ class FlowRunSensor(BaseSensorOperator):
         with _airflow.task_errors(FlowRunFailedError):
             watch = self._watching(context)
             run = watch.look(_stats.counted(self._hook.client.get_run))
+            watch.url = self._url(watch.last) or watch.url
             self._remember(context, watch)
-            watch.url = self._url(watch.last)
             if watch.url != self.flow_run_url:
                 _waiting.show_page(self, context, watch.url)
             if run is None:
@@ -123,13 +177,75 @@ class FlowRunSensor(BaseSensorOperator):
             return self._finish(context, _waiting.summary_from_event(context, event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """As `BaseSensorOperator.resume_execution`."""
+        """As `BaseSensorOperator.resume_execution`; after a time limit, the run is looked at once more.
+
+        :raises FlowRunTimeoutError: it goes on.
+        """
         self.was_deferred = True
-        return super().resume_execution(next_method, next_kwargs, context)
+        with self._skips_where_asked():
+            try:
+                return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
+            except _airflow.airflow_exception("TaskDeferralTimeout"):
+                with _airflow.task_errors(FlowRunFailedError):
+                    return self._end_after_limit(context)
 
     def on_kill(self) -> None:
         """Say that the run goes on; Adobe cannot cancel it."""
-        self.log.warning("Adobe cannot cancel flow run %s, so it goes on.", self.flow_run_id)
+        _waiting.say_that_it_goes_on(self.flow_run_id, self.flow_run_url)
+
+    @contextmanager
+    def _skips_where_asked(self) -> Iterator[None]:
+        """Skips on what `soft_fail` and `never_fail` are for, in every mode, and says why.
+
+        `soft_fail` is for time limits and for errors that no retry can mend, `never_fail` for any error.
+        """
+        skip = _airflow.airflow_exception("AirflowSkipException")
+        try:
+            yield
+        except (skip, _airflow.airflow_exception("AirflowRescheduleException")):
+            raise
+        except Exception as error:
+            final = isinstance(error, (FlowRunTimeoutError, _airflow.airflow_exception("AirflowException")))
+            if self.never_fail or (self.soft_fail and final):
+                raise skip(str(error)) from error
+            raise
+
+    def _reason(self, context: Context, error: BaseException | None) -> BaseException:
+        """What ended the wait, told for its flow run; Airflow's own words for time limits name none.
+
+        :param error: Airflow's; None where `soft_fail` met `timeout`.
+        """
+        if isinstance(error, _airflow.airflow_exception("AirflowTaskTimeout")):
+            return self._timed_out(self._watching(context), "execution_timeout")
+        if error is None or isinstance(error, _airflow.airflow_exception("AirflowSensorTimeout")):
+            return self._timed_out(self._watching(context), "timeout")
+        return error
+
+    def _timed_out(self, watch: RunWatch, limit: str) -> FlowServiceError:
+        """The error for a time limit: `timeout` is final, as Airflow has it, and `execution_timeout` is retried."""
+        error = watch.timed_out(limit, self._limits[limit])
+        if limit == "execution_timeout":
+            return error
+        error.remedy = _TIMEOUT_REMEDY
+        return _airflow.as_sensor_timeout(error)
+
+    @property
+    def _limits(self) -> dict[str, float]:
+        """Seconds of each time limit that there is, by name."""
+        if self.execution_timeout is None:
+            return {"timeout": self.timeout}
+        return {"timeout": self.timeout, "execution_timeout": self.execution_timeout.total_seconds()}
+
+    def _end_after_limit(self, context: Context) -> str:
+        """A last look: a run that has ended by now ends the task, whatever the triggerer was busy with."""
+        from airflow_flowservice.ingestion.outcome import summary_of
+
+        watch = self._watching(context)
+        run = watch.last_look(self._hook.client.get_run)
+        watch.url = self._url(watch.last) or _airflow.read_xcom(context["ti"], key=URL_KEY)
+        if run is not None:
+            return self._finish(context, summary_of(run, url=watch.url))
+        raise self._timed_out(watch, min(self._limits, key=self._limits.__getitem__))
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """What the flow run read and wrote, for Airflow's OpenLineage listener; also when the task failed."""
@@ -142,8 +258,8 @@ class FlowRunSensor(BaseSensorOperator):
     def _finish(self, context: Context, summary: dict[str, Any]) -> str:
         try:
             return _waiting.finish(self, context, summary)
-        except FlowRunFailedError as error:
-            error.remedy = _REMEDY
+        except FlowRunError as error:
+            error.remedy = _REMEDIES[type(error)]
             raise
 
     def _defer(self, context: Context) -> NoReturn:
@@ -153,7 +269,6 @@ class FlowRunSensor(BaseSensorOperator):
 
         _waiting.push_return_value(self, context, self.flow_run_id)
         last = self._watching(context).last
-        limit = timedelta(seconds=self.timeout)
         self.defer(
             trigger=FlowRunTrigger(
                 flow_run_id=self.flow_run_id,
@@ -164,9 +279,10 @@ class FlowRunSensor(BaseSensorOperator):
                 seen=last is not None,
                 ends_task=_airflow.ends_in_triggerer(self),
                 error_budget=self.error_budget,
+                **_waiting.tolerance_of(self),
             ),
             method_name="execute_complete",
-            timeout=min(limit, self.execution_timeout or limit),
+            timeout=timedelta(seconds=min(self._limits.values())),
         )
 
     @cached_property

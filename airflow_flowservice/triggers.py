@@ -11,9 +11,10 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_flowservice import _airflow, _stats
-from airflow_flowservice.exceptions import ConfigurationError, FlowServiceError
+from airflow_flowservice.exceptions import ConfigurationError, FlowRunError, FlowServiceError
 from airflow_flowservice.hooks import FlowServiceHook, client_of
-from airflow_flowservice.ingestion.outcome import SUCCEEDED, describe, summary_of
+from airflow_flowservice.ingestion.judgement import Tolerance
+from airflow_flowservice.ingestion.outcome import describe, require_success, summary_of
 from airflow_flowservice.ingestion.polling import Poller, wait_together
 from airflow_flowservice.ingestion.watching import ERROR_BUDGET, RunWatch
 from airflow_flowservice.ingestion.window import IngestionWindow
@@ -31,6 +32,9 @@ _OPTIONAL: dict[str, Any] = {
     "ends_task": False,
     "is_alone": False,
     "error_budget": ERROR_BUDGET,
+    "max_failed_records": None,
+    "max_failed_ratio": None,
+    "on_empty": "succeed",
 }
 # Of each event loop, by connection; a poller lives as long as triggers hold it.
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[str, Poller]] = WeakKeyDictionary()
@@ -49,6 +53,8 @@ class FlowRunTrigger(BaseTrigger):
     :param seen: the run could be read before, so that a 404 means that it is gone.
     :param ends_task: end a successful task here, without a worker.
     :param error_budget: seconds without one good answer after which waiting ends with an error.
+    :param max_failed_records: what the task tolerates; a run that it does not is left to a worker, as are
+        `max_failed_ratio` and `on_empty` (see `ingestion.judgement.Tolerance`).
     :param is_alone: no worker came before, so all that the task pushes is pushed here.
     """
 
@@ -65,6 +71,9 @@ class FlowRunTrigger(BaseTrigger):
         ends_task: bool = False,
         is_alone: bool = False,
         error_budget: float = ERROR_BUDGET,
+        max_failed_records: int | None = None,
+        max_failed_ratio: float | None = None,
+        on_empty: str = "succeed",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.flow_run_id = flow_run_id
@@ -77,6 +86,9 @@ class FlowRunTrigger(BaseTrigger):
         self.ends_task = ends_task
         self.is_alone = is_alone
         self.error_budget = error_budget
+        self.max_failed_records = max_failed_records
+        self.max_failed_ratio = max_failed_ratio
+        self.on_empty = on_empty
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class path, which lives in Airflow's database, and the arguments.
@@ -102,6 +114,9 @@ class FlowRunTrigger(BaseTrigger):
             error.about(flow_id=self.flow_id, window=self.window, flow_run_id=self.flow_run_id, url=self.url)
             yield self._event({"status": "error", "error": error.to_dict()})
             return
+        except asyncio.CancelledError:
+            await self._stopped()
+            raise
         if await self._end_task(summary):
             yield TaskSuccessEvent()
             return
@@ -138,7 +153,7 @@ class FlowRunTrigger(BaseTrigger):
         before. Pushing twice is harmless: a second triggerer writes the same.
         """
         ti = self.task_instance
-        if not self.ends_task or ti is None or summary["status"] not in SUCCEEDED:
+        if not self.ends_task or ti is None or not self._is_good_enough(summary):
             return False
         if self.is_alone and _airflow.has_listeners():
             return False
@@ -155,10 +170,26 @@ class FlowRunTrigger(BaseTrigger):
         self.log.info(describe(summary))
         return True
 
+    def _is_good_enough(self, summary: dict[str, Any]) -> bool:
+        tolerance = Tolerance(
+            max_failed_records=self.max_failed_records, max_failed_ratio=self.max_failed_ratio, on_empty=self.on_empty
+        )
+        try:
+            require_success(summary)
+            tolerance.judge(summary)
+        except FlowRunError:
+            return False
+        return True
+
+    async def _stopped(self) -> None:
+        """Before Airflow 3.3, find out whether somebody ended the task; else it is the triggerer that stops."""
+        if _airflow.version() < (3, 3) and await _airflow.was_undeferred(self.task_instance):
+            await self.on_kill()
+
     async def on_kill(self) -> None:
         """Say that the run goes on (Airflow 3.3 and later call this when somebody marks or clears the task)."""
         self.log.warning(
-            "Adobe cannot cancel flow run %s, so it goes on; see %s. If the task is cleared, it waits for this run.",
+            "Adobe cannot cancel flow run %s, so it goes on; see %s. If the task runs again, it waits for this run.",
             self.flow_run_id,
             self.url or "Experience Platform",
         )

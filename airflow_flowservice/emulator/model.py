@@ -46,6 +46,7 @@ class Outcome:
         errors: `{"code", "message"}` each, for `metrics.statusSummary.errors`.
         records: how many records the source has for it; None: one for each whole minute of its window.
         failed_records: how many of them do not arrive, the earliest first; None: 1 when `status` is partial.
+        unknown_counts: the run ends with record counts of -1, which means that nobody knows them.
         vanish: the run can be read once, by id or in a list, and is gone (404) after that.
         queue_s: seconds in `scheduled`; None: as in the settings.
         run_s: seconds in progress; None: as in the settings.
@@ -56,6 +57,7 @@ class Outcome:
     errors: tuple[dict[str, Any], ...] = ()
     records: int | None = None
     failed_records: int | None = None
+    unknown_counts: bool = False
     vanish: bool = False
     queue_s: float | None = None
     run_s: float | None = None

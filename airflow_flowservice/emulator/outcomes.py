@@ -6,7 +6,7 @@ Which runs: the next `times` (1; null for all) that are created, by a creation o
 only of that flow; with `covering` (ISO 8601 or epoch seconds) only those whose window covers the instant.
 
 What happens: `status` (the last word, `failed` unless given), `errors`, `records`, `failed_records`,
-`vanish`, `queue_s`, `run_s`, `in_progress_status`, as `model.Outcome` has them. Examples::
+`unknown_counts`, `vanish`, `queue_s`, `run_s`, `in_progress_status`, as `model.Outcome` has them. Examples::
 
     {"status": "failed", "errors": [{"code": "CONNECTOR-2001-500", "message": "no"}], "times": 2}
     {"status": "success", "records": 0, "covering": "2025-01-03"}

@@ -75,6 +75,8 @@ def _counts(run: Run) -> dict[str, Any]:
         files["outputFileCount"] = int(total > failed)
     if failed and not run.outcome.failed:
         records["failedInfo"] = [{"code": "DCVS-1000-400", "message": "A value was refused.", "count": failed}]
+    if run.outcome.unknown_counts:
+        records = {"inputRecordCount": -1, "outputRecordCount": -1, "failedRecordCount": -1}
     return {"recordSummary": records, "sizeSummary": sizes, "fileSummary": files}
 
 

@@ -19,6 +19,7 @@ from airflow_flowservice.exceptions import (
     FlowServiceError,
     RunNotFoundError,
 )
+from airflow_flowservice.ingestion.window import iso
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import FlowRun
@@ -80,10 +81,13 @@ class RunWatch:
 
     @property
     def delay(self) -> float:
-        """Seconds until the next look: short while the run is young, with jitter so that looks spread."""
+        """Seconds until the next look: short while the run is young, with jitter so that looks spread.
+
+        Never beyond the time limit.
+        """
         age = self.monotonic() - self._began
-        pause = min(self.poll_interval, max(_FIRST_LOOK, age / 4))
-        return pause * random.uniform(1 - _JITTER, 1 + _JITTER)
+        pause = min(self.poll_interval, max(_FIRST_LOOK, age / 4)) * random.uniform(1 - _JITTER, 1 + _JITTER)
+        return pause if self.timeout is None else max(0.0, min(pause, self.timeout - age))
 
     @property
     def seen(self) -> bool:
@@ -93,7 +97,14 @@ class RunWatch:
     def to_carry_over(self) -> dict[str, Any]:
         """What a process that looks only once has to remember for the next one, as JSON."""
         silent = self.monotonic() - self._good
-        return {"id": self.flow_run_id, "seen": self._seen, "said": self._reported, "good": self.wall() - silent}
+        good = self.wall() - silent
+        return {
+            "id": self.flow_run_id,
+            "seen": self._seen,
+            "said": self._reported,
+            "good": good,
+            "url": self.url,
+        }
 
     def carry_over(self, value: Any) -> None:
         """Take up what an earlier process remembered of the same run; anything else is passed over."""
@@ -104,12 +115,19 @@ class RunWatch:
             self._seen, self._reported = bool(value["seen"]), value["said"]
         except (KeyError, TypeError):  # another version's
             return
+        self.url = self.url or value.get("url")
         self._good = self.monotonic() - silent
 
     @property
     def _last_word(self) -> str:
         reported = None if self._reported in (_UNREADABLE_YET, _UNREADABLE) else self._reported
         return (self.last.status_word if self.last else reported) or "not known"
+
+    @property
+    def _window(self) -> str | None:
+        if self.last is None or self.last.window_start is None or self.last.window_end is None:
+            return None
+        return f"{iso(self.last.window_start)}/{iso(self.last.window_end)}"
 
     def _good_answer(self, run: FlowRun) -> None:
         self._good = self.monotonic()
@@ -149,16 +167,33 @@ class RunWatch:
 
     def _require_time(self) -> None:
         if self.timeout is not None and self.monotonic() - self._began >= self.timeout:
-            raise self.timed_out(f"{self.timeout:g} seconds")
+            raise self.timed_out("wait_timeout", self.timeout)
 
-    def timed_out(self, limit: str) -> FlowServiceError:
-        """The error for a wait that ends while the run goes on."""
+    def timed_out(self, limit: str, seconds: float | None = None) -> FlowRunTimeoutError:
+        """The error for a wait that ends while the run goes on.
+
+        :param limit: the name of the time limit.
+        :param seconds: how long it is, if that is known.
+        """
+        length = "" if seconds is None else f", {seconds:g} second{'' if seconds == 1 else 's'}"
         return FlowRunTimeoutError(
-            f"the flow run has not ended within {limit}; its last status is {self._last_word}",
+            f"the flow run has not ended within {limit}{length}; its last status is {self._last_word}",
             flow_id=self.last.flow_id if self.last else None,
+            window=self._window,
             flow_run_id=self.flow_run_id,
             url=self.url,
         )
+
+    def last_look(self, read: Callable[[str], FlowRun]) -> FlowRun | None:
+        """Read the run once more after a time limit; the run if it has ended after all.
+
+        Nothing that goes wrong is raised: the time limit is what ends the wait.
+        """
+        try:
+            return self.look(read)
+        except FlowServiceError as error:
+            log.warning("Flow run %s %s: %s", self.flow_run_id, _UNREADABLE, error)
+            return None
 
 
 def wait_for_end(

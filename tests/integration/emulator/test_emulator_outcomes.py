@@ -55,6 +55,15 @@ def test_a_success_without_records_has_no_output_counts(client):
     assert 0 == records(client)
 
 
+def test_a_run_may_end_with_counts_that_nobody_knows(client):
+    """They are -1, as while it runs; what was ingested is the ledger's."""
+    client.emulator.plan_outcome(status="partialSuccess", failed_records=5, unknown_counts=True)
+    summary = client.run(ended(client))["metrics"]["recordSummary"]
+
+    assert [-1, -1, -1] == [summary[f"{name}RecordCount"] for name in ("input", "output", "failed")]
+    assert 55 == records(client)
+
+
 def test_a_strange_status_is_neither_success_nor_failure(client):
     """It is shown for ever, ingests nothing, and counts as active."""
     client.emulator.plan_outcome(status="MELTED")

@@ -65,6 +65,8 @@ class Supervisor:
         self.rendered: dict[str, Any] = {}
         self.assets: dict[str, str] = {}  # names by URI
         self.sent: list[Any] = []
+        self.first_poke: datetime | None = None
+        self.task_instance_state: str | None = "running"
 
     def send(self, msg: Any, *args: Any, **kwargs: Any) -> Any:
         from airflow.sdk.execution_time.comms import OKResponse
@@ -94,6 +96,17 @@ class Supervisor:
         if msg.run_id != "run":
             return XComResult(key=msg.key, value=self.earlier_xcoms.get((msg.run_id, msg.task_id, msg.key)))
         return XComResult(key=msg.key, value=self.stored_xcoms.get((msg.task_id, msg.key)))
+
+    def _on_GetTaskRescheduleStartDate(self, msg: Any) -> Any:
+        from airflow.sdk.execution_time.comms import TaskRescheduleStartDate
+
+        return TaskRescheduleStartDate(start_date=self.first_poke)
+
+    def _on_GetTaskStates(self, msg: Any) -> Any:
+        from airflow.sdk.execution_time.comms import TaskStatesResult
+
+        [task_id], [run_id] = msg.task_ids, msg.run_ids
+        return TaskStatesResult(task_states={run_id: {task_id: self.task_instance_state}})
 
     def _on_GetPreviousDagRun(self, msg: Any) -> Any:
         from airflow.sdk.execution_time.comms import DagRun, PreviousDagRunResult
@@ -176,6 +189,7 @@ class Task:
         self.events = events
         self.try_number = 0
         self.max_tries = operator.retries
+        self.rescheduled = 0
         self.triggers: list[Any] = []
         self.began = datetime.now(timezone.utc)
 
@@ -190,7 +204,9 @@ class Task:
         for task_id, value in upstream.items():
             self.supervisor.stored_xcoms[task_id, "return_value"] = value
         self.try_number += 1
-        ended = self.step()
+        self.rescheduled = 0
+        self.supervisor.first_poke = datetime.now(timezone.utc)
+        ended = self._started_by_the_scheduler() if self.operator.start_from_trigger else self.step()
         if ended.state != "deferred":
             return ended
         if self.deferral_timeout:
@@ -199,6 +215,14 @@ class Task:
         if type(event).__name__ == "TaskSuccessEvent":
             return Ended("success", event)
         return self.step(ended.message.next_method, {"event": json.loads(json.dumps(event.payload))})
+
+    def _started_by_the_scheduler(self) -> Ended:
+        """What the scheduler makes of `start_from_trigger`; arguments that are templates are left as they are."""
+        start = self.operator.start_trigger_args
+        deferred = SimpleNamespace(
+            classpath=start.trigger_cls, trigger_kwargs=start.trigger_kwargs, next_method=start.next_method
+        )
+        return Ended("deferred", deferred)
 
     def step(self, next_method: str | None = None, next_kwargs: dict[str, Any] | None = None) -> Ended:
         """What one worker process does."""
@@ -212,6 +236,7 @@ class Task:
         state, message, error = task_runner.run(ti, context, self.worker.log)
         task_runner.finalize(ti, state, context, self.worker.log, error)
         self.last = ti.task
+        self.rescheduled += state == "up_for_reschedule"
         return Ended(str(state.value), message, error)
 
     def trigger(self, deferred: Any) -> Any:
@@ -258,6 +283,7 @@ class Task:
         )
         from_server = TIRunContext(
             dag_run=dag_run,
+            task_reschedule_count=self.rescheduled,
             max_tries=self.max_tries,
             should_retry=self.try_number <= self.max_tries,
             next_method=next_method,

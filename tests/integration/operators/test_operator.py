@@ -220,20 +220,10 @@ def test_an_unknown_status_word_is_waited_for_until_the_time_is_over(ingest, emu
     ended = ingest(wait_timeout=1.0).run()
     [run] = runs_of()
     assert isinstance(ended.error, FlowRunTimeoutError)
-    assert "the flow run has not ended within 1 seconds; its last status is MELTED" == ended.error.message
+    assert "the flow run has not ended within wait_timeout, 1 second; its last status is MELTED" == ended.error.message
     assert (FLOW, run["id"], WINDOW) == (ended.error.flow_id, ended.error.flow_run_id, ended.error.window)
     assert "waits for the same run" in ended.error.remedy
     assert 1 == sum("a status nobody has heard of" in line for line in log())
-
-
-def test_the_attempt_after_a_timeout_waits_for_the_same_run(ingest, emulator, runs_of):
-    """Running out of time never makes a second run."""
-    emulator.plan_outcome(status="success", run_s=30.0)
-    task = ingest(wait_timeout=0.3)
-    assert "up_for_retry" == task.run().state
-    task.operator.wait_timeout = None
-    assert "success" == task.run().state
-    assert 1 == len(runs_of())
 
 
 @WAYS
@@ -257,20 +247,6 @@ def test_a_404_before_the_run_was_seen_is_waited_out(ingest, emulator, log):
     assert 1 == sum("cannot be read yet" in line for line in log())
 
 
-def test_airflows_execution_timeout_says_for_which_run(ingest, emulator, runs_of):
-    """Airflow's own limit ends the wait with our error, which names run and window; the next attempt goes on."""
-    emulator.plan_outcome(status="success", run_s=40.0)
-    task = ingest(execution_timeout=timedelta(seconds=1))
-    ended = task.run()
-    [run] = runs_of()
-    assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, FlowRunTimeoutError))
-    assert (FLOW, run["id"], WINDOW) == (ended.error.flow_id, ended.error.flow_run_id, ended.error.window)
-    assert "within the task's execution_timeout" in ended.error.message
-    task.operator.execution_timeout = None
-    assert "success" == task.run().state
-    assert 1 == len(runs_of())
-
-
 # --- deferring ---
 
 
@@ -279,19 +255,6 @@ def test_the_trigger_gets_the_shorter_of_the_two_time_limits(ingest):
     task = ingest(deferrable=True, wait_timeout=60, execution_timeout=timedelta(seconds=20))
     task.try_number = 1
     assert timedelta(seconds=20) == task.step().message.trigger_timeout
-
-
-def test_a_trigger_that_runs_out_of_time_says_for_which_run(ingest, runs_of):
-    """Airflow's word on it names no run; ours does, and the next attempt waits for it."""
-    task = ingest(deferrable=True, wait_timeout=60, deferral_timeout=True)
-    ended = task.run()
-    [run] = runs_of()
-    assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, FlowRunTimeoutError))
-    assert (FLOW, run["id"], WINDOW) == (ended.error.flow_id, ended.error.flow_run_id, ended.error.window)
-    assert "waits for the same run" in ended.error.remedy
-    task.deferral_timeout = False
-    assert "success" == task.run().state
-    assert 1 == len(runs_of())
 
 
 def test_killing_the_task_says_that_the_run_goes_on(ingest, runs_of, log):

@@ -149,7 +149,7 @@ def test_a_run_that_vanishes_ends_the_sensor(wait, create_run, emulator, way):
 def test_a_run_that_is_unknown_is_waited_for_a_while(wait, emulator, log):
     """A new run may take minutes to show, so the first 404 is no error yet."""
     ended = wait("11111111-2222-4333-8444-555555555555", timeout=0.2).run()
-    assert ("failed", "AirflowSensorTimeout") == (ended.state, type(ended.error).__name__)
+    assert ("failed", "FlowRunTimeoutError") == (ended.state, type(ended.error).__name__)
     assert 1 == sum("cannot be read yet" in line for line in log())
     assert emulator.ledger()["requests"]["GET /runs/{id}"] > 1
 
@@ -196,7 +196,7 @@ def test_an_unknown_status_word_is_waited_for(wait, create_run, emulator, log):
     """Airflow's own timeout decides; the log says once that nobody knows the word."""
     emulator.plan_outcome(status="MELTED")
     ended = wait(create_run(), timeout=0.8).run()
-    assert ("failed", "AirflowSensorTimeout") == (ended.state, type(ended.error).__name__)
+    assert ("failed", "FlowRunTimeoutError") == (ended.state, type(ended.error).__name__)
     assert 1 == sum("'MELTED', a status nobody has heard of" in line for line in log())
 
 

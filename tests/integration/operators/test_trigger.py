@@ -116,10 +116,55 @@ def test_a_killed_trigger_says_that_the_run_goes_on(trigger, log):
     assert f"flow run {made.flow_run_id}, so it goes on; see https://experience.adobe.com/x" in line
 
 
-def test_a_cancelled_trigger_stops_at_once(trigger, clock, emulator):
-    """The triggerer cancels triggers when it stops; nothing keeps it from stopping."""
+def test_a_cancelled_trigger_stops_at_once(trigger, clock, emulator, log):
+    """The triggerer cancels triggers when it stops; nothing keeps it from stopping, and nobody killed the task."""
+    clock.stop()
+    assert cancelled(trigger(poll_interval=3600.0), emulator)
+    assert [] == [line for line in log() if "Adobe cannot cancel" in line]
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [("deferred", 0), ("failed", 1), ("success", 1), (None, 1), ("scheduled", 1)],
+    ids=["the triggerer stops", "marked as failed", "marked as success", "cleared", "started again"],
+)
+def test_before_3_3_the_tasks_state_tells_a_kill_from_a_triggerer_that_stops(
+    trigger, clock, emulator, supervisor, log, monkeypatch, state, says
+):
+    """Airflow calls no `on_kill` there, so the trigger looks whether the task is deferred still."""
+    monkeypatch.setattr("airflow_flowservice._airflow.version", lambda: (3, 0))
+    supervisor.task_instance_state = state
     clock.stop()
     made = trigger(poll_interval=3600.0)
+    made.task_instance = TI
+    assert cancelled(made, emulator)
+    lines = [line for line in log() if f"Adobe cannot cancel flow run {made.flow_run_id}, so it goes on" in line]
+    assert says == len(lines)
+
+
+@pytest.mark.parametrize("answer", ["refused", "nothing"])
+def test_before_3_3_a_trigger_that_cannot_find_out_says_nothing(
+    trigger, clock, emulator, supervisor, log, monkeypatch, answer
+):
+    """An Airflow that is going down may not answer; that is no reason to claim a kill, nor to hold it up."""
+    monkeypatch.setattr("airflow_flowservice._airflow.version", lambda: (3, 2))
+    monkeypatch.setattr("airflow_flowservice._airflow.PATIENCE_WITH_AIRFLOW", 0.2)
+
+    async def no_answer(msg):
+        if answer == "refused":
+            raise RuntimeError("the API server is away")
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(supervisor, "asend", no_answer)
+    clock.stop()
+    made = trigger(poll_interval=3600.0)
+    made.task_instance = TI
+    assert cancelled(made, emulator)
+    assert [] == [line for line in log() if "Adobe cannot cancel" in line]
+
+
+def cancelled(trigger, emulator):
+    """Cancel a trigger that waits; whether it stopped."""
 
     def until_it_has_looked():
         while "GET /runs" not in emulator.ledger()["requests"]:
@@ -127,7 +172,7 @@ def test_a_cancelled_trigger_stops_at_once(trigger, clock, emulator):
 
     async def cancel():
         async def first():
-            return await anext(made.run())
+            return await anext(trigger.run())
 
         waiting = asyncio.ensure_future(first())
         await asyncio.to_thread(until_it_has_looked)
@@ -135,7 +180,7 @@ def test_a_cancelled_trigger_stops_at_once(trigger, clock, emulator):
         await asyncio.gather(waiting, return_exceptions=True)
         return waiting.cancelled()
 
-    assert asyncio.run(cancel())
+    return asyncio.run(cancel())
 
 
 def test_nothing_blocks_the_event_loop(trigger, emulator, caplog):

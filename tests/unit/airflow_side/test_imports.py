@@ -54,6 +54,8 @@ INTERFACE = {
         "FlowRunTimeoutError",
         "FlowRunUncertainError",
         "FlowRunActiveError",
+        "FlowRunEmptyError",
+        "FlowRunIncompleteError",
         "FlowRunVanishedError",
         "FlowServiceError",
         "NoAnswerError",
@@ -159,6 +161,9 @@ def test_the_arguments_of_the_interface_are_pinned():
         "poll_interval",
         "wait_timeout",
         "error_budget",
+        "max_failed_records",
+        "max_failed_ratio",
+        "on_empty",
         "on_uncertain",
         "uncertain_patience",
         "flowservice_conn_id",
@@ -173,7 +178,17 @@ def test_the_arguments_of_the_interface_are_pinned():
         "start_time",
         "check_flow",
     ]
-    sensor = ["flow_run_id", "deferrable", "poke_interval", "error_budget", "start_from_trigger", "flowservice_conn_id"]
+    sensor = [
+        "flow_run_id",
+        "deferrable",
+        "poke_interval",
+        "error_budget",
+        "max_failed_records",
+        "max_failed_ratio",
+        "on_empty",
+        "start_from_trigger",
+        "flowservice_conn_id",
+    ]
     assert waiting == arguments(CreatesFlowRun)
     assert window == arguments(OnDemandFlowRunOperator)
     assert ["flow_run_id"] == arguments(RetriggerFlowRunOperator)

@@ -19,6 +19,9 @@ GIVEN = {
     "ends_task": True,
     "is_alone": True,
     "error_budget": 60.0,
+    "max_failed_records": 3,
+    "max_failed_ratio": 0.01,
+    "on_empty": "skip",
 }
 
 

@@ -255,6 +255,36 @@ def test_the_time_limit_ends_waiting_and_says_how_the_run_stands(watch_of: Calla
     assert "waits for the same run" in str(error.remedy)
 
 
+@pytest.mark.parametrize("timeout", [10.0, 600.0, 100_000.0])
+def test_the_time_limit_is_not_slept_over(watch_of: Callable[..., RunWatch], clock: Any, timeout: float) -> None:
+    """However long the pauses are, the last look is at the limit."""
+    watch = watch_of(timeout=timeout, poll_interval=86_400)
+    began = clock.monotonic()
+    with pytest.raises(FlowRunTimeoutError):
+        wait_for_end(watch, answers("inProgress"), sleep=clock.sleep)
+    assert timeout == pytest.approx(clock.monotonic() - began)
+
+
+def test_what_is_remembered_has_the_runs_page(watch: RunWatch, watch_of: Callable[..., RunWatch]) -> None:
+    """So that a process that never reached Flow Service can name it."""
+    following = watch_of(url=None)
+    following.carry_over(through_json(watch.to_carry_over()))
+    assert URL == following.url
+
+
+def test_a_last_look_raises_nothing(watch: RunWatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The time limit ends the wait, whatever the answer is; what went wrong is in the log."""
+    assert watch.last_look(answers(AccessDeniedError("no such permission"))) is None
+    assert any("no such permission" in line for line in caplog.messages)
+
+
+def test_a_last_look_may_find_the_end(watch: RunWatch) -> None:
+    """Then it was no timeout."""
+    run = watch.last_look(answers("success"))
+    assert run is not None
+    assert run.status.succeeded
+
+
 def test_the_time_limit_holds_while_nothing_can_be_read(watch_of: Callable[..., RunWatch], clock: Any) -> None:
     """The status is then not known."""
     with pytest.raises(FlowRunTimeoutError) as caught:

@@ -1,0 +1,62 @@
+"""Time limits and judgements on a real Airflow, where scheduler, triggerer and worker each have a part in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_flowservice.demo.local_airflow import LocalAirflow
+
+FIRST, LAST = (datetime(2026, 2, day, tzinfo=timezone.utc) for day in (1, 6))
+
+
+def test_limits_and_judgements_hold_in_the_triggerer(
+    airflow: LocalAirflow,
+    release: Callable[..., None],
+    tell: Callable[..., Any],
+    flow_of: Callable[[str], str],
+    verdict: Callable[[str, datetime, datetime], tuple[int, int]],
+) -> None:
+    """A limit is retried with the same run, or skips; what is not good enough skips or fails at once."""
+    release("e2e_limits")
+    plans = {
+        1: {"status": "success", "run_s": 40},
+        2: {"status": "success", "run_s": 90},
+        3: {"status": "success", "records": 0},
+        4: {"status": "partialSuccess", "failed_records": 5},
+    }
+    for day, plan in plans.items():
+        tell("outcomes", flow_id=flow_of("e2e_limits"), covering=f"2026-02-0{day}T12:00:00Z", **plan)
+    run_id = airflow.trigger("e2e_limits")
+    airflow.wait_for_runs("e2e_limits", count=1, timeout=240)
+
+    tasks = {each["task_id"]: each for each in airflow.task_instances("e2e_limits", run_id)}
+    states = {name: tasks[name]["state"] for name in ("slow", "late", "empty", "partial", "good")}
+    expected = {"slow": "success", "late": "skipped", "empty": "skipped", "partial": "failed", "good": "success"}
+    assert expected == states
+    assert tasks["slow"]["try_number"] > 1
+    assert {1} == {tasks[name]["try_number"] for name in ("late", "partial", "good")}
+    assert tasks["good"]["pid"] is None
+    for name in ("empty", "partial"):
+        created = airflow.xcom("e2e_limits", run_id, f"create_{name}", "return_value")
+        assert created == airflow.xcom("e2e_limits", run_id, name, "return_value")
+        assert created == airflow.xcom("e2e_limits", run_id, name, "flow_run")["id"]
+    slow = airflow.xcom("e2e_limits", run_id, "slow", "return_value")
+    assert (
+        f"has not ended within wait_timeout, 3 seconds; its last status is inProgress (flow {flow_of('e2e_limits')}"
+        in (log_of(airflow, "slow"))
+    )
+    assert f"flow run {slow}" in log_of(airflow, "slow")
+    assert "has not ended within timeout, 5 seconds" in log_of(airflow, "late")
+    assert "succeeded without any records" in log_of(airflow, "empty")
+    assert "FlowRunIncompleteError" in log_of(airflow, "partial")
+    _, duplicated = verdict("e2e_limits", FIRST, LAST)
+    assert 0 == duplicated
+
+
+def log_of(airflow: LocalAirflow, task_id: str) -> str:
+    """All that a task's attempts have logged."""
+    files = (airflow.home / "logs" / "tasks").glob(f"dag_id=e2e_limits/*/task_id={task_id}/*.log*")
+    return "".join(file.read_text() for file in files)
