@@ -1,6 +1,6 @@
 """What a DAG file pays for our operators, beside what it pays for Airflow's own: processor time, in turns.
 
-`python benchmarks/imports.py` starts Python again and again: with an import of Airflow's DAG, operator and sensor classes
+`python benchmarks/imports.py` starts Python again and again, with an import of Airflow's DAG and operator classes
 alone, and with our operators and sensors after it. It ends with 1 if ours add more than a twentieth. About two minutes.
 """
 
