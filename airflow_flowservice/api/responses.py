@@ -59,6 +59,7 @@ class Call(Enum):
     GET_RUN = "reading the flow run"
     LIST_RUNS = "listing flow runs"
     RETRIGGER_RUN = "re-triggering the flow run"
+    GET_FLOW_SPEC = "reading the flow specification"
 
 
 _MISSING = {

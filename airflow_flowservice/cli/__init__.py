@@ -10,6 +10,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow.cli.cli_config import CLICommand
 
+_CHECK_DESCRIPTION = """
+Looks at a connection, and at a dataflow if one is named, and says of each thing that on-demand ingestion needs whether
+it is as it should be, and what to do if not. The connection is read as Airflow reads it outside of tasks: from the
+environment, a secrets backend or the metadata database. Nothing is created.
+"""
+_CHECK_EPILOG = """
+Each line is `ok`, `wrong`, `note` (worth a look) or `not checked`. Exit status: 0 if nothing is wrong; 1 if something
+is, also if there is no such connection; 2 for arguments that cannot be read.
+"""
 _DESCRIPTION = """
 Shows which window each DAG run between two dates ingests, and whether these windows tile. It reads the DAG's file
 alone: it needs no running Airflow and no database, and it creates nothing. The runs are those that the DAG's schedule,
@@ -35,8 +44,18 @@ def get_flowservice_cli_commands() -> list[CLICommand]:
         func=made_of.lazy_load_command("airflow_flowservice.cli.windows.windows"),
         args=(made_of.ARG_DAG_ID, *_own(made_of), made_of.ARG_DAGFILE_PATH, made_of.ARG_BUNDLE_NAME),
     )
+    check = made_of.ActionCommand(
+        name="check",
+        help="Tell what is wrong with a connection or a dataflow, and what to do",
+        description=_CHECK_DESCRIPTION,
+        epilog=_CHECK_EPILOG,
+        func=made_of.lazy_load_command("airflow_flowservice.cli.check.check"),
+        args=_of_check(made_of),
+    )
     group = made_of.GroupCommand(
-        name="flowservice", help="Look at on-demand ingestion in Adobe Experience Platform", subcommands=(windows,)
+        name="flowservice",
+        help="Look at on-demand ingestion in Adobe Experience Platform",
+        subcommands=(check, windows),
     )
     return [group]
 
@@ -48,5 +67,19 @@ def _own(made_of: Any) -> tuple[Any, ...]:
         arg(("--from", "--from-date"), help=_DATE.format("from"), dest="from_date", **date),
         arg(("--to", "--to-date"), help=_DATE.format("to"), dest="to_date", **date),
         arg(("-t", "--task-id"), help="the OnDemandFlowRunOperator to look at, if the DAG has several that differ"),
-        arg(("--json",), help="print a list of JSON objects instead of a table", action="store_true", dest="as_json"),
+        _json(made_of),
     )
+
+
+def _of_check(made_of: Any) -> tuple[Any, ...]:
+    arg = made_of.Arg
+    default = "flowservice_default"
+    return (
+        arg(("--conn-id",), help=f"the connection; default: {default}", default=default),
+        arg(("--flow-id",), help="a dataflow to look at as well"),
+        _json(made_of),
+    )
+
+
+def _json(made_of: Any) -> Any:
+    return made_of.Arg(("--json",), help="print a list of JSON objects instead", action="store_true", dest="as_json")
