@@ -143,7 +143,10 @@ def _scheduled(
         latest=_as_backfill_takes(within.end - shift, plan.timetable) if partitioned else None,
     )
     for each in islice(dates, MOST_WINDOWS):
-        if not _is_of_the_dag(each, plan):
+        date = each.partition_date or each.logical_date or each.run_after
+        if plan.end and date > plan.end:
+            return
+        if plan.start and date < plan.start:
             continue
         try:
             window = _window(plan.timetable, each, offset)
@@ -179,11 +182,6 @@ def _on_the_runs_dates(plan: Plan, rows: Iterable[TaskRow], begin: datetime, sch
     while (following := schedule.next(moment)) <= begin:
         moment = following
     return moment
-
-
-def _is_of_the_dag(dates: RunDates, plan: Plan) -> bool:
-    date = dates.partition_date or dates.logical_date or dates.run_after
-    return not (plan.start and date < plan.start) and not (plan.end and date > plan.end)
 
 
 def _offset_shown(rows: Iterable[TaskRow], plan: Plan) -> timedelta | None:
