@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+def first_line(value: object) -> str:
+    """The first line of what something says."""
+    return str(value).strip().partition("\n")[0]
+
+
 def remark(text: str) -> None:
     """Say something beside what is shown."""
     sys.stderr.write(f"Note: {text}\n")
