@@ -105,7 +105,7 @@ def of_access(
     if given_token:
         good = {TOKEN: "the ready token of the connection is accepted; it is not renewed when it expires", **good}
     failed = _failed_check(error, given_token=given_token)
-    refused = isinstance(error, (AccessDeniedError, AuthenticationError))
+    refused = isinstance(error, (AccessDeniedError, AuthenticationError, SandboxError))
     why = f"Flow Service {'refused' if refused else 'did not answer'} before it came to this"
     for check, message in good.items():
         if error is not None and check == failed:

@@ -113,8 +113,8 @@ def test_for_people(seven_days: None, command: Any) -> None:
     lines = shown.out.splitlines()
     bar = next(line for line in lines if line.startswith("|"))
     assert ["=", "x", ".", "="] == [sign for sign, before in zip(bar[1:-1], bar, strict=False) if sign != before]
-    assert any(line.startswith("2026-01-03  2026-01-06") and "3 . missing" in line for line in lines)
-    assert any(line.startswith("2026-01-06  2026-01-08") and "2 = ingested" in line for line in lines)
+    assert any(line.startswith("2026-01-03  2026-01-06") and "3  . missing" in line for line in lines)
+    assert any(line.startswith("2026-01-06  2026-01-08") and "2  = ingested" in line for line in lines)
     assert any("failed    DAG run scheduled__2026-01-03T00:00:00+00:00, task failed" in line for line in lines)
     assert "3 ingested, 3 missing, 1 failed." == lines[-1]
     assert "\x1b" not in shown.out
