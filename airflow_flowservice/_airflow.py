@@ -198,6 +198,45 @@ async def aget_connection(conn_id: str) -> Connection:
         return connection
 
 
+def stored_connection(conn_id: str) -> Any:
+    """The connection as Airflow reads it outside of tasks: from the environment, a secrets backend, the database.
+
+    :raises ConfigurationError: there is none with this id, or it cannot be read; the message tells which.
+    """
+    from airflow.models.connection import Connection as Stored
+
+    stored: Any = Stored
+    try:
+        with _connection_exists(conn_id):
+            return stored.get_connection_from_secrets(conn_id)
+    except ConfigurationError as error:
+        # Airflow takes a place that it cannot read, and a password that it cannot decrypt, for one without it.
+        _read_everywhere(conn_id)
+        raise error from error.__cause__
+
+
+def _read_everywhere(conn_id: str) -> None:
+    from airflow.configuration import ensure_secrets_loaded
+
+    backends: Any = ensure_secrets_loaded()
+    for backend in backends:
+        try:
+            connection = backend.get_connection(conn_id=conn_id)
+            if connection is not None:
+                connection.get_uri()
+        except Exception as error:
+            # The words of other errors may hold a part of a password; those of the database's driver do not.
+            why = str(getattr(error, "orig", "")).strip().partition("\n")[0]
+            raise ConfigurationError(
+                f"the connection {conn_id!r} cannot be read by {type(backend).__name__} "
+                f"({type(error).__name__}{f': {why}' if why else ''})",
+                remedy=(
+                    "run this with the same Airflow configuration as the scheduler: [core] fernet_key, [database] "
+                    "sql_alchemy_conn, [secrets] backend"
+                ),
+            ) from error
+
+
 @contextmanager
 def _connection_exists(conn_id: str) -> Iterator[None]:
     try:

@@ -9,10 +9,11 @@ from datetime import datetime, timedelta, timezone
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice import _runs, _windows
+from airflow_flowservice import _runs, _timetables, _windows
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.ingestion.asked import named_window
 from airflow_flowservice.ingestion.coverage import Asked, Coverage, cover, gaps, known_runs, window_of_summary
+from airflow_flowservice.ingestion.schedule import DeltaSchedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -35,11 +36,15 @@ class Plan:
 
     :param timetable: the core's; None if nobody knows it.
     :param offset: the task's `window_offset`; None takes the one that its earlier windows show.
+    :param start: the DAG's `start_date`; the schedule makes no run for an earlier date.
+    :param end: its `end_date`.
     """
 
     dag_id: str
     timetable: Any = None
     offset: timedelta | None = None
+    start: datetime | None = None
+    end: datetime | None = None
 
 
 def coverage_of(
@@ -63,7 +68,7 @@ def coverage_of(
         own = [row for row in rows if row.dag_id == plan.dag_id]
         offset = plan.offset if plan.offset is not None else _offset_shown(own, plan)
         asked += (each for row in own if row.creates and (each := _asked(row, plan, offset)))
-        asked += _scheduled(plan, within=within, now=now, offset=offset)
+        asked += _scheduled(plan, own, within=within, now=now, offset=offset)
     return cover(asked, known_runs((row.flow_run for row in rows if row.flow_run), found), within=within)
 
 
@@ -109,7 +114,7 @@ def _asked(row: TaskRow, plan: Plan, offset: timedelta | None) -> Asked | None:
         dag_run_state=row.run_state,
         task_id=row.task_id,
         map_index=row.map_index,
-        date=_backfill_date(row.dates) if row.run_type in _OF_THE_SCHEDULE else None,
+        date=_backfill_date(row.dates, plan.timetable) if row.run_type in _OF_THE_SCHEDULE else None,
         task_state=row.state,
         readable=row.readable,
     )
@@ -124,7 +129,9 @@ def _window_before_it_ran(row: TaskRow, plan: Plan, offset: timedelta | None) ->
         return None
 
 
-def _scheduled(plan: Plan, *, within: IngestionWindow, now: datetime, offset: timedelta | None) -> Iterator[Asked]:
+def _scheduled(
+    plan: Plan, rows: Sequence[TaskRow], *, within: IngestionWindow, now: datetime, offset: timedelta | None
+) -> Iterator[Asked]:
     """The windows that a schedule has there and that are over, whether or not a DAG run took them."""
     if plan.timetable is None or not plan.timetable.periodic:
         return
@@ -132,17 +139,49 @@ def _scheduled(plan: Plan, *, within: IngestionWindow, now: datetime, offset: ti
     partitioned = getattr(plan.timetable, "partitioned", False)
     dates = _runs.dates_between(
         plan.timetable,
-        earliest=within.start - shift,
-        latest=within.end - shift if partitioned else None,
+        earliest=_as_backfill_takes(_first_date(plan, rows, within.start - shift), plan.timetable),
+        latest=_as_backfill_takes(within.end - shift, plan.timetable) if partitioned else None,
     )
     for each in islice(dates, MOST_WINDOWS):
+        date = each.partition_date or each.logical_date or each.run_after
+        if plan.end and date > plan.end:
+            return
+        if plan.start and date < plan.start:
+            continue
         try:
             window = _window(plan.timetable, each, offset)
         except WindowError:
             continue
         if window.start >= within.end or window.end > now:
             return
-        yield Asked(window=window, dag_id=plan.dag_id, date=_backfill_date(each))
+        yield Asked(window=window, dag_id=plan.dag_id, date=_backfill_date(each, plan.timetable))
+
+
+def _first_date(plan: Plan, rows: Iterable[TaskRow], begin: datetime) -> datetime:
+    """Where to begin counting: some period earlier, so that a window that sticks out is there."""
+    schedule, _ = _timetables.schedule_of(plan.timetable)
+    if schedule is None:
+        return begin
+    try:
+        if isinstance(schedule, DeltaSchedule):
+            return schedule.previous(_on_the_runs_dates(plan, rows, begin, schedule))
+        return schedule.previous(begin)
+    except WindowError:
+        return begin
+
+
+def _on_the_runs_dates(plan: Plan, rows: Iterable[TaskRow], begin: datetime, schedule: DeltaSchedule) -> datetime:
+    """A moment at or before the begin from which a delta counts to the dates that the DAG's runs have."""
+    dates = [row.dates.logical_date for row in rows if row.run_type in _OF_THE_SCHEDULE and row.dates.logical_date]
+    earlier = [date for date in dates if date <= begin]
+    moment = max(earlier) if earlier else min(dates, default=plan.start or begin)
+    if isinstance(schedule.delta, timedelta):
+        return moment + (begin - moment) // schedule.delta * schedule.delta
+    while moment > begin:
+        moment = schedule.previous(moment)
+    while (following := schedule.next(moment)) <= begin:
+        moment = following
+    return moment
 
 
 def _offset_shown(rows: Iterable[TaskRow], plan: Plan) -> timedelta | None:
@@ -165,5 +204,17 @@ def _window(timetable: Any, dates: RunDates, offset: timedelta | None) -> Ingest
     return _windows.window_of_run(timetable=timetable, dates=dates, offset=offset)
 
 
-def _backfill_date(dates: RunDates) -> datetime | None:
-    return dates.partition_date or dates.logical_date
+def _backfill_date(dates: RunDates, timetable: Any) -> datetime | None:
+    """The date by which `airflow backfill create` finds the run."""
+    if dates.partition_date is None:
+        return dates.logical_date
+    return _as_backfill_takes(dates.partition_date, timetable)
+
+
+def _as_backfill_takes(moment: datetime, timetable: Any) -> datetime:
+    """A moment as a backfill's date: for partitions Airflow reads the clock in the schedule's zone, not the offset."""
+    if not getattr(timetable, "partitioned", False):
+        return moment
+    schedule, _ = _timetables.schedule_of(timetable)
+    zone = getattr(schedule, "zone", timezone.utc)
+    return moment.astimezone(zone).replace(tzinfo=timezone.utc)

@@ -132,17 +132,38 @@ def task_rows(
             yield found
 
 
-def timetable_of(session: Session, dag_id: str) -> Any:
-    """The timetable of a DAG as the scheduler has it; None if there is no such DAG, or it cannot be read."""
+@dataclass(frozen=True, kw_only=True)
+class DagSchedule:
+    """When a DAG runs.
+
+    :param timetable: as the scheduler has it.
+    :param start: no run has an earlier date; None if the DAG does not say.
+    :param end: no run has a later date.
+    """
+
+    timetable: Any
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+def schedule_of(session: Session, dag_id: str) -> DagSchedule | None:
+    """When a DAG runs, as the scheduler has it; None if there is no such DAG, or it cannot be read."""
     from airflow.models.serialized_dag import SerializedDagModel
 
     model: Any = SerializedDagModel
     try:
         serialized = model.get(dag_id, session=session)
-        return serialized.dag.timetable if serialized else None
+        dag = serialized.dag if serialized else None
+        return dag and DagSchedule(timetable=dag.timetable, start=dag.start_date, end=dag.end_date)
     except Exception:
         # A timetable of a plugin that this process lacks; what the runs themselves tell is still true.
         return None
+
+
+def timetable_of(session: Session, dag_id: str) -> Any:
+    """The timetable of a DAG as the scheduler has it; None if there is no such DAG, or it cannot be read."""
+    schedule = schedule_of(session, dag_id)
+    return schedule.timetable if schedule else None
 
 
 _RUN_FACTS = ("run_type", "conf", "run_after", "logical_date", "data_interval_start", "data_interval_end")

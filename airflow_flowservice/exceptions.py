@@ -106,13 +106,14 @@ class FlowServiceError(Exception):
         self.remedy = remedy or self.default_remedy or None
 
     def __str__(self) -> str:
+        return f"{self.account}. What to do: {self.remedy}" if self.remedy else self.account
+
+    @property
+    def account(self) -> str:
+        """What happened, and to what; without the remedy."""
         facts = [f"{label} {value}" for name, label in _LABELS.items() if (value := getattr(self, name))]
         text = self.message.rstrip(".")
-        if facts:
-            text = f"{text} ({', '.join(facts)})"
-        if self.remedy:
-            text = f"{text}. What to do: {self.remedy}"
-        return text
+        return f"{text} ({', '.join(facts)})" if facts else text
 
     def __reduce__(self) -> tuple[Any, ...]:
         return from_dict, (self.to_dict(),)

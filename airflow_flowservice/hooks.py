@@ -73,14 +73,17 @@ class FlowServiceHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Get a token, then list a dataflow: tells a wrong secret from a wrong organization, sandbox or permission."""
+        from airflow_flowservice.ingestion.checkup import of_credential
+
         try:
             client = self.client
-            client.fetch_token()
-            flow = next(client.list_flows(limit=1), None)
         except FlowServiceError as error:
             return False, str(error)
-        found = "dataflows can be read" if flow else "there is no dataflow to read"
-        return True, f"Connected to {client.base_url}, organization {client.org_id}, sandbox {client.sandbox}; {found}."
+        findings = list(of_credential(client))
+        if fault := next((finding for finding in findings if finding.wrong), None):
+            return False, str(fault)
+        found = f"organization {client.org_id}, sandbox {client.sandbox}; {findings[-1].message}."
+        return True, f"Connected to {client.base_url}, {found}"
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from airflow_flowservice.exceptions import (
 
 if TYPE_CHECKING:
     from airflow_flowservice.api._answer import Answer
+    from airflow_flowservice.api._problem import Problem
 
 _UNKNOWN_LIFE_S = 3600.0
 _LONGEST_LIFE_S = 7 * 24 * 3600
@@ -74,8 +76,27 @@ def _refusal(answer: Answer, *, client_id: str, host: str) -> ApiError:
         return _error(NoAnswerError, answer, told, problem.code)
     if answer.status < 400 or answer.is_html or answer.status in (404, 405):
         return _error(UnreadableAnswerError, answer, told, problem.code, _check_ims_url())
-    remedy = "check the scopes in the connection's extra" if problem.code == "invalid_scope" else None
-    return _error(AuthenticationError, answer, told, problem.code, remedy)
+    return _error(AuthenticationError, answer, told, problem.code, _remedy(problem))
+
+
+def _remedy(problem: Problem) -> str | None:
+    """IMS says `invalid client_secret parameter` or `invalid client_id parameter`, both with `invalid_client`."""
+    if problem.code == "invalid_scope":
+        return "check the scopes in the connection's extra against those of the credential in Adobe Developer Console"
+    if problem.code != "invalid_client":
+        return None
+    words = problem.message.lower()
+    if "secret" in words:
+        return (
+            "set password (client secret) of the connection to a secret that Adobe Developer Console shows for the "
+            "credential with this client id"
+        )
+    if re.search(r"client[ _]?id|unknown", words):
+        return (
+            "set login of the connection to the client id of an OAuth server-to-server credential in Adobe Developer "
+            "Console"
+        )
+    return None
 
 
 def _check_ims_url() -> str:

@@ -16,7 +16,7 @@ from airflow_flowservice.api._http import Http
 from airflow_flowservice.api._query import items_of_pages, query_of, run_filters
 from airflow_flowservice.api.auth import DEFAULT_SCOPES, IMS_PATH, GivenToken, ImsAuth
 from airflow_flowservice.api.connections import SourceConnection, TargetConnection
-from airflow_flowservice.api.models import CreatedRun, DeltaColumn, Flow, FlowRun
+from airflow_flowservice.api.models import CreatedRun, DeltaColumn, Flow, FlowRun, FlowSpec
 from airflow_flowservice.api.responses import Call, created_of, item_of
 from airflow_flowservice.api.transport import ROOT, Transport
 from airflow_flowservice.exceptions import (
@@ -128,6 +128,21 @@ class FlowServiceClient:
         return self._platform.base_url
 
     @property
+    def ims_url(self) -> str:
+        """Where tokens come from, without a slash at the end."""
+        return self._ims.base_url
+
+    @property
+    def client_id(self) -> str:
+        """The credential's client id."""
+        return self._headers["x-api-key"]
+
+    @property
+    def has_given_token(self) -> bool:
+        """Whether it uses a ready token as it is, which nobody has tried before the first request."""
+        return isinstance(self._auth, GivenToken)
+
+    @property
     def org_id(self) -> str:
         """The organization, `…@AdobeOrg`."""
         return self._headers["x-gw-ims-org-id"]
@@ -166,6 +181,12 @@ class FlowServiceClient:
             flow = Flow.parse(item_of(answer, Call.GET_FLOW))
             _same(flow.id, flow_id, "flow")
             return flow
+
+    def get_flow_spec(self, flow_spec_id: str) -> FlowSpec:
+        """Read what a kind of dataflow asks for: `GET /flowSpecs/{id}`."""
+        with self._about():
+            answer = self._transport.get(f"/flowSpecs/{_settings.quoted(flow_spec_id, 'flow_spec_id')}")
+            return FlowSpec.parse(item_of(answer, Call.GET_FLOW_SPEC))
 
     def list_flows(self, *, properties: Iterable[str] = (), limit: int | None = None) -> Iterator[Flow]:
         """Read dataflows, page after page: `GET /flows`.

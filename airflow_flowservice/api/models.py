@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
-__all__ = ["CreatedRun", "DeltaColumn", "Flow", "FlowRun", "FlowRunStatus", "RunError"]
+__all__ = ["CreatedRun", "DeltaColumn", "Flow", "FlowRun", "FlowRunStatus", "FlowSpec", "RunError"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,35 @@ def _copied_delta_column(raw: Any) -> DeltaColumn | None:
                 timezone=read.text(transformation, "params", "deltaColumn", "timezone"),
             )
     return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowSpec:
+    """What a kind of dataflow asks for, from `GET /flowSpecs/{id}`.
+
+    :param run_parameters: those that creating a run requires (`runSpec.spec.required`); None when it does not tell.
+    """
+
+    id: str
+    name: str | None = None
+    run_parameters: tuple[str, ...] | None = None
+
+    @classmethod
+    def parse(cls, raw: Any) -> FlowSpec:
+        """From its JSON object.
+
+        :raises UnreadableAnswerError: it is no object, or has no id.
+        """
+        return cls(
+            id=_id_of(raw, "flow specification"),
+            name=read.text(raw, "name"),
+            run_parameters=read.texts(raw, "runSpec", "spec", "required") or None,
+        )
+
+    @property
+    def needs_delta_column(self) -> bool | None:
+        """Whether its source is table-based, so that the first run names a delta column; None when nobody can tell."""
+        return None if self.run_parameters is None else "deltaColumn" in self.run_parameters
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,6 +61,7 @@ class Call(Enum):
     RETRIGGER_RUN = "re-triggering the flow run"
     GET_SOURCE = "reading the source connection"
     GET_TARGET = "reading the target connection"
+    GET_FLOW_SPEC = "reading the flow specification"
 
 
 _MISSING = {

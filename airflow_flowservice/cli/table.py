@@ -44,8 +44,8 @@ def _table(rows: Sequence[Row], *, local: tzinfo | None) -> Table:
         table.add_column(name, no_wrap=True)
     table.add_column("length", justify="right", no_wrap=True)
     table.add_column("note", overflow="fold")
-    utc = _format((moment for row in rows for moment in _moments(row)), zone=timezone.utc)
-    there = _format((row.run_after for row in rows), zone=local) if local else None
+    utc = shortest_form((moment for row in rows for moment in _moments(row)), zone=timezone.utc)
+    there = shortest_form((row.run_after for row in rows), zone=local) if local else None
     for row in rows:
         runs = [utc(row.run_after), *([there(row.run_after)] if there else [])]
         note = Text(row.note, style="red" if row.faults else "yellow")
@@ -69,7 +69,7 @@ def _moments(row: Row) -> tuple[datetime, ...]:
     return (row.run_after, row.window.start, row.window.end) if row.window else (row.run_after,)
 
 
-def _format(moments: Iterable[datetime], *, zone: tzinfo) -> Callable[[datetime], str]:
+def shortest_form(moments: Iterable[datetime], *, zone: tzinfo) -> Callable[[datetime], str]:
     """The shortest form that tells all of the moments: dates if all are midnights, else to the minute or second."""
     times = {moment.astimezone(zone).strftime("%H:%M:%S") for moment in moments}
     if times == {"00:00:00"}:

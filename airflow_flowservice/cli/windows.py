@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_flowservice.cli.errors import CommandError
+from airflow_flowservice.cli.output import quiet_stdout, remark
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
     from datetime import tzinfo
 
     from airflow_flowservice.cli.rows import Row
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 def windows(arguments: argparse.Namespace) -> NoReturn:
     """Print the windows, and exit: 0 if they tile, 1 if they do not, 2 if there is nothing to show."""
     try:
-        with _quiet_stdout():
+        with quiet_stdout():
             rows, zone = _rows(arguments)
     except CommandError as error:
         sys.stderr.write(f"Error: {error}\n")
@@ -42,15 +40,15 @@ def _rows(arguments: argparse.Namespace) -> tuple[list[Row], tzinfo]:
     settings = settings_of(dag, task_id=arguments.task_id)
     runs = runs_between(timetable, earliest=arguments.from_date, latest=arguments.to_date)
     if settings is None:
-        _remark(f"DAG {dag.dag_id!r} has no OnDemandFlowRunOperator; these are the windows that one would have")
+        remark(f"DAG {dag.dag_id!r} has no OnDemandFlowRunOperator; these are the windows that one would have")
     settings = settings or WindowSettings()
     if settings.since_last_success:
-        _remark(
+        remark(
             "with window='since_last_success' a window reaches back to where the last success ended, and backfills are "
             "refused"
         )
     if remedy := _windows.remedy_if_future(timetable, offset=settings.offset):
-        _remark(f"runs come before their windows are over, and are refused until then: {remedy}")
+        remark(f"runs come before their windows are over, and are refused until then: {remedy}")
     zone = _zone(dag, timetable)
     return rows_of(runs, timetable=timetable, zone=zone, now=_airflow.utc_now(), offset=settings.offset), zone
 
@@ -73,25 +71,3 @@ def _print(rows: list[Row], *, zone: tzinfo, as_json: bool) -> None:
     from airflow_flowservice.cli.table import show
 
     show(Console(), rows, zone=zone)
-
-
-def _remark(text: str) -> None:
-    sys.stderr.write(f"Note: {text}\n")
-
-
-@contextlib.contextmanager
-def _quiet_stdout() -> Iterator[None]:
-    """What DAG files print, and what Airflow logs, goes to standard error."""
-    import airflow.settings  # noqa: F401 sets logging up
-
-    stdout = sys.stdout
-    # Before 3.1, Airflow's handlers look up sys.stdout each time instead of keeping it.
-    handlers: list[Any] = [handler for handler in logging.getLogger().handlers if vars(handler).get("stream") is stdout]
-    for handler in handlers:
-        handler.setStream(sys.stderr)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        for handler in handlers:
-            handler.setStream(stdout)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.api.models import FlowRunStatus
 from airflow_flowservice.exceptions import WindowError
-from airflow_flowservice.ingestion.window import IngestionWindow
+from airflow_flowservice.ingestion.window import EPOCH, IngestionWindow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -150,6 +150,19 @@ def cover(asked: Iterable[Asked], runs: Iterable[KnownRun], *, within: Ingestion
         total = totals[span.state]
         totals[span.state] = Total(spans=total.spans + 1, seconds=total.seconds + span.window.seconds)
     return Coverage(spans=spans, unplaced=tuple(run for run in runs if run.window is None), totals=totals)
+
+
+def cover_all(found: Iterable[FlowRun], *, within: IngestionWindow, now: datetime) -> Coverage:
+    """What Flow Service has, where all of the time within that is over is asked for.
+
+    :param now: aware.
+    """
+    runs = [replace(run, outside=False) for run in known_runs((), found)]
+    # A run without a window may hold any of it.
+    readable = not any(run.window is None and not run.status.failed for run in runs)
+    over = _cut(within, IngestionWindow(EPOCH, now))
+    asked = [] if over is None else [Asked(window=over, readable=readable)]
+    return cover(asked, runs, within=within)
 
 
 def gaps(coverage: Coverage) -> list[tuple[Span, ...]]:

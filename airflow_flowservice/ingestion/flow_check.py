@@ -21,13 +21,8 @@ def checked(order: Order, flow: Flow) -> Order:
     :raises NotOnDemandError: the flow is not scheduled one-time.
     :raises DeltaColumnDiffersError: the flow's Copy transformation has another delta column.
     """
-    if flow.enabled is False:
-        raise FlowDisabledError(f"the dataflow {flow.name or flow.id!r} is {flow.state}", flow_id=flow.id)
-    if flow.one_time is False:
-        raise NotOnDemandError(
-            f"the dataflow {flow.name or flow.id!r} is scheduled with frequency {flow.frequency!r}, not 'once'",
-            flow_id=flow.id,
-        )
+    require_enabled(flow)
+    require_one_time(flow)
     if order.delta_column is None or flow.delta_column is None:
         return order
     if order.delta_column.name != flow.delta_column.name:
@@ -36,3 +31,24 @@ def checked(order: Order, flow: Flow) -> Order:
             flow_id=flow.id,
         )
     return replace(order, delta_column=None)
+
+
+def require_enabled(flow: Flow) -> None:
+    """Pass a flow on whose runs would be carried out.
+
+    :raises FlowDisabledError: the flow is not enabled.
+    """
+    if flow.enabled is False:
+        raise FlowDisabledError(f"the dataflow {flow.name or flow.id!r} is {flow.state}", flow_id=flow.id)
+
+
+def require_one_time(flow: Flow) -> None:
+    """Pass a flow on that takes on-demand runs, or does not tell.
+
+    :raises NotOnDemandError: the flow is scheduled, and not one-time.
+    """
+    if flow.one_time is False:
+        raise NotOnDemandError(
+            f"the dataflow {flow.name or flow.id!r} is scheduled with frequency {flow.frequency!r}, not 'once'",
+            flow_id=flow.id,
+        )

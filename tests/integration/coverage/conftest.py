@@ -53,6 +53,7 @@ def ran(session: Any) -> Callable[..., str]:
         dated: bool = True,
         interval: timedelta = timedelta(0),
         map_index: int = -1,
+        partition_date: datetime | None = None,
     ) -> str:
         run_id = f"{run_type}__{date.isoformat()}"
         where = (DagRun.dag_id == dag_id) & (DagRun.run_id == run_id)
@@ -68,6 +69,8 @@ def ran(session: Any) -> Callable[..., str]:
                 logical_date=date if dated else None,
                 data_interval=(date, date + interval) if dated else None,
             )
+            if partition_date is not None:
+                run.partition_date = partition_date
             session.add(run)
             session.flush()
             number = run.id

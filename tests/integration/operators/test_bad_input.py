@@ -124,7 +124,7 @@ def test_a_wrong_secret(refused, connection):
     assert (401, "invalid_client", FLOW, WINDOW) == (error.http_status, error.code, error.flow_id, error.window)
     assert error.request_id
     assert "The client secret is wrong." in error.message
-    assert "check login (client id) and password (client secret)" in error.remedy
+    assert "set password (client secret) of the connection" in error.remedy
     assert "wrong-secret-value" not in str(error)
 
 

@@ -1,0 +1,198 @@
+"""`airflow flowservice coverage`: which windows are in, which are missing, failed or in twice."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow_flowservice.cli.errors import CommandError
+from airflow_flowservice.cli.output import first_line, quiet_retries, quiet_stdout, remark
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from airflow_flowservice._metadata import TaskRow
+    from airflow_flowservice.api.models import FlowRun
+    from airflow_flowservice.cli.report import Report
+    from airflow_flowservice.ingestion.window import IngestionWindow
+
+# A DAG run for an earlier date can have a window that reaches into the time that is looked at: partitions, offsets.
+_EARLIER = timedelta(days=31)
+_SKEW = timedelta(days=1)
+_WIDE = 1000
+
+
+def coverage(arguments: argparse.Namespace) -> NoReturn:
+    """Print the coverage, and exit: 0 if nothing is missing, failed or in twice, 1 if something is, else 2."""
+    try:
+        with quiet_stdout(), quiet_retries():
+            report = _report(arguments)
+    except CommandError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        sys.exit(2)
+    _print(report, as_json=arguments.as_json)
+    sys.exit(0 if report.coverage.whole else 1)
+
+
+def _report(arguments: argparse.Namespace) -> Report:
+    within = _within(arguments.from_date, arguments.to_date)
+    if arguments.dag_id is None:
+        if not (arguments.flow_id and arguments.conn_id):
+            raise CommandError("give --dag-id, or --flow-id and --conn-id to ask Flow Service alone")
+        return _of_flow_service(arguments.flow_id, conn_id=arguments.conn_id, within=within)
+    return _of_dag(arguments, within=within)
+
+
+def _within(begin: datetime, end: datetime) -> IngestionWindow:
+    from airflow_flowservice.exceptions import WindowError
+    from airflow_flowservice.ingestion.window import IngestionWindow
+
+    try:
+        return IngestionWindow(begin, end)
+    except WindowError as error:
+        raise CommandError(f"--from and --to do not give a span of time: {error.message}") from error
+
+
+def _of_dag(arguments: argparse.Namespace, *, within: IngestionWindow) -> Report:
+    from airflow_flowservice import _airflow, _metadata
+    from airflow_flowservice._coverage import Plan, coverage_of, fill_commands
+    from airflow_flowservice.cli.report import Report
+
+    dag_id = arguments.dag_id
+    with _session() as session:
+        dag = _metadata.schedule_of(session, dag_id)
+        since = within.start - _EARLIER
+        rows = list(_metadata.task_rows(session, dag_ids=[dag_id], task_id=arguments.task_id, since=since))
+    if dag is None and not rows:
+        raise CommandError(
+            f"Airflow's database has no DAG {dag_id!r}. Check the id (`airflow dags list`), and that this command has "
+            "the scheduler's configuration"
+        )
+    flow_id = arguments.flow_id or _only_flow(rows, dag_id=dag_id)
+    rows = [row for row in rows if _may_feed(row, rows, flow_id)]
+    found, asked = _found(flow_id, conn_id=arguments.conn_id, within=within)
+    plan = (
+        Plan(dag_id=dag_id)
+        if dag is None
+        else Plan(dag_id=dag_id, timetable=dag.timetable, start=dag.start, end=dag.end)
+    )
+    coverage = coverage_of(rows, plans=[plan], within=within, now=_airflow.utc_now(), found=found)
+    if not coverage.spans and not coverage.unplaced:
+        raise CommandError(
+            f"DAG {dag_id!r} has no window in {within}: it has no DAG run there, and its schedule no run that is over. "
+            "Move --from or --to"
+        )
+    return Report(
+        within=within,
+        coverage=coverage,
+        dag_id=dag_id,
+        flow_id=flow_id,
+        asked_flow_service=asked,
+        fill=tuple(fill_commands(coverage, dag_id=dag_id)),
+    )
+
+
+def _of_flow_service(flow_id: str, *, conn_id: str, within: IngestionWindow) -> Report:
+    from airflow_flowservice import _airflow
+    from airflow_flowservice.cli.report import Report
+    from airflow_flowservice.exceptions import FlowServiceError
+    from airflow_flowservice.ingestion.coverage import cover_all
+
+    try:
+        runs = _runs_at_flow_service(flow_id, conn_id=conn_id, within=within)
+    except FlowServiceError as error:
+        raise CommandError(str(error)) from error
+    coverage = cover_all(runs, within=within, now=_airflow.utc_now())
+    return Report(within=within, coverage=coverage, flow_id=flow_id, asked_flow_service=True)
+
+
+def _found(flow_id: str | None, *, conn_id: str | None, within: IngestionWindow) -> tuple[list[FlowRun], bool]:
+    """What Flow Service has, and whether it could be asked."""
+    from airflow_flowservice.exceptions import FlowServiceError
+
+    if conn_id is None:
+        remark(
+            "Flow Service was not asked, so flow runs that were made elsewhere, or that a clear has replaced, are not "
+            "seen; give --conn-id to ask it"
+        )
+        return [], False
+    if flow_id is None:
+        remark("Flow Service was not asked, because no task has told which dataflow it feeds; give --flow-id")
+        return [], False
+    try:
+        return _runs_at_flow_service(flow_id, conn_id=conn_id, within=within), True
+    except FlowServiceError as error:
+        remark(f"Flow Service could not be asked, so this is what Airflow knows alone: {error}")
+        return [], False
+
+
+def _runs_at_flow_service(flow_id: str, *, conn_id: str, within: IngestionWindow) -> list[FlowRun]:
+    from airflow_flowservice import _airflow
+    from airflow_flowservice.hooks import client_of
+
+    with client_of(_airflow.stored_connection(conn_id)) as client:
+        # Windows are created when they are over, however late; clocks may differ.
+        return list(client.list_runs(flow_id=flow_id, created_since=within.start - _SKEW))
+
+
+def _flow_of(row: TaskRow) -> str | None:
+    flow_id = (row.flow_run or {}).get("flow_id")
+    return flow_id if isinstance(flow_id, str) else None
+
+
+def _only_flow(rows: Sequence[TaskRow], *, dag_id: str) -> str | None:
+    """The dataflow that the tasks feed; None if none has told yet.
+
+    :raises CommandError: there are several.
+    """
+    fed = {flow_id: row.task_id for row in rows if (flow_id := _flow_of(row))}
+    if len(fed) > 1:
+        listed = "".join(f"\n  {flow_id}, of task {task_id}" for flow_id, task_id in sorted(fed.items()))
+        raise CommandError(f"DAG {dag_id!r} feeds several dataflows, so choose one with --flow-id:{listed}")
+    return next(iter(fed), None)
+
+
+def _may_feed(row: TaskRow, rows: Sequence[TaskRow], flow_id: str | None) -> bool:
+    """Whether a row is of the dataflow; one that has told nothing is, unless its task feeds another one."""
+    if flow_id is None or (own := _flow_of(row)) == flow_id:
+        return True
+    if own is not None:
+        return False
+    others = {_flow_of(each) for each in rows if (each.task_id, each.map_index) == (row.task_id, row.map_index)}
+    return flow_id in others or others == {None}
+
+
+@contextmanager
+def _session() -> Iterator[Any]:
+    """A session of the metadata database.
+
+    :raises CommandError: it cannot be read.
+    """
+    from airflow.utils.session import create_session
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        with create_session() as session:
+            yield session
+    except DBAPIError as error:
+        raise CommandError(
+            f"Airflow's metadata database cannot be read ({type(error).__name__}: {first_line(error.orig)}). "
+            "Run this with the scheduler's configuration, or give --flow-id and --conn-id without --dag-id"
+        ) from error
+
+
+def _print(report: Report, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(f"{json.dumps(report.to_dict(), indent=2)}\n")
+        return
+    from rich.console import Console
+
+    from airflow_flowservice.cli.timeline import show
+
+    # In a file or a pipe, ids stay whole.
+    show(Console(width=None if sys.stdout.isatty() else _WIDE), report)

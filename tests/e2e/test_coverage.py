@@ -1,0 +1,103 @@
+"""`airflow flowservice coverage` on a real Airflow: it shows what is wrong, and prints the command that mends it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from airflow_flowservice import _airflow
+
+if TYPE_CHECKING:
+    from airflow_flowservice.demo.emulator import EmulatedFlowService
+    from airflow_flowservice.demo.local_airflow import LocalAirflow
+
+DAG_ID = "e2e_coverage"
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def flow_service(emulator: EmulatedFlowService) -> Any:
+    """A client of one's own."""
+    from airflow_flowservice.api.client import FlowServiceClient
+
+    connection = emulator.connection
+    return FlowServiceClient(
+        base_url=emulator.url,
+        client_id=connection["login"],
+        client_secret=connection["password"],
+        **connection["extra"],
+    )
+
+
+@pytest.fixture
+def look(airflow: LocalAirflow) -> Callable[[datetime, datetime], tuple[int, Any]]:
+    """Run the command; its exit status, and what it shows."""
+    if _airflow.version() < (3, 2):
+        pytest.skip("Airflow's command line takes a provider's commands since 3.2")
+
+    def run(begin: datetime, end: datetime) -> tuple[int, Any]:
+        dates = ("--from", begin.isoformat(), "--to", end.isoformat())
+        options = ("--dag-id", DAG_ID, *dates, "--conn-id", "flowservice_default", "--json")
+        done = airflow.cli("flowservice", "coverage", *options)
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    return run
+
+
+def test_what_is_wrong_is_shown_and_mended(
+    airflow: LocalAirflow,
+    backfill: Callable[..., Any],
+    tell: Callable[..., Any],
+    flow_of: Callable[[str], str],
+    verdict: Callable[..., tuple[int, int]],
+    emulator: EmulatedFlowService,
+    flow_service: Any,
+    look: Callable[[datetime, datetime], tuple[int, Any]],
+) -> None:
+    """Windows that failed, that no DAG run has, that are in twice, made elsewhere; then all is well but one."""
+    tell("outcomes", flow_id=flow_of(DAG_ID), status="failed", times=None, covering="2026-02-03T12:00:00Z")
+    runs = backfill(DAG_ID, first=window(1) + DAY, last=window(4) + DAY, count=4)
+    assert ["success", "success", "failed", "success"] == [run["state"] for run in runs]
+    backfill(DAG_ID, first=window(7) + DAY, last=window(7) + DAY, count=5)
+    clear(airflow, runs[0]["dag_run_id"])
+    airflow.wait_for_runs(DAG_ID, count=5)
+    flow_service.create_run(
+        flow_id=flow_of(DAG_ID), window_start=window(8), window_end=window(9), start_time=datetime.now(timezone.utc)
+    )
+
+    status, shown = look(window(1), window(9))
+    expected = ["twice", "ingested", "failed", "ingested", "missing", "missing", "ingested", "outside"]
+    assert (1, expected) == (status, [span["state"] for span in shown["spans"]])
+    assert [f"2026-02-0{day}T00:00:00Z" for day in range(1, 9)] == [span["window_start"] for span in shown["spans"]]
+    assert 2 == len(shown["fill"])
+
+    requests.delete(f"{emulator.url}/_emulator/outcomes", timeout=30).raise_for_status()
+    for count, command in enumerate(shown["fill"]):
+        program, *arguments = shlex.split(command)
+        done = airflow.cli(*arguments)
+        assert ("airflow", 0) == (program, done.returncode), done.stderr
+        airflow.wait_for_runs(DAG_ID, count=5 + 2 * count)
+
+    status, shown = look(window(2), window(9))
+    assert (0, ["ingested"] * 6 + ["outside"]) == (status, [span["state"] for span in shown["spans"]])
+    assert [] == shown["fill"]
+    assert (0, 0) == verdict(DAG_ID, window(2), window(9))
+    assert (1, 1) == (look(window(1), window(9))[0], verdict(DAG_ID, window(1), window(2))[1] // 1440)
+
+
+def window(day: int) -> datetime:
+    """Where the window of a day of February begins."""
+    return datetime(2026, 2, day, tzinfo=timezone.utc)
+
+
+def clear(airflow: LocalAirflow, run_id: str) -> None:
+    """Have a task run again, as somebody who wants the window again."""
+    asked = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["ingest"], "only_failed": False}
+    airflow.api("POST", f"/dags/{DAG_ID}/clearTaskInstances", json=asked)
