@@ -60,7 +60,7 @@ def _within(begin: datetime, end: datetime) -> IngestionWindow:
 
 def _of_dag(arguments: argparse.Namespace, *, within: IngestionWindow) -> Report:
     from airflow_flowservice import _airflow, _metadata
-    from airflow_flowservice._coverage import Plan, coverage_of, fill_commands
+    from airflow_flowservice._coverage import Plan, coverage_of, fill_commands, trigger_commands
     from airflow_flowservice.cli.report import Report
 
     dag_id = arguments.dag_id
@@ -94,6 +94,7 @@ def _of_dag(arguments: argparse.Namespace, *, within: IngestionWindow) -> Report
         flow_id=flow_id,
         asked_flow_service=asked,
         fill=tuple(fill_commands(coverage, dag_id=dag_id)),
+        trigger=tuple(trigger_commands(coverage, dag_id=dag_id)),
     )
 
 

@@ -31,6 +31,7 @@ class Report:
     :param dag_id: None if Flow Service alone was asked.
     :param flow_id: None if nobody has told it.
     :param fill: commands that make the DAG runs for what is missing or failed.
+    :param trigger: commands for what of it no backfill makes.
     """
 
     within: IngestionWindow
@@ -39,19 +40,13 @@ class Report:
     flow_id: str | None = None
     asked_flow_service: bool = False
     fill: tuple[str, ...] = ()
+    trigger: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
         """How many windows there are of each kind."""
         counts = [f"{total.spans} {WORDS[state]}" for state, total in self._totals()]
         return f"{', '.join(counts) or 'nothing'}."
-
-    @property
-    def unfilled(self) -> int:
-        """How many windows are missing or failed, and no backfill makes."""
-        open_states = (State.MISSING, State.FAILED)
-        spans = [span for span in self.coverage.spans if span.state in open_states]
-        return sum(not any(each.date for each in span.asked) for span in spans)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values; times as in the XCom `flow_run`."""
@@ -68,6 +63,7 @@ class Report:
             "spans": [_span(span) for span in self.coverage.spans],
             "unplaced": [_run(run) for run in self.coverage.unplaced],
             "fill": list(self.fill),
+            "trigger": list(self.trigger),
         }
 
     def _totals(self) -> list[tuple[State, Any]]:

@@ -188,12 +188,10 @@ def _advice(report: Report) -> Iterator[str]:
         once = len(report.fill) == 1
         yield f"This fills what is missing or failed{'' if once else ', one after the other'}:"
         yield from (f"  {command}" for command in report.fill)
-    if report.dag_id and report.unfilled:
+    if report.trigger:
         yield ""
-        yield (
-            f"No backfill makes {report.unfilled} of them: clear their tasks, or trigger the DAG with window_start and "
-            "window_end in its conf."
-        )
+        yield "No backfill makes exactly this, but a DAG run does (or, where a task failed, clearing it):"
+        yield from (f"  {command}" for command in report.trigger)
     yield ""
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _TASK_GOES_ON = frozenset(
     {"scheduled", "queued", "running", "deferred", "up_for_retry", "up_for_reschedule", "restarting"}
 )
+_DAG_RUN_GOES_ON = frozenset({"queued", "running"})
 _TASK_FAILED = frozenset({"failed", "upstream_failed"})
 
 
@@ -213,11 +214,15 @@ def _state(asked: Sequence[Asked], runs: Sequence[KnownRun]) -> State:
         return State.OUTSIDE if succeeded[0].outside else State.INGESTED
     if any(run.status is FlowRunStatus.UNKNOWN for run in runs):
         return State.UNKNOWN
-    if words & _TASK_GOES_ON:
+    if words & _TASK_GOES_ON or any(map(_comes_to_it, asked)):
         return State.RUNNING
     if not all(each.readable for each in asked):
         return State.UNKNOWN
     return State.FAILED if runs or words & _TASK_FAILED else State.MISSING
+
+
+def _comes_to_it(asked: Asked) -> bool:
+    return asked.task_state is None and asked.dag_run_state in _DAG_RUN_GOES_ON
 
 
 def _cut(window: IngestionWindow | None, within: IngestionWindow) -> IngestionWindow | None:

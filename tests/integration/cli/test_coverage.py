@@ -222,7 +222,8 @@ def test_gaps_that_no_backfill_makes(leave: Any, daily: None, command: Any) -> N
     leave(1, run_type="manual", conf=conf, state="failed", run_state="failed", dag_id="unscheduled")
     shown = command("coverage", "-d", "unscheduled", "--from", "2026-01-01", "--to", "2026-01-02")
     assert (1, "1 failed.") == (shown.status, shown.out.splitlines()[-1])
-    assert "No backfill makes 1 of them" in shown.out
+    conf = '{"window_start": "2026-01-01T06:00:00Z", "window_end": "2026-01-01T07:00:00Z"}'
+    assert f"  airflow dags trigger unscheduled --conf '{conf}'" in shown.out.splitlines()
 
 
 @pytest.mark.parametrize(

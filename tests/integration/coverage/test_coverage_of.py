@@ -13,7 +13,7 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 from airflow.timetables.trigger import CronTriggerTimetable
 
 from airflow_flowservice import _metadata
-from airflow_flowservice._coverage import Plan, coverage_of, fill_commands
+from airflow_flowservice._coverage import Plan, coverage_of, fill_commands, trigger_commands
 from airflow_flowservice.api.models import FlowRun, FlowRunStatus
 from airflow_flowservice.ingestion.coverage import Coverage
 from airflow_flowservice.ingestion.window import IngestionWindow
@@ -131,6 +131,17 @@ def test_dag_runs_that_are_there_are_run_again(look: Any, ran: Any, run_state: s
     assert command.endswith(f" --reprocess-behavior {behavior}")
 
 
+def test_a_window_that_is_in_by_half_is_not_backfilled(look: Any, ran: Any) -> None:
+    """A backfill would ingest the other half again; a run with exactly the gap in its conf does not."""
+    noon = day(1) + DAY / 2
+    ran(day(9), run_type="manual", dated=False, pushed=summary(1, day(1), noon))
+    ran(day(4), pushed=summary(2, day(3)))
+    coverage = look(4)
+    assert [(day(1), day(1)), (day(3), day(3))] == [dates(c) for c in fill_commands(coverage, dag_id="daily")]
+    conf = '{"window_start": "2026-01-02T12:00:00Z", "window_end": "2026-01-03T00:00:00Z"}'
+    assert [f"airflow dags trigger daily --conf '{conf}'"] == trigger_commands(coverage, dag_id="daily")
+
+
 def test_a_manual_run_asks_for_the_window_in_its_conf(look: Any, ran: Any) -> None:
     """Also when it failed before it pushed anything; no backfill makes it again."""
     conf = {"window_start": day(0).isoformat(), "window_end": day(1).isoformat()}
@@ -138,6 +149,8 @@ def test_a_manual_run_asks_for_the_window_in_its_conf(look: Any, ran: Any) -> No
     coverage = look(1, timetable=None)
     assert [(0, "failed")] == told(coverage)
     assert [] == fill_commands(coverage, dag_id="daily")
+    (command,) = trigger_commands(coverage, dag_id="daily")
+    assert '{"window_start": "2026-01-01T00:00:00Z", "window_end": "2026-01-02T00:00:00Z"}' in command
 
 
 def test_tasks_tell_which_dataflow_they_feed(session: Any, ran: Any) -> None:
@@ -154,3 +167,9 @@ def test_tasks_tell_which_dataflow_they_feed(session: Any, ran: Any) -> None:
 
 def run(number: int, **fields: Any) -> FlowRun:
     return FlowRun(id=summary(number, BEGIN)["id"], flow_id=FLOW, status=FlowRunStatus.SUCCESS, **fields)
+
+
+def dates(command: str) -> tuple[datetime, datetime]:
+    words = command.split()
+    first, last = (datetime.fromisoformat(words[words.index(name) + 1]) for name in ("--from-date", "--to-date"))
+    return first, last

@@ -70,6 +70,14 @@ class TestState:
         assert [(0, 1, state)] == told(cover([asked(0)], runs))
 
     @pytest.mark.parametrize(
+        ("dag_run_state", "state"), [("queued", "running"), ("running", "running"), ("failed", "missing")]
+    )
+    def test_a_task_that_was_not_come_to_yet(self, dag_run_state: str, state: str) -> None:
+        """While its DAG run goes on, it is on its way."""
+        each = asked(0, dag_run_id="r", dag_run_state=dag_run_state)
+        assert [(0, 1, state)] == told(cover([each], []))
+
+    @pytest.mark.parametrize(
         ("task_state", "state"),
         [
             (None, "missing"),
