@@ -252,6 +252,11 @@ def as_template(value: Any) -> str:
     return f"{{{{ ti.xcom_pull(task_ids={operator.task_id!r}, key={key!r}, map_indexes=-1) }}}}"
 
 
+def is_of_mapped(task: Any) -> bool:
+    """Whether this task was made out of a mapped one, which Airflow cannot begin in the triggerer (seen on 3.3.2)."""
+    return bool(getattr(task, "_BaseOperator__from_mapped", False))
+
+
 def start_trigger_args(*, trigger: str, arguments: dict[str, Any], next_method: str, timeout: float) -> Any:
     """What the scheduler needs to begin a task in the triggerer; timeout in seconds."""
     from datetime import timedelta

@@ -36,7 +36,7 @@ class FlowRunSensor(BaseSensorOperator):
     :param deferrable: wait in the triggerer; default: Airflow's `[operators] default_deferrable`.
     :param error_budget: seconds (or `timedelta`) without one good answer after which waiting ends.
     :param start_from_trigger: begin in the triggerer, without any worker process unless the run fails (Airflow 3.3
-        and later; before, the wait begins on a worker). Implies `deferrable`; not for mapped sensors.
+        and later; before, and in mapped sensors, the wait begins on a worker). Implies `deferrable`.
     :param flowservice_conn_id: the connection, of type `flowservice`.
 
     `mode`, `timeout`, `soft_fail` and the rest are those of Airflow's `BaseSensorOperator`. Returns the flow run's id,
@@ -77,7 +77,7 @@ class FlowRunSensor(BaseSensorOperator):
     def _start_from_trigger(self) -> None:
         if not self.deferrable:
             raise ConfigurationError("start_from_trigger=True and deferrable=False exclude each other")
-        if _airflow.version() < (3, 3):
+        if _airflow.version() < (3, 3) or _airflow.is_of_mapped(self):
             return
         self.start_from_trigger = True
         self.start_trigger_args = _airflow.start_trigger_args(

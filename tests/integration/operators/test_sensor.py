@@ -306,3 +306,27 @@ def test_starting_in_the_triggerer_is_refused_where_it_cannot_be():
             FlowRunSensor(task_id="a", flow_run_id=create.output.map(str), start_from_trigger=True)
         with pytest.raises(ConfigurationError, match="exclude each other"):
             FlowRunSensor(task_id="b", flow_run_id="x", start_from_trigger=True, deferrable=False)
+
+
+@pytest.mark.parametrize("flow_run_id", ["3fb0418e-1804-45d6-8d56-dd51f05c0baf", None, 5])
+def test_a_mapped_sensor_begins_on_a_worker(flow_run_id):
+    """There is no scheduler that could start it in the triggerer; it waits there all the same."""
+    from airflow.sdk import DAG
+
+    with DAG("dag", schedule=None):
+        mapped = FlowRunSensor.partial(task_id="wait", start_from_trigger=True).expand(flow_run_id=[flow_run_id])
+    sensor = mapped.unmap({"flow_run_id": flow_run_id})
+    assert mapped.start_trigger_args is None
+    assert (True, False, None) == (sensor.deferrable, sensor.start_from_trigger, sensor.start_trigger_args)
+    assert flow_run_id == sensor.flow_run_id
+
+
+def test_a_contradiction_is_told_by_a_mapped_sensor_too():
+    """On the worker, since a mapped sensor is made there."""
+    from airflow.sdk import DAG
+
+    with DAG("dag", schedule=None):
+        partial = FlowRunSensor.partial(task_id="wait", start_from_trigger=True, deferrable=False)
+        mapped = partial.expand(flow_run_id=["x"])
+    with pytest.raises(ConfigurationError, match="exclude each other"):
+        mapped.unmap({"flow_run_id": "x"})
