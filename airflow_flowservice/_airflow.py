@@ -287,6 +287,7 @@ def as_template(value: Any) -> str:
     """A task's output as a template that the triggerer can render.
 
     `str(create.output)` cannot: it pulls without map index, by a message that the triggerer of 3.3.2 does not decode.
+    In a mapped task group, the output is that of the same copy of the group.
 
     :raises ConfigurationError: it is neither text nor a task's plain output.
     """
@@ -298,7 +299,13 @@ def as_template(value: Any) -> str:
             f"flow_run_id is {value!r}, which cannot be rendered in the triggerer",
             remedy="give the creating task's output or a template, or leave start_from_trigger out",
         )
-    return f"{{{{ ti.xcom_pull(task_ids={operator.task_id!r}, key={key!r}, map_indexes=-1) }}}}"
+    map_index = "-1" if operator.get_closest_mapped_task_group() is None else "ti.map_index"
+    return f"{{{{ ti.xcom_pull(task_ids={operator.task_id!r}, key={key!r}, map_indexes={map_index}) }}}}"
+
+
+def is_of_mapped(task: Any) -> bool:
+    """Whether this task was made out of a mapped one, which Airflow cannot begin in the triggerer (seen on 3.3.2)."""
+    return bool(getattr(task, "_BaseOperator__from_mapped", False))
 
 
 def start_trigger_args(*, trigger: str, arguments: dict[str, Any], next_method: str, timeout: float) -> Any:

@@ -63,7 +63,7 @@ class FlowRunSensor(BaseSensorOperator):
     :param max_failed_ratio: which share of the records may fail, 0 to 1.
     :param on_empty: what a run without records makes of the task: `succeed`, `skip` or `fail`.
     :param start_from_trigger: begin in the triggerer, without any worker process unless the run fails (Airflow 3.3
-        and later; before, the wait begins on a worker). Implies `deferrable`; not for mapped sensors.
+        and later; before, and in mapped sensors, the wait begins on a worker). Implies `deferrable`.
     :param flowservice_conn_id: the connection, of type `flowservice`.
 
     `mode`, `timeout`, `soft_fail` and the rest are those of Airflow's `BaseSensorOperator`, and mean the same in every
@@ -117,7 +117,7 @@ class FlowRunSensor(BaseSensorOperator):
     def _start_from_trigger(self) -> None:
         if not self.deferrable:
             raise ConfigurationError("start_from_trigger=True and deferrable=False exclude each other")
-        if _airflow.version() < (3, 3):
+        if _airflow.version() < (3, 3) or _airflow.is_of_mapped(self):
             return
         self.start_from_trigger = True
         self.start_trigger_args = _airflow.start_trigger_args(

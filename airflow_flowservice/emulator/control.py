@@ -8,6 +8,8 @@
 `POST GET DELETE /_emulator/faults`      see `faults.py`
 `POST GET DELETE /_emulator/outcomes`    see `outcomes.py`
 `POST   /_emulator/flows`                add a flow, or change one by its id
+`POST   /_emulator/end`                  `flow_id`'s runs that go on end now, as planned; with `count` only the
+                                         oldest so many
 `POST   /_emulator/reset`                back to birth: born flows, no runs, plans or counts; tokens stay
 =======================================  =====================================================================
 
@@ -50,6 +52,13 @@ def control_routes(state: State) -> APIRouter:
         except ValueError as error:
             return _malformed(error)
         return JSONResponse(state.read_flow(flow), status_code=201)
+
+    @router.post("/end")
+    async def end(request: Request) -> Response:
+        try:
+            return JSONResponse({"ended": end_runs(state, await _fields(request))})
+        except ValueError as error:
+            return _malformed(error)
 
     @router.post("/reset")
     async def reset() -> Response:
@@ -119,6 +128,23 @@ def put_flow(state: State, values: Mapping[str, Any]) -> Flow:
         changes["delta_column"] = {"name": changes["delta_column"]}
     state.flows[flow_id] = replace(known, **changes)
     return state.flows[flow_id]
+
+
+def end_runs(state: State, values: Mapping[str, Any]) -> int:
+    """End runs of a flow that go on; how many.
+
+    Raises:
+        ValueError: for an unknown field or flow, or a count that is none.
+    """
+    unknown = set(values) - {"flow_id", "count"}
+    if unknown:
+        raise ValueError(f"ending runs takes no {', '.join(sorted(unknown))}")
+    flow_id, count = values.get("flow_id"), values.get("count")
+    if flow_id not in state.flows:
+        raise ValueError(f"there is no flow {flow_id!r}")
+    if count is not None and (type(count) is not int or count < 1):
+        raise ValueError(f"count must be a positive integer: {count!r}")
+    return state.end_runs(flow_id, count=count)
 
 
 async def _fields(request: Request) -> dict[str, Any]:

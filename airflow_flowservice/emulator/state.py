@@ -158,6 +158,14 @@ class State:
         """A flow's runs in the order of their creation, shown or not."""
         return self._runs_of.get(flow_id, [])
 
+    def end_runs(self, flow_id: str, *, count: int | None) -> int:
+        """Have a flow's runs that go on end now, the oldest `count` of them (None: all); how many those are."""
+        now = self.now()
+        chosen = [run for run in self.runs_of(flow_id) if run.phase(now) != "ended"][:count]
+        for run in chosen:
+            run.starts_at, run.ends_at = min(run.starts_at, now), now
+        return len(chosen)
+
     def visible_run(self, run_id: str) -> Run:
         """A run that a client may see.
 

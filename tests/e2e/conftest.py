@@ -80,12 +80,12 @@ def flow_of() -> Callable[[str], str]:
 def tell(emulator: EmulatedFlowService) -> Callable[..., Any]:
     """Tell the emulator something on its own routes."""
 
-    def post(path: str, **fields: Any) -> Any:
-        answer = requests.post(f"{emulator.url}/_emulator/{path}", json=fields, timeout=30)
+    def send(path: str, *, method: str = "POST", **fields: Any) -> Any:
+        answer = requests.request(method, f"{emulator.url}/_emulator/{path}", json=fields, timeout=30)
         answer.raise_for_status()
         return answer.json()
 
-    return post
+    return send
 
 
 @pytest.fixture(scope="session")

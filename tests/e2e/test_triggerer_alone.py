@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -40,3 +43,33 @@ def test_a_sensor_begins_and_ends_in_the_triggerer(
     text = "".join(file.read_text() for file in logs)
     assert "FlowRunFailedError" in text
     assert "CONNECTOR-1001-500" in text
+
+
+def test_mapped_sensors_begin_on_a_worker_and_end_in_the_triggerer(
+    airflow: LocalAirflow, tell: Callable[..., Any], flow_of: Callable[[str], str], release: Callable[..., None]
+) -> None:
+    """One worker process each, and the XComs of their own flow run."""
+    release("e2e_alone_mapped")
+    tell("outcomes", flow_id=flow_of("e2e_alone_mapped"), status="success", run_s=86_400, times=3)
+    run_id = airflow.trigger("e2e_alone_mapped")
+    states = Counter[str]()
+    deadline = time.monotonic() + 120
+    while states["deferred"] < 3:
+        assert time.monotonic() < deadline, states
+        time.sleep(0.5)
+        states = Counter(each["state"] for each in airflow.task_instances("e2e_alone_mapped", run_id))
+    tell("end", flow_id=flow_of("e2e_alone_mapped"))
+    (run,) = airflow.wait_for_runs("e2e_alone_mapped", count=1, timeout=120)
+
+    assert "success" == run["state"]
+    waited = [each for each in airflow.task_instances("e2e_alone_mapped", run_id) if each["task_id"] == "wait"]
+    assert [("success", 1)] * 3 == [(each["state"], each["try_number"]) for each in waited]
+    text = airflow.supervisor.log_file("scheduler").read_text()
+    ended = {each["id"]: re.findall(rf"final_state=(\S+) .*workload_id={each['id']}", text) for each in waited}
+    assert [["deferred"]] * 3 == list(ended.values())
+    for index in range(3):
+        created, returned, flow_run = (
+            airflow.xcom("e2e_alone_mapped", run_id, task_id, key, map_index=index)
+            for task_id, key in (("create", "return_value"), ("wait", "return_value"), ("wait", "flow_run"))
+        )
+        assert (created, created, "success") == (returned, flow_run["id"], flow_run["status"])

@@ -1,7 +1,8 @@
-"""A sensor that begins in the triggerer."""
+"""A sensor that begins in the triggerer, and mapped ones that would, if Airflow could."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from uuid import NAMESPACE_URL, uuid5
 
 import pendulum
@@ -19,3 +20,11 @@ with DAG(
 ):
     create = OnDemandFlowRunOperator(task_id="create", flow_id=str(uuid5(NAMESPACE_URL, "e2e_alone")))
     FlowRunSensor(task_id="wait", flow_run_id=create.output, start_from_trigger=True, poke_interval=1)
+
+HOURS = [f"2026-02-02T{hour:02}:00:00Z" for hour in range(4)]
+
+with DAG(dag_id="e2e_alone_mapped", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC")):
+    created = OnDemandFlowRunOperator.partial(
+        task_id="create", flow_id=str(uuid5(NAMESPACE_URL, "e2e_alone_mapped"))
+    ).expand_kwargs([{"window_start": start, "window_end": end} for start, end in pairwise(HOURS)])
+    FlowRunSensor.partial(task_id="wait", start_from_trigger=True, poke_interval=1).expand(flow_run_id=created.output)

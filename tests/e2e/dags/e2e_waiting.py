@@ -1,7 +1,8 @@
-"""Thirty windows at once, all waiting in the triggerer: one mapped task for each hour."""
+"""Many windows at once, all waiting in the triggerer: one mapped task for each hour, `FLOWSERVICE_WAITING` of them."""
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from uuid import NAMESPACE_URL, uuid5
 
@@ -10,14 +11,15 @@ from airflow.sdk import DAG
 
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 
+COUNT = int(os.environ.get("FLOWSERVICE_WAITING", "50"))
 FIRST = pendulum.datetime(2026, 2, 1, tz="UTC")
-EDGES = [(FIRST + timedelta(hours=hour)).isoformat() for hour in range(31)]
+EDGES = [(FIRST + timedelta(hours=hour)).isoformat() for hour in range(COUNT + 1)]
 
 with DAG(
     dag_id="e2e_waiting",
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
-    max_active_tasks=100,
+    max_active_tasks=1000,
     default_args={"retries": 0},
 ):
     OnDemandFlowRunOperator.partial(
@@ -26,4 +28,4 @@ with DAG(
         wait_for_completion=True,
         deferrable=True,
         poll_interval=2,
-    ).expand_kwargs([{"window_start": EDGES[hour], "window_end": EDGES[hour + 1]} for hour in range(30)])
+    ).expand_kwargs([{"window_start": EDGES[hour], "window_end": EDGES[hour + 1]} for hour in range(COUNT)])

@@ -84,6 +84,28 @@ def test_a_strange_word_may_be_shown_while_the_run_is_in_progress(client):
     assert ("QUEUED_AGAIN", "COMPLETED", 60) == (before, client.status(run_id), records(client))
 
 
+def test_runs_that_go_on_can_be_ended(client):
+    """The oldest first, as they were planned to end; those of other flows go on."""
+    client.emulator.plan_outcome(status="success", run_s=1000, times=3)
+    client.emulator.plan_outcome(status="failed", run_s=1000, times=1)
+    others = client.created(FILE_FLOW_ID, deltaColumn=None)
+    client.clock.forward(15)
+    runs = [client.created() for _ in range(3)]
+
+    def end(**fields):
+        return client.session.post(f"{client.emulator.url}/_emulator/end", json=fields, timeout=10)
+
+    assert {"ended": 2} == end(flow_id=TABLE_FLOW_ID, count=2).json()
+    assert ["inProgress", "success", "success", "scheduled"] == [client.status(run) for run in [others, *runs]]
+    assert {"ended": 1} == end(flow_id=TABLE_FLOW_ID).json()
+    assert "failed" == client.status(runs[2])
+    assert {"ended": 0} == end(flow_id=TABLE_FLOW_ID).json()
+    assert [400] * 4 == [
+        end(**fields).status_code
+        for fields in ({}, {"flow_id": "none"}, {"flow_id": TABLE_FLOW_ID, "count": 0}, {"id": TABLE_FLOW_ID})
+    ]
+
+
 def test_a_run_may_vanish_after_it_was_seen(client):
     """It can be read once, then it is gone from everywhere but the ledger."""
     client.emulator.plan_outcome(vanish=True)

@@ -297,6 +297,22 @@ def test_starting_in_the_triggerer_takes_a_tasks_output_or_a_template():
     assert (True, True) == (sensor.deferrable, sensor.start_from_trigger)
 
 
+def test_starting_in_the_triggerer_takes_the_output_of_its_own_copy_of_a_mapped_group():
+    """In a mapped group each sensor waits for the run that was created in its copy of the group."""
+    from airflow.sdk import DAG, task_group
+
+    @task_group
+    def ingest(start):
+        create = OnDemandFlowRunOperator(task_id="create", flow_id=FLOW, window_start=start, window_end=start)
+        FlowRunSensor(task_id="wait", flow_run_id=create.output, start_from_trigger=True)
+
+    with DAG("dag", schedule=None) as dag:
+        ingest.expand(start=["2026-01-09T00:00:00Z"])
+    kwargs = dag.get_task("ingest.wait").start_trigger_args.trigger_kwargs
+    expected = "{{ ti.xcom_pull(task_ids='ingest.create', key='return_value', map_indexes=ti.map_index) }}"
+    assert expected == kwargs["flow_run_id"]
+
+
 def test_starting_in_the_triggerer_is_refused_where_it_cannot_be():
     """What cannot be rendered there, and a contradiction; both told when the DAG is parsed."""
     from airflow.sdk import DAG
@@ -307,3 +323,27 @@ def test_starting_in_the_triggerer_is_refused_where_it_cannot_be():
             FlowRunSensor(task_id="a", flow_run_id=create.output.map(str), start_from_trigger=True)
         with pytest.raises(ConfigurationError, match="exclude each other"):
             FlowRunSensor(task_id="b", flow_run_id="x", start_from_trigger=True, deferrable=False)
+
+
+@pytest.mark.parametrize("flow_run_id", ["3fb0418e-1804-45d6-8d56-dd51f05c0baf", None, 5])
+def test_a_mapped_sensor_begins_on_a_worker(flow_run_id):
+    """There is no scheduler that could start it in the triggerer; it waits there all the same."""
+    from airflow.sdk import DAG
+
+    with DAG("dag", schedule=None):
+        mapped = FlowRunSensor.partial(task_id="wait", start_from_trigger=True).expand(flow_run_id=[flow_run_id])
+    sensor = mapped.unmap({"flow_run_id": flow_run_id})
+    assert mapped.start_trigger_args is None
+    assert (True, False, None) == (sensor.deferrable, sensor.start_from_trigger, sensor.start_trigger_args)
+    assert flow_run_id == sensor.flow_run_id
+
+
+def test_a_contradiction_is_told_by_a_mapped_sensor_too():
+    """On the worker, since a mapped sensor is made there."""
+    from airflow.sdk import DAG
+
+    with DAG("dag", schedule=None):
+        partial = FlowRunSensor.partial(task_id="wait", start_from_trigger=True, deferrable=False)
+        mapped = partial.expand(flow_run_id=["x"])
+    with pytest.raises(ConfigurationError, match="exclude each other"):
+        mapped.unmap({"flow_run_id": "x"})
