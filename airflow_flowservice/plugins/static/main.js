@@ -9,7 +9,7 @@ import { drawLegend } from "./legend.js";
 import { STATES } from "./states.js";
 import { drawRows, ROWS_OF_A_PAGE } from "./table.js";
 import { drawTimeline, windowAt } from "./timeline.js";
-import { counted, countText, dateText, isoText, utcText } from "./times.js";
+import { counted, countText, dateText, isoText, rangeText, utcText } from "./times.js";
 import { drawVerdict } from "./verdict.js";
 import { totalsOf, windowsOf } from "./windows.js";
 
@@ -152,7 +152,7 @@ function draw() {
   const { windows, range } = loaded;
   const visible = windows.filter((each) => each.until > view.from && each.from < view.until);
   const shown = visible.filter(({ state }) => !chosen.size || chosen.has(state)).reverse();
-  byId("view-text").textContent = `${utcText(view.from)} to ${utcText(view.until)}`;
+  byId("view-text").textContent = rangeText(view.from, view.until);
   drawTimeline(byId("timeline"), { windows, view, selected, chosen });
   drawLegend(byId("legend"), { totals: totalsOf(visible), chosen, onToggle: toggle });
   drawPage(shown);

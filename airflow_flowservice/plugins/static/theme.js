@@ -1,4 +1,4 @@
-// Light or dark, as Airflow is: its page's class, else what was chosen there, else what the system prefers.
+// Light or dark, as Airflow is: its page's class, else what was chosen there, else what the system prefers; on its ground.
 // Not a module, so that it runs before anything is painted.
 (function () {
   "use strict";
@@ -23,7 +23,8 @@
 
   function apply() {
     root.dataset.theme = chosen();
-    root.dataset.framed = String(outer() !== null);
+    const page = outer();
+    if (page) root.style.setProperty("--page", getComputedStyle(page.ownerDocument.body).backgroundColor);
   }
 
   apply();

@@ -13,6 +13,7 @@ const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
 const STEPS = [HOUR / 12, HOUR / 4, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY];
 const MONTHS = [1, 3, 6, 12, 24, 60];
+const WIDEST = 3; // pixels that make a short window visible, less where there are many
 const LABEL = 76; // pixels that a label needs
 const NAMES = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
@@ -21,17 +22,21 @@ export function drawTimeline(place, { windows, view, selected, chosen }) {
   const width = Math.max(200, place.clientWidth);
   const x = (moment) => ((moment - view.from) / (view.until - view.from)) * width;
   const visible = windows.filter((each) => each.until > view.from && each.from < view.until);
-  const bar = svg("g", { class: "bar" }, svg("rect", { class: "track", x: 0, y: TOP, width, height: BAR, rx: 4 }));
+  const bar = svg("g", { class: "bar", "clip-path": "url(#bar)" }, svg("rect", { class: "track", x: 0, y: TOP, width, height: BAR, rx: 4 }));
+  const short = groupsOf(visible).filter(({ state, from, until }) => state !== "ingested" && x(until) - x(from) < WIDEST);
+  const least = Math.min(WIDEST, Math.max(1, width / (12 * short.length)));
   for (const state of PAINTED) {
     const faint = chosen.size && !chosen.has(state) ? " faint" : "";
-    for (const { left, right } of pieces(visible, state, x, width)) {
+    for (const { left, right } of pieces(visible, state, { x, width, least })) {
+      const plain = right - left < WIDEST ? " plain" : ""; // too narrow for a pattern
       const rect = { x: left, y: TOP, width: right - left, height: BAR, fill: `url(#${state})` };
-      bar.append(svg("rect", { class: `shape ${state}${faint}`, "data-state": state, ...rect }));
+      bar.append(svg("rect", { class: `shape ${state}${faint}${plain}`, "data-state": state, ...rect }));
     }
   }
   const picture = svg(
     "svg",
     { class: "picture", width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, "aria-hidden": "true" },
+    svg("clipPath", { id: "bar" }, svg("rect", { x: 0, y: TOP, width, height: BAR, rx: 5 })),
     bar,
     ...signs(visible, x, width),
     ...axis(view, x, width),
@@ -54,39 +59,44 @@ export function windowAt(windows, moment) {
 }
 
 /** Pieces of the bar of one state: never more than there are pixels, and each wide enough to be seen. */
-function pieces(windows, state, x, width) {
+function pieces(windows, state, { x, width, least }) {
   const found = [];
   for (const window of windows) {
     if (window.state !== state) continue;
     let [left, right] = [Math.max(0, x(window.from)), Math.min(width, x(window.until))];
     const single = right - left >= APART;
     if (single) right -= 1;
-    else if (state !== "ingested") [left, right] = widened(left, right, width);
+    else if (state !== "ingested") [left, right] = widened(left, right, { width, least });
     const last = found.at(-1);
-    if (last && !single && left - last.right < 1) last.right = Math.max(last.right, right);
+    if (last && !single && left - last.right < 0.5) last.right = Math.max(last.right, right);
     else found.push({ left, right });
   }
   return found;
 }
 
-function widened(left, right, width) {
-  const missing = Math.max(0, 3 - (right - left)) / 2;
-  const start = Math.min(Math.max(0, left - missing), width - 3);
-  return [start, Math.max(start + 3, right + missing)];
+function widened(left, right, { width, least }) {
+  const more = Math.max(0, least - (right - left));
+  const start = Math.min(Math.max(0, left - more / 2), width - least);
+  return [start, Math.max(start + least, right)];
+}
+
+/** Windows of one state that follow each other, as one. */
+function groupsOf(windows) {
+  const groups = [];
+  for (const { state, from, until } of windows) {
+    const last = groups.at(-1);
+    if (last && last.state === state && last.until === from) last.until = until;
+    else groups.push({ state, from, until });
+  }
+  return groups;
 }
 
 /** One sign for each group of windows that are not simply in, as far as there is room. */
 function signs(windows, x, width) {
-  const groups = [];
-  for (const window of windows) {
-    const last = groups.at(-1);
-    if (last && last.state === window.state && last.until === window.from) last.until = window.until;
-    else groups.push({ state: window.state, from: window.from, until: window.until });
-  }
   const taken = [];
   const drawn = [];
   const urgent = (group) => PAINTED.indexOf(group.state);
-  for (const group of groups.filter(({ state }) => state !== "ingested").sort((a, b) => urgent(b) - urgent(a))) {
+  for (const group of groupsOf(windows).filter(({ state }) => state !== "ingested").sort((a, b) => urgent(b) - urgent(a))) {
     const middle = (Math.max(0, x(group.from)) + Math.min(width, x(group.until))) / 2;
     const at = Math.min(Math.max(7, middle), width - 7);
     if (taken.some((other) => Math.abs(other - at) < 13)) continue;

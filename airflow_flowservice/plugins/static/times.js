@@ -7,6 +7,9 @@ const COUNT = new Intl.NumberFormat("en");
 export const utcText = (moment) =>
   (typeof moment === "string" ? moment : new Date(moment).toISOString()).slice(0, 19).replace("T", " ").replace(/:00$/, "");
 
+/** `2026-01-01 00:00 to 2026-01-31 06:00`, to the minute. */
+export const rangeText = (from, until) => [from, until].map((edge) => utcText(edge).slice(0, 16)).join(" to ");
+
 export const localText = (moment) => `${LOCAL.format(new Date(moment))} (your local time)`;
 
 export const dateText = (moment) => new Date(moment).toISOString().slice(0, 10);

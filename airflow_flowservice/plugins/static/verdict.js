@@ -1,7 +1,7 @@
 // The first sentence of the page: is everything in, once?
 
 import { el } from "./dom.js";
-import { counted, utcText } from "./times.js";
+import { counted, rangeText } from "./times.js";
 
 const FAULTS = {
   missing: (count) => `${counted(count, "window")} missing`,
@@ -27,9 +27,7 @@ export function drawVerdict(place, answer) {
         : "Every window is in, once.";
   place.replaceChildren(
     el("strong", { text: sentence }),
-    el("span", { class: "quiet", text: `${utcText(answer.from)} to ${utcText(answer.to)}` }),
-    ...remarks.map((text) => el("span", { class: "quiet", text })),
-    el("span", { class: "quiet", text: source(answer) }),
+    el("p", { class: "quiet", text: [rangeText(answer.from, answer.to), ...remarks, source(answer)].join(" · ") }),
   );
 }
 
