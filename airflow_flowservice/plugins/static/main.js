@@ -65,6 +65,7 @@ async function load(conn_id = "") {
 }
 
 function take(answer) {
+  performance.mark("taken");
   const range = { from: Date.parse(answer.from), until: Date.parse(answer.to) };
   loaded = { answer, range, ...windowsOf(answer) };
   view = zoomOf(choice.zoom, range);
@@ -79,6 +80,7 @@ function take(answer) {
   drawCommands(answer.commands);
   drawUnplaced(loaded.unplaced);
   draw();
+  performance.measure("drawn", "taken");
 }
 
 function say(text) {

@@ -45,7 +45,10 @@ class Past:
             "conf": {},
             "run_after": date,
             "logical_date": None if manual else date,
-            "data_interval": None if manual else (date, date),
+            "data_interval_start": None if manual else date,
+            "data_interval_end": None if manual else date,
+            "start_date": date,
+            "end_date": date,
         }
         summary = None if status is None else self._summary(run_id, window, status=status, **pushed)
         self._rows.append((run, {"state": state}, summary))
@@ -70,21 +73,20 @@ class Past:
         from airflow.models.dagrun import DagRun
         from airflow.models.taskinstance import TaskInstance
         from airflow.models.xcom import XComModel
-        from sqlalchemy import insert
+        from sqlalchemy import insert, select
 
+        table: Any = DagRun.__table__  # whose rows need not be what Airflow would make today
         with _session(database_url) as session:
-            runs = [DagRun(**run) for run, _, _ in self._rows]
-            for run in runs:
-                run.start_date = run.end_date = run.run_after
-            session.add_all(runs)
-            session.flush()
+            session.execute(insert(table), [run for run, _, _ in self._rows])
+            query = select(table.c.run_id, table.c.id).where(table.c.dag_id == self.dag_id)
+            numbers = {row.run_id: row.id for row in session.execute(query)}
             tasks, xcoms = [], []
-            for run, (facts, task, summary) in zip(runs, self._rows, strict=True):
-                where = {"dag_id": self.dag_id, "run_id": facts["run_id"], "task_id": "ingest", "map_index": -1}
+            for run, task, summary in self._rows:
+                where = {"dag_id": self.dag_id, "run_id": run["run_id"], "task_id": "ingest", "map_index": -1}
                 unused = {"pool": "default_pool", "try_number": 1, "max_tries": 0, "executor_config": {}}
                 tasks.append({"id": uuid4(), "operator": "OnDemandFlowRunOperator", **unused, **task, **where})
                 if summary is not None:
-                    xcoms.append({"dag_run_id": run.id, "key": "flow_run", "value": summary, **where})
+                    xcoms.append({"dag_run_id": numbers[run["run_id"]], "key": "flow_run", "value": summary, **where})
             session.execute(insert(TaskInstance), tasks)
             session.execute(insert(XComModel), xcoms)
             session.commit()
