@@ -140,8 +140,15 @@ def _verdict(emulator: EmulatedFlowService, *, dates: Dates) -> Verdict:
     return Verdict(missing=account["missing"], duplicated=account["duplicated"])
 
 
+def _place_to_look() -> str:
+    """The page with the windows; before Airflow 3.1 there is none, and the DAG's page has to do."""
+    from airflow_flowservice import _airflow
+
+    return "/plugin/flowservice" if _airflow.version() >= (3, 1) else f"/dags/{_DAG_ID}"
+
+
 def _keep(console: Console, airflow: LocalAirflow) -> None:
-    console.print(f"\nAirflow is open at {airflow.address}/dags/{_DAG_ID}", highlight=False)
+    console.print(f"\nAirflow is open at {airflow.address}{_place_to_look()}", highlight=False)
     console.print(f"Login: {airflow.login.username}, password: {airflow.login.password}", markup=False)
     console.print("Ctrl-C ends it and removes everything.")
     try:

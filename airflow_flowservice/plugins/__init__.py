@@ -1,0 +1,1 @@
+"""The page **Flow Service** in Airflow's UI: which windows of a dataflow are in."""

@@ -1,0 +1,126 @@
+"""Airflow's own API server application, with its database, its auth manager, and the plugin as Airflow finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.past import Past
+
+# The FAB auth manager does not fit together with the other versions, so it has an environment of its own.
+collect_ignore = [] if find_spec("airflow.providers.fab") else ["test_fab.py"]
+
+BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+DAY = timedelta(days=1)
+FLOW = "c9cef9cb-c934-4467-8ef9-cbc934546741"
+SECRET_FLOW = "0e0e0e0e-0000-4000-8000-000000000000"
+HOSTILE = "<img src=x onerror=alert(1)>"
+RANGE = {"from": "2026-01-01T00:00:00Z", "to": "2026-01-11T00:00:00Z"}
+HIDDEN_DAG = "page_hidden"
+
+_DAGS = f"""
+import pendulum
+from airflow.sdk import DAG
+from airflow_flowservice.operators import OnDemandFlowRunOperator
+
+for dag_id, schedule in (("page_seen", "@daily"), ("{HIDDEN_DAG}", "@daily"), ("page_hostile", None)):
+    with DAG(dag_id=dag_id, schedule=schedule, start_date=pendulum.datetime(2026, 1, 1, tz="UTC")) as dag:
+        OnDemandFlowRunOperator(task_id="ingest", flow_id="{FLOW}")
+    globals()[dag_id] = dag
+"""
+
+
+def day(number: int) -> datetime:
+    return BEGIN + number * DAY
+
+
+def window(number: int) -> tuple[datetime, datetime]:
+    """The window of the daily DAG's run dated a day later."""
+    return day(number), day(number + 1)
+
+
+@pytest.fixture(scope="session")
+def database(airflow_db: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The metadata database with three DAGs and their past; its address.
+
+    The first days of the dataflow: in, failed, in twice, missing, in by the hidden DAG, then all missing.
+    """
+    _know_dags(tmp_path_factory.mktemp("dags"))
+    url = f"sqlite:///{airflow_db}"
+    seen = Past(dag_id="page_seen", flow_id=FLOW)
+    seen.ran(day(1), window=window(0), failed_records=3)
+    seen.ran(day(2), window=window(1), state="failed", status="failed")
+    seen.ran(day(3), window=window(2))
+    seen.ran(day(3), window=window(2), manual=True)
+    seen.write(url)
+    hidden = Past(dag_id=HIDDEN_DAG, flow_id=FLOW)
+    hidden.ran(day(5), window=window(4), output_records=777)
+    hidden.ran(day(6), window=None, run_id="hidden_without_a_window", manual=True)
+    hidden.write(url)
+    hostile = Past(dag_id="page_hostile", flow_id=HOSTILE)
+    hostile.ran(
+        day(1), window=window(0), manual=True, run_id=HOSTILE, id="<script>alert(2)</script>", url="javascript:3"
+    )
+    hostile.write(url)
+    return url
+
+
+def _know_dags(folder: Path) -> None:
+    """As the dag-processor makes DAGs known."""
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+
+    try:
+        from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    except ImportError:  # before 3.2
+        from airflow.models.dagbag import DagBag, sync_bag_to_db
+
+    (folder / "page.py").write_text(_DAGS)
+    DagBundlesManager().sync_bundles_to_db()
+    sync_bag_to_db(DagBag(dag_folder=str(folder), bundle_path=folder), "dags-folder", None)
+
+
+@pytest.fixture(scope="session")
+def server(database: str) -> Any:
+    """The application that `airflow api-server` serves."""
+    from airflow.api_fastapi.app import create_app
+
+    return create_app(apps="core")
+
+
+@pytest.fixture(scope="session")
+def as_user(server: Any) -> Callable[..., Any]:
+    """A client of the server with somebody's token: a role of the simple auth manager, or any user."""
+    from fastapi.testclient import TestClient
+
+    def client(role: str | None = None, *, user: Any = None) -> Any:
+        headers = {}
+        if role or user:
+            headers["Authorization"] = f"Bearer {_token(role, user=user)}"
+        return TestClient(server, headers=headers, raise_server_exceptions=False)
+
+    return client
+
+
+def _token(role: str | None, *, user: Any) -> str:
+    from airflow.api_fastapi.app import get_auth_manager
+
+    return get_auth_manager().generate_jwt(user or _simple_user(role))
+
+
+def _simple_user(role: str | None) -> Any:
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+
+    return SimpleAuthManagerUser(username="somebody", role=role)
+
+
+@pytest.fixture
+def viewer(as_user: Callable[..., Any]) -> Iterator[Any]:
+    """A client of somebody who may read all DAGs."""
+    with_token = as_user("viewer")
+    yield with_token
+    with_token.close()
