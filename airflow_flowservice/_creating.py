@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from airflow.sdk import BaseOperator
 
 from airflow_flowservice import _airflow, _stats, _waiting
-from airflow_flowservice.exceptions import ConfigurationError, FlowRunUncertainError, telling
+from airflow_flowservice.exceptions import ConfigurationError, FlowRunTimeoutError, FlowRunUncertainError, telling
 from airflow_flowservice.links import DataflowLink, FlowRunLink
 
 if TYPE_CHECKING:
@@ -112,6 +112,11 @@ class CreatesFlowRun(BaseOperator):
         """Say that the run goes on; Adobe cannot cancel it."""
         if self._flow_run:
             _waiting.say_that_it_goes_on(self._flow_run["id"], self._flow_run["url"])
+        elif not self.was_deferred:
+            self.log.warning(
+                "Killed before a flow run was known. If one was created, it goes on, since Adobe cannot cancel it; the "
+                "next attempt looks for it first."
+            )
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """What the flow run read and wrote, for Airflow's OpenLineage listener; also when the task failed."""
@@ -220,13 +225,17 @@ class CreatesFlowRun(BaseOperator):
         """A last look: a run that has ended by now ends the task, whatever the triggerer was busy with."""
         from airflow_flowservice.ingestion.outcome import window_text
 
+        limit, seconds = min(self._limits.items(), key=itemgetter(1), default=("its time limit", None))
         summary = _airflow.read_xcom(context["ti"], key=_airflow.FLOW_RUN_KEY)
+        if not summary:
+            raise FlowRunTimeoutError(
+                f"{limit} is over, and what the task pushed of its flow run is not there any more"
+            )
         self._recall(summary)
         watch = self._watch(summary)
-        run = watch.last_look(self._hook().client.get_run)
+        run = watch.last_look(lambda flow_run_id: self._hook().client.get_run(flow_run_id))
         if run is not None:
             return self._finish(context, summary, run)
-        limit, seconds = min(self._limits.items(), key=itemgetter(1), default=("its time limit", None))
         raise watch.timed_out(limit, seconds).about(flow_id=summary["flow_id"], window=window_text(summary))
 
     def _watch(self, summary: Mapping[str, Any], *, timeout: float | None = None) -> RunWatch:

@@ -160,12 +160,6 @@ def schedule_of(session: Session, dag_id: str) -> DagSchedule | None:
         return None
 
 
-def timetable_of(session: Session, dag_id: str) -> Any:
-    """The timetable of a DAG as the scheduler has it; None if there is no such DAG, or it cannot be read."""
-    schedule = schedule_of(session, dag_id)
-    return schedule.timetable if schedule else None
-
-
 _RUN_FACTS = ("run_type", "conf", "run_after", "logical_date", "data_interval_start", "data_interval_end")
 
 

@@ -132,7 +132,7 @@ class FlowRunSensor(BaseSensorOperator):
                 **_waiting.tolerance_of(self),
             },
             next_method="execute_complete",
-            timeout=self.timeout,
+            timeout=min(self._limits.values()),
         )
 
     def execute(self, context: Context) -> Any:
@@ -241,7 +241,7 @@ class FlowRunSensor(BaseSensorOperator):
         from airflow_flowservice.ingestion.outcome import summary_of
 
         watch = self._watching(context)
-        run = watch.last_look(self._hook.client.get_run)
+        run = watch.last_look(lambda flow_run_id: self._hook.client.get_run(flow_run_id))
         watch.url = self._url(watch.last) or _airflow.read_xcom(context["ti"], key=URL_KEY)
         if run is not None:
             return self._finish(context, summary_of(run, url=watch.url))

@@ -10,7 +10,7 @@ from airflow_flowservice.ingestion.coverage import State
 from airflow_flowservice.ingestion.window import iso
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from airflow_flowservice._metadata import Feed
@@ -58,13 +58,19 @@ def coverage(found: Found, *, flow_id: str, now: datetime, service: Answer | Non
         "tasks": _columns(tasks.values, _TASK),
         "runs": {**_columns(runs.values, _RUN), "status": [run.status.value for run in runs.values]},
         "unplaced": [runs.number(run) for run in known.unplaced],
-        "commands": [
-            {"dag_id": dag_id, "command": command}
-            for dag_id in found.dag_ids
-            for command in (*fill_commands(known, dag_id=dag_id), *trigger_commands(known, dag_id=dag_id))
-        ],
+        "commands": [{"dag_id": dag_id, "command": command} for dag_id, command in _commands(found)],
         "service": None if service is None else {"runs": len(service.runs), "whole": service.whole},
     }
+
+
+def _commands(found: Found) -> Iterator[tuple[str, str]]:
+    """What fills the gaps; what no backfill does is told only where there is one DAG that could."""
+    for dag_id in found.dag_ids:
+        for command in fill_commands(found.coverage, dag_id=dag_id):
+            yield dag_id, command
+    if len(found.dag_ids) == 1:
+        for command in trigger_commands(found.coverage, dag_id=found.dag_ids[0]):
+            yield found.dag_ids[0], command
 
 
 class _Numbered:

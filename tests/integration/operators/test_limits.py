@@ -89,6 +89,33 @@ def untold(text, run_id, status="(scheduled|inProgress)"):
 # --- the operators ---
 
 
+def test_a_limit_is_told_when_nobody_knows_the_run_any_more(ingest, monkeypatch):
+    """Somebody has deleted the XComs; the next attempt finds the run by what is in the task's state."""
+    monkeypatch.setattr("airflow_flowservice._airflow.read_xcom", lambda *_, **__: None)
+    ended = ingest("deferrable", wait_timeout=timedelta(seconds=1)).run()
+    assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, FlowRunTimeoutError))
+
+
+@pytest.mark.parametrize("kind", ["operator", "sensor"])
+def test_a_limit_is_told_when_the_connection_is_gone(ingest, wait, supervisor, kind):
+    """The time limit is what ended the wait, and what a retry may mend."""
+    task = (
+        ingest("deferrable", wait_timeout=1.0)
+        if kind == "operator"
+        else wait("deferrable", execution_timeout=timedelta(seconds=1))
+    )
+    assert "deferred" == task.step().state
+    supervisor.connections.clear()
+    ended = task.step("__fail__", {"error": "Trigger timeout"})
+    assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, FlowRunTimeoutError))
+
+
+def test_a_task_that_is_killed_before_its_run_is_known_says_so(ingest, log):
+    """It may be in the middle of the POST."""
+    ingest("worker").operator.on_kill()
+    assert any("the next attempt looks for it first" in line for line in log())
+
+
 @pytest.mark.parametrize(
     ("way", "limit"),
     [

@@ -313,6 +313,14 @@ def test_starting_in_the_triggerer_takes_the_output_of_its_own_copy_of_a_mapped_
     assert expected == kwargs["flow_run_id"]
 
 
+def test_starting_in_the_triggerer_keeps_the_shorter_limit():
+    """`execution_timeout` bounds the wait there too."""
+    sensor = FlowRunSensor(
+        task_id="w", flow_run_id="x", start_from_trigger=True, timeout=100, execution_timeout=timedelta(seconds=10)
+    )
+    assert timedelta(seconds=10) == sensor.start_trigger_args.timeout
+
+
 def test_starting_in_the_triggerer_is_refused_where_it_cannot_be():
     """What cannot be rendered there, and a contradiction; both told when the DAG is parsed."""
     from airflow.sdk import DAG
