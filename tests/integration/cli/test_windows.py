@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow_versions import DagSerialization
 
+from airflow_flowservice import _airflow
 from airflow_flowservice.__main__ import main
 
 UTC = timezone.utc
@@ -140,10 +142,8 @@ def show(zoo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
 def test_the_runs_are_those_of_a_backfill(dag_id: str, first: str, last: str, show: Any, zoo: Path) -> None:
     """The dates are the ones that the scheduler's DAG gives to `airflow backfill create`, in its order."""
     from airflow.cli.cli_config import parsedate
-    from airflow.dag_processing.dagbag import DagBag
-    from airflow.serialization.serialized_objects import DagSerialization
 
-    dag = DagSerialization.from_dict(DagSerialization.to_dict(DagBag(str(zoo)).dags[dag_id]))
+    dag = DagSerialization.from_dict(DagSerialization.to_dict(_airflow.dag_bag(str(zoo)).dags[dag_id]))
     expected = [
         (info.run_after, info.logical_date) for info in dag.iter_dagrun_infos_between(parsedate(first), parsedate(last))
     ]
