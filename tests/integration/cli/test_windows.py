@@ -24,8 +24,15 @@ import logging
 from datetime import timedelta
 
 import pendulum
-from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronDataIntervalTimetable, CronPartitionTimetable
-from airflow.sdk import CronTriggerTimetable, DeltaTriggerTimetable, MultipleCronTriggerTimetable
+from airflow.sdk import DAG, Asset
+try:
+    from airflow.sdk import AssetOrTimeSchedule, CronDataIntervalTimetable, CronPartitionTimetable
+    from airflow.sdk import CronTriggerTimetable, DeltaTriggerTimetable, MultipleCronTriggerTimetable
+except ImportError:  # before 3.2
+    from airflow.timetables.assets import AssetOrTimeSchedule
+    from airflow.timetables.interval import CronDataIntervalTimetable
+    from airflow.timetables.trigger import CronTriggerTimetable, DeltaTriggerTimetable, MultipleCronTriggerTimetable
+    CronPartitionTimetable = None
 from airflow.timetables.events import EventsTimetable
 from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
 
@@ -45,8 +52,9 @@ dag("hourly_zurich", CronTriggerTimetable("0 * * * *", **zurich))
 dag("daily_zurich", CronTriggerTimetable("0 0 * * *", **zurich))
 dag("interval_zurich", CronTriggerTimetable("0 0 * * *", interval=timedelta(days=1), **zurich))
 dag("data_interval", CronDataIntervalTimetable("0 0 * * *", **zurich))
-dag("partitions", CronPartitionTimetable("0 0 * * *", run_offset=-1, **zurich))
-dag("partitions_too_early", CronPartitionTimetable("0 0 * * *", **zurich))
+if CronPartitionTimetable:
+    dag("partitions", CronPartitionTimetable("0 0 * * *", run_offset=-1, **zurich))
+    dag("partitions_too_early", CronPartitionTimetable("0 0 * * *", **zurich))
 dag("several_crons", MultipleCronTriggerTimetable("0 6 * * *", "30 18 * * 1-5", **zurich))
 dag("delta", timedelta(hours=6))
 dag("delta_trigger", DeltaTriggerTimetable(timedelta(hours=8)))
