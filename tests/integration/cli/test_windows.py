@@ -96,7 +96,7 @@ PERIODIC = [
     "daily_zurich",
     "interval_zurich",
     "data_interval",
-    "partitions",
+    pytest.param("partitions", marks=pytest.mark.needs_airflow(3, 2, "partitions")),
     "several_crons",
     "delta",
     "delta_trigger",
@@ -243,6 +243,7 @@ def test_an_interval_of_a_day_does_not_tile(first: str, last: str, note: str, ve
     assert (f"3 windows from {verdict}", 1) == (table.out.splitlines()[-1], table.status)
 
 
+@pytest.mark.needs_airflow(3, 2, "partitions")
 def test_partitions(show: Any) -> None:
     """A partitioned run owns the period that begins at its partition's date; it has no logical date."""
     shown = show("partitions", "2026-03-28", "2026-03-30", "--json")
@@ -309,7 +310,7 @@ def test_windows_that_are_not_over(show: Any) -> None:
     [
         ("reaching_back", "a window reaches back to where the last success ended"),
         ("too_late", "window_offset is 6:00:00"),
-        ("partitions_too_early", "set run_offset=-1"),
+        pytest.param("partitions_too_early", "set run_offset=-1", marks=pytest.mark.needs_airflow(3, 2, "partitions")),
         ("without", "has no OnDemandFlowRunOperator"),
     ],
 )

@@ -237,6 +237,7 @@ def test_a_clear_asks_for_the_window_again(ingest, runs_of, clock):
     assert 1 == len({(run["window_start"], run["window_end"]) for run in runs_of()})
 
 
+@pytest.mark.needs_airflow(3, 3, "task state")
 def test_a_clear_while_the_run_is_active_waits_for_it(ingest, runs_of, clock):
     """Adobe cannot cancel, so a cleared task waits for the run that goes on."""
     clock.stop()
