@@ -63,13 +63,69 @@ def _conf() -> Any:
     return conf
 
 
+def stats() -> Any:
+    """Airflow's own metrics, with `incr`, `gauge` and their like."""
+    try:
+        from airflow.sdk.observability.stats import Stats
+    except ImportError:  # before 3.2
+        from airflow.stats import Stats  # type: ignore[no-redef,unused-ignore]
+    return Stats
+
+
+def dag_bag(*args: Any, **kwargs: Any) -> Any:
+    """Airflow's `DagBag`: the DAGs of a file or folder."""
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:  # before 3.2
+        from airflow.models.dagbag import DagBag  # type: ignore[no-redef,attr-defined,unused-ignore]
+    return DagBag(*args, **kwargs)
+
+
+def core_timetable(timetable: Any) -> Any:
+    """A DAG file's timetable as the scheduler has it."""
+    try:
+        from airflow.serialization.encoders import coerce_to_core_timetable
+    except ImportError:  # before 3.2, a DAG file's timetable is the scheduler's
+        return timetable
+    return coerce_to_core_timetable(timetable)
+
+
+def run_infos(timetable: Any, *, earliest: Any, latest: Any) -> Iterator[Any]:
+    """As `iter_dagrun_infos_between` of Airflow's DAG, which would hide a timetable's errors.
+
+    :param timetable: the core's.
+    :param earliest: pendulum's, inclusive; as `latest`, which may be None.
+    """
+    from airflow.timetables.base import TimeRestriction
+
+    # 3.2 has partitions too, and counts their runs as those of other timetables.
+    if getattr(timetable, "partitioned", False) and hasattr(timetable, "iter_partition_dagrun_infos"):
+        yield from timetable.iter_partition_dagrun_infos(earliest=earliest, latest=latest)
+        return
+    restriction = TimeRestriction(earliest, latest, catchup=True)
+    last = None
+    while info := _next_info(timetable, last, restriction):
+        yield info
+        last = info
+
+
+def _next_info(timetable: Any, last: Any, restriction: Any) -> Any:
+    if hasattr(timetable, "next_dagrun_info_v2"):
+        return timetable.next_dagrun_info_v2(last_dagrun_info=last, restriction=restriction)
+    interval = last.data_interval if last else None  # before 3.2
+    return timetable.next_dagrun_info(last_automated_data_interval=interval, restriction=restriction)
+
+
 def run_dates(context: Mapping[str, Any]) -> RunDates:
     """What the context says of its DAG run's dates."""
-    return dates_of(context["dag_run"])
+    return dates_of(context["dag_run"], timetable=context["dag"].timetable)
 
 
-def dates_of(run: Any) -> RunDates:
-    """A DAG run's dates."""
+def dates_of(run: Any, *, timetable: Any = None) -> RunDates:
+    """A DAG run's dates.
+
+    :param timetable: of its DAG; without it, a worker of Airflow 3.2 cannot tell where a partition begins.
+    """
     from airflow_flowservice.ingestion.schedule import RunDates
 
     return RunDates(
@@ -77,9 +133,25 @@ def dates_of(run: Any) -> RunDates:
         logical_date=run.logical_date,
         data_interval_start=run.data_interval_start,
         data_interval_end=run.data_interval_end,
-        partition_date=getattr(run, "partition_date", None),
+        partition_date=_partition_date(run, timetable),
         manual=_word(run.run_type) not in _OF_THE_SCHEDULE,
     )
+
+
+def _partition_date(run: Any, timetable: Any) -> datetime | None:
+    """Where a run's partition begins. Airflow 3.2 tells a worker only its key: it is counted from the run's date."""
+    if hasattr(run, "partition_date"):
+        date: datetime | None = run.partition_date
+        return date
+    from airflow_flowservice._timetables import run_offset_of, schedule_of
+
+    offset, (schedule, _) = run_offset_of(timetable), schedule_of(timetable)
+    if offset is None or schedule is None or _word(run.run_type) not in _OF_THE_SCHEDULE:
+        return None
+    date = run.run_after
+    for _ in range(abs(offset)):
+        date = schedule.next(date) if offset > 0 else schedule.previous(date)
+    return date
 
 
 def run_type(context: Mapping[str, Any]) -> str:
@@ -306,6 +378,11 @@ def as_template(value: Any) -> str:
 def is_of_mapped(task: Any) -> bool:
     """Whether this task was made out of a mapped one, which Airflow cannot begin in the triggerer (seen on 3.3.2)."""
     return bool(getattr(task, "_BaseOperator__from_mapped", False))
+
+
+def starts_in_triggerer() -> bool:
+    """Whether this Airflow can begin a task in the triggerer, and render its templates there."""
+    return version() >= (3, 3)
 
 
 def start_trigger_args(*, trigger: str, arguments: dict[str, Any], next_method: str, timeout: float) -> Any:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from airflow_flowservice import _airflow
+
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -57,8 +59,4 @@ def _tell(method: str, name: str, *values: Any, **options: Any) -> None:
 
 
 def _backend() -> Any:
-    try:
-        from airflow.sdk.observability.stats import Stats
-    except ImportError:  # before 3.2
-        from airflow.stats import Stats  # type: ignore[no-redef,unused-ignore]
-    return Stats
+    return _airflow.stats()

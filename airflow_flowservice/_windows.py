@@ -244,7 +244,9 @@ def _warn_of_gap(choice: Choice, context: Mapping[str, Any], *, offset: timedelt
             "`airflow backfill create`, or set window='since_last_success'."
         )
         return
-    end = window_of_run(timetable=dag.timetable, dates=_airflow.dates_of(before), offset=offset).end
+    end = window_of_run(
+        timetable=dag.timetable, dates=_airflow.dates_of(before, timetable=dag.timetable), offset=offset
+    ).end
     if end < choice.window.start:
         first, last = _dates_between(end, choice.window.start, dates=_airflow.run_dates(context), offset=offset)
         log.warning(

@@ -117,7 +117,7 @@ class FlowRunSensor(BaseSensorOperator):
     def _start_from_trigger(self) -> None:
         if not self.deferrable:
             raise ConfigurationError("start_from_trigger=True and deferrable=False exclude each other")
-        if _airflow.version() < (3, 3) or _airflow.is_of_mapped(self):
+        if not _airflow.starts_in_triggerer() or _airflow.is_of_mapped(self):
             return
         self.start_from_trigger = True
         self.start_trigger_args = _airflow.start_trigger_args(

@@ -42,6 +42,17 @@ _make_airflow_ours()
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what is marked with `needs_airflow(major, minor, reason)` on earlier ones."""
+    from airflow_flowservice import _airflow
+
+    for item in items:
+        for mark in item.iter_markers("needs_airflow"):
+            major, minor, reason = mark.args
+            if _airflow.version() < (major, minor):
+                item.add_marker(pytest.mark.skip(reason=f"needs Airflow {major}.{minor}: {reason}"))
+
+
 @pytest.fixture(scope="session")
 def airflow_home() -> Path:
     """`AIRFLOW_HOME` of these tests."""

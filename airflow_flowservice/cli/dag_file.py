@@ -60,17 +60,14 @@ def _bundles(names: Sequence[str] | None) -> Iterator[Path]:
 
 
 def _read(place: Path) -> Any:
-    try:
-        from airflow.dag_processing.dagbag import DagBag
-    except ImportError:  # before 3.2
-        from airflow.models.dagbag import DagBag  # type: ignore[no-redef,attr-defined,unused-ignore]
+    from airflow_flowservice import _airflow
 
     folder = str(place.parent if place.is_file() else place)
     if folder not in sys.path:
         sys.path.append(folder)
     if place.is_dir():
-        return DagBag(str(place))
-    bag: Any = DagBag(str(place), collect_dags=False)
+        return _airflow.dag_bag(str(place))
+    bag: Any = _airflow.dag_bag(str(place), collect_dags=False)
     bag.process_file(str(place), only_if_updated=False, safe_mode=False)
     return bag
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice import _runs
+from airflow_flowservice import _airflow, _runs
 from airflow_flowservice.cli.errors import CommandError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def timetable_of(dag: Any) -> Any:
     :raises CommandError: no dates make its runs (`None`, `@once`, assets).
     """
     try:
-        timetable = _runs.core_timetable(dag.timetable)
+        timetable = _airflow.core_timetable(dag.timetable)
     except Exception as error:
         name = type(dag.timetable).__name__
         raise CommandError(f"the scheduler cannot read the {name} of DAG {dag.dag_id!r}: {error!r}") from error

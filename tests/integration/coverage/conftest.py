@@ -8,11 +8,17 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import sqlalchemy
+
+from airflow_flowservice import _airflow
 
 BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 DAY = timedelta(days=1)
 FLOW = "c9cef9cb-c934-4467-8ef9-cbc934546741"
+
+
+def _new_id() -> Any:
+    """Of a task instance; before 3.2, SQLite takes text alone."""
+    return uuid4() if _airflow.version() >= (3, 2) else str(uuid4())
 
 
 @pytest.fixture
@@ -38,10 +44,6 @@ def ran(session: Any) -> Callable[..., str]:
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from sqlalchemy import insert, select
-
-    def new_id() -> Any:
-        """Airflow with SQLAlchemy 1 has strings."""
-        return str(uuid4()) if sqlalchemy.__version__.startswith("1.") else uuid4()
 
     def leave(
         date: datetime,
@@ -81,7 +83,7 @@ def ran(session: Any) -> Callable[..., str]:
             number = run.id
         facts = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
         unused = {"pool": "default_pool", "try_number": 1, "max_tries": 0, "executor_config": {}}
-        session.execute(insert(TaskInstance).values(id=new_id(), operator=operator, state=state, **facts, **unused))
+        session.execute(insert(TaskInstance).values(id=_new_id(), operator=operator, state=state, **facts, **unused))
         if pushed is not None:
             session.execute(insert(XComModel).values(dag_run_id=number, key=key, value=pushed, **facts))
         session.flush()

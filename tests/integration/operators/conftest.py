@@ -20,6 +20,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from airflow_versions import decode_arguments, decode_xcom, encode_arguments, import_string, known_to
 
 from airflow_flowservice.emulator import Settings, running_emulator
 from airflow_flowservice.emulator.server import Emulator
@@ -227,12 +228,11 @@ class Task:
     def step(self, next_method: str | None = None, next_kwargs: dict[str, Any] | None = None) -> Ended:
         """What one worker process does."""
         from airflow.sdk.execution_time import task_runner
-        from airflow.sdk.serde import serialize
 
-        ti = self._instance(next_method, serialize(next_kwargs) if next_kwargs else None)
+        ti = self._instance(next_method, encode_arguments(next_kwargs) if next_kwargs else None)
         context = ti.get_template_context()
         if not self.store:
-            context.pop("task_state_store")
+            context.pop("task_state_store", None)
         state, message, error = task_runner.run(ti, context, self.worker.log)
         task_runner.finalize(ti, state, context, self.worker.log, error)
         self.last = ti.task
@@ -241,10 +241,7 @@ class Task:
 
     def trigger(self, deferred: Any) -> Any:
         """What the triggerer does with the task's trigger: make it from the database's text, run it."""
-        from airflow.sdk._shared.module_loading import import_string
-        from airflow.sdk.serde import deserialize
-
-        kwargs = deserialize(json.loads(json.dumps(deferred.trigger_kwargs)))
+        kwargs = decode_arguments(json.loads(json.dumps(deferred.trigger_kwargs)))
         trigger = import_string(deferred.classpath)(**kwargs)
         trigger.task_instance = SimpleNamespace(
             dag_id=self.operator.dag_id, task_id=self.operator.task_id, run_id="run", map_index=-1
@@ -263,10 +260,8 @@ class Task:
     @property
     def xcoms(self) -> dict[str, Any]:
         """What the task has pushed, by key."""
-        from airflow.sdk.serde import deserialize
-
         mine = self.operator.task_id
-        return {key: deserialize(v) for (task, key), v in self.supervisor.stored_xcoms.items() if task == mine}
+        return {key: decode_xcom(v) for (task, key), v in self.supervisor.stored_xcoms.items() if task == mine}
 
     def _instance(self, next_method: str | None, next_kwargs: Any) -> Any:
         from airflow.sdk.api.datamodels._generated import DagRun, TIRunContext
@@ -279,7 +274,7 @@ class Task:
             end_date=None,
             state="running",
             consumed_asset_events=self.events,
-            **self.dates,
+            **known_to(DagRun, self.dates),
         )
         from_server = TIRunContext(
             dag_run=dag_run,

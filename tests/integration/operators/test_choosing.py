@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from airflow.sdk import Asset, AssetOrTimeSchedule, CronPartitionTimetable, CronTriggerTimetable, Param
+from airflow.sdk import Asset, Param
+from airflow_versions import AssetOrTimeSchedule, CronPartitionTimetable, CronTriggerTimetable
 
 from airflow_flowservice.assets import flow_asset
 from airflow_flowservice.exceptions import ConfigurationError, FlowRunActiveError, RunNotFoundError, WindowError
@@ -227,11 +228,18 @@ def test_a_window_in_the_future_is_refused_with_the_fitting_remedy(window_of, em
     with pytest.raises(WindowError, match="ends in the future") as moved:
         window_of(schedule="@hourly", date=now, window_offset=timedelta(hours=2))
     assert "must be negative" in moved.value.remedy
+    assert {} == emulator.ledger()["requests"]
+
+
+@pytest.mark.needs_airflow(3, 2, "partitions")
+def test_a_partition_in_the_future_is_refused_with_the_fitting_remedy(window_of, emulator):
+    """Without `run_offset` a run is made when its partition only begins."""
+    now = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0)
     with pytest.raises(WindowError, match="ends in the future") as partition:
         window_of(
             schedule=CronPartitionTimetable("0 0 * * *", timezone="UTC"),
             date=None,
-            run_after=now,
+            run_after=now.replace(hour=0),
             partition_date=now.replace(hour=0),
         )
     assert "set run_offset=-1 in CronPartitionTimetable (it is 0)" in partition.value.remedy

@@ -7,13 +7,14 @@ from datetime import datetime, timezone
 
 import pytest
 
+from airflow_flowservice import _airflow
+
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 
 
 @pytest.fixture
 def run_dag(airflow_db, emulator, connection, monkeypatch):
     """`dag.test()` of one of the DAGs beside this file: the DAG run's task states, and its XComs."""
-    from airflow.dag_processing.dagbag import DagBag
     from airflow.models.xcom import XComModel
     from airflow.sdk.execution_time import task_runner
     from airflow.utils.session import create_session
@@ -22,7 +23,7 @@ def run_dag(airflow_db, emulator, connection, monkeypatch):
     monkeypatch.delattr(task_runner, "SUPERVISOR_COMMS", raising=False)
 
     def run(dag_id, day):
-        dag = DagBag().get_dag(dag_id)
+        dag = _airflow.dag_bag().get_dag(dag_id)
         dag_run = dag.test(logical_date=datetime(2026, 1, day, 3, tzinfo=timezone.utc))
         with create_session() as session:
             rows = session.query(XComModel).filter_by(dag_id=dag_id, run_id=dag_run.run_id).all()

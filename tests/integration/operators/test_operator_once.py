@@ -193,6 +193,7 @@ def test_an_expired_token_is_renewed_once(ingest, emulator, runs_of):
 # --- retries and clears ---
 
 
+@pytest.mark.needs_airflow(3, 3, "task state")
 def test_a_retry_goes_on_with_the_run_it_has(ingest, runs_of, log):
     """The worker died after the creation: the next attempt waits for the same run."""
     task = ingest(wait_for_completion=True, deferrable=False, poll_interval=0.05)
@@ -206,6 +207,7 @@ def test_a_retry_goes_on_with_the_run_it_has(ingest, runs_of, log):
     assert any(f"Flow run {run['id']} of an earlier attempt is" in line for line in log())
 
 
+@pytest.mark.needs_airflow(3, 3, "task state")
 def test_an_attempt_that_died_before_its_answer_is_continued(ingest, emulator, runs_of, supervisor):
     """Killed between POST and answer: only the intent is there, and the next attempt finds its run."""
     task = ingest()
@@ -235,6 +237,7 @@ def test_a_clear_asks_for_the_window_again(ingest, runs_of, clock):
     assert 1 == len({(run["window_start"], run["window_end"]) for run in runs_of()})
 
 
+@pytest.mark.needs_airflow(3, 3, "task state")
 def test_a_clear_while_the_run_is_active_waits_for_it(ingest, runs_of, clock):
     """Adobe cannot cancel, so a cleared task waits for the run that goes on."""
     clock.stop()

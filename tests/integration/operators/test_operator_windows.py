@@ -6,9 +6,10 @@ from datetime import datetime, timedelta, timezone
 
 import pendulum
 import pytest
-from airflow.sdk import (
-    Asset,
+from airflow.sdk import Asset
+from airflow_versions import (
     AssetOrTimeSchedule,
+    BaseTimetable,
     CronDataIntervalTimetable,
     CronPartitionTimetable,
     CronTriggerTimetable,
@@ -17,7 +18,6 @@ from airflow.sdk import (
     EventsTimetable,
     MultipleCronTriggerTimetable,
 )
-from airflow.sdk.bases.timetable import BaseTimetable
 
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.operators import OnDemandFlowRunOperator
@@ -136,6 +136,7 @@ SCHEDULED = [
         "2026-03-28T23:00",
         "2026-03-29T22:00",
         id="CronPartitionTimetable",
+        marks=pytest.mark.needs_airflow(3, 2, "partitions"),
     ),
     pytest.param(
         "@continuous",

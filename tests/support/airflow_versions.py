@@ -1,0 +1,83 @@
+"""Where the Airflows that the tests run with keep things: the tests' part of what `_airflow.py` is to the package."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from airflow.timetables.base import Timetable
+
+from airflow_flowservice import _airflow
+
+VERSION = _airflow.version()
+TIMETABLES = ("airflow.sdk", "airflow.timetables.trigger", "airflow.timetables.interval", "airflow.timetables.assets")
+EVENTS = ("airflow.sdk", "airflow.timetables.events")
+
+
+class Missing:
+    """Stands for what this Airflow does not have, in tests that `needs_airflow` then skips."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+def first(name: str, *places: str, default: Any = None) -> Any:
+    """What the first of some modules has under a name."""
+    for place in places:
+        try:
+            return getattr(importlib.import_module(place), name)
+        except (ImportError, AttributeError):
+            continue
+    if default is None:
+        raise ImportError(f"none of {', '.join(places)} has {name}")
+    return default
+
+
+# The SDK has timetables of its own since 3.2; before, a DAG file takes the scheduler's.
+AssetOrTimeSchedule = first("AssetOrTimeSchedule", *TIMETABLES)
+CronDataIntervalTimetable = first("CronDataIntervalTimetable", *TIMETABLES)
+CronPartitionTimetable = first("CronPartitionTimetable", *TIMETABLES, default=Missing)
+CronTriggerTimetable = first("CronTriggerTimetable", *TIMETABLES)
+DeltaDataIntervalTimetable = first("DeltaDataIntervalTimetable", *TIMETABLES)
+DeltaTriggerTimetable = first("DeltaTriggerTimetable", *TIMETABLES)
+EventsTimetable = first("EventsTimetable", *EVENTS)
+MultipleCronTriggerTimetable = first("MultipleCronTriggerTimetable", *TIMETABLES)
+BaseTimetable = first("BaseTimetable", "airflow.sdk.bases.timetable", default=Timetable)
+
+
+# What turns a DAG into a dictionary and back, as from the DAG processor to the scheduler.
+_SERIALIZED_OBJECTS = "airflow.serialization.serialized_objects"
+DagSerialization = first("DagSerialization", _SERIALIZED_OBJECTS, default=first("SerializedDAG", _SERIALIZED_OBJECTS))
+
+
+def import_string(path: str) -> Any:
+    """The object at a dotted path, as the triggerer finds it."""
+    return first("import_string", "airflow.sdk._shared.module_loading", "airflow.utils.module_loading")(path)
+
+
+def encode_arguments(arguments: Any) -> Any:
+    """Arguments of a trigger or of the method after it, as they go into Airflow's database."""
+    if VERSION >= (3, 2):
+        return first("serialize", "airflow.sdk.serde")(arguments)
+    return _serialization().serialize(arguments)
+
+
+def decode_arguments(arguments: Any) -> Any:
+    """What `encode_arguments` encoded; before 3.2 the server encodes what the worker sends as it is."""
+    if VERSION >= (3, 2):
+        return first("deserialize", "airflow.sdk.serde")(arguments)
+    return _serialization().deserialize(_serialization().serialize(arguments))
+
+
+def decode_xcom(value: Any) -> Any:
+    """An XCom's value from what a worker sends."""
+    return first("deserialize", "airflow.sdk.serde", "airflow.serialization.serde")(value)
+
+
+def known_to(model: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Those values that a message of this Airflow has; a server tells nothing of a later one's."""
+    return {name: value for name, value in values.items() if name in model.model_fields}
+
+
+def _serialization() -> Any:
+    return first("BaseSerialization", _SERIALIZED_OBJECTS)

@@ -1,0 +1,67 @@
+"""What differs between Airflow's versions: in `_airflow.py` alone, and each with its answer."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+from pathlib import Path
+from types import SimpleNamespace
+
+import airflow_versions
+import pytest
+
+from airflow_flowservice import _airflow
+
+PACKAGE = Path(_airflow.__file__).parent
+ASKS_FOR_A_VERSION = re.compile(r"except \(?ImportError|\bversion\(\) *[<>=]|airflow.__version__")
+
+
+def utc(*parts):
+    return datetime(*parts, tzinfo=timezone.utc)
+
+
+def test_no_other_module_tells_versions_apart():
+    """Whoever raises the oldest version has one file to look at."""
+    found = {
+        file.relative_to(PACKAGE).as_posix()
+        for file in PACKAGE.rglob("*.py")
+        if ASKS_FOR_A_VERSION.search(file.read_text())
+    }
+    assert {"_airflow.py"} == found
+
+
+@pytest.mark.needs_airflow(3, 2, "partitions")
+@pytest.mark.parametrize(
+    ("offset", "run_after", "expected"),
+    [
+        (-1, utc(2026, 3, 29, 22), utc(2026, 3, 28, 23)),
+        (0, utc(2026, 3, 28, 23), utc(2026, 3, 28, 23)),
+        (2, utc(2026, 3, 27, 23), utc(2026, 3, 29, 22)),
+    ],
+)
+@pytest.mark.parametrize("run_type", ["scheduled", "backfill"])
+def test_a_worker_of_3_2_counts_where_its_partition_begins(offset, run_after, expected, run_type):
+    """It is told the partition's key alone, whose format is the DAG author's; also across a change of the clock."""
+    timetable = airflow_versions.CronPartitionTimetable("0 0 * * *", timezone="Europe/Zurich", run_offset=offset)
+    assert expected == _airflow.dates_of(run_of_3_2(run_after, run_type), timetable=timetable).partition_date
+
+
+def test_a_run_of_3_2_without_partition_has_no_date_of_one():
+    """Nor has a run whose timetable is not known."""
+    daily = airflow_versions.CronTriggerTimetable("0 0 * * *", timezone="UTC")
+    assert _airflow.dates_of(run_of_3_2(utc(2026, 3, 28), "scheduled"), timetable=daily).partition_date is None
+    assert _airflow.dates_of(run_of_3_2(utc(2026, 3, 28), "scheduled")).partition_date is None
+
+
+@pytest.mark.needs_airflow(3, 2, "partitions")
+def test_a_run_of_3_2_by_hand_takes_no_partition():
+    """Its date is not its schedule's."""
+    timetable = airflow_versions.CronPartitionTimetable("0 0 * * *", timezone="UTC", run_offset=-1)
+    assert _airflow.dates_of(run_of_3_2(utc(2026, 3, 28, 7), "manual"), timetable=timetable).partition_date is None
+
+
+def run_of_3_2(run_after, run_type):
+    """A DAG run as the task runner of 3.2 has it: without `partition_date`."""
+    return SimpleNamespace(
+        run_after=run_after, logical_date=None, data_interval_start=None, data_interval_end=None, run_type=run_type
+    )
