@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _STATIC = Path(__file__).parent / "static"
 _LOG_IN = {401: "log in to Airflow, then load this page again"}
 
-Text = Annotated[str, Query(max_length=250)]
+Text = Annotated[str, Query(min_length=1, max_length=250)]
 OptionalText = Annotated[str | None, Query(max_length=250)]
 
 # Plain functions, which run in threads: Airflow's event loop goes on while the database or Flow Service is asked.
@@ -56,7 +56,9 @@ def read_coverage(
     conn_id: OptionalText = None,
 ) -> JSONResponse:
     """What became of a dataflow's time."""
-    feeds = [feed for feed in access.readable_feeds(session, user=user, dag_id=dag_id) if feed.flow_id == flow_id]
+    feeds = [
+        feed for feed in access.readable_feeds(session, user=user, dag_id=dag_id or None) if feed.flow_id == flow_id
+    ]
     if not feeds:
         raise Problem(404, "No task that you may see has fed this dataflow", remedy="choose one that is listed")
     if conn_id:
@@ -103,7 +105,7 @@ def _bad_parameters(_: Request, error: Exception) -> JSONResponse:
     named = sorted({str(each["loc"][-1]) for each in error.errors()})
     return Problem(
         400,
-        f"A parameter is missing, too long or given twice: {', '.join(named)}",
+        f"A parameter is missing, empty or too long: {', '.join(named)}",
         remedy="give flow_id, and if wanted dag_id, from, to (ISO 8601 with an offset) and conn_id",
     ).response()
 

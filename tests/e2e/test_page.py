@@ -355,6 +355,6 @@ def test_no_process_of_airflow_warns_of_the_plugin(airflow: LocalAirflow) -> Non
     """Neither at its start nor when the page was asked for."""
     lines = [line for each in airflow.components for line in airflow.logs(each, lines=100_000).splitlines()]
     assert lines
-    ours = re.compile(r"plugin|external.view|fastapi app", re.IGNORECASE)
-    bad = re.compile(r"warn|error|exception|traceback", re.IGNORECASE)
+    ours = re.compile(r"plugin|external.view|fastapi.app", re.IGNORECASE)
+    bad = re.compile(r"\[(warning|error|critical) *\]|exception|traceback", re.IGNORECASE)
     assert [] == [line for line in lines if ours.search(line) and bad.search(line)]

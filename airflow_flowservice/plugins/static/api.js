@@ -20,10 +20,10 @@ async function get(name, parameters, signal) {
     answer = await fetch(address, { signal, headers: { Accept: "application/json" } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Failure("Airflow does not answer", "Check the network, then try again.");
+    throw new Failure("Airflow does not answer", "check the network, then try again");
   }
   const body = await answer.json().catch(() => null);
   if (answer.ok && body) return body;
   const message = body?.error ?? `Airflow answered with HTTP status ${answer.status}`;
-  throw new Failure(message, body?.remedy ?? "Try again; if it stays, look at the API server's log.", answer.status);
+  throw new Failure(message, body?.remedy ?? "try again; if it stays, look at the API server's log", answer.status);
 }

@@ -17,7 +17,11 @@ export function readChoice() {
 export function writeChoice(choice) {
   const hash = new URLSearchParams();
   for (const key of KEYS) if (choice[key]) hash.set(key, choice[key]);
-  for (const place of [window, outer()]) place?.history.replaceState(place.history.state, "", `#${hash}`);
+  for (const place of [window, outer()]) {
+    if (!place) continue;
+    const { pathname, search } = place.location; // Airflow's page has a base, to which a # alone would be added
+    place.history.replaceState(place.history.state, "", `${pathname}${search}#${hash}`);
+  }
 }
 
 /** Of another DAG's page is only kept what is not about that DAG. */

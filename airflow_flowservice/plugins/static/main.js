@@ -93,16 +93,18 @@ function say(text) {
 function fail(error) {
   loaded = null;
   byId("error-text").textContent = error.message;
-  byId("error-remedy").textContent = error.remedy ?? "";
+  byId("error-remedy").textContent = remedyOf(error);
   show(byId("error"), true);
   show(byId("status"), false);
   show(byId("coverage"), false);
 }
 
 function failToAsk(error) {
-  byId("service-error").replaceChildren(el("strong", { text: error.message }), el("p", { text: error.remedy ?? "" }));
+  byId("service-error").replaceChildren(el("strong", { text: error.message }), el("p", { text: remedyOf(error) }));
   show(byId("service-error"), true);
 }
+
+const remedyOf = ({ remedy }) => (remedy ? `What to do: ${remedy}` : "");
 
 function nothingYet() {
   const whose = choice.dag_id ? `the DAG ${choice.dag_id}` : "a DAG that you may read";

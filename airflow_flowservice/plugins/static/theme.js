@@ -24,7 +24,9 @@
   function apply() {
     root.dataset.theme = chosen();
     const page = outer();
-    if (page) root.style.setProperty("--page", getComputedStyle(page.ownerDocument.body).backgroundColor);
+    const ground = page ? getComputedStyle(page.ownerDocument.body).backgroundColor : "transparent";
+    if (/^rgb\(/.test(ground)) root.style.setProperty("--page", ground);
+    else root.style.removeProperty("--page"); // it has none of its own
   }
 
   apply();
