@@ -327,8 +327,16 @@ def _connection_exists(conn_id: str) -> Iterator[None]:
 
 
 async def in_thread(function: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Run a blocking call beside the event loop; Airflow's own look-ups work from there too."""
-    return await asyncio.to_thread(function, *args, **kwargs)
+    """Run a blocking call beside the event loop; Airflow's own look-ups work from there too.
+
+    Before 3.2 a look-up from any other thread reads the triggerer's answers out of order, which ends the triggerer
+    (seen on 3.0.6). From asgiref's threads it takes its turn in the event loop.
+    """
+    if version() >= (3, 2):
+        return await asyncio.to_thread(function, *args, **kwargs)
+    from asgiref.sync import sync_to_async
+
+    return await sync_to_async(function, thread_sensitive=False)(*args, **kwargs)
 
 
 def mask(secret: str) -> None:

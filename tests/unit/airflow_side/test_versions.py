@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import datetime, timezone
 from pathlib import Path
@@ -58,6 +59,24 @@ def test_a_run_of_3_2_by_hand_takes_no_partition():
     """Its date is not its schedule's."""
     timetable = airflow_versions.CronPartitionTimetable("0 0 * * *", timezone="UTC", run_offset=-1)
     assert _airflow.dates_of(run_of_3_2(utc(2026, 3, 28, 7), "manual"), timetable=timetable).partition_date is None
+
+
+@pytest.mark.skipif(_airflow.version() >= (3, 2), reason="Airflow 3.2 has a way of its own")
+def test_look_ups_from_a_thread_take_their_turn_in_the_event_loop():
+    """The triggerer before 3.2 has one connection to its supervisor, whose lock knows the event loop alone."""
+    from asgiref.sync import async_to_sync
+
+    async def loop():
+        return asyncio.get_running_loop()
+
+    async def ask():
+        return await loop(), await _airflow.in_thread(look_up)
+
+    def look_up():
+        return async_to_sync(loop)()  # as `TriggerCommsDecoder.send`
+
+    own, of_look_up = asyncio.run(ask())
+    assert own is of_look_up
 
 
 def run_of_3_2(run_after, run_type):
