@@ -404,6 +404,16 @@ def start_trigger_args(*, trigger: str, arguments: dict[str, Any], next_method: 
     )
 
 
+def shows_pages() -> bool:
+    """Whether this Airflow's UI shows pages of plugins."""
+    return version() >= (3, 1)
+
+
+def tells_triggers_of_kills() -> bool:
+    """Whether this Airflow calls a trigger's `on_kill`."""
+    return version() >= (3, 3)
+
+
 async def was_undeferred(ti: Any) -> bool:
     """Whether a deferred task is deferred no longer; False where Airflow does not say.
 

@@ -183,7 +183,7 @@ class FlowRunTrigger(BaseTrigger):
 
     async def _stopped(self) -> None:
         """Before Airflow 3.3, find out whether somebody ended the task; else it is the triggerer that stops."""
-        if _airflow.version() < (3, 3) and await _airflow.was_undeferred(self.task_instance):
+        if not _airflow.tells_triggers_of_kills() and await _airflow.was_undeferred(self.task_instance):
             await self.on_kill()
 
     async def on_kill(self) -> None:

@@ -144,7 +144,7 @@ def _place_to_look() -> str:
     """The page with the windows; before Airflow 3.1 there is none, and the DAG's page has to do."""
     from airflow_flowservice import _airflow
 
-    return "/plugin/flowservice" if _airflow.version() >= (3, 1) else f"/dags/{_DAG_ID}"
+    return "/plugin/flowservice" if _airflow.shows_pages() else f"/dags/{_DAG_ID}"
 
 
 def _keep(console: Console, airflow: LocalAirflow) -> None:
