@@ -200,7 +200,7 @@ def _poller_of(conn_id: str) -> Poller:
     pollers = _pollers.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
     poller = pollers.get(conn_id)
     if poller is None:
-        poller = pollers[conn_id] = Poller(partial(_connect, conn_id))
+        poller = pollers[conn_id] = Poller(partial(_connect, conn_id), in_thread=_airflow.in_thread)
     return poller
 
 

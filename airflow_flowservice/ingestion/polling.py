@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.exceptions import (
     AccessDeniedError,
@@ -63,16 +63,19 @@ class Poller:
     Works while there are questions. After errors it pauses, longer each time, up to a minute.
 
     :param connect: gives the service; called before the first question, and after its credential was refused.
+    :param in_thread: runs a blocking call beside the event loop.
     """
 
     def __init__(
         self,
         connect: Callable[[], Awaitable[Service]],
         *,
+        in_thread: Callable[..., Awaitable[Any]] = asyncio.to_thread,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._connect = connect
+        self._in_thread = in_thread
         self._monotonic = monotonic
         self._sleep = sleep
         self._reader: BatchReader | None = None
@@ -123,7 +126,7 @@ class Poller:
             for question in questions:
                 wanted[question.flow_run_id] = question.seen or wanted.get(question.flow_run_id, False)
             try:
-                answers = await asyncio.to_thread(reader.read, wanted)
+                answers = await self._in_thread(reader.read, wanted)
             except Exception as unexpected:  # nobody may wait for ever for it
                 error = _told(unexpected)
         self._consider([*answers.values(), *([error] if error else [])])
