@@ -15,7 +15,7 @@ from airflow_flowservice.ingestion.asked import named_window
 from airflow_flowservice.ingestion.coverage import Asked, Coverage, cover, gaps, known_runs, window_of_summary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from airflow_flowservice._metadata import TaskRow
     from airflow_flowservice.api.models import FlowRun
@@ -62,8 +62,9 @@ def coverage_of(
     for plan in plans:
         own = [row for row in rows if row.dag_id == plan.dag_id]
         offset = plan.offset if plan.offset is not None else _offset_shown(own, plan)
-        asked += (each for row in own if row.creates and (each := _asked(row, plan, offset)))
-        asked += _scheduled(plan, within=within, now=now, offset=offset)
+        made = [each for row in own if row.creates and (each := _asked(row, plan, offset))]
+        asked += made
+        asked += _scheduled(plan, within=within, now=now, offset=offset, made={each.date for each in made})
     return cover(asked, known_runs((row.flow_run for row in rows if row.flow_run), found), within=within)
 
 
@@ -124,8 +125,13 @@ def _window_before_it_ran(row: TaskRow, plan: Plan, offset: timedelta | None) ->
         return None
 
 
-def _scheduled(plan: Plan, *, within: IngestionWindow, now: datetime, offset: timedelta | None) -> Iterator[Asked]:
-    """The windows that a schedule has there and that are over, whether or not a DAG run took them."""
+def _scheduled(
+    plan: Plan, *, within: IngestionWindow, now: datetime, offset: timedelta | None, made: Collection[datetime | None]
+) -> Iterator[Asked]:
+    """The windows that a schedule has there and that are over.
+
+    :param made: the dates of DAG runs that ask themselves for what their tasks took.
+    """
     if plan.timetable is None or not plan.timetable.periodic:
         return
     shift = offset or timedelta(0)
@@ -136,6 +142,8 @@ def _scheduled(plan: Plan, *, within: IngestionWindow, now: datetime, offset: ti
         latest=within.end - shift if partitioned else None,
     )
     for each in islice(dates, MOST_WINDOWS):
+        if _backfill_date(each) in made:
+            continue
         try:
             window = _window(plan.timetable, each, offset)
         except WindowError:
