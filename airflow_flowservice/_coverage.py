@@ -18,7 +18,7 @@ from airflow_flowservice.ingestion.schedule import DeltaSchedule
 from airflow_flowservice.ingestion.window import iso
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from airflow_flowservice._metadata import TaskRow
     from airflow_flowservice.api.models import FlowRun
@@ -69,8 +69,10 @@ def coverage_of(
     for plan in plans:
         own = [row for row in rows if row.dag_id == plan.dag_id]
         offset = plan.offset if plan.offset is not None else _offset_shown(own, plan)
-        asked += (each for row in own if row.creates and (each := _asked(row, plan, offset)))
-        asked += _scheduled(plan, own, within=within, now=now, offset=offset)
+        made = [each for row in own if row.creates and (each := _asked(row, plan, offset))]
+        asked += made
+        dates = {each.date for each in made}
+        asked += _scheduled(plan, own, within=within, now=now, offset=offset, made=dates)
     return cover(asked, known_runs((row.flow_run for row in rows if row.flow_run), found), within=within)
 
 
@@ -175,9 +177,18 @@ def _window_before_it_ran(row: TaskRow, plan: Plan, offset: timedelta | None) ->
 
 
 def _scheduled(
-    plan: Plan, rows: Sequence[TaskRow], *, within: IngestionWindow, now: datetime, offset: timedelta | None
+    plan: Plan,
+    rows: Sequence[TaskRow],
+    *,
+    within: IngestionWindow,
+    now: datetime,
+    offset: timedelta | None,
+    made: Collection[datetime | None],
 ) -> Iterator[Asked]:
-    """The windows that a schedule has there and that are over, whether or not a DAG run took them."""
+    """The windows that a schedule has there and that are over.
+
+    :param made: the dates of DAG runs that ask themselves for what their tasks took.
+    """
     if plan.timetable is None or not plan.timetable.periodic:
         return
     shift = offset or timedelta(0)
@@ -191,7 +202,7 @@ def _scheduled(
         date = each.partition_date or each.logical_date or each.run_after
         if plan.end and date > plan.end:
             return
-        if plan.start and date < plan.start:
+        if (plan.start and date < plan.start) or _backfill_date(each, plan.timetable) in made:
             continue
         try:
             window = _window(plan.timetable, each, offset)

@@ -31,7 +31,7 @@ HEADERS = {
 class SafeAnswers:
     """Adds the headers to all that an ASGI application answers, errors too.
 
-    :param data: paths that begin so are never stored; others are asked for again when they have changed.
+    :param data: answers below this path are never stored; others are, and asked for again when they have changed.
     """
 
     def __init__(self, application: Application, *, data: str) -> None:
@@ -40,8 +40,8 @@ class SafeAnswers:
 
     async def __call__(self, scope: Message, receive: Any, send: Callable[[Message], Awaitable[None]]) -> None:
         """Answer a request."""
-        path = str(scope.get("path", "")).removeprefix(str(scope.get("root_path", "")))
-        caching = "no-store" if path.startswith(self._data) else "no-cache"
+        # Airflow's own path may stand in front of it, or not, if a proxy cuts it off.
+        caching = "no-store" if self._data in scope.get("path", "") else "no-cache"
         added = [(name.encode(), value.encode()) for name, value in {**HEADERS, "cache-control": caching}.items()]
 
         async def send_safely(message: Message) -> None:

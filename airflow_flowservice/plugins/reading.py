@@ -15,7 +15,7 @@ from airflow_flowservice.ingestion.window import EPOCH, IngestionWindow, parse_i
 from airflow_flowservice.plugins.problem import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy.orm import Session
 
@@ -103,8 +103,9 @@ class Reading:
         )
 
     def _first(self, since: datetime, end: datetime) -> datetime:
-        windows = (window_of_summary(row.flow_run) for row in self._rows if row.flow_run)
-        first = min((window.start for window in windows if window), default=since)
+        earliest = min((row.flow_run for row in self._rows if row.flow_run), key=_start_text, default={})
+        window = window_of_summary(earliest)
+        first = window.start if window else since
         return first if since < first < end else since
 
 
@@ -132,6 +133,11 @@ def rows_of_flow(rows: Sequence[TaskRow], *, flow_id: str, feeds: Iterable[Feed]
         return (row.dag_id, row.task_id) in fed
 
     return [row for row in rows if is_about_it(row)]
+
+
+def _start_text(summary: Mapping[str, Any]) -> str:
+    """As text, ISO 8601 is in the order of time; where there is none, it comes last."""
+    return str(summary.get("window_start") or "~")
 
 
 def _place(row: TaskRow) -> tuple[str, str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,7 @@ def test_what_is_wrong_is_shown_and_mended(
     requests.delete(f"{emulator.url}/_emulator/outcomes", timeout=30).raise_for_status()
     for count, command in enumerate(shown["fill"]):
         program, *arguments = shlex.split(command)
+        wait_for_backfills(airflow)
         done = airflow.cli(*arguments)
         assert ("airflow", 0) == (program, done.returncode), done.stderr
         airflow.wait_for_runs(DAG_ID, count=5 + 2 * count)
@@ -90,6 +92,14 @@ def test_what_is_wrong_is_shown_and_mended(
     assert [] == shown["fill"]
     assert (0, 0) == verdict(DAG_ID, window(2), window(9))
     assert (1, 1) == (look(window(1), window(9))[0], verdict(DAG_ID, window(1), window(2))[1] // 1440)
+
+
+def wait_for_backfills(airflow: LocalAirflow) -> None:
+    """Airflow runs one backfill of a DAG at a time, and notices some seconds late that one is over."""
+    deadline = time.monotonic() + 120
+    while any(not each["completed_at"] for each in airflow.api("GET", f"/backfills?dag_id={DAG_ID}")["backfills"]):
+        assert time.monotonic() < deadline
+        time.sleep(1)
 
 
 def window(day: int) -> datetime:

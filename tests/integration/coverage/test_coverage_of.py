@@ -111,6 +111,15 @@ def test_earlier_windows_show_the_offset(ran: Any, look: Any) -> None:
     assert {late % DAY} == {(span.window.end - BEGIN) % DAY for span in spans[:3]}
 
 
+def test_a_dag_run_asks_for_what_its_task_took_and_not_for_its_period_too(ran: Any, look: Any) -> None:
+    """The task has a `window_start` and `window_end` of its own."""
+    ran(day(1), pushed=summary(1, day(0) + timedelta(hours=6), day(1)))
+    ran(day(2), pushed=summary(2, day(1), day(1) + timedelta(hours=12)))
+    spans = look(3).spans
+    assert ["ingested", "ingested", "missing"] == [span.state.value for span in spans]
+    assert [timedelta(hours=18), timedelta(hours=12), DAY] == [span.window.end - span.window.start for span in spans]
+
+
 @pytest.mark.parametrize("timetable", [DAILY, CronDataIntervalTimetable("0 0 * * *", timezone="UTC")])
 def test_the_command_makes_exactly_the_missing_windows(look: Any, ran: Any, timetable: Any) -> None:
     """A run's date is where its window ends, or begins where Airflow gives it an interval."""
