@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+from patience import wait_until
 
 from airflow_flowservice import _airflow
 
@@ -96,10 +96,10 @@ def test_what_is_wrong_is_shown_and_mended(
 
 def wait_for_backfills(airflow: LocalAirflow) -> None:
     """Airflow runs one backfill of a DAG at a time, and notices some seconds late that one is over."""
-    deadline = time.monotonic() + 120
-    while any(not each["completed_at"] for each in airflow.api("GET", f"/backfills?dag_id={DAG_ID}")["backfills"]):
-        assert time.monotonic() < deadline
-        time.sleep(1)
+    wait_until(
+        lambda: all(each["completed_at"] for each in airflow.api("GET", f"/backfills?dag_id={DAG_ID}")["backfills"]),
+        what="the end of all backfills",
+    )
 
 
 def window(day: int) -> datetime:

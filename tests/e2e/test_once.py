@@ -9,16 +9,16 @@ import json
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
 import psutil
 import pytest
 import requests
+from patience import wait_until
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.emulator import EmulatedFlowService
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     Tell = Callable[..., Any]
 
-T = TypeVar("T")
 DAG_FILE = Path(__file__).parent / "dags" / "e2e_once.py"
 WINDOWS = int(os.environ.get("FLOWSERVICE_WINDOWS", "60"))
 RACE_WINDOWS = int(os.environ.get("FLOWSERVICE_RACE_WINDOWS", "30"))
@@ -83,15 +82,6 @@ CLEARED = {
 def flow_of(dag_id: str) -> str:
     """The dataflow of a DAG, as the DAG file has it."""
     return str(uuid5(NAMESPACE_URL, dag_id))
-
-
-def wait_until(condition: Callable[[], T | None], *, what: str, timeout: float = 240) -> T:
-    """What a condition returns, as soon as it is true; for waits during which a component may be dead."""
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout:.0f} s in vain for {what}"
-        time.sleep(0.3)
-    return found
 
 
 @pytest.fixture(scope="module")

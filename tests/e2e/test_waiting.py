@@ -20,17 +20,17 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from patience import wait_until
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.emulator import EmulatedFlowService
     from airflow_flowservice.demo.local_airflow import LocalAirflow
 
-T = TypeVar("T")
 DAG_FILE = Path(__file__).parent / "dags" / "e2e_waiting.py"
 COUNT = int(os.environ.get("FLOWSERVICE_WAITING", "50"))
 OUTAGE_S = float(os.environ.get("FLOWSERVICE_OUTAGE_S", "30"))
@@ -173,15 +173,6 @@ class Waiting:
         """How many tasks' logs of this triggerer have these words."""
         logs = (self.airflow.home / "logs" / "tasks").rglob(f"attempt=1.log.trigger.{triggerer}.log")
         return sum(words in file.read_text() for file in logs)
-
-
-def wait_until(condition: Callable[[], T | None], *, what: str, timeout: float = 240) -> T:
-    """What a condition returns, as soon as it is true."""
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout:.0f} s in vain for {what}"
-        time.sleep(0.3)
-    return found
 
 
 @pytest.fixture(scope="module")
