@@ -85,7 +85,7 @@ def test_what_is_wrong_is_shown_and_mended(
         wait_for_backfills(airflow)
         done = airflow.cli(*arguments)
         assert ("airflow", 0) == (program, done.returncode), done.stderr
-        airflow.wait_for_runs(DAG_ID, count=5 + 2 * count)
+        airflow.wait_for_runs(DAG_ID, count=5 + 2 * count, timeout=300)
 
     status, shown = look(window(2), window(9))
     assert (0, ["ingested"] * 6 + ["outside"]) == (status, [span["state"] for span in shown["spans"]])

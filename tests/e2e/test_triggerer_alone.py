@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import time
-from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
+
+from patience import wait_until
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.local_airflow import LocalAirflow
@@ -52,24 +52,30 @@ def test_mapped_sensors_begin_on_a_worker_and_end_in_the_triggerer(
     release("e2e_alone_mapped")
     tell("outcomes", flow_id=flow_of("e2e_alone_mapped"), status="success", run_s=86_400, times=3)
     run_id = airflow.trigger("e2e_alone_mapped")
-    states = Counter[str]()
-    deadline = time.monotonic() + 120
-    while states["deferred"] < 3:
-        assert time.monotonic() < deadline, states
-        time.sleep(0.5)
-        states = Counter(each["state"] for each in airflow.task_instances("e2e_alone_mapped", run_id))
+    wait_until(
+        lambda: 3 == [each["state"] for each in airflow.task_instances("e2e_alone_mapped", run_id)].count("deferred"),
+        what="three deferred tasks",
+    )
     tell("end", flow_id=flow_of("e2e_alone_mapped"))
     (run,) = airflow.wait_for_runs("e2e_alone_mapped", count=1, timeout=120)
 
     assert "success" == run["state"]
     waited = [each for each in airflow.task_instances("e2e_alone_mapped", run_id) if each["task_id"] == "wait"]
     assert [("success", 1)] * 3 == [(each["state"], each["try_number"]) for each in waited]
-    text = airflow.supervisor.log_file("scheduler").read_text()
-    ended = {each["id"]: re.findall(rf"final_state=(\S+) .*workload_id={each['id']}", text) for each in waited}
-    assert [["deferred"]] * 3 == list(ended.values())
+    wait_until(
+        lambda: all(left_by_workers(airflow, each["id"]) for each in waited), what="their worker processes to end"
+    )
+    ended = [left_by_workers(airflow, each["id"]) for each in waited]
+    assert [["deferred"]] * 3 == ended
     for index in range(3):
         created, returned, flow_run = (
             airflow.xcom("e2e_alone_mapped", run_id, task_id, key, map_index=index)
             for task_id, key in (("create", "return_value"), ("wait", "return_value"), ("wait", "flow_run"))
         )
         assert (created, created, "success") == (returned, flow_run["id"], flow_run["status"])
+
+
+def left_by_workers(airflow: LocalAirflow, task_instance_id: str) -> list[str]:
+    """The state in which each worker process of a task left it; said a little after the process has ended."""
+    text = airflow.supervisor.log_file("scheduler").read_text()
+    return re.findall(rf"Workload finished .* final_state=(\S+) .*workload_id={task_instance_id}", text)
