@@ -66,9 +66,10 @@ def test_what_is_wrong_is_shown_and_mended(
     tell("outcomes", flow_id=flow_of(DAG_ID), status="failed", times=None, covering="2026-02-03T12:00:00Z")
     runs = backfill(DAG_ID, first=window(1) + DAY, last=window(4) + DAY, count=4)
     assert ["success", "success", "failed", "success"] == [run["state"] for run in runs]
+    wait_for_backfills(airflow)
     backfill(DAG_ID, first=window(7) + DAY, last=window(7) + DAY, count=5)
     clear(airflow, runs[0]["dag_run_id"])
-    airflow.wait_for_runs(DAG_ID, count=5)
+    airflow.wait_for_runs(DAG_ID, count=5, timeout=300)
     flow_service.create_run(
         flow_id=flow_of(DAG_ID), window_start=window(8), window_end=window(9), start_time=datetime.now(timezone.utc)
     )
