@@ -67,6 +67,7 @@ class CreatesFlowRun(BaseOperator):
         self.uncertain_patience = _waiting.positive_seconds(uncertain_patience, name="uncertain_patience")
         self.flowservice_conn_id = flowservice_conn_id
         self._flow_run: dict[str, Any] | None = None
+        self._is_creating = False
         self.flow_run_summary: dict[str, Any] | None = None
         self.flow_run_url: str | None = None
         self.dataflow_url: str | None = None
@@ -112,7 +113,7 @@ class CreatesFlowRun(BaseOperator):
         """Say that the run goes on; Adobe cannot cancel it."""
         if self._flow_run:
             _waiting.say_that_it_goes_on(self._flow_run["id"], self._flow_run["url"])
-        elif not self.was_deferred:
+        elif self._is_creating:
             self.log.warning(
                 "Killed before a flow run was known. If one was created, it goes on, since Adobe cannot cancel it; the "
                 "next attempt looks for it first."
@@ -145,6 +146,8 @@ class CreatesFlowRun(BaseOperator):
     def _create(self, context: Mapping[str, Any], hook: FlowServiceHook, order: Order) -> dict[str, Any]:
         from airflow_flowservice.ingestion.create_once import CreateOnce
         from airflow_flowservice.ingestion.outcome import summary_of_new
+
+        self._is_creating = True
 
         def url(flow_run_id: str) -> str:
             return hook.run_url(flow_id=order.flow_id, flow_run_id=flow_run_id)

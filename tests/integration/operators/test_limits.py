@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_flowservice.exceptions import FlowRunTimeoutError
+from airflow_flowservice.exceptions import FlowRunTimeoutError, ServerError
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
 
@@ -110,9 +110,15 @@ def test_a_limit_is_told_when_the_connection_is_gone(ingest, wait, supervisor, k
     assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, FlowRunTimeoutError))
 
 
-def test_a_task_that_is_killed_before_its_run_is_known_says_so(ingest, log):
-    """It may be in the middle of the POST."""
-    ingest("worker").operator.on_kill()
+def test_a_task_that_is_killed_in_the_middle_of_its_post_says_so(ingest, log, monkeypatch):
+    """A flow run may be there, and nobody knows its id yet."""
+
+    def killed(operator, order, hook):
+        operator.on_kill()
+        raise ServerError("503")
+
+    monkeypatch.setattr(OnDemandFlowRunOperator, "_prepare", killed)
+    ingest("worker").run()
     assert any("the next attempt looks for it first" in line for line in log())
 
 

@@ -68,7 +68,8 @@ def test_runs_that_no_task_made_are_seen(ask: Callable[..., Any]) -> None:
         ({"password": SECRET}, "client secret"),
         ({"extra": {"org_id": "OTHER@AdobeOrg"}}, "org"),
         ({"host": "http://127.0.0.1:9"}, "host"),
-        ({"extra": {"timeout_s": "soon", "org_id": ""}}, "org_id"),
+        ({"extra": {"org_id": ""}}, "org_id"),
+        ({"extra": {"timeout_s": "soon"}}, "timeout_s"),
     ],
 )
 def test_what_is_wrong_is_told_with_what_to_do(ask: Callable[..., Any], fields: dict[str, Any], words: str) -> None:
@@ -113,9 +114,9 @@ def test_a_slow_service_is_left_in_time(ask: Callable[..., Any], monkeypatch: py
 def test_requests_are_given_up_early(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the connection allows a worker."""
     seen = []
-    monkeypatch.setattr(service, "client_of", lambda connection: seen.append(connection.extra_dejson) or _refuse())
+    monkeypatch.setattr(service, "client_of", lambda _, **options: seen.append(options) or _refuse())
     ask(extra={"timeout_s": 600, "max_attempts": 20})
-    assert [(8.0, 2)] == [(extra["timeout_s"], extra["max_attempts"]) for extra in seen]
+    assert [(8.0, 2)] == [(options["timeout_s"], options["max_attempts"]) for options in seen]
 
 
 def _refuse() -> Any:
