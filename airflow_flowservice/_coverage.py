@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from itertools import groupby, islice
@@ -20,7 +20,7 @@ from airflow_flowservice.ingestion.window import iso
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from airflow_flowservice._metadata import TaskRow
+    from airflow_flowservice._metadata import DagSchedule, Feed, TaskRow
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.ingestion.coverage import Span
     from airflow_flowservice.ingestion.schedule import RunDates
@@ -47,6 +47,51 @@ class Plan:
     offset: timedelta | None = None
     start: datetime | None = None
     end: datetime | None = None
+
+
+def plan_of(schedule: DagSchedule | None, *, dag_id: str) -> Plan:
+    """What a DAG's schedule asks for, as the metadata database has it; nothing if it has none."""
+    if schedule is None:
+        return Plan(dag_id=dag_id)
+    return Plan(dag_id=dag_id, timetable=schedule.timetable, start=schedule.start, end=schedule.end)
+
+
+def rows_of_flow(
+    rows: Sequence[TaskRow], *, flow_id: str, feeds: Iterable[Feed], silent: bool = False
+) -> list[TaskRow]:
+    """The rows that are about one dataflow.
+
+    What pushed a flow run says it. Of what pushed none, the same task's newest flow run says it, of the same map
+    index where there is one.
+
+    :param rows: by the time of their DAG runs.
+    :param feeds: what each task fed last.
+    :param silent: take tasks that have fed nothing yet as well.
+    """
+    fed: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for feed in feeds:
+        fed[feed.dag_id, feed.task_id].add(feed.flow_id)
+    newest = {_place(row): flow_of(row) for row in rows if row.flow_run}
+
+    def is_about_it(row: TaskRow) -> bool:
+        if row.flow_run:
+            return flow_of(row) == flow_id
+        if _place(row) in newest:
+            return newest[_place(row)] == flow_id
+        of_task = fed.get((row.dag_id, row.task_id))
+        return flow_id in of_task if of_task else silent
+
+    return [row for row in rows if is_about_it(row)]
+
+
+def flow_of(row: TaskRow) -> str | None:
+    """The dataflow that a task instance fed, as it pushed it; None if it did not."""
+    flow_id = (row.flow_run or {}).get("flow_id")
+    return flow_id if isinstance(flow_id, str) else None
+
+
+def _place(row: TaskRow) -> tuple[str, str, int]:
+    return row.dag_id, row.task_id, row.map_index
 
 
 def coverage_of(
@@ -95,6 +140,26 @@ def trigger_commands(coverage: Coverage, *, dag_id: str) -> list[str]:
                 conf = json.dumps({"window_start": iso(windows[0].start), "window_end": iso(windows[-1].end)})
                 commands.append(f"airflow dags trigger {shlex.quote(dag_id)} --conf {shlex.quote(conf)}")
     return commands
+
+
+def tasks_run_again(coverage: Coverage, rows: Iterable[TaskRow]) -> list[str]:
+    """The tasks that a `fill_commands` with `--reprocess-behavior` runs again although they have succeeded.
+
+    Airflow runs all tasks of a DAG run again, so these would ingest their windows a second time.
+
+    :param rows: of all dataflows that the DAG's tasks feed.
+    """
+    filled = [each for group in _groups(coverage) for span in group.spans for each in span.asked if each.dag_run_id]
+    runs = {(each.dag_id, each.dag_run_id) for each in filled}
+    wanted = {(each.dag_id, each.dag_run_id, each.task_id, each.map_index) for each in filled}
+    return sorted(
+        {
+            row.task_id
+            for row in rows
+            if row.creates and row.state == "success" and (row.dag_id, row.run_id) in runs
+            if (row.dag_id, row.run_id, row.task_id, row.map_index) not in wanted
+        }
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,17 +85,21 @@ def feeds(session: Session, *, dag_ids: Collection[str] | None = None) -> list[F
 
 
 def task_rows(
-    session: Session,
-    *,
-    dag_ids: Collection[str] | None = None,
-    task_id: str | None = None,
-    since: datetime | None = None,
+    session: Session, *, dag_ids: Collection[str] | None = None, since: datetime | None = None
 ) -> Iterator[TaskRow]:
     """Task instances that create flow runs, and all that pushed one; by the time of their DAG runs.
 
     :param dag_ids: only of these DAGs; None means all.
     :param since: leave out DAG runs for earlier dates.
     """
+    for row in session.execute(_query(dag_ids, since).execution_options(yield_per=_AT_A_TIME)):
+        found = _task_row(row)
+        # Somebody else's XCom may have the same key.
+        if row.operator in _CREATING or found.flow_run or not found.readable:
+            yield found
+
+
+def _query(dag_ids: Collection[str] | None, since: datetime | None) -> Any:
     from sqlalchemy import select
 
     ti, run, xcom = _models()
@@ -121,15 +125,7 @@ def task_rows(
         .where(ti.operator.in_(_CREATING) | xcom.key.is_not(None), *_of(ti.dag_id, dag_ids))
         .order_by(run.run_after, ti.dag_id, ti.task_id, ti.map_index)
     )
-    if task_id is not None:
-        query = query.where(ti.task_id == task_id)
-    if since is not None:
-        query = query.where(run.run_after >= since)
-    for row in session.execute(query.execution_options(yield_per=_AT_A_TIME)):
-        found = _task_row(row)
-        # Somebody else's XCom may have the same key.
-        if row.operator in _CREATING or found.flow_run or not found.readable:
-            yield found
+    return query if since is None else query.where(run.run_after >= since)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,29 +59,27 @@ def _within(begin: datetime, end: datetime) -> IngestionWindow:
 
 
 def _of_dag(arguments: argparse.Namespace, *, within: IngestionWindow) -> Report:
-    from airflow_flowservice import _airflow, _metadata
-    from airflow_flowservice._coverage import Plan, coverage_of, fill_commands, trigger_commands
+    from airflow_flowservice import _airflow, _coverage, _metadata
     from airflow_flowservice.cli.report import Report
 
     dag_id = arguments.dag_id
     with _session() as session:
         dag = _metadata.schedule_of(session, dag_id)
         since = within.start - _EARLIER
-        rows = list(_metadata.task_rows(session, dag_ids=[dag_id], task_id=arguments.task_id, since=since))
+        all_rows = list(_metadata.task_rows(session, dag_ids=[dag_id], since=since))
+        feeds = _metadata.feeds(session, dag_ids=[dag_id])
+    rows = [row for row in all_rows if arguments.task_id in (None, row.task_id)]
     if dag is None and not rows:
         raise CommandError(
             f"Airflow's database has no DAG {dag_id!r}. Check the id (`airflow dags list`), and that this command has "
             "the scheduler's configuration"
         )
     flow_id = arguments.flow_id or _only_flow(rows, dag_id=dag_id)
-    rows = [row for row in rows if _may_feed(row, rows, flow_id)]
+    if flow_id is not None:
+        rows = _coverage.rows_of_flow(rows, flow_id=flow_id, feeds=feeds, silent=True)
     found, asked = _found(flow_id, conn_id=arguments.conn_id, within=within)
-    plan = (
-        Plan(dag_id=dag_id)
-        if dag is None
-        else Plan(dag_id=dag_id, timetable=dag.timetable, start=dag.start, end=dag.end)
-    )
-    coverage = coverage_of(rows, plans=[plan], within=within, now=_airflow.utc_now(), found=found)
+    plan = _coverage.plan_of(dag, dag_id=dag_id)
+    coverage = _coverage.coverage_of(rows, plans=[plan], within=within, now=_airflow.utc_now(), found=found)
     if not coverage.spans and not coverage.unplaced:
         raise CommandError(
             f"DAG {dag_id!r} has no window in {within}: it has no DAG run there, and its schedule no run that is over. "
@@ -93,8 +91,9 @@ def _of_dag(arguments: argparse.Namespace, *, within: IngestionWindow) -> Report
         dag_id=dag_id,
         flow_id=flow_id,
         asked_flow_service=asked,
-        fill=tuple(fill_commands(coverage, dag_id=dag_id)),
-        trigger=tuple(trigger_commands(coverage, dag_id=dag_id)),
+        fill=tuple(_coverage.fill_commands(coverage, dag_id=dag_id)),
+        trigger=tuple(_coverage.trigger_commands(coverage, dag_id=dag_id)),
+        again=tuple(_coverage.tasks_run_again(coverage, all_rows)),
     )
 
 
@@ -141,31 +140,18 @@ def _runs_at_flow_service(flow_id: str, *, conn_id: str, within: IngestionWindow
         return list(client.list_runs(flow_id=flow_id, created_since=within.start - _SKEW))
 
 
-def _flow_of(row: TaskRow) -> str | None:
-    flow_id = (row.flow_run or {}).get("flow_id")
-    return flow_id if isinstance(flow_id, str) else None
-
-
 def _only_flow(rows: Sequence[TaskRow], *, dag_id: str) -> str | None:
     """The dataflow that the tasks feed; None if none has told yet.
 
     :raises CommandError: there are several.
     """
-    fed = {flow_id: row.task_id for row in rows if (flow_id := _flow_of(row))}
+    from airflow_flowservice._coverage import flow_of
+
+    fed = {flow_id: row.task_id for row in rows if (flow_id := flow_of(row))}
     if len(fed) > 1:
         listed = "".join(f"\n  {flow_id}, of task {task_id}" for flow_id, task_id in sorted(fed.items()))
         raise CommandError(f"DAG {dag_id!r} feeds several dataflows, so choose one with --flow-id:{listed}")
     return next(iter(fed), None)
-
-
-def _may_feed(row: TaskRow, rows: Sequence[TaskRow], flow_id: str | None) -> bool:
-    """Whether a row is of the dataflow; one that has told nothing is, unless its task feeds another one."""
-    if flow_id is None or (own := _flow_of(row)) == flow_id:
-        return True
-    if own is not None:
-        return False
-    others = {_flow_of(each) for each in rows if (each.task_id, each.map_index) == (row.task_id, row.map_index)}
-    return flow_id in others or others == {None}
 
 
 @contextmanager

@@ -32,6 +32,7 @@ class Report:
     :param flow_id: None if nobody has told it.
     :param fill: commands that make the DAG runs for what is missing or failed.
     :param trigger: commands for what of it no backfill makes.
+    :param again: tasks that `fill` would run again although they have succeeded.
     """
 
     within: IngestionWindow
@@ -41,6 +42,7 @@ class Report:
     asked_flow_service: bool = False
     fill: tuple[str, ...] = ()
     trigger: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -64,6 +66,7 @@ class Report:
             "unplaced": [_run(run) for run in self.coverage.unplaced],
             "fill": list(self.fill),
             "trigger": list(self.trigger),
+            "again": list(self.again),
         }
 
     def _totals(self) -> list[tuple[State, Any]]:

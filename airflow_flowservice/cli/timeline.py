@@ -188,6 +188,12 @@ def _advice(report: Report) -> Iterator[str]:
         once = len(report.fill) == 1
         yield f"This fills what is missing or failed{'' if once else ', one after the other'}:"
         yield from (f"  {command}" for command in report.fill)
+    if report.again:
+        yield ""
+        yield (
+            "--reprocess-behavior runs all tasks of a DAG run again. These have succeeded and would ingest their "
+            f"windows a second time, so clear the failed task alone instead: {', '.join(report.again)}"
+        )
     if report.trigger:
         yield ""
         yield "No backfill makes exactly this, but a DAG run does (or, where a task failed, clearing it):"

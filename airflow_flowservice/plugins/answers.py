@@ -59,6 +59,7 @@ def coverage(found: Found, *, flow_id: str, now: datetime, service: Answer | Non
         "runs": {**_columns(runs.values, _RUN), "status": [run.status.value for run in runs.values]},
         "unplaced": [runs.number(run) for run in known.unplaced],
         "commands": [{"dag_id": dag_id, "command": command} for dag_id, command in _commands(found)],
+        "again": found.again,
         "service": None if service is None else {"runs": len(service.runs), "whole": service.whole},
     }
 

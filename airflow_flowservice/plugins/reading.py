@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice import _metadata, _runs
-from airflow_flowservice._coverage import Plan, coverage_of
+from airflow_flowservice._coverage import coverage_of, plan_of, rows_of_flow, tasks_run_again
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.ingestion.coverage import window_of_summary
 from airflow_flowservice.ingestion.window import EPOCH, IngestionWindow, parse_instant
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from airflow_flowservice._metadata import Feed, TaskRow
+    from airflow_flowservice._metadata import Feed
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.ingestion.coverage import Coverage
 
@@ -57,11 +57,15 @@ class Range:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A coverage, and what it was looked up in."""
+    """A coverage, and what it was looked up in.
+
+    :param again: tasks that the commands would run again although they have succeeded.
+    """
 
     coverage: Coverage
     within: IngestionWindow
     dag_ids: tuple[str, ...]
+    again: tuple[str, ...] = ()
 
 
 class Reading:
@@ -79,15 +83,17 @@ class Reading:
         rows = list(islice(_metadata.task_rows(session, dag_ids=self.dag_ids, since=since), _MOST_ROWS + 1))
         if len(rows) > _MOST_ROWS:
             raise Problem(400, f"Airflow has more than {_MOST_ROWS:,} task instances there", remedy=_SHORTER)
+        self._all_rows = rows
         self._rows = rows_of_flow(rows, flow_id=flow_id, feeds=feeds)
         making = sorted({row.dag_id for row in self._rows if row.creates})
-        self._plans = [_plan(session, each) for each in making]
+        self._plans = [plan_of(_metadata.schedule_of(session, each), dag_id=each) for each in making]
         self.within = self._within(asked, since=since)
 
     def coverage(self, found: Iterable[FlowRun] = ()) -> Found:
         """Join it with the runs that Flow Service has, if it was asked."""
         coverage = coverage_of(self._rows, plans=self._plans, within=self.within, now=self._now, found=found)
-        return Found(coverage=coverage, within=self.within, dag_ids=self.dag_ids)
+        again = tasks_run_again(coverage, self._all_rows)
+        return Found(coverage=coverage, within=self.within, dag_ids=self.dag_ids, again=tuple(again))
 
     def _within(self, asked: Range, *, since: datetime) -> IngestionWindow:
         start, most = asked.start or self._first(since, asked.end), MOST_WINDOWS
@@ -109,39 +115,9 @@ class Reading:
         return first if since < first < end else since
 
 
-def _plan(session: Session, dag_id: str) -> Plan:
-    schedule = _metadata.schedule_of(session, dag_id)
-    if schedule is None:
-        return Plan(dag_id=dag_id)
-    return Plan(dag_id=dag_id, timetable=schedule.timetable, start=schedule.start, end=schedule.end)
-
-
-def rows_of_flow(rows: Sequence[TaskRow], *, flow_id: str, feeds: Iterable[Feed]) -> list[TaskRow]:
-    """The rows that are about one dataflow.
-
-    What pushed a flow run says it. Of what pushed none, the same task's newest flow run says it, of the same map
-    index where there is one.
-    """
-    fed = {(feed.dag_id, feed.task_id) for feed in feeds if feed.flow_id == flow_id}
-    newest = {_place(row): row.flow_run.get("flow_id") for row in rows if row.flow_run}
-
-    def is_about_it(row: TaskRow) -> bool:
-        if row.flow_run:
-            return bool(row.flow_run.get("flow_id") == flow_id)
-        if _place(row) in newest:
-            return bool(newest[_place(row)] == flow_id)
-        return (row.dag_id, row.task_id) in fed
-
-    return [row for row in rows if is_about_it(row)]
-
-
 def _start_text(summary: Mapping[str, Any]) -> str:
     """As text, ISO 8601 is in the order of time; where there is none, it comes last."""
     return str(summary.get("window_start") or "~")
-
-
-def _place(row: TaskRow) -> tuple[str, str, int]:
-    return row.dag_id, row.task_id, row.map_index
 
 
 def _typical_length(timetable: Any, *, since: datetime) -> timedelta:

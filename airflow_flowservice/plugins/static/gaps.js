@@ -7,7 +7,10 @@ import { counted } from "./times.js";
 
 const AT_FIRST = 4;
 
-export function drawCommands(commands) {
+/** Commands, and before them the tasks that they would run again although these have succeeded. */
+export function drawCommands(commands, again) {
+  byId("again-tasks").textContent = again.join(", ");
+  show(byId("again"), again.length > 0);
   const few = commands.length <= AT_FIRST + 1;
   show(byId("gaps"), commands.length > 0);
   byId("commands").replaceChildren(...commands.slice(0, few ? undefined : AT_FIRST).map(line));

@@ -77,7 +77,7 @@ function take(answer) {
   show(byId("service-error"), false);
   show(byId("coverage"), true);
   drawVerdict(byId("verdict"), answer);
-  drawCommands(answer.commands);
+  drawCommands(answer.commands, answer.again);
   drawUnplaced(loaded.unplaced);
   draw();
   performance.measure("drawn", "taken");

@@ -212,6 +212,27 @@ def test_several_dataflows(leave: Any, daily: None, command: Any) -> None:
     assert ["ingested", "ingested"] == states(command("coverage", "-d", "daily", *dates, "--json", "-t", "other"))
 
 
+def test_a_task_that_the_command_would_run_again_is_told(leave: Any, daily: None, command: Any) -> None:
+    """Airflow runs all tasks of a DAG run again, and this one's window would be in twice."""
+    leave(2, state="failed", run_state="failed", pushed=summary(1, BEGIN, status="failed"))
+    leave(2, window=101, task_id="other", flow_id=OTHER_FLOW, run_state="failed")
+    leave(2, window=101, task_id="watch", flow_id=OTHER_FLOW, run_state="failed", operator="FlowRunSensor")
+    dates = ("--from", "2026-01-01", "--to", "2026-01-02", "--flow-id", FLOW)
+    shown = command("coverage", "-d", "daily", *dates)
+    assert [line for line in shown.out.splitlines() if line.endswith("clear the failed task alone instead: other")]
+    assert ["other"] == command("coverage", "-d", "daily", *dates, "--json", "-t", "ingest").json["again"]
+    leave(3, window=2, task_id="other", flow_id=OTHER_FLOW)
+    whole = ("--from", "2026-01-02", "--to", "2026-01-03", "--flow-id", OTHER_FLOW)
+    assert [] == command("coverage", "-d", "daily", *whole, "--json").json["again"]
+
+
+def test_a_task_whose_own_window_is_missing_is_not_told_so(leave: Any, daily: None, command: Any) -> None:
+    """It succeeded without a flow run, and is what the command is for."""
+    leave(2)
+    found = command("coverage", "-d", "daily", "--from", "2026-01-01", "--to", "2026-01-02", "--json").json
+    assert ([], True) == (found["again"], found["fill"][0].endswith("--reprocess-behavior completed"))
+
+
 def test_gaps_that_no_backfill_makes(leave: Any, daily: None, command: Any) -> None:
     """Windows that somebody named: the advice is another one."""
     conf = {"window_start": "2026-01-01T06:00:00Z", "window_end": "2026-01-01T07:00:00Z"}

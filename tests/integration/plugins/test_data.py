@@ -61,6 +61,11 @@ def test_commands_fill_what_is_missing(ask: Any) -> None:
     assert "--from-date 2026-01-05T00:00:00+00:00 --to-date 2026-01-11T00:00:00+00:00" in commands[1]["command"]
 
 
+def test_tasks_that_the_commands_would_run_again_are_told(ask: Any) -> None:
+    """None here: each DAG run has one task."""
+    assert [] == ask().json()["again"]
+
+
 def test_without_a_range_it_begins_with_the_first_window_known(ask: Any) -> None:
     """And ends now; the year before is not called missing."""
     answer = ask(**{"from": None, "to": None}).json()

@@ -6,9 +6,9 @@ from datetime import datetime, timezone
 
 import pytest
 
+from airflow_flowservice._coverage import rows_of_flow
 from airflow_flowservice._metadata import Feed, TaskRow
 from airflow_flowservice.ingestion.schedule import RunDates
-from airflow_flowservice.plugins.reading import rows_of_flow
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 FEEDS = [Feed(flow_id="orders", dag_id="dag", task_id="ingest"), Feed(flow_id="clicks", dag_id="dag", task_id="mapped")]
@@ -48,3 +48,11 @@ def row(run_id, task_id="ingest", *, flow_id=None, map_index=-1):
 def test_rows_of_a_dataflow(rows, expected):
     """What pushed a flow run says it; else the same task's newest one; else the feeds."""
     assert expected == [each.run_id for each in rows_of_flow(rows, flow_id="orders", feeds=FEEDS)]
+
+
+@pytest.mark.parametrize(("silent", "expected"), [(False, ["b"]), (True, ["a", "b"])])
+def test_a_task_that_has_fed_nothing_yet_is_taken_where_asked(silent, expected):
+    """Its first flow run may be what failed; a task that feeds another dataflow is not taken for it."""
+    rows = [row("a", "new"), row("b"), row("c", "mapped")]
+    found = rows_of_flow(rows, flow_id="orders", feeds=FEEDS, silent=silent)
+    assert expected == [each.run_id for each in found]
