@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import pytest
 import requests
+from patience import wait_until
 
 from airflow_flowservice import _airflow
 
@@ -116,6 +117,25 @@ def backfill(airflow: LocalAirflow, release: Callable[..., None]) -> Callable[..
         release(dag_id, state=state)
         airflow.create_backfill(dag_id, from_date=first, to_date=last, **options)
         return airflow.wait_for_runs(dag_id, count=count, run_type="backfill", timeout=240)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def ingest_elsewhere(emulator: EmulatedFlowService) -> Callable[..., None]:
+    """Have a window of a dataflow ingested by somebody else than Airflow; wait until it is in."""
+
+    def run(flow_id: str, *, begin: datetime, end: datetime) -> None:
+        from airflow_flowservice.api.client import FlowServiceClient
+
+        known = emulator.connection
+        with FlowServiceClient(
+            base_url=emulator.url, client_id=known["login"], client_secret=known["password"], **known["extra"]
+        ) as client:
+            created = client.create_run(
+                flow_id=flow_id, window_start=begin, window_end=end, start_time=datetime.now(timezone.utc)
+            )
+            wait_until(lambda: client.get_run(created.id).status.ended, what="a flow run made elsewhere to end")
 
     return run
 

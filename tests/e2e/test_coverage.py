@@ -23,20 +23,6 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def flow_service(emulator: EmulatedFlowService) -> Any:
-    """A client of one's own."""
-    from airflow_flowservice.api.client import FlowServiceClient
-
-    connection = emulator.connection
-    return FlowServiceClient(
-        base_url=emulator.url,
-        client_id=connection["login"],
-        client_secret=connection["password"],
-        **connection["extra"],
-    )
-
-
-@pytest.fixture
 def look(airflow: LocalAirflow) -> Callable[[datetime, datetime], tuple[int, Any]]:
     """Run the command; its exit status, and what it shows."""
     if _airflow.version() < (3, 2):
@@ -59,7 +45,7 @@ def test_what_is_wrong_is_shown_and_mended(
     flow_of: Callable[[str], str],
     verdict: Callable[..., tuple[int, int]],
     emulator: EmulatedFlowService,
-    flow_service: Any,
+    ingest_elsewhere: Callable[..., None],
     look: Callable[[datetime, datetime], tuple[int, Any]],
 ) -> None:
     """Windows that failed, that no DAG run has, that are in twice, made elsewhere; then all is well but one."""
@@ -70,9 +56,7 @@ def test_what_is_wrong_is_shown_and_mended(
     backfill(DAG_ID, first=window(7) + DAY, last=window(7) + DAY, count=5)
     clear(airflow, runs[0]["dag_run_id"])
     airflow.wait_for_runs(DAG_ID, count=5, timeout=300)
-    flow_service.create_run(
-        flow_id=flow_of(DAG_ID), window_start=window(8), window_end=window(9), start_time=datetime.now(timezone.utc)
-    )
+    ingest_elsewhere(flow_of(DAG_ID), begin=window(8), end=window(9))
 
     status, shown = look(window(1), window(9))
     expected = ["twice", "ingested", "failed", "ingested", "missing", "missing", "ingested", "outside"]

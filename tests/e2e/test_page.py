@@ -16,7 +16,6 @@ from airflow_flowservice import _airflow
 from tests.past import Past, year_of_days
 
 if TYPE_CHECKING:
-    from airflow_flowservice.demo.emulator import EmulatedFlowService
     from airflow_flowservice.demo.local_airflow import LocalAirflow
 
 pytestmark = pytest.mark.skipif(_airflow.version() < (3, 1), reason="Airflow has no pages before 3.1")
@@ -58,9 +57,9 @@ def midnight() -> datetime:
 @pytest.fixture(scope="module")
 def _past(
     airflow: LocalAirflow,
-    emulator: EmulatedFlowService,
     tell: Callable[..., Any],
     flow_of: Callable[[str], str],
+    ingest_elsewhere: Callable[..., None],
     midnight: datetime,
 ) -> None:
     """A year of days, ten thousand hours, ids that look like HTML; and a flow run that no task made."""
@@ -79,16 +78,7 @@ def _past(
     hostile.ran(midnight, window=window, manual=True, run_id=HOSTILE, id=f"{HOSTILE}1", url="javascript:alert(1)")
     hostile.write(database)
     tell("flows", id=flow_of("e2e_page"), name="e2e_page", kind="file", state="enabled")
-    _make_outside(emulator, flow_id=flow_of("e2e_page"), window=(midnight - 40 * DAY, midnight - 39 * DAY))
-
-
-def _make_outside(emulator: EmulatedFlowService, *, flow_id: str, window: tuple[datetime, datetime]) -> None:
-    from airflow_flowservice.api.client import FlowServiceClient
-
-    known = {"client_id": "emulator-client", "client_secret": "emulator-secret", "org_id": "EMULATOR@AdobeOrg"}
-    with FlowServiceClient(base_url=emulator.url, ims_url=emulator.url, **known) as client:
-        now = datetime.now(timezone.utc)
-        client.create_run(flow_id=flow_id, window_start=window[0], window_end=window[1], start_time=now)
+    ingest_elsewhere(flow_of("e2e_page"), begin=midnight - 40 * DAY, end=midnight - 39 * DAY)
 
 
 class Page:
