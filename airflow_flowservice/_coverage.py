@@ -7,7 +7,7 @@ import shlex
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from itertools import groupby, islice
+from itertools import groupby, islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice import _runs, _timetables, _windows
@@ -18,7 +18,7 @@ from airflow_flowservice.ingestion.schedule import DeltaSchedule
 from airflow_flowservice.ingestion.window import iso
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from airflow_flowservice._metadata import DagSchedule, Feed, TaskRow
     from airflow_flowservice.api.models import FlowRun
@@ -116,8 +116,7 @@ def coverage_of(
         offset = plan.offset if plan.offset is not None else _offset_shown(own, plan)
         made = [each for row in own if row.creates and (each := _asked(row, plan, offset))]
         asked += made
-        dates = {each.date for each in made}
-        asked += _scheduled(plan, own, within=within, now=now, offset=offset, made=dates)
+        asked += _scheduled(plan, own, within=within, now=now, offset=offset, made=made)
     return cover(asked, known_runs((row.flow_run for row in rows if row.flow_run), found), within=within)
 
 
@@ -248,26 +247,28 @@ def _scheduled(
     within: IngestionWindow,
     now: datetime,
     offset: timedelta | None,
-    made: Collection[datetime | None],
+    made: Sequence[Asked],
 ) -> Iterator[Asked]:
-    """The windows that a schedule has there and that are over.
+    """The windows that a schedule has there, that are over, and that no DAG run asks for.
 
-    :param made: the dates of DAG runs that ask themselves for what their tasks took.
+    :param made: what the tasks of DAG runs ask for.
     """
     if plan.timetable is None or not plan.timetable.periodic:
         return
     shift = offset or timedelta(0)
     partitioned = getattr(plan.timetable, "partitioned", False)
-    dates = _runs.dates_between(
+    dates = _dates(
         plan.timetable,
         earliest=_as_backfill_takes(_first_date(plan, rows, within.start - shift), plan.timetable),
         latest=_as_backfill_takes(within.end - shift, plan.timetable) if partitioned else None,
+        stretches=_stretches(made),
     )
+    taken = {each.date for each in made}
     for each in islice(dates, MOST_WINDOWS):
         date = each.partition_date or each.logical_date or each.run_after
         if plan.end and date > plan.end:
             return
-        if (plan.start and date < plan.start) or _backfill_date(each, plan.timetable) in made:
+        if (plan.start and date < plan.start) or _backfill_date(each, plan.timetable) in taken:
             continue
         try:
             window = _window(plan.timetable, each, offset)
@@ -276,6 +277,40 @@ def _scheduled(
         if window.start >= within.end or window.end > now:
             return
         yield Asked(window=window, dag_id=plan.dag_id, date=_backfill_date(each, plan.timetable))
+
+
+def _dates(
+    timetable: Any, *, earliest: datetime, latest: datetime | None, stretches: Mapping[datetime, datetime]
+) -> Iterator[RunDates]:
+    """A schedule's dates but those inside of a stretch: the scheduler's counting is what takes most of the time."""
+    ahead = dict(stretches)
+    begin: datetime | None = earliest
+    while begin is not None:
+        counted, begin = _runs.dates_between(timetable, earliest=begin, latest=latest), None
+        for each in counted:
+            begin = ahead.pop(_backfill_date(each, timetable) or each.run_after, None)
+            if begin is not None:
+                break
+            yield each
+
+
+def _stretches(made: Iterable[Asked]) -> dict[datetime, datetime]:
+    """Where DAG runs' windows follow each other without a gap: the first run's date, and the last one's.
+
+    No window of their schedule is missing in between.
+    """
+    windows: dict[datetime, IngestionWindow | None] = {}
+    for each in made:
+        if each.date:  # mapped tasks may ask for several; then it is nobody's one window
+            windows[each.date] = each.window if windows.get(each.date, each.window) == each.window else None
+    stretches: dict[datetime, datetime] = {}
+    first = None
+    for one, other in pairwise(sorted(windows)):
+        before, after = windows[one], windows[other]
+        first = (first or one) if before and after and before.end == after.start else None
+        if first:
+            stretches[first] = other
+    return stretches
 
 
 def _first_date(plan: Plan, rows: Iterable[TaskRow], begin: datetime) -> datetime:
@@ -297,7 +332,9 @@ def _on_the_runs_dates(plan: Plan, rows: Iterable[TaskRow], begin: datetime, sch
     earlier = [date for date in dates if date <= begin]
     moment = max(earlier) if earlier else min(dates, default=plan.start or begin)
     if isinstance(schedule.delta, timedelta):
-        return moment + (begin - moment) // schedule.delta * schedule.delta
+        # Not of datetimes: pendulum's, which a DAG's start is, cannot be divided by a timedelta.
+        periods = (begin.timestamp() - moment.timestamp()) // schedule.delta.total_seconds()
+        return moment + int(periods) * schedule.delta
     while moment > begin:
         moment = schedule.previous(moment)
     while (following := schedule.next(moment)) <= begin:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
+from itertools import islice
 from typing import Any
 
+import pendulum
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from airflow_flowservice import _metadata, _windows
+from airflow_flowservice import _airflow, _metadata, _windows
 from airflow_flowservice._coverage import Plan, coverage_of, fill_commands
+from airflow_flowservice._metadata import TaskRow
 from airflow_flowservice._runs import _dates
 from airflow_flowservice.ingestion.coverage import State
 from airflow_flowservice.ingestion.window import IngestionWindow
@@ -114,6 +119,80 @@ def test_the_backfill_makes_exactly_the_missing_windows(
     assert missing
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+@given(data=st.data())
+@settings(max_examples=10, deadline=None)
+def test_whatever_is_missing_is_found(name: str, data: st.DataObject) -> None:
+    """Any of a schedule's windows, over a change of the clocks, whether or not the scheduler counts them."""
+    timetable = SCHEDULES[name]()
+    infos, windows = _spring(name)
+    numbers = range(len(infos))
+    lost = data.draw(st.sets(st.sampled_from(numbers[1:-1]), max_size=12), label="lost")
+    twice = data.draw(st.sets(st.sampled_from(numbers), max_size=3), label="mapped, with a window of its own")
+    rows = [
+        _row(
+            infos[number],
+            windows[number] if index < 0 else IngestionWindow(BEGIN - 300 * DAY, BEGIN - 299 * DAY),
+            map_index=index,
+        )
+        for number in numbers
+        if number not in lost
+        for index in ((-1, 0) if number in twice else (-1,))
+    ]
+    within = IngestionWindow(windows[0].start, windows[-1].end)
+    coverage = coverage_of(rows, plans=[Plan(dag_id="daily", timetable=timetable)], within=within, now=NOW)
+
+    missing = [span.window for span in coverage.spans if span.state is State.MISSING]
+    assert [windows[number] for number in sorted(lost)] == missing
+
+
+def test_the_scheduler_counts_only_where_something_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its counting is slow, and of a year of hours nearly all are in."""
+    infos, windows = _spring("hourly in Zurich")
+    rows = [
+        _row(info, window) for number, (info, window) in enumerate(zip(infos, windows, strict=True)) if number != 200
+    ]
+    counted = []
+    count = _airflow.run_infos
+
+    def run_infos(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        for info in count(*args, **kwargs):
+            counted.append(info)
+            yield info
+
+    monkeypatch.setattr(_airflow, "run_infos", run_infos)
+    plan = Plan(dag_id="daily", timetable=SCHEDULES["hourly in Zurich"]())
+    within = IngestionWindow(windows[0].start, windows[-1].end)
+    coverage = coverage_of(rows, plans=[plan], within=within, now=NOW)
+    assert [windows[200]] == [span.window for span in coverage.spans if span.state is State.MISSING]
+    assert 1 <= len(counted) < 10
+
+
+def _spring(name: str) -> tuple[list[Any], list[IngestionWindow]]:
+    """A schedule's runs around the change of the clocks, and their windows."""
+    timetable = SCHEDULES[name]()
+    first = BEGIN - 60 * DAY if "weekly" in name else datetime(2026, 3, 26, 3, tzinfo=timezone.utc)
+    infos = list(islice(_infos(timetable, first, datetime(2026, 4, 12, tzinfo=timezone.utc)), 260))
+    return infos, [_window(timetable, info, None) for info in infos]
+
+
+def _row(info: Any, window: IngestionWindow, *, map_index: int = -1) -> TaskRow:
+    """What the database has of a scheduled run whose task succeeded."""
+    return TaskRow(
+        dag_id="daily",
+        run_id=f"scheduled__{info.run_after.isoformat()}",
+        run_state="success",
+        task_id="ingest",
+        map_index=map_index,
+        state="success",
+        run_type="scheduled",
+        conf={},
+        dates=_dates(info),
+        creates=True,
+        flow_run=summary(int(window.start.timestamp()), window.start, window.end),
+    )
+
+
 @pytest.mark.parametrize("name", ["data intervals", "partitions in Zurich", "partitions in New York", "six hours"])
 def test_a_window_that_sticks_out_is_asked_for_in_part(name: str, session: Any) -> None:
     """The span of time that is looked at need not begin where a window does."""
@@ -135,9 +214,10 @@ def test_no_run_is_expected_outside_of_the_dags_own_dates(name: str, session: An
     assert [] == [date for date in dates if not start <= date <= end]
 
 
-def test_deltas_without_any_run_are_counted_from_the_dags_start(session: Any) -> None:
+@pytest.mark.parametrize("kind", [pendulum.instance, lambda moment: moment], ids=["pendulum's", "plain"])
+def test_deltas_without_any_run_are_counted_from_the_dags_start(kind: Any, session: Any) -> None:
     """As the scheduler counts them."""
-    start = BEGIN - 40 * DAY + timedelta(hours=3)
+    start = kind(BEGIN - 40 * DAY + timedelta(hours=3))
     plan = Plan(dag_id="daily", timetable=_delta(6), start=start)
     coverage = coverage_of([], plans=[plan], within=IngestionWindow(BEGIN, BEGIN + DAY), now=NOW)
     assert [0, 3, 9, 15, 21] == [span.window.start.hour for span in coverage.spans]
@@ -145,7 +225,6 @@ def test_deltas_without_any_run_are_counted_from_the_dags_start(session: Any) ->
 
 def _infos(timetable: Any, first: datetime, last: datetime) -> list[Any]:
     """What `airflow backfill create` makes of these dates (`iter_dagrun_infos_between` of Airflow's DAG)."""
-    import pendulum
     from airflow.timetables.base import TimeRestriction
 
     earliest, latest = pendulum.instance(first), pendulum.instance(last)
