@@ -12,11 +12,12 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 class Past:
     """DAG runs, task instances and XComs as a worker and the scheduler leave them.
 
-    :param flow_id: of the dataflow that the DAG's task feeds.
+    :param flow_id: of the dataflow that the task feeds.
     """
 
-    def __init__(self, *, dag_id: str, flow_id: str) -> None:
+    def __init__(self, *, dag_id: str, flow_id: str, task_id: str = "ingest") -> None:
         self.dag_id = dag_id
+        self.task_id = task_id
         self.flow_id = flow_id
         self._rows: list[tuple[dict[str, Any], dict[str, Any], Any]] = []
 
@@ -82,7 +83,7 @@ class Past:
             numbers = {row.run_id: row.id for row in session.execute(query)}
             tasks, xcoms = [], []
             for run, task, summary in self._rows:
-                where = {"dag_id": self.dag_id, "run_id": run["run_id"], "task_id": "ingest", "map_index": -1}
+                where = {"dag_id": self.dag_id, "run_id": run["run_id"], "task_id": self.task_id, "map_index": -1}
                 unused = {"pool": "default_pool", "try_number": 1, "max_tries": 0, "executor_config": {}}
                 tasks.append({"id": uuid4(), "operator": "OnDemandFlowRunOperator", **unused, **task, **where})
                 if summary is not None:

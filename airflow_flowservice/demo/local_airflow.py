@@ -29,6 +29,7 @@ class LocalAirflow:
     :param connections: by connection id: ``conn_type``, ``host``, ``login``, ``password``, ``extra``, ...
     :param config: ``AIRFLOW__SECTION__KEY`` to value, over the defaults of this class.
     :param triggerers: how many triggerers run.
+    :param more: further components, such as ``scheduler-2``, or ``worker-1`` of the CeleryExecutor.
     :param remove_home: have ``home`` removed at the end, also when this process is killed.
     :param progress: called with a line of text at the start of each phase.
 
@@ -47,6 +48,7 @@ class LocalAirflow:
         connections: Mapping[str, Mapping[str, Any]] | None = None,
         config: Mapping[str, str] | None = None,
         triggerers: int = 1,
+        more: Sequence[str] = (),
         remove_home: bool = False,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -59,6 +61,7 @@ class LocalAirflow:
         self._connections = connections or {}
         self._config = config or {}
         self._triggerers = triggerers
+        self._more = tuple(more)
         self._remove_home = remove_home
         self._progress = progress
         self._env: dict[str, str] = {}
@@ -82,7 +85,7 @@ class LocalAirflow:
     def components(self) -> list[str]:
         """The names of Airflow's own components."""
         triggerers = [f"triggerer-{number}" for number in range(1, self._triggerers + 1)]
-        return ["api-server", "scheduler", "dag-processor", *triggerers]
+        return ["api-server", "scheduler", "dag-processor", *triggerers, *self._more]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -255,14 +258,15 @@ class LocalAirflow:
         self._progress("Airflow's components")
 
     def _command(self, component: str) -> list[str]:
-        """The log servers of scheduler and triggerer listen on every address, and files are enough here."""
+        """Log servers listen on every address, and files are enough here."""
         name = component.rstrip("-0123456789")
-        options = {
-            "api-server": ["--host", "127.0.0.1", "--workers", "1"],
-            "scheduler": ["--skip-serve-logs"],
-            "triggerer": ["--skip-serve-logs"],
+        words = {
+            "api-server": ["api-server", "--host", "127.0.0.1", "--workers", "1"],
+            "scheduler": ["scheduler", "--skip-serve-logs"],
+            "triggerer": ["triggerer", "--skip-serve-logs"],
+            "worker": ["celery", "worker", "--skip-serve-logs", "--celery-hostname", component],
         }
-        return python_module("airflow", name, *options.get(name, []))
+        return python_module("airflow", *words.get(name, [name]))
 
     def _checked(self, command: Sequence[str]) -> None:
         done = self.cli(*command, timeout=300)

@@ -63,7 +63,7 @@ def _past(
     midnight: datetime,
 ) -> None:
     """A year of days, ten thousand hours, ids that look like HTML; and a flow run that no task made."""
-    for dag_id in ("e2e_page", "e2e_page_hourly", "e2e_page_hostile"):
+    for dag_id in ("e2e_page", "e2e_page_hourly", "e2e_page_hostile", "e2e_page_many"):
         airflow.wait_for_dag(dag_id)
     database = airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
     year_of_days(dag_id="e2e_page", flow_id=flow_of("e2e_page"), midnight=midnight).write(database)
@@ -77,6 +77,11 @@ def _past(
     window = (midnight - DAY, midnight)
     hostile.ran(midnight, window=window, manual=True, run_id=HOSTILE, id=f"{HOSTILE}1", url="javascript:alert(1)")
     hostile.write(database)
+    for number in range(9):
+        one = Past(dag_id="e2e_page_many", flow_id=f"flow-{number}", task_id=f"task_{number}")
+        date = midnight - number * DAY
+        one.ran(date, window=(date - DAY, date))
+        one.write(database)
     tell("flows", id=flow_of("e2e_page"), name="e2e_page", kind="file", state="enabled")
     ingest_elsewhere(flow_of("e2e_page"), begin=midnight - 40 * DAY, end=midnight - 39 * DAY)
 
@@ -104,10 +109,12 @@ class Page:
         return self
 
     def wait(self, condition: Callable[[], Any], *, timeout: float = 90) -> Any:
-        """Wait until something is so; give it."""
+        """Wait until something is so; give it. An element that is drawn anew meanwhile is looked for again."""
+        from selenium.common.exceptions import StaleElementReferenceException
         from selenium.webdriver.support.ui import WebDriverWait
 
-        return WebDriverWait(self.browser, timeout).until(lambda _: condition())
+        gone = [StaleElementReferenceException]
+        return WebDriverWait(self.browser, timeout, ignored_exceptions=gone).until(lambda _: condition())
 
     def all(self, selector: str) -> list[Any]:
         return self.browser.find_elements("css selector", selector)
@@ -265,6 +272,21 @@ def test_a_dags_page_has_it_with_that_dag_chosen(page: Page) -> None:
     page.enter().rows()
     assert "e2e_page" == page.one("#dag").get_attribute("value")
     assert ["e2e_page.ingest"] == [each.text.partition(" ")[0] for each in page.all("#flow option")]
+
+
+def test_one_of_many_dataflows_is_found_by_its_name(page: Page, midnight: datetime) -> None:
+    """With more than eight there is a field to search; what is chosen already stays in the list."""
+    page.open("/flowservice/?dag_id=e2e_page").rows()
+    assert not page.one("#search").is_displayed()
+    page.open("/flowservice/?dag_id=e2e_page_many").rows()
+    assert 9 == len(page.all("#flow option"))
+    page.one("#search").send_keys("TASK_7")
+    page.wait(lambda: len(page.all("#flow option")) == 2)
+    found = page.all("#flow option")[1]
+    assert "e2e_page_many.task_7 (flow-7)" == found.text
+    found.click()
+    page.wait(lambda: "flow_id=flow-7" in page.js("return location.hash"))
+    page.wait(lambda: f"{midnight - 8 * DAY:%Y-%m-%d}" in page.text("#rows"))
 
 
 def test_what_comes_from_outside_stays_text(page: Page) -> None:

@@ -1,4 +1,4 @@
-"""DAGs for the page: daily, hourly and hostile windows, whose past the test writes down itself; always paused."""
+"""DAGs for the page: daily, hourly and hostile windows, many dataflows, whose past the test writes down itself; always paused."""
 
 from __future__ import annotations
 
@@ -19,3 +19,4 @@ def dag(dag_id: str, *, schedule: str | None) -> None:
 dag("e2e_page", schedule="@daily")
 dag("e2e_page_hourly", schedule="@hourly")
 dag("e2e_page_hostile", schedule=None)
+dag("e2e_page_many", schedule=None)
