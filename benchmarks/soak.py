@@ -1,0 +1,208 @@
+"""A backfill of a thousand windows, while Flow Service fails and Airflow's components are killed every minute.
+
+`python benchmarks/soak.py` starts an Airflow with two schedulers and two triggerers on PostgreSQL, and an emulated
+Flow Service where, from a seed, one in five POSTs fails in one of ten ways and one in a hundred requests meets expired
+tokens. Every minute a component is killed with all its processes, and started again some seconds later. The second
+triggerer is let alone, so that its memory can be followed. It prints a table, and ends with 1 unless all windows are in
+once and no DAG run has failed. At most half an hour (`--minutes`).
+
+With `--celery` it runs with the CeleryExecutor, two Celery workers and a Redis of its own, in an environment that has
+apache-airflow-providers-celery and redis, and a `redis-server` on the PATH.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from itertools import cycle
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from uuid import NAMESPACE_URL, uuid5
+
+import psutil
+from real_airflow import Bench, real_airflow
+
+from airflow_flowservice.demo.postgres import free_port
+from airflow_flowservice.demo.processes import Supervisor, inherited_environment
+
+DAG_ID = "soak"
+FLOW_ID = str(uuid5(NAMESPACE_URL, DAG_ID))
+HOUR = timedelta(hours=1)
+FIRST = datetime(2026, 1, 1, 1, tzinfo=timezone.utc)
+DAG_FILE = f'''
+from datetime import timedelta
+import pendulum
+from airflow.sdk import DAG
+from airflow_flowservice.operators import OnDemandFlowRunOperator
+
+with DAG(
+    dag_id="{DAG_ID}",
+    schedule="@hourly",
+    start_date=pendulum.datetime(2025, 12, 1, tz="UTC"),
+    end_date=pendulum.datetime(2026, 6, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=24,
+    default_args={{"retries": 30, "retry_delay": timedelta(seconds=2)}},
+):
+    OnDemandFlowRunOperator(
+        task_id="ingest", flow_id="{FLOW_ID}", wait_for_completion=True, deferrable=True,
+        poll_interval=2, uncertain_patience=20,
+    )
+'''
+# Airflow notices within seconds what it would notice within minutes.
+CONFIG = {
+    "AIRFLOW__CORE__PARALLELISM": "4",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "60",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "10",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
+}
+POST = "POST /runs"
+WAYS = (
+    {"kind": POST, "action": "refuse", "status": 503},
+    {"kind": POST, "action": "refuse", "status": 429},
+    {"kind": POST, "action": "refuse", "status": 429, "headers": {"Retry-After": "1"}},
+    {"kind": POST, "action": "half_body"},
+    {"action": "record_and_status", "status": 500},
+    {"action": "record_and_status", "status": 502},
+    {"action": "record_and_status", "status": 504},
+    {"action": "record_and_close"},
+    {"action": "record_and_hang"},
+    {"action": "record_and_half_body"},
+)
+LET_ALONE = "triggerer-2"
+
+
+@dataclass
+class Story:
+    """What happened meanwhile.
+
+    :param resident: memory of the triggerer that is let alone, in MiB, by the minutes since the begin.
+    """
+
+    kills: Counter[str] = field(default_factory=Counter)
+    resident: list[tuple[float, float]] = field(default_factory=list)
+
+    def growth(self) -> float:
+        """Its memory in the last quarter of the time, beside the second quarter."""
+        last = self.resident[-1][0] if self.resident else 0.0
+        early = [size for minute, size in self.resident if last / 4 <= minute <= last / 2]
+        late = [size for minute, size in self.resident if minute >= last * 3 / 4]
+        return median(late) / median(early) if early and late else float("nan")
+
+
+def main() -> None:
+    """Run it, and print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--windows", type=int, default=1000)
+    parser.add_argument("--minutes", type=float, default=28)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--celery", action="store_true")
+    options = parser.parse_args()
+    with executor(celery=options.celery) as (config, more):
+        bench_of = real_airflow(
+            DAG_FILE,
+            config={**CONFIG, **config},
+            connection={"timeout_s": 3},
+            run_seconds=3,
+            triggerers=2,
+            more=("scheduler-2", *more),
+        )
+        with bench_of as bench:
+            sys.exit(not soaked(bench, windows=options.windows, minutes=options.minutes, seed=options.seed))
+
+
+def soaked(bench: Bench, *, windows: int, minutes: float, seed: int) -> bool:
+    """Backfill while everything fails; whether it came out as it should."""
+    bench.release(DAG_ID, flow_id=FLOW_ID)
+    for number, way in enumerate(WAYS):
+        bench.tell("faults", **way, share=0.02, seed=seed + number)
+    bench.tell("faults", kind="*", action="expire_tokens", share=0.01, seed=seed)
+    last = FIRST + (windows - 1) * HOUR
+    bench.airflow.create_backfill(DAG_ID, from_date=FIRST, to_date=last, max_active_runs=24)
+    begin, over, story = time.monotonic(), threading.Event(), Story()
+    following = threading.Thread(target=follow, args=(bench, story, begin, over), daemon=True)
+    following.start()
+    states = killed_until_over(bench, story, windows=windows, deadline=begin + 60 * minutes)
+    took = time.monotonic() - begin
+    over.set()
+    following.join()
+    ledger = bench.emulator.ledger(flow_id=FLOW_ID, start=FIRST - HOUR, end=last)
+    struck: Counter[str] = Counter()
+    for fault in bench.tell("faults", method="GET")["faults"]:
+        struck[f"{fault['action']} {fault['status']}"] += fault["struck"]
+    print(f"DAG runs: {dict(states)} of {windows} in {took / 60:.1f} minutes")
+    print(f"killed: {dict(story.kills)}")
+    print(f"requests that were struck: {dict(struck)}")
+    print(f"flow runs: {len(ledger['runs'])}; missing {ledger['missing']}, duplicated {ledger['duplicated']}")
+    print(f"requests: {ledger['requests']}")
+    print(f"memory of {LET_ALONE}: {story.growth():.3f} of the last quarter to the second, {len(story.resident)} looks")
+    return states == {"success": windows} and (ledger["missing"], ledger["duplicated"]) == (0, 0)
+
+
+def killed_until_over(bench: Bench, story: Story, *, windows: int, deadline: float) -> Counter[str]:
+    """Kill a component every minute until all DAG runs have ended, or the time is over; the runs' states."""
+    victims = cycle(name for name in bench.airflow.components if name not in (LET_ALONE, "api-server", "dag-processor"))
+    while time.monotonic() < deadline:
+        minute = time.monotonic() + 60
+        while time.monotonic() < min(minute, deadline):
+            states = Counter(run["state"] for run in bench.airflow.dag_runs(DAG_ID))
+            if states["success"] + states["failed"] >= windows:
+                return states
+            time.sleep(5)
+        name = next(victims)
+        bench.airflow.kill(name)
+        story.kills[name] += 1
+        time.sleep(5)
+        bench.airflow.start(name)
+        print(f"{dict(states)}; {name} was killed", flush=True)
+    return Counter(run["state"] for run in bench.airflow.dag_runs(DAG_ID))
+
+
+def follow(bench: Bench, story: Story, begin: float, over: threading.Event) -> None:
+    """Note how much memory the triggerer has that is let alone."""
+    leader = psutil.Process(bench.airflow.supervisor.children[LET_ALONE].pid)
+    while not over.wait(5):
+        size = sum(process.memory_info().rss for process in (leader, *leader.children(recursive=True)))
+        story.resident.append(((time.monotonic() - begin) / 60, size / 2**20))
+
+
+@contextmanager
+def executor(*, celery: bool) -> Iterator[tuple[dict[str, str], tuple[str, ...]]]:
+    """The configuration, and the components that it needs besides."""
+    if not celery:
+        yield {}, ()
+        return
+    server = shutil.which("redis-server")
+    if server is None:
+        sys.exit("there is no redis-server: install Debian's redis-server")
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder, Supervisor(log_folder=Path(folder)) as children:
+        port = free_port()
+        command = [server, "--bind", "127.0.0.1", "--port", str(port), "--dir", folder, "--save", ""]
+        children.start("redis", command, env=inherited_environment(), cwd=Path(folder))
+        config = {
+            "AIRFLOW__CORE__EXECUTOR": "airflow.providers.celery.executors.celery_executor.CeleryExecutor",
+            "AIRFLOW__CELERY__BROKER_URL": f"redis://127.0.0.1:{port}/0",
+            "AIRFLOW__CELERY__RESULT_BACKEND": f"redis://127.0.0.1:{port}/1",
+            "AIRFLOW__CELERY__WORKER_CONCURRENCY": "2",
+            # A task whose worker was killed is sent to another one after this many seconds.
+            "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "60",
+        }
+        yield config, ("worker-1", "worker-2")
+
+
+if __name__ == "__main__":
+    main()
