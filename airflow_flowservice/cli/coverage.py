@@ -59,7 +59,7 @@ def _within(begin: datetime, end: datetime) -> IngestionWindow:
 
 
 def _of_dag(arguments: argparse.Namespace, *, within: IngestionWindow) -> Report:
-    from airflow_flowservice import _airflow, _coverage, _metadata
+    from airflow_flowservice import _airflow, _coverage, _filling, _metadata
     from airflow_flowservice.cli.report import Report
 
     dag_id = arguments.dag_id
@@ -91,9 +91,9 @@ def _of_dag(arguments: argparse.Namespace, *, within: IngestionWindow) -> Report
         dag_id=dag_id,
         flow_id=flow_id,
         asked_flow_service=asked,
-        fill=tuple(_coverage.fill_commands(coverage, dag_id=dag_id)),
-        trigger=tuple(_coverage.trigger_commands(coverage, dag_id=dag_id)),
-        again=tuple(_coverage.tasks_run_again(coverage, all_rows)),
+        fill=tuple(_filling.fill_commands(coverage, dag_id=dag_id)),
+        trigger=tuple(_filling.trigger_commands(coverage, dag_id=dag_id)),
+        again=tuple(_filling.tasks_run_again(coverage, all_rows)),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._coverage import fill_commands, trigger_commands
+from airflow_flowservice._filling import fill_commands, trigger_commands
 from airflow_flowservice.ingestion.coverage import State
 from airflow_flowservice.ingestion.window import iso
 

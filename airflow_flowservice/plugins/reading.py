@@ -8,7 +8,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice import _metadata, _runs
-from airflow_flowservice._coverage import coverage_of, plan_of, rows_of_flow, tasks_run_again
+from airflow_flowservice._coverage import coverage_of, plan_of, rows_of_flow
+from airflow_flowservice._filling import tasks_run_again
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.ingestion.coverage import window_of_summary
 from airflow_flowservice.ingestion.window import EPOCH, IngestionWindow, parse_instant

@@ -1,4 +1,4 @@
-"""DAGs for the page: daily, hourly and hostile windows, many dataflows, whose past the test writes down itself; always paused."""
+"""DAGs for the page: daily, hourly, hostile, of many dataflows; their past is written by the test; always paused."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 from airflow.timetables.trigger import CronTriggerTimetable
 
 from airflow_flowservice import _metadata
-from airflow_flowservice._coverage import Plan, coverage_of, fill_commands, trigger_commands
+from airflow_flowservice._coverage import Plan, coverage_of
+from airflow_flowservice._filling import fill_commands, trigger_commands
 from airflow_flowservice.api.models import FlowRun, FlowRunStatus
 from airflow_flowservice.ingestion.coverage import Coverage
 from airflow_flowservice.ingestion.window import IngestionWindow

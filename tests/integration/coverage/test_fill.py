@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_flowservice import _airflow, _metadata, _windows
-from airflow_flowservice._coverage import Plan, coverage_of, fill_commands
+from airflow_flowservice._coverage import Plan, coverage_of
+from airflow_flowservice._filling import fill_commands
 from airflow_flowservice._metadata import TaskRow
 from airflow_flowservice._runs import _dates
 from airflow_flowservice.ingestion.coverage import State
