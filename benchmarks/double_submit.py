@@ -29,6 +29,7 @@ from urllib3.util import Retry
 
 from airflow_flowservice.api.client import FlowServiceClient
 from airflow_flowservice.emulator import Emulator, Settings, running_emulator
+from airflow_flowservice.emulator.faults import POST_FAULTS
 from airflow_flowservice.emulator.settings import FILE_FLOW_ID
 from airflow_flowservice.ingestion.create_once import CreateOnce
 from airflow_flowservice.ingestion.intent import Attempt, Order
@@ -37,18 +38,6 @@ from airflow_flowservice.ingestion.window import IngestionWindow
 FIRST = datetime(2026, 1, 1, tzinfo=timezone.utc)
 RETRIES = 5
 TIMEOUT_S = 1.0
-WAYS: Sequence[dict[str, Any]] = (
-    {"kind": "POST /runs", "action": "refuse", "status": 503},
-    {"action": "record_and_status", "status": 500},
-    {"action": "record_and_status", "status": 502},
-    {"action": "record_and_status", "status": 504},
-    {"action": "record_and_close"},
-    {"action": "record_and_hang"},
-    {"action": "record_and_half_body"},
-    {"kind": "POST /runs", "action": "half_body"},
-    {"kind": "POST /runs", "action": "refuse", "status": 429, "headers": {"Retry-After": "1"}},
-    {"kind": "POST /runs", "action": "refuse", "status": 429},
-)
 Task = Callable[[int], None]
 
 
@@ -148,8 +137,8 @@ def play(make_task: Callable[[Emulator, Time, Fate], Task], fates: Sequence[Fate
     """Run a task for each window against an emulator of its own, then read the ledger."""
     clock = Time()
     with running_emulator(Settings(queue_s=0.0, run_s=0.0), clock=clock.emulators) as emulator:
-        for way in WAYS:
-            emulator.plan_fault(share=0.2 / len(WAYS), seed=seed, **way)
+        for way in POST_FAULTS:
+            emulator.plan_fault(share=0.2 / len(POST_FAULTS), seed=seed, **way)
         failed = sum(not succeeds(make_task(emulator, clock, fate), fate) for fate in fates)
         clock.ahead = 3600.0
         return result(emulator, fates, failed_tasks=failed)

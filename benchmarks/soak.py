@@ -33,6 +33,7 @@ from real_airflow import Bench, real_airflow
 
 from airflow_flowservice.demo.postgres import free_port
 from airflow_flowservice.demo.processes import Supervisor, inherited_environment
+from airflow_flowservice.emulator.faults import POST_FAULTS
 
 DAG_ID = "soak"
 FLOW_ID = str(uuid5(NAMESPACE_URL, DAG_ID))
@@ -70,19 +71,6 @@ CONFIG = {
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
 }
-POST = "POST /runs"
-WAYS = (
-    {"kind": POST, "action": "refuse", "status": 503},
-    {"kind": POST, "action": "refuse", "status": 429},
-    {"kind": POST, "action": "refuse", "status": 429, "headers": {"Retry-After": "1"}},
-    {"kind": POST, "action": "half_body"},
-    {"action": "record_and_status", "status": 500},
-    {"action": "record_and_status", "status": 502},
-    {"action": "record_and_status", "status": 504},
-    {"action": "record_and_close"},
-    {"action": "record_and_hang"},
-    {"action": "record_and_half_body"},
-)
 LET_ALONE = "triggerer-2"
 
 
@@ -128,7 +116,7 @@ def main() -> None:
 def soaked(bench: Bench, *, windows: int, minutes: float, seed: int) -> bool:
     """Backfill while everything fails; whether it came out as it should."""
     bench.release(DAG_ID, flow_id=FLOW_ID)
-    for number, way in enumerate(WAYS):
+    for number, way in enumerate(POST_FAULTS):
         bench.tell("faults", **way, share=0.02, seed=seed + number)
     bench.tell("faults", kind="*", action="expire_tokens", share=0.01, seed=seed)
     last = FIRST + (windows - 1) * HOUR

@@ -53,6 +53,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+POST = "POST /runs"
+# Every way in which creating a run fails for a while. A test that wants to meet them all plans each with a `share`.
+POST_FAULTS: tuple[Mapping[str, Any], ...] = (
+    {"kind": POST, "action": "refuse", "status": 503},
+    {"kind": POST, "action": "record_and_status", "status": 500},
+    {"kind": POST, "action": "record_and_status", "status": 502},
+    {"kind": POST, "action": "record_and_status", "status": 504},
+    {"kind": POST, "action": "record_and_close"},
+    {"kind": POST, "action": "record_and_hang"},
+    {"kind": POST, "action": "record_and_half_body"},
+    {"kind": POST, "action": "half_body"},
+    {"kind": POST, "action": "refuse", "status": 429, "headers": {"Retry-After": "1"}},
+    {"kind": POST, "action": "refuse", "status": 429},
+)
 BREAKING = frozenset(
     {
         "refuse",

@@ -20,6 +20,8 @@ import pytest
 import requests
 from patience import wait_until
 
+from airflow_flowservice.emulator.faults import POST_FAULTS
+
 if TYPE_CHECKING:
     from airflow_flowservice.demo.emulator import EmulatedFlowService
     from airflow_flowservice.demo.local_airflow import LocalAirflow
@@ -45,18 +47,6 @@ QUICK_TO_NOTICE = {
 
 # Each strikes one in fifty of the POSTs, so that one in five fails; with this seed, each way among the first sixty.
 SEED = 581
-WAYS = [
-    {"kind": "POST /runs", "action": "refuse", "status": 503},
-    {"action": "record_and_status", "status": 500},
-    {"action": "record_and_status", "status": 502},
-    {"action": "record_and_status", "status": 504},
-    {"action": "record_and_close"},
-    {"action": "record_and_hang"},
-    {"action": "record_and_half_body"},
-    {"kind": "POST /runs", "action": "half_body"},
-    {"kind": "POST /runs", "action": "refuse", "status": 429, "headers": {"Retry-After": "1"}},
-    {"kind": "POST /runs", "action": "refuse", "status": 429},
-]
 
 ACCIDENTS = {
     "before the intent is written": {"at": "before_intent"},
@@ -221,8 +211,8 @@ def test_a_fifth_of_the_posts_fail_in_every_way(
     """Refused, recorded and not answered, half answered, busy: no window is missing or duplicated, no task fails."""
     dag_id = "e2e_once_faults"
     ready(dag_id)
-    for way in WAYS:
-        tell("faults", share=0.2 / len(WAYS), seed=SEED, **way)
+    for way in POST_FAULTS:
+        tell("faults", share=0.2 / len(POST_FAULTS), seed=SEED, **way)
     try:
         airflow.create_backfill(dag_id, from_date=FIRST + HOUR, to_date=FIRST + WINDOWS * HOUR, max_active_runs=16)
         ended(airflow, dag_id, count=WINDOWS)

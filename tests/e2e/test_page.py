@@ -304,6 +304,7 @@ def test_nothing_there_yet_is_told(page: Page) -> None:
     page.rows()
     page.open("/flowservice/?dag_id=e2e_plain")
     page.wait(lambda: "No task of the DAG e2e_plain has created a flow run yet" in page.text("#status"))
+    assert [] == page.all("#rows tr")
 
 
 def test_without_a_login_the_page_says_so(page: Page) -> None:
