@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import BaseOperator
 
-from airflow_flowservice import _airflow, _stats, _waiting
+from airflow_flowservice import _airflow, _context, _endings, _stats, _waiting
 from airflow_flowservice.exceptions import ConfigurationError, FlowRunTimeoutError, FlowRunUncertainError, telling
 from airflow_flowservice.links import DataflowLink, FlowRunLink
 
@@ -75,7 +75,7 @@ class CreatesFlowRun(BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Create the run, or find the one of an earlier attempt; then wait if asked to. The run's id."""
-        with _airflow.task_errors():
+        with _endings.task_errors():
             hook = self._hook()
             order = self._order(context, hook)
             with telling(flow_id=order.flow_id, window=str(order.window) if order.window else None):
@@ -92,7 +92,7 @@ class CreatesFlowRun(BaseOperator):
 
         :raises FlowRunFailedError: the run failed.
         """
-        with _airflow.task_errors():
+        with _endings.task_errors():
             summary = _waiting.summary_from_event(context, event)
             self._recall(summary)
             return _waiting.finish(self, context, summary)
@@ -106,7 +106,7 @@ class CreatesFlowRun(BaseOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except _airflow.airflow_exception("TaskDeferralTimeout"):
-            with _airflow.task_errors():
+            with _endings.task_errors():
                 return self._end_after_limit(context)
 
     def on_kill(self) -> None:
@@ -155,10 +155,10 @@ class CreatesFlowRun(BaseOperator):
         _waiting.show_dataflow(self, context, hook.run_url(flow_id=order.flow_id))
         create_once = CreateOnce(
             service=hook.client,
-            store=_airflow.state_store(context),
-            attempt=_airflow.attempt_of(context),
+            store=_context.state_store(context),
+            attempt=_context.attempt_of(context),
             on_uncertain=self.on_uncertain,
-            adopt=_airflow.run_to_adopt(context),
+            adopt=_context.run_to_adopt(context),
             patience=self.uncertain_patience,
             clock_offset=lambda: hook.client.clock_offset,
             prepare=lambda order: self._prepare(order, hook),
@@ -196,7 +196,7 @@ class CreatesFlowRun(BaseOperator):
                 flow_id=summary["flow_id"],
                 window=window_text(summary),
                 url=summary["url"],
-                ends_task=_airflow.ends_in_triggerer(self),
+                ends_task=_endings.ends_in_triggerer(self),
                 error_budget=self.error_budget,
                 **_waiting.tolerance_of(self),
             ),
@@ -229,7 +229,7 @@ class CreatesFlowRun(BaseOperator):
         from airflow_flowservice.ingestion.outcome import window_text
 
         limit, seconds = min(self._limits.items(), key=itemgetter(1), default=("its time limit", None))
-        summary = _airflow.read_xcom(context["ti"], key=_airflow.FLOW_RUN_KEY)
+        summary = _context.read_xcom(context["ti"], key=_context.FLOW_RUN_KEY)
         if not summary:
             raise FlowRunTimeoutError(
                 f"{limit} is over, and what the task pushed of its flow run is not there any more"

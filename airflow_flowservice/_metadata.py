@@ -168,7 +168,7 @@ def _models() -> tuple[Any, Any, Any]:
 
 
 def _key() -> str:
-    from airflow_flowservice._airflow import FLOW_RUN_KEY
+    from airflow_flowservice._context import FLOW_RUN_KEY
 
     return FLOW_RUN_KEY
 
@@ -178,7 +178,7 @@ def _of(column: Any, dag_ids: Collection[str] | None) -> list[Any]:
 
 
 def _task_row(row: Any) -> TaskRow:
-    from airflow_flowservice._airflow import dates_of
+    from airflow_flowservice._context import dates_of
 
     summary, readable = _summary(row.flow_run) if row.pushed is not None else (None, True)
     return TaskRow(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice import _airflow
+from airflow_flowservice import _airflow, _context
 from airflow_flowservice.exceptions import ConfigurationError, FlowRunEmptyError, FlowRunError, from_dict
 from airflow_flowservice.links import DATAFLOW_KEY, URL_KEY, dataflow_page
 
@@ -23,7 +23,7 @@ def show(task: Any, context: Mapping[str, Any], summary: Mapping[str, Any]) -> N
     """Push a run's summary, and its page for the task's button."""
     ti = context["ti"]
     task.flow_run_summary = dict(summary)
-    ti.xcom_push(key=_airflow.FLOW_RUN_KEY, value=dict(summary))
+    ti.xcom_push(key=_context.FLOW_RUN_KEY, value=dict(summary))
     show_page(task, context, summary["url"])
 
 
@@ -81,7 +81,7 @@ def tell_outlets(task: Any, context: Mapping[str, Any], summary: Mapping[str, An
     """
     names = ("flow_id", "status", "window_start", "window_end", "input_records", "output_records", "failed_records")
     facts = {"flow_run_id": summary["id"], **{name: summary[name] for name in names}}
-    _airflow.tell_outlets(context, task, {name: value for name, value in facts.items() if value is not None})
+    _context.tell_outlets(context, task, {name: value for name, value in facts.items() if value is not None})
 
 
 def push_return_value(task: Any, context: Mapping[str, Any], flow_run_id: str) -> None:
@@ -98,7 +98,7 @@ def summary_from_event(context: Mapping[str, Any], event: Any) -> dict[str, Any]
     :raises FlowServiceError: the trigger's own error.
     """
     if not isinstance(event, dict):
-        summary: dict[str, Any] = _airflow.read_xcom(context["ti"], key=_airflow.FLOW_RUN_KEY)
+        summary: dict[str, Any] = _context.read_xcom(context["ti"], key=_context.FLOW_RUN_KEY)
         return summary
     if "error" in event:
         raise from_dict(event["error"])

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice import _airflow, _timetables
+from airflow_flowservice import _airflow, _context, _timetables
 from airflow_flowservice.exceptions import FlowRunActiveError, WindowError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def choose(context: Mapping[str, Any], *, offset: timedelta | None = None) -> Ch
     if choice is not None:
         return choice
     timetable = context["dag"].timetable
-    return _owned(timetable=timetable, dates=_airflow.run_dates(context), offset=offset)
+    return _owned(timetable=timetable, dates=_context.run_dates(context), offset=offset)
 
 
 def reach_back(choice: Choice, context: Mapping[str, Any], *, flow_id: str, service: Service) -> Choice:
@@ -99,7 +99,7 @@ def remedy_if_future(timetable: Any, *, offset: timedelta | None = None) -> str 
 
 def warn(choice: Choice, context: Mapping[str, Any], *, mode: str, offset: timedelta | None) -> None:
     """Say in the task's log, once for each DAG run, where its schedule leaves windows out or takes them twice."""
-    if not choice.period or not _airflow.attempt_of(context).is_first:
+    if not choice.period or not _context.attempt_of(context).is_first:
         return
     try:
         _warn_of_interval(context)
@@ -112,8 +112,8 @@ def warn(choice: Choice, context: Mapping[str, Any], *, mode: str, offset: timed
 def _named(context: Mapping[str, Any]) -> Choice | None:
     from airflow_flowservice.ingestion.asked import named_window
 
-    run_type = _airflow.run_type(context)
-    if window := named_window(_airflow.conf_of(context), where="the run's conf"):
+    run_type = _context.run_type(context)
+    if window := named_window(_context.conf_of(context), where="the run's conf"):
         if run_type == "backfill":
             raise WindowError(
                 "every run of this backfill has the same window in its conf, which would be ingested again and again",
@@ -121,7 +121,7 @@ def _named(context: Mapping[str, Any]) -> Choice | None:
                 remedy="create the backfill without window_start and window_end in --dag-run-conf",
             )
         return Choice(window=window, source="window_start and window_end in the run's conf")
-    if run_type in _airflow.MADE_BY_AIRFLOW:
+    if run_type in _context.MADE_BY_AIRFLOW:
         return None
     if window := named_window(context.get("params") or {}, where="the DAG's params"):
         return Choice(window=window, source="window_start and window_end in the DAG's params")
@@ -131,9 +131,9 @@ def _named(context: Mapping[str, Any]) -> Choice | None:
 def _of_events(context: Mapping[str, Any]) -> Choice | None:
     from airflow_flowservice.ingestion.asked import named_window, window_of_events
 
-    if _airflow.run_type(context) != "asset_triggered":
+    if _context.run_type(context) != "asset_triggered":
         return None
-    events = list(_airflow.triggering_events(context))
+    events = list(_context.triggering_events(context))
     if window := window_of_events(events):
         bare = [asset for asset, extra in events if named_window(extra, where=asset) is None]
         if bare:
@@ -161,7 +161,7 @@ def _owned(*, timetable: Any, dates: RunDates, offset: timedelta | None) -> Choi
 
 
 def _require_order_of_runs(context: Mapping[str, Any]) -> None:
-    if _airflow.run_type(context) == "backfill":
+    if _context.run_type(context) == "backfill":
         raise WindowError(
             "window='since_last_success' has no meaning in a backfill, whose runs come in any order",
             remedy="set window='period' for it, or trigger a run with window_start and window_end in its conf",
@@ -175,12 +175,12 @@ def _require_order_of_runs(context: Mapping[str, Any]) -> None:
 
 def _earlier_flow_runs(context: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """What the task pushed as `flow_run` in the DAG runs before this one, newest first."""
-    runs = _airflow.earlier_runs(context)
+    runs = _context.earlier_runs(context)
     for run in islice(runs, _RUNS_LOOKED_AT):
-        summary = _airflow.read_xcom(context["ti"], key=_airflow.FLOW_RUN_KEY, run_id=run.run_id)
+        summary = _context.read_xcom(context["ti"], key=_context.FLOW_RUN_KEY, run_id=run.run_id)
         if summary:
             yield summary
-        elif _airflow.is_going_on(run):
+        elif _context.is_going_on(run):
             raise FlowRunActiveError(
                 f"the earlier DAG run {run.run_id} goes on, and may yet create a flow run for a part of this window",
                 remedy="wait until it has ended; a retry looks again; max_active_runs=1 avoids this",
@@ -196,9 +196,9 @@ def _kept(context: Mapping[str, Any]) -> Choice | None:
     """The window that an earlier attempt found: looking again could give another one, and a second flow run."""
     from airflow_flowservice.ingestion.window import IngestionWindow
 
-    store = _airflow.state_store(context)
+    store = _context.state_store(context)
     value = store.get(_STORE_KEY) if store else None
-    if not isinstance(value, dict) or value.get("max_tries") != _airflow.attempt_of(context).max_tries:
+    if not isinstance(value, dict) or value.get("max_tries") != _context.attempt_of(context).max_tries:
         return None
     return Choice(
         window=IngestionWindow.parse(value["window"]),
@@ -208,8 +208,8 @@ def _kept(context: Mapping[str, Any]) -> Choice | None:
 
 
 def _keep(context: Mapping[str, Any], choice: Choice) -> None:
-    if store := _airflow.state_store(context):
-        max_tries = _airflow.attempt_of(context).max_tries
+    if store := _context.state_store(context):
+        max_tries = _context.attempt_of(context).max_tries
         store.set(_STORE_KEY, {"window": str(choice.window), "max_tries": max_tries})
 
 
@@ -235,9 +235,9 @@ def _warn_of_interval(context: Mapping[str, Any]) -> None:
 def _warn_of_gap(choice: Choice, context: Mapping[str, Any], *, offset: timedelta | None) -> None:
     """Say which windows a DAG with `catchup=False` has left out before this one; on its first run, that it may."""
     dag = context["dag"]
-    if dag.catchup or _airflow.run_type(context) != "scheduled" or context["dag_run"].logical_date is None:
+    if dag.catchup or _context.run_type(context) != "scheduled" or context["dag_run"].logical_date is None:
         return
-    before = next(_airflow.earlier_runs(context), None)
+    before = next(_context.earlier_runs(context), None)
     if before is None:
         log.warning(
             "catchup=False: while this DAG is paused, or Airflow is down, its windows are left out. Fill them with "
@@ -245,10 +245,10 @@ def _warn_of_gap(choice: Choice, context: Mapping[str, Any], *, offset: timedelt
         )
         return
     end = window_of_run(
-        timetable=dag.timetable, dates=_airflow.dates_of(before, timetable=dag.timetable), offset=offset
+        timetable=dag.timetable, dates=_context.dates_of(before, timetable=dag.timetable), offset=offset
     ).end
     if end < choice.window.start:
-        first, last = _dates_between(end, choice.window.start, dates=_airflow.run_dates(context), offset=offset)
+        first, last = _dates_between(end, choice.window.start, dates=_context.run_dates(context), offset=offset)
         log.warning(
             "catchup=False: no DAG run has the time from %s to %s, for instance because the DAG was paused. If it was "
             "not ingested otherwise, fill it with: airflow backfill create --dag-id %s --from-date %s --to-date %s",

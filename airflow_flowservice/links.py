@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperatorLink
 
-from airflow_flowservice import _airflow
+from airflow_flowservice import _context
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -59,5 +59,5 @@ def _address(operator: BaseOperator, ti_key: Any, *, key: str) -> str:
     """
     url = getattr(operator, key, None)
     if url is None and getattr(operator, "was_deferred", False):
-        url = _airflow.read_xcom(ti_key, key=key)
+        url = _context.read_xcom(ti_key, key=key)
     return url or ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
 
-from airflow_flowservice import _airflow, _stats, _waiting
+from airflow_flowservice import _airflow, _context, _endings, _stats, _waiting
 from airflow_flowservice.exceptions import (
     ConfigurationError,
     FlowRunEmptyError,
@@ -157,7 +157,7 @@ class FlowRunSensor(BaseSensorOperator):
         """
         from airflow_flowservice.ingestion.outcome import summary_of
 
-        with _airflow.task_errors(FlowRunFailedError):
+        with _endings.task_errors(FlowRunFailedError):
             watch = self._watching(context)
             run = watch.look(_stats.counted(self._hook.client.get_run))
             watch.url = self._url(watch.last) or watch.url
@@ -173,7 +173,7 @@ class FlowRunSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Any) -> str:
         """End the task with what the trigger saw. The run's id."""
-        with _airflow.task_errors(FlowRunFailedError):
+        with _endings.task_errors(FlowRunFailedError):
             return self._finish(context, _waiting.summary_from_event(context, event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -186,7 +186,7 @@ class FlowRunSensor(BaseSensorOperator):
             try:
                 return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
             except _airflow.airflow_exception("TaskDeferralTimeout"):
-                with _airflow.task_errors(FlowRunFailedError):
+                with _endings.task_errors(FlowRunFailedError):
                     return self._end_after_limit(context)
 
     def on_kill(self) -> None:
@@ -227,7 +227,7 @@ class FlowRunSensor(BaseSensorOperator):
         if limit == "execution_timeout":
             return error
         error.remedy = _TIMEOUT_REMEDY
-        return _airflow.as_sensor_timeout(error)
+        return _endings.as_sensor_timeout(error)
 
     @property
     def _limits(self) -> dict[str, float]:
@@ -242,7 +242,7 @@ class FlowRunSensor(BaseSensorOperator):
 
         watch = self._watching(context)
         run = watch.last_look(lambda flow_run_id: self._hook.client.get_run(flow_run_id))
-        watch.url = self._url(watch.last) or _airflow.read_xcom(context["ti"], key=URL_KEY)
+        watch.url = self._url(watch.last) or _context.read_xcom(context["ti"], key=URL_KEY)
         if run is not None:
             return self._finish(context, summary_of(run, url=watch.url))
         raise self._timed_out(watch, min(self._limits, key=self._limits.__getitem__))
@@ -277,7 +277,7 @@ class FlowRunSensor(BaseSensorOperator):
                 flow_id=last.flow_id if last else None,
                 url=self._url(last),
                 seen=last is not None,
-                ends_task=_airflow.ends_in_triggerer(self),
+                ends_task=_endings.ends_in_triggerer(self),
                 error_budget=self.error_budget,
                 **_waiting.tolerance_of(self),
             ),
@@ -307,7 +307,7 @@ class FlowRunSensor(BaseSensorOperator):
                     f"flow_run_id is {self.flow_run_id!r}",
                     remedy="set flow_run_id to the creating task's output; if it is a template, check it",
                 )
-            store = _airflow.state_store(context)
+            store = _context.state_store(context)
             known = store.get(_STORE_KEY) if store and self.reschedule else None
             self._watch = RunWatch(
                 flow_run_id=self.flow_run_id, poll_interval=self.poke_interval or 1.0, error_budget=self.error_budget
@@ -316,6 +316,6 @@ class FlowRunSensor(BaseSensorOperator):
         return self._watch
 
     def _remember(self, context: Context, watch: RunWatch) -> None:
-        store = _airflow.state_store(context)
+        store = _context.state_store(context)
         if store is not None and self.reschedule:
             store.set(_STORE_KEY, watch.to_carry_over())

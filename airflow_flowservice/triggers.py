@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_flowservice import _airflow, _stats
+from airflow_flowservice import _airflow, _connections, _context, _endings, _stats
 from airflow_flowservice.exceptions import ConfigurationError, FlowRunError, FlowServiceError
 from airflow_flowservice.hooks import FlowServiceHook, client_of
 from airflow_flowservice.ingestion.judgement import Tolerance
@@ -155,15 +155,15 @@ class FlowRunTrigger(BaseTrigger):
         ti = self.task_instance
         if not self.ends_task or ti is None or not self._is_good_enough(summary):
             return False
-        if self.is_alone and _airflow.has_listeners():
+        if self.is_alone and _endings.has_listeners():
             return False
-        xcoms: dict[str, Any] = {_airflow.FLOW_RUN_KEY: summary}
+        xcoms: dict[str, Any] = {_context.FLOW_RUN_KEY: summary}
         if self.is_alone:
             url = summary["url"]
             xcoms |= {"return_value": summary["id"], URL_KEY: url, DATAFLOW_KEY: dataflow_page(url) if url else None}
         try:
             for key, value in xcoms.items():
-                await _airflow.in_thread(_airflow.push_xcom, ti, key=key, value=value)
+                await _airflow.in_thread(_context.push_xcom, ti, key=key, value=value)
         except Exception as error:
             self.log.warning("XComs could not be pushed here (%s); a worker ends the task", error)
             return False
@@ -183,7 +183,7 @@ class FlowRunTrigger(BaseTrigger):
 
     async def _stopped(self) -> None:
         """Before Airflow 3.3, find out whether somebody ended the task; else it is the triggerer that stops."""
-        if not _airflow.tells_triggers_of_kills() and await _airflow.was_undeferred(self.task_instance):
+        if not _airflow.tells_triggers_of_kills() and await _endings.was_undeferred(self.task_instance):
             await self.on_kill()
 
     async def on_kill(self) -> None:
@@ -205,7 +205,7 @@ def _poller_of(conn_id: str) -> Poller:
 
 
 async def _connect(conn_id: str) -> Service:
-    connection = await _airflow.aget_connection(conn_id)
+    connection = await _connections.aget_connection(conn_id)
     client: FlowServiceClient = await _airflow.in_thread(client_of, connection)
     return _Counted(client)
 

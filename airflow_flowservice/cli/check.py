@@ -38,12 +38,12 @@ def check(arguments: argparse.Namespace) -> NoReturn:
 
 def findings_of(conn_id: str, *, flow_id: str | None) -> Iterator[Finding]:
     """Every check in turn; after one that fails, those that can still be made."""
-    from airflow_flowservice import _airflow
+    from airflow_flowservice import _connections
     from airflow_flowservice.exceptions import FlowServiceError
     from airflow_flowservice.ingestion.findings import note, ok, wrong
 
     try:
-        connection = _airflow.stored_connection(conn_id)
+        connection = _connections.stored_connection(conn_id)
     except FlowServiceError as error:
         yield wrong(CONNECTION, error)
         return

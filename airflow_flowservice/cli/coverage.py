@@ -132,10 +132,10 @@ def _found(flow_id: str | None, *, conn_id: str | None, within: IngestionWindow)
 
 
 def _runs_at_flow_service(flow_id: str, *, conn_id: str, within: IngestionWindow) -> list[FlowRun]:
-    from airflow_flowservice import _airflow
+    from airflow_flowservice import _connections
     from airflow_flowservice.hooks import client_of
 
-    with client_of(_airflow.stored_connection(conn_id)) as client:
+    with client_of(_connections.stored_connection(conn_id)) as client:
         # Windows are created when they are over, however late; clocks may differ.
         return list(client.list_runs(flow_id=flow_id, created_since=within.start - _SKEW))
 

@@ -260,12 +260,12 @@ def test_a_flow_specification_that_cannot_be_read(check: Any, emulator: Any) -> 
 
 def test_the_newest_run(check: Any, connect: Any, emulator: Any) -> None:
     """A failed one is worth a look; that this client id made it speaks for its permission, and proves nothing."""
-    from airflow_flowservice import _airflow
+    from airflow_flowservice import _connections
     from airflow_flowservice.hooks import client_of
 
     now = datetime.now(timezone.utc).replace(microsecond=0)
     emulator.plan_outcome(status="failed", errors=[{"code": "CONNECTOR-1001-500", "message": "no disk"}])
-    client_of(_airflow.stored_connection(connect())).create_run(
+    client_of(_connections.stored_connection(connect())).create_run(
         flow_id=FILES, window_start=now - timedelta(hours=1), window_end=now, start_time=now
     )
     shown = check(flow=FILES)

@@ -62,12 +62,12 @@ def daily(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def make_run(connect: Callable[..., str]) -> Callable[..., str]:
     """Have Flow Service ingest a day of January; gives the flow run's id."""
-    from airflow_flowservice import _airflow
+    from airflow_flowservice import _connections
     from airflow_flowservice.hooks import client_of
 
     def make(number: int, *, flow_id: str = FLOW) -> str:
         start = BEGIN + (number - 1) * DAY
-        client = client_of(_airflow.stored_connection(connect()))
+        client = client_of(_connections.stored_connection(connect()))
         created = client.create_run(
             flow_id=flow_id,
             window_start=start,

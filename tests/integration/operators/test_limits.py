@@ -91,7 +91,7 @@ def untold(text, run_id, status="(scheduled|inProgress)"):
 
 def test_a_limit_is_told_when_nobody_knows_the_run_any_more(ingest, monkeypatch):
     """Somebody has deleted the XComs; the next attempt finds the run by what is in the task's state."""
-    monkeypatch.setattr("airflow_flowservice._airflow.read_xcom", lambda *_, **__: None)
+    monkeypatch.setattr("airflow_flowservice._context.read_xcom", lambda *_, **__: None)
     ended = ingest("deferrable", wait_timeout=timedelta(seconds=1)).run()
     assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, FlowRunTimeoutError))
 

@@ -148,7 +148,7 @@ def test_before_3_3_a_trigger_that_cannot_find_out_says_nothing(
 ):
     """An Airflow that is going down may not answer; that is no reason to claim a kill, nor to hold it up."""
     monkeypatch.setattr("airflow_flowservice._airflow.version", lambda: (3, 2))
-    monkeypatch.setattr("airflow_flowservice._airflow.PATIENCE_WITH_AIRFLOW", 0.2)
+    monkeypatch.setattr("airflow_flowservice._endings.PATIENCE_WITH_AIRFLOW", 0.2)
 
     async def no_answer(msg):
         if answer == "refused":

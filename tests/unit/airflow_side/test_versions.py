@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import airflow_versions
 import pytest
 
-from airflow_flowservice import _airflow
+from airflow_flowservice import _airflow, _context
 
 PACKAGE = Path(_airflow.__file__).parent
 ASKS_FOR_A_VERSION = re.compile(r"except \(?ImportError|\bversion\(\) *[<>=]|airflow.__version__")
@@ -44,21 +44,21 @@ def test_no_other_module_tells_versions_apart():
 def test_a_worker_of_3_2_counts_where_its_partition_begins(offset, run_after, expected, run_type):
     """It is told the partition's key alone, whose format is the DAG author's; also across a change of the clock."""
     timetable = airflow_versions.CronPartitionTimetable("0 0 * * *", timezone="Europe/Zurich", run_offset=offset)
-    assert expected == _airflow.dates_of(run_of_3_2(run_after, run_type), timetable=timetable).partition_date
+    assert expected == _context.dates_of(run_of_3_2(run_after, run_type), timetable=timetable).partition_date
 
 
 def test_a_run_of_3_2_without_partition_has_no_date_of_one():
     """Nor has a run whose timetable is not known."""
     daily = airflow_versions.CronTriggerTimetable("0 0 * * *", timezone="UTC")
-    assert _airflow.dates_of(run_of_3_2(utc(2026, 3, 28), "scheduled"), timetable=daily).partition_date is None
-    assert _airflow.dates_of(run_of_3_2(utc(2026, 3, 28), "scheduled")).partition_date is None
+    assert _context.dates_of(run_of_3_2(utc(2026, 3, 28), "scheduled"), timetable=daily).partition_date is None
+    assert _context.dates_of(run_of_3_2(utc(2026, 3, 28), "scheduled")).partition_date is None
 
 
 @pytest.mark.needs_airflow(3, 2, "partitions")
 def test_a_run_of_3_2_by_hand_takes_no_partition():
     """Its date is not its schedule's."""
     timetable = airflow_versions.CronPartitionTimetable("0 0 * * *", timezone="UTC", run_offset=-1)
-    assert _airflow.dates_of(run_of_3_2(utc(2026, 3, 28, 7), "manual"), timetable=timetable).partition_date is None
+    assert _context.dates_of(run_of_3_2(utc(2026, 3, 28, 7), "manual"), timetable=timetable).partition_date is None
 
 
 def test_look_ups_from_a_thread_take_their_turn_in_the_event_loop():
