@@ -10,8 +10,6 @@ from datetime import datetime, timezone
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice.exceptions import ConfigurationError
-
 try:
     from airflow.sdk import BaseHook
 except ImportError:  # before 3.1
@@ -127,45 +125,9 @@ async def in_thread(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     return await sync_to_async(function, thread_sensitive=False)(*args, **kwargs)
 
 
-def as_template(value: Any) -> str:
-    """A task's output as a template that the triggerer can render.
-
-    `str(create.output)` cannot: it pulls without map index, by a message that the triggerer of 3.3.2 does not decode.
-    In a mapped task group, the output is that of the same copy of the group.
-
-    :raises ConfigurationError: it is neither text nor a task's plain output.
-    """
-    if isinstance(value, str):
-        return value
-    operator, key = getattr(value, "operator", None), getattr(value, "key", None)
-    if operator is None or key is None:
-        raise ConfigurationError(
-            f"flow_run_id is {value!r}, which cannot be rendered in the triggerer",
-            remedy="give the creating task's output or a template, or leave start_from_trigger out",
-        )
-    map_index = "-1" if operator.get_closest_mapped_task_group() is None else "ti.map_index"
-    return f"{{{{ ti.xcom_pull(task_ids={operator.task_id!r}, key={key!r}, map_indexes={map_index}) }}}}"
-
-
-def is_of_mapped(task: Any) -> bool:
-    """Whether this task was made out of a mapped one, which Airflow cannot begin in the triggerer (seen on 3.3.2)."""
-    return bool(getattr(task, "_BaseOperator__from_mapped", False))
-
-
 def starts_in_triggerer() -> bool:
     """Whether this Airflow can begin a task in the triggerer, and render its templates there."""
     return version() >= (3, 3)
-
-
-def start_trigger_args(*, trigger: str, arguments: dict[str, Any], next_method: str, timeout: float) -> Any:
-    """What the scheduler needs to begin a task in the triggerer; timeout in seconds."""
-    from datetime import timedelta
-
-    from airflow.triggers.base import StartTriggerArgs
-
-    return StartTriggerArgs(
-        trigger_cls=trigger, trigger_kwargs=arguments, next_method=next_method, timeout=timedelta(seconds=timeout)
-    )
 
 
 def shows_pages() -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
 
-from airflow_flowservice import _airflow, _context, _endings, _stats, _waiting
+from airflow_flowservice import _airflow, _context, _endings, _starting, _stats, _waiting
 from airflow_flowservice.exceptions import (
     ConfigurationError,
     FlowRunEmptyError,
@@ -117,13 +117,13 @@ class FlowRunSensor(BaseSensorOperator):
     def _start_from_trigger(self) -> None:
         if not self.deferrable:
             raise ConfigurationError("start_from_trigger=True and deferrable=False exclude each other")
-        if not _airflow.starts_in_triggerer() or _airflow.is_of_mapped(self):
+        if not _starting.can_start_in_triggerer(self):
             return
         self.start_from_trigger = True
-        self.start_trigger_args = _airflow.start_trigger_args(
+        self.start_trigger_args = _starting.start_trigger_args(
             trigger="airflow_flowservice.triggers.FlowRunTrigger",
             arguments={
-                "flow_run_id": _airflow.as_template(self.flow_run_id),
+                "flow_run_id": _starting.as_template(self.flow_run_id),
                 "flowservice_conn_id": self.flowservice_conn_id,
                 "poll_interval": self.poke_interval or 1.0,
                 "ends_task": not self.outlets,
