@@ -27,22 +27,26 @@ The last line of a task's log says what happened, to what, and what to do:
 {example}
 ```
 
-It names the dataflow, window, flow run, HTTP status, Adobe's code and `x-request-id`, as far as there are any; Adobe's support asks for the last one. Errors that a retry cannot mend
-(*retried*: no) end the task at once, without its retries, and no retry policy is asked. The others use the task's `retries`. No retry sends again what may have arrived: [What is guaranteed, and how](guarantees.md).
+It names the dataflow, window, flow run, HTTP status, Adobe's code and `x-request-id`, as far as there are any; Adobe's
+support asks for the last one. Errors that a retry cannot mend (*retried*: no) end the task at once, without its
+retries, and no retry policy is asked. The others use the task's `retries`. No retry sends again what may have arrived:
+[What is guaranteed, and how](guarantees.md).
 
 | error | means | retried | what to do |
 | --- | --- | --- | --- |
 {rows}
 
+Several errors in one night: begin with [At three in the morning](guarantees.md#at-three-in-the-morning). Is it the
+connection? `airflow flowservice check` asks one thing after the other: [The command line](command-line.md#check).
+
 ## The tree
 
-In code of your own (a callback, a retry policy), catch a branch; fields such as `error.code`, `error.flow_run_id` and `error.window` are attributes. All are in `airflow_flowservice.exceptions`.
+In code of your own, such as a callback, catch a branch; fields such as `error.code`, `error.flow_run_id` and
+`error.window` are attributes. All are in `airflow_flowservice.exceptions`.
 
 ```text
 {drawing}
 ```
-
-Several errors in one night: begin with [At three in the morning](guarantees.md#at-three-in-the-morning). Is it the connection? `airflow flowservice check` asks one thing after the other: [The command line](command-line.md#check).
 
 <!-- Written by tests/support/errors_page.py from airflow_flowservice/exceptions.py. -->
 """
