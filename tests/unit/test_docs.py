@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import errors_page
 import pytest
 
 from airflow_flowservice import _airflow
@@ -15,15 +16,14 @@ from airflow_flowservice.get_provider_info import CONNECTION_FIELDS
 from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
 ROOT = Path(__file__).parents[2]
 PAGES = {page.name: page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
-CHANGELOG = (Path(__file__).parents[2] / "CHANGELOG.md").read_text()
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
     """The README's code blocks of a language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
+    return re.findall(rf"```{language}\n(.*?)```", PAGES["README.md"], flags=re.S)
 
 
 def parameters(operator: type) -> set[str]:
@@ -83,27 +83,44 @@ def test_every_field_of_the_lineage_facet_is_in_the_documentation():
 
 
 @pytest.mark.parametrize("operator", [OnDemandFlowRunOperator, RetriggerFlowRunOperator, FlowRunSensor])
-def test_every_parameter_is_in_the_readme(operator):
+def test_every_parameter_is_in_the_documentation(operator):
     """An option that nobody can find does not exist."""
-    assert set() == {name for name in parameters(operator) if f"`{name}`" not in README and f"{name}=" not in README}
+    assert set() == {name for name in parameters(operator) if f"`{name}`" not in PAGES["operators.md"]}
 
 
-def test_every_connection_field_is_in_the_readme():
+def test_every_parameter_in_the_table_exists():
+    """An option that was taken away leaves the table as well."""
+    rows = re.findall(r"^\| (`.+?) \|", PAGES["operators.md"], flags=re.M)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    known = parameters(OnDemandFlowRunOperator) | {"execution_timeout", "timeout"}
+    assert {"flow_id", "window_end", "on_uncertain"} <= named
+    assert set() == named - known
+
+
+def test_every_part_of_the_summary_is_in_the_documentation():
+    """The XCom `flow_run` is an interface."""
+    from airflow_flowservice.api.models import FlowRun
+    from airflow_flowservice.ingestion.outcome import summary_of
+
+    keys = summary_of(FlowRun.parse({"id": "r", "flowId": "f"}), url="u")
+    assert {"id", "window_start", "failed_records"} <= set(keys)
+    assert [] == [key for key in keys if f"`{key}`" not in PAGES["operators.md"]]
+
+
+def test_every_connection_field_is_in_the_documentation():
     """The connection is described field by field."""
-    assert set() == {name for name in CONNECTION_FIELDS if f"extra `{name}`" not in README}
+    assert set() == {name for name in CONNECTION_FIELDS if f"extra `{name}`" not in PAGES["connection.md"]}
 
 
-def test_the_error_table_is_the_tree():
-    """The README's table of errors is what the exceptions say of themselves."""
-    rows = [
-        f"| `{cls.__name__}` | {(cls.__doc__ or '').strip().splitlines()[0].rstrip('.')} "
-        f"| {'yes' if cls.retryable else 'no'} | {cls.default_remedy} |"
-        for cls in tree()
-        if cls.default_remedy
-    ]
-    table = re.search(r"<!-- errors -->\n(.*?)\n<!-- /errors -->", README, flags=re.S)
-    assert table is not None
-    assert rows == table[1].splitlines()[2:]
+def test_the_errors_page_is_the_tree():
+    """`python tests/support/errors_page.py > docs/errors.md` writes what the exceptions say of themselves."""
+    assert errors_page.page() == PAGES["errors.md"]
+    assert [] == [cls.__name__ for cls in tree() if not re.search(rf"^ *{cls.__name__}$", PAGES["errors.md"], re.M)]
+
+
+def test_the_readme_leads_to_every_page():
+    """A page that nobody finds does not exist."""
+    assert [] == [name for name in PAGES if name != "README.md" and f"](docs/{name})" not in PAGES["README.md"]]
 
 
 def test_the_changelog_names_every_public_class():
