@@ -90,6 +90,11 @@ def core_timetable(timetable: Any) -> Any:
     return coerce_to_core_timetable(timetable)
 
 
+def backfills_by_partition(timetable: Any) -> bool:
+    """Whether a backfill's dates are those of partitions; Airflow 3.2 goes by the dates of their runs."""
+    return version() >= (3, 3) and bool(getattr(timetable, "partitioned", False))
+
+
 def run_infos(timetable: Any, *, earliest: Any, latest: Any) -> Iterator[Any]:
     """As `iter_dagrun_infos_between` of Airflow's DAG, which would hide a timetable's errors.
 
@@ -98,8 +103,7 @@ def run_infos(timetable: Any, *, earliest: Any, latest: Any) -> Iterator[Any]:
     """
     from airflow.timetables.base import TimeRestriction
 
-    # 3.2 has partitions too, and counts their runs as those of other timetables.
-    if getattr(timetable, "partitioned", False) and hasattr(timetable, "iter_partition_dagrun_infos"):
+    if backfills_by_partition(timetable):
         yield from timetable.iter_partition_dagrun_infos(earliest=earliest, latest=latest)
         return
     restriction = TimeRestriction(earliest, latest, catchup=True)
@@ -143,12 +147,28 @@ def _partition_date(run: Any, timetable: Any) -> datetime | None:
     if hasattr(run, "partition_date"):
         date: datetime | None = run.partition_date
         return date
+    if _word(run.run_type) not in _OF_THE_SCHEDULE:
+        return None
+    return _counted_partition(run.run_after, timetable)
+
+
+def partition_date_of(info: Any, timetable: Any) -> datetime | None:
+    """Where the partition of a run that a timetable would make begins.
+
+    :param timetable: the core's. On the day after a change of the clock at midnight, 3.2's own steps back to no run.
+    """
+    if version() < (3, 3):
+        return _counted_partition(info.run_after, timetable)
+    date: datetime | None = info.partition_date
+    return date
+
+
+def _counted_partition(date: datetime, timetable: Any) -> datetime | None:
     from airflow_flowservice._timetables import run_offset_of, schedule_of
 
     offset, (schedule, _) = run_offset_of(timetable), schedule_of(timetable)
-    if offset is None or schedule is None or _word(run.run_type) not in _OF_THE_SCHEDULE:
+    if offset is None or schedule is None:
         return None
-    date = run.run_after
     for _ in range(abs(offset)):
         date = schedule.next(date) if offset > 0 else schedule.previous(date)
     return date
