@@ -70,6 +70,11 @@ def core_timetable(timetable: Any) -> Any:
     return coerce_to_core_timetable(timetable)
 
 
+def backfills_by_partition(timetable: Any) -> bool:
+    """Whether a backfill's dates are those of partitions; Airflow 3.2 goes by the dates of their runs."""
+    return version() >= (3, 3) and bool(getattr(timetable, "partitioned", False))
+
+
 def run_infos(timetable: Any, *, earliest: Any, latest: Any) -> Iterator[Any]:
     """As `iter_dagrun_infos_between` of Airflow's DAG, which would hide a timetable's errors.
 
@@ -78,8 +83,7 @@ def run_infos(timetable: Any, *, earliest: Any, latest: Any) -> Iterator[Any]:
     """
     from airflow.timetables.base import TimeRestriction
 
-    # 3.2 has partitions too, and counts their runs as those of other timetables.
-    if getattr(timetable, "partitioned", False) and hasattr(timetable, "iter_partition_dagrun_infos"):
+    if backfills_by_partition(timetable):
         yield from timetable.iter_partition_dagrun_infos(earliest=earliest, latest=latest)
         return
     restriction = TimeRestriction(earliest, latest, catchup=True)
@@ -94,6 +98,19 @@ def _next_info(timetable: Any, last: Any, restriction: Any) -> Any:
         return timetable.next_dagrun_info_v2(last_dagrun_info=last, restriction=restriction)
     interval = last.data_interval if last else None  # before 3.2
     return timetable.next_dagrun_info(last_automated_data_interval=interval, restriction=restriction)
+
+
+def partition_date_of(info: Any, timetable: Any) -> datetime | None:
+    """Where the partition of a run that a timetable would make begins.
+
+    :param timetable: the core's. On the day after a change of the clock at midnight, 3.2's own steps back to no run.
+    """
+    from airflow_flowservice._timetables import counted_partition
+
+    if version() < (3, 3):
+        return counted_partition(info.run_after, timetable)
+    date: datetime | None = info.partition_date
+    return date
 
 
 async def aget_connection(conn_id: str) -> Any:

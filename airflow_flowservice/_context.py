@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from airflow_flowservice import _timetables
 from airflow_flowservice.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -50,15 +51,9 @@ def _partition_date(run: Any, timetable: Any) -> datetime | None:
     if hasattr(run, "partition_date"):
         date: datetime | None = run.partition_date
         return date
-    from airflow_flowservice._timetables import run_offset_of, schedule_of
-
-    offset, (schedule, _) = run_offset_of(timetable), schedule_of(timetable)
-    if offset is None or schedule is None or word(run.run_type) not in _OF_THE_SCHEDULE:
+    if word(run.run_type) not in _OF_THE_SCHEDULE:
         return None
-    date = run.run_after
-    for _ in range(abs(offset)):
-        date = schedule.next(date) if offset > 0 else schedule.previous(date)
-    return date
+    return _timetables.counted_partition(run.run_after, timetable)
 
 
 def run_type(context: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice import _runs, _timetables, _windows
+from airflow_flowservice import _airflow, _runs, _timetables, _windows
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.ingestion.asked import named_window
 from airflow_flowservice.ingestion.coverage import Asked, Coverage, cover, known_runs, window_of_summary
@@ -161,7 +161,7 @@ def _scheduled(
     if plan.timetable is None or not plan.timetable.periodic:
         return
     shift = offset or timedelta(0)
-    partitioned = getattr(plan.timetable, "partitioned", False)
+    partitioned = _airflow.backfills_by_partition(plan.timetable)
     dates = _dates(
         plan.timetable,
         earliest=_as_backfill_takes(_first_date(plan, rows, within.start - shift), plan.timetable),
@@ -170,7 +170,7 @@ def _scheduled(
     )
     taken = {each.date for each in made}
     for each in islice(dates, MOST_WINDOWS):
-        date = each.partition_date or each.logical_date or each.run_after
+        date = (each.partition_date if partitioned else None) or each.logical_date or each.run_after
         if plan.end and date > plan.end:
             return
         if (plan.start and date < plan.start) or _backfill_date(each, plan.timetable) in taken:
@@ -271,12 +271,14 @@ def _backfill_date(dates: RunDates, timetable: Any) -> datetime | None:
     """The date by which `airflow backfill create` finds the run."""
     if dates.partition_date is None:
         return dates.logical_date
+    if not _airflow.backfills_by_partition(timetable):
+        return dates.run_after
     return _as_backfill_takes(dates.partition_date, timetable)
 
 
 def _as_backfill_takes(moment: datetime, timetable: Any) -> datetime:
     """A moment as a backfill's date: for partitions Airflow reads the clock in the schedule's zone, not the offset."""
-    if not getattr(timetable, "partitioned", False):
+    if not _airflow.backfills_by_partition(timetable):
         return moment
     schedule, _ = _timetables.schedule_of(timetable)
     zone = getattr(schedule, "zone", timezone.utc)

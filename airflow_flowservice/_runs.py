@@ -24,10 +24,10 @@ def dates_between(timetable: Any, *, earliest: datetime, latest: datetime | None
 
     edges = {"earliest": pendulum.instance(earliest), "latest": pendulum.instance(latest) if latest else None}
     for info in _airflow.run_infos(timetable, **edges):
-        yield _dates(info)
+        yield _dates(info, timetable)
 
 
-def _dates(info: Any) -> RunDates:
+def _dates(info: Any, timetable: Any) -> RunDates:
     from airflow_flowservice.ingestion.schedule import RunDates
 
     interval = info.data_interval
@@ -36,5 +36,5 @@ def _dates(info: Any) -> RunDates:
         logical_date=info.logical_date,
         data_interval_start=interval.start if interval else None,
         data_interval_end=interval.end if interval else None,
-        partition_date=getattr(info, "partition_date", None),
+        partition_date=_airflow.partition_date_of(info, timetable),
     )

@@ -132,6 +132,7 @@ def test_whatever_is_missing_is_found(name: str, data: st.DataObject) -> None:
     twice = data.draw(st.sets(st.sampled_from(numbers), max_size=3), label="mapped, with a window of its own")
     rows = [
         _row(
+            timetable,
             infos[number],
             windows[number] if index < 0 else IngestionWindow(BEGIN - 300 * DAY, BEGIN - 299 * DAY),
             map_index=index,
@@ -149,9 +150,12 @@ def test_whatever_is_missing_is_found(name: str, data: st.DataObject) -> None:
 
 def test_the_scheduler_counts_only_where_something_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its counting is slow, and of a year of hours nearly all are in."""
+    timetable = SCHEDULES["hourly in Zurich"]()
     infos, windows = _spring("hourly in Zurich")
     rows = [
-        _row(info, window) for number, (info, window) in enumerate(zip(infos, windows, strict=True)) if number != 200
+        _row(timetable, info, window)
+        for number, (info, window) in enumerate(zip(infos, windows, strict=True))
+        if number != 200
     ]
     counted = []
     count = _airflow.run_infos
@@ -177,7 +181,7 @@ def _spring(name: str) -> tuple[list[Any], list[IngestionWindow]]:
     return infos, [_window(timetable, info, None) for info in infos]
 
 
-def _row(info: Any, window: IngestionWindow, *, map_index: int = -1) -> TaskRow:
+def _row(timetable: Any, info: Any, window: IngestionWindow, *, map_index: int = -1) -> TaskRow:
     """What the database has of a scheduled run whose task succeeded."""
     return TaskRow(
         dag_id="daily",
@@ -188,7 +192,7 @@ def _row(info: Any, window: IngestionWindow, *, map_index: int = -1) -> TaskRow:
         state="success",
         run_type="scheduled",
         conf={},
-        dates=_dates(info),
+        dates=_dates(info, timetable),
         creates=True,
         flow_run=summary(int(window.start.timestamp()), window.start, window.end),
     )
@@ -246,7 +250,7 @@ def _infos(timetable: Any, first: datetime, last: datetime) -> list[Any]:
 
 
 def _window(timetable: Any, info: Any, offset: timedelta | None) -> IngestionWindow:
-    return _windows.window_of_run(timetable=timetable, dates=_dates(info), offset=offset)
+    return _windows.window_of_run(timetable=timetable, dates=_dates(info, timetable), offset=offset)
 
 
 def _parsed(command: str) -> tuple[datetime, datetime]:

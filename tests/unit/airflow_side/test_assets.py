@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import airflow_versions
 import pytest
 from airflow.sdk import Asset
 
@@ -80,9 +81,8 @@ def test_other_uris_of_the_scheme_are_left_alone(uri):
 
 def test_a_hook_can_report_it():
     """Airflow's collector of lineage makes it by the scheme and our arguments."""
-    from airflow.sdk.lineage import HookLineageCollector
-
-    made = HookLineageCollector().create_asset(
+    collector = airflow_versions.first("HookLineageCollector", "airflow.sdk.lineage", "airflow.lineage.hook")
+    made = collector().create_asset(
         scheme="aep", uri=None, name=None, group=None, asset_kwargs={"flow_id": FLOW}, asset_extra={"a": 1}
     )
     assert (flow_asset(FLOW), {"a": 1}) == (Asset(name=made.name, uri=made.uri), made.extra)

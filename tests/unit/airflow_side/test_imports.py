@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from airflow_flowservice import _airflow
+
 HEAVY = (
     "requests",
     "urllib3",
@@ -27,7 +29,9 @@ HEAVY = (
     "airflow_flowservice.emulator",
     "airflow_flowservice.demo",
 )
-SDK = "import airflow.sdk\nfrom airflow.sdk import DAG, BaseHook, BaseOperator, BaseSensorOperator\n"
+# Hooks are in the SDK since 3.1.
+HOOKS = "airflow.sdk" if _airflow.version() >= (3, 1) else "airflow.hooks.base"
+SDK = f"from airflow.sdk import DAG, BaseOperator, BaseSensorOperator\nfrom {HOOKS} import BaseHook\n"
 INTERFACE = {
     "airflow_flowservice.hooks": {"FlowServiceHook", "client_of"},
     "airflow_flowservice.operators": {"OnDemandFlowRunOperator", "RetriggerFlowRunOperator"},

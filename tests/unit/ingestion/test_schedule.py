@@ -21,6 +21,7 @@ from dateutil.relativedelta import relativedelta
 from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 
+from airflow_flowservice._runs import dates_between
 from airflow_flowservice._timetables import schedule_of
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.ingestion.cron import CronSchedule
@@ -269,11 +270,8 @@ class TestPartitions:
         timetable = core.CronPartitionTimetable(cron, timezone=zone, run_offset=-1)
         schedule, _ = schedule_of(timetable)
         first = near(change, distance, zone)
-        infos = timetable.iter_partition_dagrun_infos(earliest=first, latest=first + timedelta(days=400))
-        windows = [
-            window_of(dates=RunDates(run_after=info.run_after, partition_date=info.partition_date), schedule=schedule)
-            for info in islice(infos, 40)
-        ]
+        runs = dates_between(timetable, earliest=first, latest=first + timedelta(days=400))
+        windows = [window_of(dates=dates, schedule=schedule) for dates in islice(runs, 40)]
         assert gaps(windows) == []
 
     @both("CronPartitionTimetable")
