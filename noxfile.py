@@ -1,12 +1,13 @@
 """The Airflows and Pythons that this package is tested with.
 
 `nox` tests all of them, `nox -l` lists them, and `nox -s "tests(3.0.6, python 3.11)" -- tests/unit` asks one of them
-one thing.
+one thing. `nox -t oldest` is the part that `.ci/run` runs at each change.
 It needs uv, and the interpreters that it shall use.
 """
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 
 import nox
@@ -38,6 +39,9 @@ AIRFLOWS = (
 )
 
 
+_A_BACKFILL = "tests/e2e/test_ingestion.py::test_seven_days_of_the_daily_example_end_in_the_triggerer"
+
+
 def _pairs(*airflows: Airflow) -> list[object]:
     return [
         nox.param(python, airflow, id=f"{airflow.version}, python {python}")
@@ -60,6 +64,18 @@ def e2e(session: nox.Session, airflow: Airflow) -> None:
     """End-to-end tests on the oldest and the newest Airflow, or what is named after `--`."""
     _install(session, airflow)
     session.run("pytest", *(session.posargs or ["tests/e2e"]))
+
+
+# Nox's own Python, if this Airflow supports it: a machine may have no other.
+_OLDEST = AIRFLOWS[0]
+_OLDEST_PYTHON = None if platform.python_version().rpartition(".")[0] in _OLDEST.pythons else _OLDEST.pythons[-1]
+
+
+@nox.session(python=_OLDEST_PYTHON, tags=["oldest"], default=False)
+def oldest(session: nox.Session) -> None:
+    """Unit and integration tests on the oldest Airflow, and a backfill there; or what is named after `--`."""
+    _install(session, _OLDEST)
+    session.run("pytest", *(session.posargs or ["tests/unit", "tests/integration", _A_BACKFILL]))
 
 
 def _install(session: nox.Session, airflow: Airflow) -> None:

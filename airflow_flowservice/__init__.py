@@ -4,4 +4,4 @@ Imports nothing, so that Airflow's discovery and DAG files pay nothing for it. N
 their modules: `hooks`, `operators`, `sensors`, `triggers`, `links`, `exceptions`.
 """
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import inspect
 import re
-from pathlib import Path
 from typing import get_args, get_type_hints
 
 import errors_page
 import pytest
+from pages import PAGES, ROOT, blocks
 
-from airflow_flowservice import _airflow
 from airflow_flowservice.exceptions import tree
 from airflow_flowservice.get_provider_info import CONNECTION_FIELDS
 from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
 
-ROOT = Path(__file__).parents[2]
-PAGES = {page.name: page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    """The README's code blocks of a language."""
-    return re.findall(rf"```{language}\n(.*?)```", PAGES["README.md"], flags=re.S)
 
 
 def parameters(operator: type) -> set[str]:
@@ -40,23 +32,21 @@ def parameters(operator: type) -> set[str]:
 def test_the_readmes_python_runs():
     """Every Python block of the README runs, one after the other, and makes its DAGs."""
     namespace: dict[str, object] = {"__name__": "readme"}
-    for block in blocks("python"):
+    for block in blocks("README.md", "python"):
         exec(compile(block, "README.md", "exec"), namespace)
     assert ("create", "wait") == (namespace["create"].task_id, namespace["wait"].task_id)
     assert {"wait"} == namespace["create"].downstream_task_ids
 
 
 # README.md has a test of its own; the other one's blocks are files, and `e2e/test_testing_page.py` runs them.
-_TOLD_ELSEWHERE = ("README.md", "testing-your-dags.md")
+_TOLD_ELSEWHERE = ("README.md", "docs/testing-your-dags.md")
 
 
-@pytest.mark.parametrize(
-    "page", [name for name, text in PAGES.items() if name not in _TOLD_ELSEWHERE and "```python" in text]
-)
+@pytest.mark.parametrize("page", [name for name in PAGES if name not in _TOLD_ELSEWHERE and blocks(name, "python")])
 def test_the_other_pages_python_runs(page):
     """Each by itself, block after block."""
     namespace: dict[str, object] = {"__name__": "page"}
-    for block in re.findall(r"```python\n(.*?)```", PAGES[page], flags=re.S):
+    for block in blocks(page, "python"):
         exec(compile(block, page, "exec"), namespace)
     assert "DAG" in namespace
 
@@ -69,7 +59,7 @@ def test_every_metric_is_in_the_documentation():
     source = "".join(file.read_text() for file in (ROOT / "airflow_flowservice").glob("*.py"))
     names = {f"runs.{way}" for way in ways} | set(re.findall(r'count\("([a-z.]+)"\)', source)) | {"waiters"}
     assert {"runs.created", "runs.uncertain", "polls"} <= names
-    assert set() == {name for name in names if f"`flowservice.{name}`" not in PAGES["assets-and-lineage.md"]}
+    assert set() == {name for name in names if f"`flowservice.{name}`" not in PAGES["docs/assets-and-lineage.md"]}
 
 
 def test_every_field_of_the_lineage_facet_is_in_the_documentation():
@@ -79,18 +69,18 @@ def test_every_field_of_the_lineage_facet_is_in_the_documentation():
     from airflow_flowservice.openlineage import FACET, FlowRunFacet
 
     names = {field.name for field in attrs.fields(FlowRunFacet) if not field.name.startswith("_")}
-    assert set() == {name for name in names | {FACET} if f"`{name}`" not in PAGES["assets-and-lineage.md"]}
+    assert set() == {name for name in names | {FACET} if f"`{name}`" not in PAGES["docs/assets-and-lineage.md"]}
 
 
 @pytest.mark.parametrize("operator", [OnDemandFlowRunOperator, RetriggerFlowRunOperator, FlowRunSensor])
 def test_every_parameter_is_in_the_documentation(operator):
     """An option that nobody can find does not exist."""
-    assert set() == {name for name in parameters(operator) if f"`{name}`" not in PAGES["operators.md"]}
+    assert set() == {name for name in parameters(operator) if f"`{name}`" not in PAGES["docs/operators.md"]}
 
 
 def test_every_parameter_in_the_table_exists():
     """An option that was taken away leaves the table as well."""
-    rows = re.findall(r"^\| (`.+?) \|", PAGES["operators.md"], flags=re.M)
+    rows = re.findall(r"^\| (`.+?) \|", PAGES["docs/operators.md"], flags=re.M)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     known = parameters(OnDemandFlowRunOperator) | {"execution_timeout", "timeout"}
     assert {"flow_id", "window_end", "on_uncertain"} <= named
@@ -104,23 +94,25 @@ def test_every_part_of_the_summary_is_in_the_documentation():
 
     keys = summary_of(FlowRun.parse({"id": "r", "flowId": "f"}), url="u")
     assert {"id", "window_start", "failed_records"} <= set(keys)
-    assert [] == [key for key in keys if f"`{key}`" not in PAGES["operators.md"]]
+    assert [] == [key for key in keys if f"`{key}`" not in PAGES["docs/operators.md"]]
 
 
 def test_every_connection_field_is_in_the_documentation():
     """The connection is described field by field."""
-    assert set() == {name for name in CONNECTION_FIELDS if f"extra `{name}`" not in PAGES["connection.md"]}
+    assert set() == {name for name in CONNECTION_FIELDS if f"extra `{name}`" not in PAGES["docs/connection.md"]}
 
 
 def test_the_errors_page_is_the_tree():
     """`python tests/support/errors_page.py > docs/errors.md` writes what the exceptions say of themselves."""
-    assert errors_page.page() == PAGES["errors.md"]
-    assert [] == [cls.__name__ for cls in tree() if not re.search(rf"^ *{cls.__name__}$", PAGES["errors.md"], re.M)]
+    assert errors_page.page() == PAGES["docs/errors.md"]
+    assert [] == [
+        cls.__name__ for cls in tree() if not re.search(rf"^ *{cls.__name__}$", PAGES["docs/errors.md"], re.M)
+    ]
 
 
 def test_the_readme_leads_to_every_page():
     """A page that nobody finds does not exist."""
-    assert [] == [name for name in PAGES if name != "README.md" and f"](docs/{name})" not in PAGES["README.md"]]
+    assert [] == [name for name in PAGES if name != "README.md" and f"]({name})" not in PAGES["README.md"]]
 
 
 def test_the_changelog_names_every_public_class():
@@ -129,47 +121,21 @@ def test_the_changelog_names_every_public_class():
     assert set() == {f"{cls.__module__}.{cls.__name__}" for cls in names} - set(re.findall(r"`([\w.]+)`", CHANGELOG))
 
 
-def commands() -> list[str]:
-    """Every `airflow ...` command in a block of the documentation, its lines joined."""
-    found = []
-    for page in PAGES.values():
-        for block in re.findall(r"```shell\n(.*?)```", page, flags=re.S):
-            found += re.findall(r"^ *(airflow .*?)(?=\n *(?:airflow|python)|\Z)", block, flags=re.S | re.M)
-    return found
-
-
-@pytest.mark.parametrize("command", commands())
-def test_airflow_understands_every_command(command):
-    """What a page tells to type is what Airflow's command line, with ours in it, takes; a conf is JSON."""
-    import json
-    import shlex
-
-    from airflow.cli.cli_parser import get_parser
-
-    if command.startswith("airflow flowservice") and _airflow.version() < (3, 2):
-        pytest.skip("needs Airflow 3.2: commands of providers")
-    options = get_parser().parse_args(shlex.split(command)[1:])
-    assert callable(options.func)
-    if conf := getattr(options, "conf", None):
-        assert isinstance(json.loads(conf), dict)
-
-
-def test_there_are_commands():
-    """The test above has something to try: a look, a backfill, a run with a conf."""
-    words = [" ".join(command.split()[1:3]) for command in commands()]
-    assert {"flowservice windows", "backfill create", "dags trigger"} <= set(words)
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     """Between the pages, and to headings within one."""
-    folder = ROOT if page == "README.md" else ROOT / "docs"
-    targets = re.findall(r"\]\((?!https?:)([^)]*)\)", PAGES[page])
-    assert [] == [
-        target for target in targets if target.partition("#")[0] and not (folder / target.partition("#")[0]).exists()
+    folder = (ROOT / page).parent
+    links = [
+        (target.partition("#")[0], target.partition("#")[2])
+        for target in re.findall(r"\]\((?!https?:)([^)]*)\)", PAGES[page])
     ]
-    headings = {
-        re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-")
-        for line in re.findall(r"^#+ (.*)", PAGES[page], flags=re.M)
+    assert [] == [file for file, _ in links if not (folder / file).exists()]
+    named = [(folder / file if file else ROOT / page, heading) for file, heading in links if heading]
+    assert [] == [(file, heading) for file, heading in named if heading not in headings(file.read_text())]
+
+
+def headings(text: str) -> set[str]:
+    """Anchors of a page's headings, as the repository's web view makes them."""
+    return {
+        re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.*)", text, flags=re.M)
     }
-    assert set() == {target[1:] for target in targets if target.startswith("#")} - headings

@@ -1,0 +1,75 @@
+"""The wheel and the sdist in the folder `RELEASE` have exactly what belongs in them; `.ci/run` builds them.
+
+What belongs is told by git, so a file that is not committed, a cache or a forgotten folder shows.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tarfile
+import zipfile
+from email import message_from_string
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+BUILT = Path(os.environ["RELEASE"])
+
+
+def version() -> str:
+    """The one place that has it."""
+    return re.search(r'^__version__ = "(.+)"$', (ROOT / "airflow_flowservice/__init__.py").read_text(), re.M)[1]
+
+
+def committed(*folders: str) -> set[str]:
+    """Files that git knows, in these folders."""
+    listed = subprocess.run(["git", "ls-files", *folders], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(listed.stdout.split("\n")) - {""}
+
+
+def wheel() -> zipfile.ZipFile:
+    """The only one."""
+    (file,) = BUILT.glob("*.whl")
+    return zipfile.ZipFile(file)
+
+
+def test_the_wheel_has_the_package_and_the_examples_alone():
+    """No tests, no caches; its own description beside it."""
+    about = f"airflow_flowservice-{version()}.dist-info"
+    own = {f"{about}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")}
+    examples = {f"airflow_flowservice/{name}" for name in committed("dags_examples")}
+    package = committed("airflow_flowservice")
+    assert {"airflow_flowservice/py.typed", "airflow_flowservice/plugins/static/page.html"} <= package
+    assert package | examples | own == set(wheel().namelist())
+
+
+def test_the_sdist_has_what_git_has():
+    """All of it, so that whoever builds from it can test as well."""
+    (file,) = BUILT.glob("*.tar.gz")
+    folder = f"airflow_flowservice-{version()}/"
+    with tarfile.open(file) as opened:
+        names = {member.name for member in opened.getmembers() if member.isfile()}
+    assert {folder + name for name in committed()} | {f"{folder}PKG-INFO"} == names
+
+
+def test_the_description_is_complete():
+    """Version, description and extras, as an index shows them; nothing that only this checkout has."""
+    about = message_from_string(wheel().read(f"airflow_flowservice-{version()}.dist-info/METADATA").decode())
+    assert (version(), ">=3.10", "text/markdown") == (
+        about["Version"],
+        about["Requires-Python"],
+        about["Description-Content-Type"],
+    )
+    assert {"emulator", "demo", "openlineage", "test", "dev"} == set(about.get_all("Provides-Extra"))
+    assert (ROOT / "README.md").read_text().strip() == about.get_payload().strip()
+    assert [] == [required for required in about.get_all("Requires-Dist") if "file:" in required or "@" in required]
+
+
+def test_airflow_finds_its_parts():
+    """The provider and the plugin, by their entry points."""
+    points = wheel().read(f"airflow_flowservice-{version()}.dist-info/entry_points.txt").decode()
+    assert (
+        "[apache_airflow_provider]\nprovider_info = airflow_flowservice.get_provider_info:get_provider_info" in points
+    )
+    assert "[airflow.plugins]\nflowservice = airflow_flowservice.plugins.plugin:FlowServicePlugin" in points

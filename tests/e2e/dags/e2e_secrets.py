@@ -1,0 +1,78 @@
+"""Every way of running a task, each with a window of its own; some fail. The connections are the test's."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import pendulum
+from airflow.sdk import DAG
+
+from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
+from airflow_flowservice.sensors import FlowRunSensor
+
+FLOW_ID = "c9cef9cb-c934-4467-8ef9-cbc934546741"
+WINDOWS = pendulum.interval(pendulum.datetime(2026, 2, 1, tz="UTC"), pendulum.datetime(2026, 3, 1, tz="UTC"))
+days = iter(WINDOWS.range("days"))
+
+
+def tell(context: Any) -> None:
+    """What a user's callback can see of an error, all of it, into the log."""
+    error = context["exception"]
+    print("failed with", repr(error), vars(error), "".join(traceback.format_exception(error)))
+
+
+def create(task_id: str, *, conn: str = "calm", **arguments: Any) -> OnDemandFlowRunOperator:
+    """A task with the next day as its window."""
+    day = next(days)
+    return OnDemandFlowRunOperator(
+        task_id=task_id,
+        flow_id=FLOW_ID,
+        window_start=day.isoformat(),
+        window_end=day.add(days=1).isoformat(),
+        flowservice_conn_id=f"secrets_{conn}",
+        poll_interval=1,
+        **arguments,
+    )
+
+
+def wait(task_id: str, created: OnDemandFlowRunOperator, **arguments: Any) -> FlowRunSensor:
+    """A sensor for what a task created."""
+    return FlowRunSensor(
+        task_id=task_id,
+        flow_run_id=created.output,
+        flowservice_conn_id="secrets_calm",
+        poke_interval=1,
+        **arguments,
+    )
+
+
+with DAG(
+    dag_id="e2e_secrets",
+    schedule=None,
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    default_args={"retries": 0, "on_failure_callback": tell},
+):
+    # The first window's flow run fails, as the test plans it.
+    failing = create("create_failing")
+    wait("failing", failing, deferrable=True)
+    RetriggerFlowRunOperator(
+        task_id="again",
+        flow_run_id=failing.output,
+        flowservice_conn_id="secrets_calm",
+        trigger_rule="all_done",
+        wait_for_completion=True,
+        deferrable=False,
+        poll_interval=1,
+    ).set_upstream(wait("failed", failing, mode="reschedule", deferrable=False))
+    create("on_worker", wait_for_completion=True, deferrable=False)
+    create("deferred", wait_for_completion=True, deferrable=True)
+    created = create("create")
+    wait("poke", created, mode="poke", deferrable=False)
+    wait("reschedule", created, mode="reschedule", deferrable=False)
+    wait("deferring", created, deferrable=True)
+    wait("begins_in_triggerer", created, start_from_trigger=True)
+    create("ready_token", conn="ready", wait_for_completion=True, deferrable=True)
+    create("wrong_secret", conn="wrong")
+    create("secret_sent_back", conn="denying")
+    create("token_sent_back", conn="refusing")

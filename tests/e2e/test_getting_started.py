@@ -1,0 +1,55 @@
+"""The page Getting started, followed to the letter, up to windows that are in."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pages import blocks, commands
+from patience import wait_until
+
+from airflow_flowservice import _airflow
+
+if TYPE_CHECKING:
+    from airflow_flowservice.demo.emulator import EmulatedFlowService
+    from airflow_flowservice.demo.local_airflow import LocalAirflow
+
+PAGE = "docs/getting-started.md"
+FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
+
+
+def test_the_page_leads_to_windows_that_are_in(
+    airflow: LocalAirflow, dags_folder: Path, emulator: EmulatedFlowService
+) -> None:
+    """Its DAG and its commands of Airflow, in its order; each works, and the ledger has each of the days once."""
+    (dags_folder / "ingest_orders.py").write_text(blocks(PAGE, "python")[0])
+    airflow.wait_for_dag("ingest_orders")
+    told = [words for words in commands(PAGE) if words[0] == "airflow"]
+    assert ["check", "windows", "unpause", "create", "create", "coverage"] == [words[2] for words in told]
+    for words in told:
+        done = run(airflow, words)
+        assert 0 == done.returncode, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+        if words[1] == "backfill":
+            wait_until(lambda: all_backfills_are_over(airflow), what="the backfill to end")
+    january = {"start": datetime(2026, 1, 1, tzinfo=timezone.utc), "end": datetime(2026, 1, 4, tzinfo=timezone.utc)}
+    ledger = emulator.ledger(flow_id=FLOW, **january)
+    assert (0, 0) == (ledger["missing"], ledger["duplicated"])
+    assert 3 == len(airflow.dag_runs("ingest_orders", run_type="backfill"))
+
+
+def run(airflow: LocalAirflow, words: list[str]) -> subprocess.CompletedProcess[str]:
+    """The command as it stands there, or as the page has it for Airflows before 3.2."""
+    if words[1] == "flowservice" and _airflow.version() < (3, 2):
+        command = [sys.executable, "-m", "airflow_flowservice", *words[2:]]
+        return subprocess.run(command, env=airflow.environment, capture_output=True, text=True, timeout=120)
+    return airflow.cli(*words[1:])
+
+
+def all_backfills_are_over(airflow: LocalAirflow) -> bool:
+    """Airflow takes no second backfill of a DAG before that."""
+    found = airflow.api("GET", "/backfills", params={"dag_id": "ingest_orders"})["backfills"]
+    return bool(found) and all(each["completed_at"] for each in found)
