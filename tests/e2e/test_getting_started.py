@@ -27,7 +27,7 @@ def test_the_page_leads_to_windows_that_are_in(
 ) -> None:
     """Its DAG and its commands of Airflow, in its order; each works, and the ledger has each of the days once."""
     (dags_folder / "ingest_orders.py").write_text(blocks(PAGE, "python")[0])
-    airflow.wait_for_dag("ingest_orders")
+    wait_until(lambda: airflow.rest.call("GET", "/dags/ingest_orders").ok, what="the page's DAG")
     told = [words for words in commands(PAGE) if words[0] == "airflow"]
     assert ["check", "windows", "unpause", "create", "create", "coverage"] == [words[2] for words in told]
     for words in told:
