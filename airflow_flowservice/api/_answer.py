@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.api import _json
-from airflow_flowservice.api._text import excerpt
+from airflow_flowservice.api._text import excerpt, hide, may_have
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,5 +45,11 @@ class Answer:
         return "html" in content_type or self.body.lstrip()[:1] == b"<"
 
     def json(self) -> Any:
-        """The body's JSON value, or `_json.UNREADABLE`."""
-        return _json.parse(self.body)
+        """The body's JSON value, or `_json.UNREADABLE`; with `***` where the service sent a secret back."""
+        value = _json.parse(self.body)
+        if not may_have(self.body, secrets=self.secrets):
+            return value
+        try:
+            return hide(value, secrets=self.secrets)
+        except RecursionError:
+            return _json.UNREADABLE

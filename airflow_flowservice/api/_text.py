@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 if TYPE_CHECKING:
@@ -39,10 +39,38 @@ def excerpt(text: str | bytes, *, secrets: Iterable[str] = (), length: int = EXC
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
+def may_have(body: bytes, *, secrets: Iterable[str]) -> bool:
+    """Whether texts of a JSON body can have one of `secrets`: quick, and true where something is escaped."""
+    spelled = (spelling.encode() for secret in filter(None, secrets) for spelling in _spellings(secret))
+    return b"\\" in body or any(spelling in body for spelling in spelled)
+
+
+def hide(value: Any, *, secrets: Iterable[str]) -> Any:
+    """A JSON value whose texts have `***` in place of any of `secrets`; names of fields stay.
+
+    :raises RecursionError: it is nested too deeply.
+    """
+    if isinstance(value, dict):
+        return {name: hide(each, secrets=secrets) for name, each in value.items()}
+    if isinstance(value, list):
+        return [hide(each, secrets=secrets) for each in value]
+    if not isinstance(value, str):
+        return value
+    return _without(value, secrets)
+
+
 def scrub(text: str, *, secrets: Iterable[str] = ()) -> str:
     """The text without bearer tokens, labelled secrets, or any of `secrets`."""
-    for secret in filter(None, secrets):
-        for spelling in (secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]):
-            text = text.replace(spelling, _HIDDEN)
-    text = _LABELLED_SECRET.sub(rf"\g<1>{_HIDDEN}", text)
+    text = _LABELLED_SECRET.sub(rf"\g<1>{_HIDDEN}", _without(text, secrets))
     return _LOOKS_SECRET.sub(_HIDDEN, text)
+
+
+def _without(text: str, secrets: Iterable[str]) -> str:
+    for secret in filter(None, secrets):
+        for spelling in _spellings(secret):
+            text = text.replace(spelling, _HIDDEN)
+    return text
+
+
+def _spellings(secret: str) -> tuple[str, ...]:
+    return (secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1])

@@ -50,7 +50,8 @@ def services() -> Iterator[dict[str, Emulator]]:
         echo = {"error": "invalid", "error_description": f"secret {SECRET}", "message": f"Bearer {known} {SECRET}"}
         started["denying"].plan_fault(kind="POST /ims/token/v3", action="refuse", status=401, body=echo)
         started["refusing"].plan_fault(kind="POST /runs", action="refuse", status=400, body=echo)
-        started["calm"].plan_outcome(status="failed", covering="2026-02-01T12:00:00Z")
+        told = [{"code": "CONNECTOR-2001-500", "message": f"secret {SECRET}"}]
+        started["calm"].plan_outcome(status="failed", covering="2026-02-01T12:00:00Z", errors=told)
         yield started
 
 

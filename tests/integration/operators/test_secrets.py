@@ -199,6 +199,20 @@ def test_no_log_of_trouble_shows_a_secret(ingest, strict, token, everything, tro
     assert [] == leaks(logged, SECRET, token)
 
 
+@pytest.mark.parametrize("deferrable", [False, True], ids=["on a worker", "in the triggerer"])
+def test_a_flow_runs_own_errors_show_no_secret(ingest, strict, token, everything, supervisor, deferrable):
+    """Should Adobe ever repeat what it was sent: not in the log, not in the XCom, not in the error."""
+    told = f"Bearer {token} of {SECRET} and {quote_plus(SECRET)} was refused"
+    strict.plan_outcome(status="failed", errors=[{"code": "CONNECTOR-2001-500", "message": told}])
+    done = ingest(wait_for_completion=True, deferrable=deferrable).run()
+    logged, _ = everything()
+    summary = supervisor.stored_xcoms["task", "flow_run"]
+    assert ("failed", "Bearer *** of *** and *** was refused") == (summary["status"], summary["errors"][0]["message"])
+    assert "CONNECTOR-2001-500" in str(done.error)
+    sent = [message for message in supervisor.sent if type(message).__name__ != "MaskSecret"]
+    assert [] == leaks(f"{logged}{done.error!r}{done.error}{sent!r}", SECRET, token)
+
+
 def test_no_repr_shows_a_secret(ingest, strict, token, supervisor):
     """Of hook, client, credential, operator and trigger."""
     hook = FlowServiceHook()

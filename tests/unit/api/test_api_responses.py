@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_flowservice import exceptions
+from airflow_flowservice.api import _json
 from airflow_flowservice.api._answer import Answer
 from airflow_flowservice.api._problem import problem_in
 from airflow_flowservice.api._token import ImsToken, token_of
@@ -327,3 +330,32 @@ def test_every_class_for_calls_has_a_test():
     every = {kind.__name__ for kind in exceptions.tree(ApiError)}
 
     assert every - made == {"NotSentError"}
+
+
+class TestASecretThatComesBack:
+    """Wherever a server puts it, what is read of its answer has `***` there."""
+
+    SECRET = "p@ss/wörd&x=1"
+
+    def read(self, body: bytes) -> Any:
+        return Answer(status=200, body=body, secrets=(self.SECRET, "tok.en-1")).json()
+
+    def test_in_any_text_at_any_depth(self):
+        """As it is, and as URLs and forms spell it; names of fields, numbers and the rest stay."""
+        told = {"tok.en-1": [{"a": f"x {self.SECRET}"}, quote(self.SECRET, safe=""), "Bearer tok.en-1"], "n": [1, None]}
+        expected = {"tok.en-1": [{"a": "x ***"}, "***", "Bearer ***"], "n": [1, None]}
+        assert expected == self.read(json.dumps(told, ensure_ascii=False).encode())
+
+    def test_however_json_escapes_it(self):
+        """`\\u00f6` and `\\/` are texts like any other, once they are read."""
+        escaped = "".join(f"\\u{ord(character):04x}" for character in self.SECRET)
+        assert ["***"] == self.read(f'["{escaped}"]'.encode())
+
+    def test_a_body_without_one_is_as_it_came(self):
+        """Also one that only looks like it."""
+        assert {"a": "tok.en-2"} == self.read(b'{"a": "tok.en-2"}')
+
+    def test_nesting_without_end_is_unreadable(self):
+        """Not an error of its own."""
+        assert self.read(b'["tok.en-1", ' + b"[" * 900 + b"]" * 900 + b"]") is not None
+        assert _json.UNREADABLE is self.read(b'["tok.en-1", ' + b"[" * 100_000 + b"]" * 100_000 + b"]")
