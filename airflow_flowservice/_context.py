@@ -68,6 +68,7 @@ def conf_of(context: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def word(value: Any) -> str:
+    """A state or type in Airflow's words, whether it comes as a text or as one of Airflow's enumerations."""
     return str(getattr(value, "value", value))
 
 
@@ -173,5 +174,6 @@ def read_xcom(ti: Any, *, key: str, run_id: str | None = None) -> Any:
 
 
 def coordinates(ti: Any) -> dict[str, Any]:
+    """What names a task instance: `dag_id`, `task_id`, `run_id`, and `map_index` (-1 where it is not mapped)."""
     map_index = ti.map_index if ti.map_index is not None else -1
     return {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": map_index}
