@@ -104,7 +104,7 @@ class FlowServiceClient:
                 on_token=on_token,
                 clock=clock,
             )
-        self._transport = Transport(http=self._platform, auth=self._auth, headers=self._headers)
+        self._transport = Transport(http=self._platform, auth=self._auth, headers=self._headers, pause=pause)
 
     def __repr__(self) -> str:
         return f"<FlowServiceClient {self.base_url} organization {self.org_id} sandbox {self.sandbox}>"

@@ -1,4 +1,4 @@
-"""Requests to Flow Service: its headers, its paths, and one new token after a 401.
+"""Requests to Flow Service: its headers, its paths, and new tokens after a 401.
 
 Source of the headers: https://experienceleague.adobe.com/en/docs/experience-platform/landing/platform-apis/api-guide
 """
@@ -6,6 +6,7 @@ Source of the headers: https://experienceleague.adobe.com/en/docs/experience-pla
 from __future__ import annotations
 
 import json
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from airflow_flowservice.api.auth import Auth
 
 ROOT = "/data/foundation/flowservice"
+_TOKENS_AT_MOST = 3
+# IMS has just given this token, so the credential is right, and Flow Service may need a moment to know of it.
+_PAUSE_FOR_A_FRESH_TOKEN_S = 1.0
 
 
 class Transport:
@@ -35,11 +39,15 @@ class Transport:
     :param http: requests to the platform's host.
     :param auth: where tokens come from.
     :param headers: `x-api-key`, `x-gw-ims-org-id` and `x-sandbox-name`, sent with every request.
+    :param pause: waits some seconds before a token that IMS has just given is replaced.
     """
 
-    def __init__(self, *, http: Http, auth: Auth, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, *, http: Http, auth: Auth, headers: Mapping[str, str], pause: Callable[[float], None] = time.sleep
+    ) -> None:
         self._http = http
         self._auth = auth
+        self._pause = pause
         self._headers = dict(headers)
 
     @property
@@ -59,7 +67,7 @@ class Transport:
             secrets = (*self._auth.secrets, token)
             return self._http.send("GET", target, headers=self._headers, auth=Bearer(token), secrets=secrets)
 
-        return _with_token(self._auth, send)
+        return self._with_token(self._auth, send)
 
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Answer:
         """Create something; repeated only when nothing was sent, and on 429 and 401.
@@ -77,16 +85,20 @@ class Transport:
             secrets = (*self._auth.secrets, token)
             return self._http.send_once(ROOT + path, headers=headers, body=text, auth=Bearer(token), secrets=secrets)
 
-        return _with_token(_BeforeSending(self._auth), send)
+        return self._with_token(_BeforeSending(self._auth), send)
 
-
-def _with_token(auth: Auth | _BeforeSending, send: Callable[[str], Answer]) -> Answer:
-    """A 401 means that nothing was done: with a new token the request is made once more."""
-    token = auth.token()
-    answer = send(token)
-    if answer.status == 401 and auth.renew(token):
-        answer = send(auth.token())
-    return answer
+    def _with_token(self, auth: Auth | _BeforeSending, send: Callable[[str], Answer]) -> Answer:
+        """A 401 means that nothing was done: with a new token the request is made again."""
+        for renewed in range(_TOKENS_AT_MOST):
+            token = auth.token()
+            answer = send(token)
+            if answer.status != 401 or renewed == _TOKENS_AT_MOST - 1:
+                break
+            if renewed:
+                self._pause(_PAUSE_FOR_A_FRESH_TOKEN_S)
+            if not auth.renew(token):
+                break
+        return answer
 
 
 class _BeforeSending:

@@ -214,7 +214,7 @@ def test_a_rejected_token_is_replaced_once(server, make_client, secret, call):
 
 @pytest.mark.parametrize("method", ["get_run", "retrigger_run"])
 def test_a_token_that_stays_rejected(server, make_client, secret, method):
-    """A second 401 is told; there is no third request."""
+    """A third 401 is told; there is no fourth request."""
     ims = Ims(server, valid=lambda token: False)
 
     with pytest.raises(AuthenticationError, match="Oauth token is not valid") as caught:
@@ -227,8 +227,19 @@ def test_a_token_that_stays_rejected(server, make_client, secret, method):
         "request-1",
         "run-1",
     )
-    assert ims.tokens_used() == ["token-1", "token-2"]
+    assert ims.tokens_used() == ["token-1", "token-2", "token-3"]
     assert not error.retryable
+
+
+@pytest.mark.parametrize("method", ["get_run", "retrigger_run"])
+def test_a_fresh_token_that_is_rejected_is_replaced_after_a_pause(server, make_client, secret, method):
+    """All tokens of a credential may expire at once, and again before the new one was used."""
+    ims = Ims(server, valid=lambda token: token == "token-3")
+    pauses = []
+
+    assert getattr(make_client(client_secret=secret, pause=pauses.append), method)("run-1").id == "run-1"
+
+    assert (ims.tokens_used(), pauses) == (["token-1", "token-2", "token-3"], [1.0])
 
 
 def test_many_rejected_requests_fetch_one_new_token(server, make_client, secret):
