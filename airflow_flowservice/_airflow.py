@@ -459,7 +459,10 @@ async def was_undeferred(ti: Any) -> bool:
 
 def has_listeners() -> bool:
     """Whether somebody, such as OpenLineage, wants to hear of tasks that end."""
-    from airflow.sdk.listener import get_listener_manager
+    try:
+        from airflow.sdk.listener import get_listener_manager
+    except ImportError:  # before 3.2
+        from airflow.listeners.listener import get_listener_manager  # type: ignore[assignment,unused-ignore]
 
     return bool(get_listener_manager().has_listeners)
 

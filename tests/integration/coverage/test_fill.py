@@ -134,6 +134,7 @@ def test_whatever_is_missing_is_found(name: str, data: st.DataObject) -> None:
         _row(
             infos[number],
             windows[number] if index < 0 else IngestionWindow(BEGIN - 300 * DAY, BEGIN - 299 * DAY),
+            timetable=timetable,
             map_index=index,
         )
         for number in numbers
@@ -150,8 +151,11 @@ def test_whatever_is_missing_is_found(name: str, data: st.DataObject) -> None:
 def test_the_scheduler_counts_only_where_something_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its counting is slow, and of a year of hours nearly all are in."""
     infos, windows = _spring("hourly in Zurich")
+    timetable = SCHEDULES["hourly in Zurich"]()
     rows = [
-        _row(info, window) for number, (info, window) in enumerate(zip(infos, windows, strict=True)) if number != 200
+        _row(info, window, timetable=timetable)
+        for number, (info, window) in enumerate(zip(infos, windows, strict=True))
+        if number != 200
     ]
     counted = []
     count = _airflow.run_infos
@@ -162,7 +166,7 @@ def test_the_scheduler_counts_only_where_something_may_be_missing(monkeypatch: p
             yield info
 
     monkeypatch.setattr(_airflow, "run_infos", run_infos)
-    plan = Plan(dag_id="daily", timetable=SCHEDULES["hourly in Zurich"]())
+    plan = Plan(dag_id="daily", timetable=timetable)
     within = IngestionWindow(windows[0].start, windows[-1].end)
     coverage = coverage_of(rows, plans=[plan], within=within, now=NOW)
     assert [windows[200]] == [span.window for span in coverage.spans if span.state is State.MISSING]
@@ -177,7 +181,7 @@ def _spring(name: str) -> tuple[list[Any], list[IngestionWindow]]:
     return infos, [_window(timetable, info, None) for info in infos]
 
 
-def _row(info: Any, window: IngestionWindow, *, map_index: int = -1) -> TaskRow:
+def _row(info: Any, window: IngestionWindow, *, timetable: Any, map_index: int = -1) -> TaskRow:
     """What the database has of a scheduled run whose task succeeded."""
     return TaskRow(
         dag_id="daily",
@@ -188,7 +192,7 @@ def _row(info: Any, window: IngestionWindow, *, map_index: int = -1) -> TaskRow:
         state="success",
         run_type="scheduled",
         conf={},
-        dates=_dates(info),
+        dates=_dates(info, timetable),
         creates=True,
         flow_run=summary(int(window.start.timestamp()), window.start, window.end),
     )
@@ -229,7 +233,7 @@ def _infos(timetable: Any, first: datetime, last: datetime) -> list[Any]:
     from airflow.timetables.base import TimeRestriction
 
     earliest, latest = pendulum.instance(first), pendulum.instance(last)
-    if getattr(timetable, "partitioned", False):
+    if getattr(timetable, "partitioned", False) and hasattr(timetable, "iter_partition_dagrun_infos"):  # since 3.3
         return list(timetable.iter_partition_dagrun_infos(earliest=earliest, latest=latest))
     found: list[Any] = []
     restriction = TimeRestriction(earliest, latest, catchup=True)
@@ -246,7 +250,7 @@ def _infos(timetable: Any, first: datetime, last: datetime) -> list[Any]:
 
 
 def _window(timetable: Any, info: Any, offset: timedelta | None) -> IngestionWindow:
-    return _windows.window_of_run(timetable=timetable, dates=_dates(info), offset=offset)
+    return _windows.window_of_run(timetable=timetable, dates=_dates(info, timetable), offset=offset)
 
 
 def _parsed(command: str) -> tuple[datetime, datetime]:
