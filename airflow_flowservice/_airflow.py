@@ -157,6 +157,15 @@ def triggers_push_xcoms() -> bool:
     return version() >= (3, 3)
 
 
+def listener_manager() -> Any:
+    """Where Airflow keeps those who want to hear of tasks that end."""
+    try:
+        from airflow.sdk.listener import get_listener_manager
+    except ImportError:  # before 3.2
+        from airflow.listeners.listener import get_listener_manager  # type: ignore[assignment,unused-ignore]
+    return get_listener_manager()
+
+
 def tells_triggers_of_kills() -> bool:
     """Whether this Airflow calls a trigger's `on_kill`."""
     return version() >= (3, 3)

@@ -53,9 +53,7 @@ async def was_undeferred(ti: Any) -> bool:
 
 def has_listeners() -> bool:
     """Whether somebody, such as OpenLineage, wants to hear of tasks that end."""
-    from airflow.sdk.listener import get_listener_manager
-
-    return bool(get_listener_manager().has_listeners)
+    return bool(_airflow.listener_manager().has_listeners)
 
 
 @contextmanager

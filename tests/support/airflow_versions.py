@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 from airflow.timetables.base import Timetable
 
@@ -72,6 +75,30 @@ def decode_arguments(arguments: Any) -> Any:
 def decode_xcom(value: Any) -> Any:
     """An XCom's value from what a worker sends."""
     return first("deserialize", "airflow.sdk.serde", "airflow.serialization.serde")(value)
+
+
+get_listener_manager = first("get_listener_manager", "airflow.sdk.listener", "airflow.listeners.listener")
+redact = first("redact", "airflow.sdk.log", "airflow.sdk.execution_time.secrets_masker")
+NoStatsLogger = first(
+    "NoStatsLogger",
+    "airflow.sdk._shared.observability.metrics.base_stats_logger",
+    "airflow.metrics.base_stats_logger",
+)
+
+
+@contextmanager
+def metrics_told_to(backend: Any) -> Iterator[None]:
+    """Put a backend in the place of what `[metrics]` configures."""
+    if VERSION < (3, 3):
+        with mock.patch.object(type(_airflow.stats()), "__getattr__", lambda _, name: getattr(backend, name)):
+            yield
+        return
+    importlib.import_module("airflow.sdk.serde")  # configures metrics when it is imported first
+    stats = importlib.import_module("airflow.sdk.observability.stats")
+    configured = first("get_stats_factory", "airflow.sdk.observability.metrics.stats_utils")()
+    stats.initialize(factory=lambda: backend, export_legacy_names=False)
+    yield
+    stats.initialize(factory=configured, export_legacy_names=False)
 
 
 def known_to(model: Any, values: dict[str, Any]) -> dict[str, Any]:

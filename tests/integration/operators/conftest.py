@@ -114,7 +114,9 @@ class Supervisor:
 
         before = [run for run in self.earlier_runs if run["logical_date"] < msg.logical_date]
         last = max(before, key=lambda run: run["logical_date"], default=None)
-        return PreviousDagRunResult(dag_run=None if last is None else DagRun(dag_id=msg.dag_id, **last))
+        return PreviousDagRunResult(
+            dag_run=None if last is None else DagRun(dag_id=msg.dag_id, **known_to(DagRun, last))
+        )
 
     def _on_GetXComSequenceSlice(self, msg: Any) -> Any:
         from airflow.sdk.execution_time.comms import XComSequenceSliceResult

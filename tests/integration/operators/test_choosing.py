@@ -56,7 +56,13 @@ def window_of(task_of, runs_of):
 
 
 @pytest.mark.parametrize("schedule", ["@daily", None, [Asset("orders")], timedelta(hours=1)], ids=str)
-@pytest.mark.parametrize("run_type", ["manual", "operator_triggered"])
+@pytest.mark.parametrize(
+    "run_type",
+    [
+        "manual",
+        pytest.param("operator_triggered", marks=pytest.mark.needs_airflow(3, 3, "this type of DAG runs")),
+    ],
+)
 def test_a_manual_run_takes_the_window_in_its_conf(window_of, log, schedule, run_type):
     """Whatever the schedule, and with or without a logical date; the log says where the window comes from."""
     assert TAKEN == window_of(schedule=schedule, run_type=run_type, date=None, conf={**ASKED, "other": 1})
@@ -427,6 +433,7 @@ def test_since_last_success_sees_what_later_runs_have_ingested(past, reaching, c
     assert "mark the task as success" in caught.value.remedy
 
 
+@pytest.mark.needs_airflow(3, 3, "task state")
 def test_a_retry_keeps_the_window_of_the_first_attempt(past, task_of, runs_of, emulator, wait_for_end):
     """In between, an earlier DAG run was repaired: another window would make a second flow run."""
     past.run(6, flow_run=past.summary(6))

@@ -80,6 +80,7 @@ def test_a_sensors_are_there_while_it_waits(worker, create_run, way):
     assert (f"{DATAFLOW}/activity/{run_id}", DATAFLOW) == pages(task)
 
 
+@pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
 def test_a_sensor_that_never_saw_a_worker_has_both(worker, create_run):
     """The triggerer pushes what the worker would."""
     run_id = create_run()

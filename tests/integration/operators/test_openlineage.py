@@ -11,7 +11,9 @@ import time
 from uuid import UUID, uuid5
 
 import pytest
+from airflow.providers.openlineage import conf
 from airflow.providers.openlineage.plugins.listener import OpenLineageListener
+from airflow_versions import get_listener_manager
 
 from airflow_flowservice import openlineage
 from airflow_flowservice.assets import flow_asset
@@ -23,6 +25,8 @@ FILES = "c9cef9cb-c934-4467-8ef9-cbc934546741"
 HOURLY = "2edc08ac-4df5-4fe6-936f-81a19ce92f5c"
 DATASET = "5f0000000000000000000001"
 SANDBOX = "aep://EMULATOR/prod"
+# Earlier providers ask for lineage in a fork of the process, whose log is not seen here.
+LOGS_HERE = hasattr(conf, "execute_in_thread")
 WAYS = pytest.mark.parametrize("deferrable", [True, False])
 
 
@@ -50,8 +54,6 @@ def events(tmp_path, monkeypatch):
 @pytest.fixture
 def listener(events):
     """Airflow's own listener, registered as its plugin does it."""
-    from airflow.sdk.listener import get_listener_manager
-
     manager = get_listener_manager()
     manager.add_listener(OpenLineageListener())
     yield
@@ -214,7 +216,7 @@ def test_a_service_that_hangs_is_not_waited_for(ingest, events, emulator, monkey
     assert "success" == task.run().state
     assert 5 > time.monotonic() - began
     assert openlineage.FACET in events()[-1]["run"]["facets"]
-    assert "no answer in 0.5 seconds" in caplog.text
+    assert not LOGS_HERE or "no answer in 0.5 seconds" in caplog.text
 
 
 def test_an_error_of_ours_fails_no_task(ingest, events, monkeypatch, caplog):
@@ -227,7 +229,7 @@ def test_an_error_of_ours_fails_no_task(ingest, events, monkeypatch, caplog):
     monkeypatch.setattr(openlineage, "_facet", broken)
     assert "success" == ingest().run().state
     assert "COMPLETE" == events()[-1]["eventType"]
-    assert "OpenLineage is not told of the flow run: RuntimeError: a fault of ours" in caplog.text
+    assert not LOGS_HERE or "OpenLineage is not told of the flow run: RuntimeError: a fault of ours" in caplog.text
 
 
 def test_secrets_stand_in_no_event(ingest, events, connection):

@@ -10,6 +10,7 @@ import traceback
 from urllib.parse import quote, quote_plus
 
 import pytest
+from airflow_versions import VERSION, redact
 
 from airflow_flowservice import _connections
 from airflow_flowservice.emulator import Settings, running_emulator
@@ -90,8 +91,6 @@ def test_no_module_logs_a_secret_even_at_debug(ingest, strict, token, everything
 
 def test_airflow_masks_what_http_client_prints(ingest, strict, token, everything):
     """`http.client`'s debug output shows requests as they are sent; Airflow knows all spellings of our secrets."""
-    from airflow.sdk.log import redact
-
     strict.state.expire_tokens()
     ingest().run()
     _, printed = everything()
@@ -127,8 +126,6 @@ def test_a_ready_token_is_given_to_airflows_masker(supervisor, connection, monke
 @pytest.mark.parametrize("form", [SECRET, quote(SECRET, safe=""), quote_plus(SECRET)])
 def test_airflow_masks_each_spelling(strict, supervisor, form):
     """Plain, in a URL, in a form."""
-    from airflow.sdk.log import redact
-
     assert FlowServiceHook().client
     assert "sent: ***" == redact(f"sent: {form}")
 
@@ -227,7 +224,8 @@ def test_nothing_that_reaches_airflows_database_shows_a_secret(ingest, strict, t
     task = ingest(wait_for_completion=True, deferrable=True)
     task.run()
     sent = [message for message in supervisor.sent if type(message).__name__ != "MaskSecret"]
-    assert {"DeferTask", "SetXCom", "SetTaskStateStore", "SetRenderedFields"} <= {type(m).__name__ for m in sent}
+    kinds = {"DeferTask", "SetXCom", "SetRenderedFields"} | ({"SetTaskStateStore"} if VERSION >= (3, 3) else set())
+    assert kinds <= {type(m).__name__ for m in sent}
     assert [] == leaks(" ".join(map(repr, sent)), SECRET, token)
     assert [] == leaks(repr(task.triggers[0].serialize()), SECRET, token)
 
