@@ -39,7 +39,7 @@ AIRFLOWS = (
 )
 
 
-_A_BACKFILL = "tests/e2e/test_ingestion.py::test_outlets_are_told_by_a_worker"
+_A_BACKFILL = "tests/e2e/test_ingestion.py::test_waiting_on_a_worker"
 
 
 def _pairs(*airflows: Airflow) -> list[object]:
