@@ -39,7 +39,7 @@ AIRFLOWS = (
 )
 
 
-_A_BACKFILL = "tests/e2e/test_ingestion.py::test_seven_days_of_the_daily_example_end_in_the_triggerer"
+_A_BACKFILL = "tests/e2e/test_ingestion.py::test_waiting_on_a_worker"
 
 
 def _pairs(*airflows: Airflow) -> list[object]:

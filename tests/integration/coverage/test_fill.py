@@ -95,7 +95,7 @@ def test_the_backfill_makes_exactly_the_missing_windows(
     for number, info in enumerate(made):
         window = _window(timetable, info, offset)
         ran(
-            info.partition_date if partitioned else info.logical_date,
+            info.run_after if partitioned else info.logical_date,
             dated=not partitioned,
             partition_date=info.partition_date if partitioned else None,
             interval=info.data_interval.end - info.data_interval.start if info.data_interval else timedelta(0),
