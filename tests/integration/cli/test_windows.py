@@ -246,14 +246,16 @@ def test_an_interval_of_a_day_does_not_tile(first: str, last: str, note: str, ve
 @pytest.mark.needs_airflow(3, 2, "partitions")
 def test_partitions(show: Any) -> None:
     """A partitioned run owns the period that begins at its partition's date; it has no logical date."""
-    shown = show("partitions", "2026-03-28", "2026-03-30", "--json")
+    # Dates are those of partitions; on Airflow 3.2, as its backfills have it, those of their runs.
+    last = "2026-03-30" if _airflow.version() >= (3, 3) else "2026-03-31"
+    shown = show("partitions", "2026-03-28", last, "--json")
     assert [
         ("03-27T23:00", "03-28T23:00", ""),
         ("03-28T23:00", "03-29T22:00", "local day of 23 h"),
         ("03-29T22:00", "03-30T22:00", ""),
     ] == shown.windows
     assert [None] * 3 == [row["logical_date"] for row in shown.rows]
-    assert "partition's date" in show("partitions", "2026-03-28", "2026-03-30").out
+    assert "partition's date" in show("partitions", "2026-03-28", last).out
 
 
 @pytest.mark.parametrize(
@@ -318,7 +320,9 @@ def test_remarks(dag_id: str, remark: str, show: Any) -> None:
     """What the windows alone do not tell stands on standard error."""
     shown = show(dag_id, "2026-01-02", "2026-01-03", "--json")
     assert remark in shown.err
-    assert (2, 0) == (len(shown.rows), shown.status)
+    # Airflow 3.2 goes by the dates of runs: Zurich's 2 January begins before the 2nd of UTC.
+    count = 1 if dag_id == "partitions_too_early" and _airflow.version() < (3, 3) else 2
+    assert (count, 0) == (len(shown.rows), shown.status)
 
 
 @pytest.mark.parametrize(
