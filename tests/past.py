@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
+from airflow_flowservice import _airflow
+
 
 class Past:
     """DAG runs, task instances and XComs as a worker and the scheduler leave them.
@@ -85,7 +87,15 @@ class Past:
             for run, task, summary in self._rows:
                 where = {"dag_id": self.dag_id, "run_id": run["run_id"], "task_id": self.task_id, "map_index": -1}
                 unused = {"pool": "default_pool", "try_number": 1, "max_tries": 0, "executor_config": {}}
-                tasks.append({"id": uuid4(), "operator": "OnDemandFlowRunOperator", **unused, **task, **where})
+                tasks.append(
+                    {
+                        "id": uuid4() if _airflow.version() >= (3, 2) else str(uuid4()),
+                        "operator": "OnDemandFlowRunOperator",
+                        **unused,
+                        **task,
+                        **where,
+                    }
+                )
                 if summary is not None:
                     xcoms.append({"dag_run_id": numbers[run["run_id"]], "key": "flow_run", "value": summary, **where})
             session.execute(insert(TaskInstance), tasks)
