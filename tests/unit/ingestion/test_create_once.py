@@ -665,6 +665,40 @@ class TestWithoutStore:
         """A first attempt has nothing to compare with."""
         assert (old_world.attempt(), old_world.time.passed) == (created(), 0)
 
+    @pytest.mark.parametrize("status", [None, SUCCESS], ids=["goes on", "succeeded"])
+    def test_a_first_attempt_that_airflow_starts_twice_finds_its_run(self, old_world: Any, status: Any) -> None:
+        """Under the same number, after the task has ended on a worker: it is this attempt's run."""
+        began = old_world.time.true()
+        old_world.time.sleep(1)
+        assert old_world.attempt(began=began) == created()
+        if status:
+            old_world.service.end("run-1", status)
+        assert (old_world.attempt(began=began), ids(old_world)) == (adopted(), ["run-1"])
+
+    def test_started_twice_after_the_run_failed(self, old_world: Any) -> None:
+        """The window is not in, so another run is created."""
+        began = old_world.time.true()
+        old_world.time.sleep(1)
+        old_world.attempt(began=began)
+        old_world.service.end("run-1", FAILED)
+        assert old_world.attempt(began=began) == created(2)
+
+    @pytest.mark.parametrize("day", [0, 1], ids=["the same window, earlier", "another window, since then"])
+    def test_a_first_attempt_leaves_other_runs_alone(self, old_world: Any, day: int) -> None:
+        """Of the same window, but from before the DAG run began; and of other windows."""
+        window = old_world.order(day=day).window
+        began = old_world.time.true() + timedelta(seconds=1 if day == 0 else -1)
+        old_world.service.add(window_start=window.start, window_end=window.end)
+        old_world.time.sleep(2)
+        assert old_world.attempt(began=began) == created(2)
+
+    def test_a_first_attempt_asks_nobody_about_hidden_windows(self, old_world: Any) -> None:
+        """Runs that show no window are the rule for some services, so they are no reason to wait."""
+        old_world.service.hides_windows = True
+        began = old_world.time.true() - timedelta(seconds=1)
+        old_world.service.add()
+        assert (old_world.attempt(began=began), old_world.time.passed) == (created(2), 0)
+
     def test_a_later_attempt_finds_the_run(self, old_world: Any) -> None:
         """A run of our window since the DAG run began is ours."""
         old_world.attempt()
