@@ -37,7 +37,8 @@ def test_limits_and_judgements_hold_in_the_triggerer(
     expected = {"slow": "success", "late": "skipped", "empty": "skipped", "partial": "failed", "good": "success"}
     assert expected == states
     assert tasks["slow"]["try_number"] > 1
-    assert {1} == {tasks[name]["try_number"] for name in ("late", "partial", "good")}
+    # No retry, of which there are nine; but on a busy machine Airflow may start a task that resumed a second time.
+    assert {1, 2} >= {tasks[name]["try_number"] for name in ("late", "partial", "good")}
     assert tasks["good"]["pid"] is None
     for name in ("empty", "partial"):
         created = airflow.xcom("e2e_limits", run_id, f"create_{name}", "return_value")
