@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import requests
+from instants import instant
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.emulator import EmulatedFlowService
@@ -46,7 +47,7 @@ def test_seven_days_of_the_daily_example_end_in_the_triggerer(
     for run in runs:
         where = ("flowservice_daily", run["dag_run_id"], "ingest")
         flow_run = airflow.xcom(*where, "flow_run")
-        date = datetime.fromisoformat(run["logical_date"].replace("Z", "+00:00"))
+        date = instant(run["logical_date"])
         expected = tuple(f"{day:%Y-%m-%dT%H:%M:%SZ}" for day in (date - DAY, date))
         assert expected == (flow_run["window_start"], flow_run["window_end"])
         assert ("success", 1440) == (flow_run["status"], flow_run["output_records"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
+from instants import instant
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.local_airflow import LocalAirflow
@@ -24,11 +25,6 @@ ZURICH = ZoneInfo("Europe/Zurich")
 def utc(*parts: int) -> datetime:
     """An aware moment of 2026."""
     return datetime(2026, *parts, tzinfo=timezone.utc)
-
-
-def moment(text: str) -> datetime:
-    """What the REST API says of a moment."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +110,10 @@ def test_runs_come_one_by_one(airflow: LocalAirflow, asked: Backfill) -> None:
     """With one active run at a time, the next begins when the last has ended, in the order that was asked for."""
     runs = airflow.wait_for_runs(asked.dag_id, count=asked.runs, timeout=240)
 
-    in_order = sorted(runs, key=lambda run: moment(run["start_date"]))
-    dates = [moment(run["run_after"]) for run in in_order]
+    in_order = sorted(runs, key=lambda run: instant(run["start_date"]))
+    dates = [instant(run["run_after"]) for run in in_order]
     assert sorted(dates, reverse=asked.run_backwards) == dates
-    assert all(moment(one["end_date"]) <= moment(next_one["start_date"]) for one, next_one in pairwise(in_order))
+    assert all(instant(one["end_date"]) <= instant(next_one["start_date"]) for one, next_one in pairwise(in_order))
 
 
 def test_manual_runs_take_the_last_complete_hour(airflow: LocalAirflow, release: Callable[..., None]) -> None:
@@ -127,7 +123,7 @@ def test_manual_runs_take_the_last_complete_hour(airflow: LocalAirflow, release:
     run_ids = [airflow.trigger("e2e_manual", logical_date=date) for date in dates]
     runs = {run["dag_run_id"]: run for run in airflow.wait_for_runs("e2e_manual", count=len(dates))}
 
-    triggered = moment(runs[run_ids[0]]["run_after"]).replace(minute=0, second=0, microsecond=0)
+    triggered = instant(runs[run_ids[0]]["run_after"]).replace(minute=0, second=0, microsecond=0)
     for run_id, end in zip(run_ids, [triggered, utc(3, 29, 1), utc(10, 25, 1), utc(10, 25, 1)], strict=True):
         flow_run = airflow.xcom("e2e_manual", run_id, "ingest", "flow_run")
         expected = tuple(f"{edge:%Y-%m-%dT%H:%M:%SZ}" for edge in (end - HOUR, end))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from airflow_versions import DagSerialization
+from instants import instant
 
 from airflow_flowservice import _airflow
 from airflow_flowservice.__main__ import main
@@ -159,7 +160,7 @@ def test_the_runs_are_those_of_a_backfill(dag_id: str, first: str, last: str, sh
         assert 2 == show(dag_id, first, last, "--json").status
         return
     assert expected == [
-        tuple(row[key] and datetime.fromisoformat(row[key]) for key in ("run_after", "logical_date"))
+        tuple(row[key] and instant(row[key]) for key in ("run_after", "logical_date"))
         for row in show(dag_id, first, last, "--json").rows
     ]
 
