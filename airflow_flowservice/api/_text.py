@@ -16,6 +16,8 @@ MESSAGE_LENGTH = 1000
 _LOOKED_AT = 65_536
 
 _HIDDEN = "***"
+# A shorter secret is no real one, and may be a part of any id or word that the client has to understand.
+_TELLING_LENGTH = 8
 _LOOKS_SECRET = re.compile(
     r"(?i)(?<=bearer )[\w.~+/=-]+"
     r"|eyJ[\w-]+\.[\w.-]+"
@@ -41,12 +43,12 @@ def excerpt(text: str | bytes, *, secrets: Iterable[str] = (), length: int = EXC
 
 def may_have(body: bytes, *, secrets: Iterable[str]) -> bool:
     """Whether texts of a JSON body can have one of `secrets`: quick, and true where something is escaped."""
-    spelled = (spelling.encode() for secret in filter(None, secrets) for spelling in _spellings(secret))
+    spelled = (spelling.encode() for secret in _telling(secrets) for spelling in _spellings(secret))
     return b"\\" in body or any(spelling in body for spelling in spelled)
 
 
 def hide(value: Any, *, secrets: Iterable[str]) -> Any:
-    """A JSON value whose texts have `***` in place of any of `secrets`; names of fields stay.
+    """A JSON value whose texts have `***` in place of `secrets`, the very short ones excepted; names of fields stay.
 
     :raises RecursionError: it is nested too deeply.
     """
@@ -56,7 +58,11 @@ def hide(value: Any, *, secrets: Iterable[str]) -> Any:
         return [hide(each, secrets=secrets) for each in value]
     if not isinstance(value, str):
         return value
-    return _without(value, secrets)
+    return _without(value, _telling(secrets))
+
+
+def _telling(secrets: Iterable[str]) -> tuple[str, ...]:
+    return tuple(secret for secret in secrets if len(secret) >= _TELLING_LENGTH)
 
 
 def scrub(text: str, *, secrets: Iterable[str] = ()) -> str:

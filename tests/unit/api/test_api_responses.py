@@ -355,6 +355,11 @@ class TestASecretThatComesBack:
         """Also one that only looks like it."""
         assert {"a": "tok.en-2"} == self.read(b'{"a": "tok.en-2"}')
 
+    def test_a_short_one_hides_nothing_that_is_needed(self):
+        """A made-up secret such as `s` is a part of `success`."""
+        answer = Answer(status=200, body=b'{"status": "success"}', secrets=("s", ""))
+        assert {"status": "success"} == answer.json()
+
     def test_nesting_without_end_is_unreadable(self):
         """Not an error of its own."""
         assert self.read(b'["tok.en-1", ' + b"[" * 900 + b"]" * 900 + b"]") is not None
