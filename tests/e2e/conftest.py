@@ -71,6 +71,8 @@ def airflow(
         home=tmp_path_factory.mktemp("airflow"),
         dags_folder=dags_folder,
         connections={"flowservice_default": emulator.connection},
+        # For DAGs that set none, as the examples: where Airflow loses a try, the next one need not take five minutes.
+        config={"AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1"},
     ) as running:
         running.wait_healthy()
         yield running

@@ -14,6 +14,8 @@ from airflow_flowservice.sensors import FlowRunSensor
 FLOW_ID = "c9cef9cb-c934-4467-8ef9-cbc934546741"
 WINDOWS = pendulum.interval(pendulum.datetime(2026, 2, 1, tz="UTC"), pendulum.datetime(2026, 3, 1, tz="UTC"))
 days = iter(WINDOWS.range("days"))
+# Airflow's scheduler fails a task that is due again before its executor said that the last look has ended.
+RESCHEDULE = {"mode": "reschedule", "deferrable": False, "poke_interval": 6}
 
 
 def tell(context: Any) -> None:
@@ -38,13 +40,8 @@ def create(task_id: str, *, conn: str = "calm", **arguments: Any) -> OnDemandFlo
 
 def wait(task_id: str, created: OnDemandFlowRunOperator, **arguments: Any) -> FlowRunSensor:
     """A sensor for what a task created."""
-    return FlowRunSensor(
-        task_id=task_id,
-        flow_run_id=created.output,
-        flowservice_conn_id="secrets_calm",
-        poke_interval=1,
-        **arguments,
-    )
+    settings = {"poke_interval": 1, **arguments}
+    return FlowRunSensor(task_id=task_id, flow_run_id=created.output, flowservice_conn_id="secrets_calm", **settings)
 
 
 with DAG(
@@ -64,12 +61,12 @@ with DAG(
         wait_for_completion=True,
         deferrable=False,
         poll_interval=1,
-    ).set_upstream(wait("failed", failing, mode="reschedule", deferrable=False))
+    ).set_upstream(wait("failed", failing, **RESCHEDULE))
     create("on_worker", wait_for_completion=True, deferrable=False)
     create("deferred", wait_for_completion=True, deferrable=True)
     created = create("create")
     wait("poke", created, mode="poke", deferrable=False)
-    wait("reschedule", created, mode="reschedule", deferrable=False)
+    wait("reschedule", created, **RESCHEDULE)
     wait("deferring", created, deferrable=True)
     wait("begins_in_triggerer", created, start_from_trigger=True)
     create("ready_token", conn="ready", wait_for_completion=True, deferrable=True)
