@@ -27,7 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 from airflow_flowservice.exceptions import (
@@ -43,6 +43,7 @@ from airflow_flowservice.exceptions import (
     UnreadableAnswerError,
 )
 from airflow_flowservice.ingestion.intent import Attempt, Intent, Order, Outcome, Service, Store
+from airflow_flowservice.ingestion.record import Record
 from airflow_flowservice.ingestion.search import Search
 from airflow_flowservice.ingestion.watching import NOT_YET_READABLE
 
@@ -52,14 +53,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OnUncertain = Literal["fail", "adopt", "create"]
-STORE_KEY = "flowservice_intent"
 
 _START_MARGIN = timedelta(seconds=2)
 _LATER_START_MARGIN = timedelta(seconds=60)
 _REMEMBERED = 50
 # A POST whose answer is lost is repeated after a comparison, within one attempt only so often.
 _POSTS_AT_MOST = 3
-_OVERTAKEN = "another attempt of this task has taken over; this one sent nothing"
 _UNCERTAIN = (NoAnswerError, ServerError, UnreadableAnswerError)
 
 
@@ -92,7 +91,10 @@ class CreateOnce:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _posts: int = field(default=0, init=False)
-    _last_seen: Any = field(default=None, init=False)
+    _record: Record = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._record = Record(store=self.store)
 
     def __call__(self, order: Order) -> Outcome:
         """The one run of this order.
@@ -101,13 +103,13 @@ class CreateOnce:
         :raises FlowRunUncertainError: a run may exist, and `on_uncertain` is `fail`.
         """
         try:
-            return self._without_store(order) if self.store is None else self._with_store(order, self.store)
+            return self._without_store(order) if self.store is None else self._with_store(order)
         except FlowServiceError as error:
             error.about(flow_id=order.flow_id, window=str(order.window) if order.window else None)
             raise
 
-    def _with_store(self, order: Order, store: Store) -> Outcome:
-        intent = self._stored(order, store)
+    def _with_store(self, order: Order) -> Outcome:
+        intent = self._record.read(otherwise=self._unwritten(order))
         if intent is not None and intent.order != order.key:
             intent = None
         if self.adopt and (intent is None or intent.adopted != self.adopt) and (adopted := self._adopt(order)):
@@ -146,15 +148,6 @@ class CreateOnce:
                 )
                 return self._keep(intent, run.id, how="adopted")
         return None
-
-    def _stored(self, order: Order, store: Store) -> Intent | None:
-        self._last_seen = store.get(STORE_KEY)
-        if self._last_seen is None:
-            return None
-        if intent := Intent.from_json(self._last_seen):
-            return intent
-        log.warning("The stored intent cannot be read (another version's?), so the flow's runs are compared instead")
-        return self._unwritten(order)
 
     def _unwritten(self, order: Order) -> Intent:
         """What an earlier attempt may have intended that left nothing to read."""
@@ -219,17 +212,9 @@ class CreateOnce:
                 raise
             return self._reconcile(order, intent, earlier=False)
         except ApiError:
-            self._drop_intent()
+            self._record.drop()
             raise
         return self._keep(intent, created.id, how="created")
-
-    def _drop_intent(self) -> None:
-        try:
-            if self.store is not None:
-                self.store.delete(STORE_KEY)
-                self._last_seen = None
-        except Exception as error:  # Flow Service's refusal is the news; a retry compares, and finds nothing.
-            log.warning("The intent of a refused request could not be dropped: %s", error)
 
     def _submit(self, order: Order, start: datetime) -> CreatedRun:
         if order.retrigger is not None:
@@ -257,29 +242,13 @@ class CreateOnce:
             oldest_known=min(created) if len(created) == _REMEMBERED else None,
             adopted=self.adopt,
         )
-        if self.store is not None:
-            self._replace_intent(intent, self.store)
+        self._record.write(intent)
+        if self.store is not None and self._service_now().timestamp() - intent.written_at > self.patience:
+            raise AttemptOvertakenError("this attempt hung before it sent anything, so it ends without sending")
         return intent
 
-    def _replace_intent(self, intent: Intent, store: Store) -> None:
-        """Write the intent, unless the task was started again elsewhere while this worker hung."""
-        if store.get(STORE_KEY) != self._last_seen:
-            raise AttemptOvertakenError(_OVERTAKEN)
-        self._last_seen = intent.to_json()
-        store.set(STORE_KEY, self._last_seen)
-        if store.get(STORE_KEY) != self._last_seen:
-            raise AttemptOvertakenError(_OVERTAKEN)
-        if self._service_now().timestamp() - intent.written_at > self.patience:
-            raise AttemptOvertakenError("this attempt hung before it sent anything, so it ends without sending")
-
     def _keep(self, intent: Intent, flow_run_id: str, *, how: Literal["created", "resumed", "adopted"]) -> Outcome:
-        if self.store is not None:
-            try:
-                self.store.set(STORE_KEY, replace(intent, flow_run_id=flow_run_id).to_json())
-            except Exception as error:  # The run exists: what was written before the POST still protects it.
-                log.warning(
-                    "Flow run %s could not be stored (%s); a retry will find it by its intent", flow_run_id, error
-                )
+        self._record.complete(intent, flow_run_id=flow_run_id)
         return Outcome(flow_run_id=flow_run_id, how=how)
 
     def _reconcile(self, order: Order, intent: Intent, *, earlier: bool) -> Outcome:
