@@ -100,16 +100,17 @@ def _next_info(timetable: Any, last: Any, restriction: Any) -> Any:
     return timetable.next_dagrun_info(last_automated_data_interval=interval, restriction=restriction)
 
 
-def partition_date_of(info: Any, timetable: Any) -> datetime | None:
-    """Where the partition of a run that a timetable would make begins.
+def partition_date_of(run: Any, timetable: Any) -> datetime | None:
+    """Where the partition of a schedule's run begins.
 
+    :param run: one that a timetable would make, or the dates of one that is in the database.
     :param timetable: the core's. On the day after a change of the clock at midnight, 3.2's own steps back to no run.
     """
     from airflow_flowservice._timetables import counted_partition
 
     if version() < (3, 3):
-        return counted_partition(info.run_after, timetable)
-    date: datetime | None = info.partition_date
+        return counted_partition(run.run_after, timetable)
+    date: datetime | None = run.partition_date
     return date
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
@@ -108,12 +108,20 @@ def coverage_of(
     rows = list(rows)
     asked: list[Asked] = []
     for plan in plans:
-        own = [row for row in rows if row.dag_id == plan.dag_id]
+        own = [_as_its_task_counts(row, plan) for row in rows if row.dag_id == plan.dag_id]
         offset = plan.offset if plan.offset is not None else _offset_shown(own, plan)
         made = [each for row in own if row.creates and (each := _asked(row, plan, offset))]
         asked += made
         asked += _scheduled(plan, own, within=within, now=now, offset=offset, made=made)
     return cover(asked, known_runs((row.flow_run for row in rows if row.flow_run), found), within=within)
+
+
+def _as_its_task_counts(row: TaskRow, plan: Plan) -> TaskRow:
+    """A row with the partition that its task takes, which is not always the one that the database has."""
+    if row.dates.partition_date is None or row.dates.manual:
+        return row
+    date = _airflow.partition_date_of(row.dates, plan.timetable)
+    return replace(row, dates=replace(row.dates, partition_date=date))
 
 
 def _asked(row: TaskRow, plan: Plan, offset: timedelta | None) -> Asked | None:

@@ -228,6 +228,23 @@ def test_deltas_without_any_run_are_counted_from_the_dags_start(kind: Any, sessi
     assert [0, 3, 9, 15, 21] == [span.window.start.hour for span in coverage.spans]
 
 
+@pytest.mark.parametrize("zone", ["Africa/Cairo", "America/Santiago", "Europe/Zurich"])
+def test_partitions_that_failed_are_where_their_tasks_looked_for_them(zone: str, session: Any, ran: Any) -> None:
+    """Also where midnight itself is left out or comes twice, of which Airflow 3.2 keeps another date."""
+    timetable = _partitions(zone)
+    changes = {"Africa/Cairo": (4, 20), "America/Santiago": (9, 2), "Europe/Zurich": (3, 26)}
+    first = datetime(2026, *changes[zone], tzinfo=timezone.utc)
+    for info in _infos(timetable, first, first + 8 * DAY):
+        date = info.partition_date
+        ran(info.run_after, dated=False, partition_date=date, state="failed", run_state="failed", run_type="scheduled")
+    within = IngestionWindow(first + 2 * DAY, first + 6 * DAY)
+    rows = list(_metadata.task_rows(session, dag_ids=["daily"]))
+    now = first + 30 * DAY
+    coverage = coverage_of(rows, plans=[Plan(dag_id="daily", timetable=timetable)], within=within, now=now)
+    assert {State.FAILED} == {span.state for span in coverage.spans}
+    assert {1} == {len(span.asked) for span in coverage.spans}
+
+
 def _infos(timetable: Any, first: datetime, last: datetime) -> list[Any]:
     """What `airflow backfill create` makes of these dates (`iter_dagrun_infos_between` of Airflow's DAG)."""
     from airflow.timetables.base import TimeRestriction
