@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from airflow_flowservice.demo.local_airflow import LocalAirflow
 
@@ -40,6 +42,7 @@ def test_a_dag_on_an_asset_takes_the_window_of_its_event(
         assert (0, 0) == verdict(dag_id, utc(2, 1), utc(2, 1, 6))
 
 
+@pytest.mark.needs_airflow(3, 2, "partitions")
 def test_a_partition_and_its_window_go_downstream(airflow: LocalAirflow, release: Release, verdict: Verdict) -> None:
     """The event carries the partition's key, which is Airflow's, and its window, which is ours."""
     for dag_id in ("e2e_partition_downstream", "e2e_partition_upstream"):

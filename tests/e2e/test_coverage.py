@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+from command_line import run
 from patience import wait_until
-
-from airflow_flowservice import _airflow
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.emulator import EmulatedFlowService
@@ -23,19 +22,17 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def look(airflow: LocalAirflow) -> Callable[[datetime, datetime], tuple[int, Any]]:
+def coverage(airflow: LocalAirflow) -> Callable[[datetime, datetime], tuple[int, Any]]:
     """Run the command; its exit status, and what it shows."""
-    if _airflow.version() < (3, 2):
-        pytest.skip("Airflow's command line takes a provider's commands since 3.2")
 
-    def run(begin: datetime, end: datetime) -> tuple[int, Any]:
+    def look(begin: datetime, end: datetime) -> tuple[int, Any]:
         dates = ("--from", begin.isoformat(), "--to", end.isoformat())
         options = ("--dag-id", DAG_ID, *dates, "--conn-id", "flowservice_default", "--json")
-        done = airflow.cli("flowservice", "coverage", *options)
+        done = run(airflow, ["flowservice", "coverage", *options])
         assert done.stdout, done.stderr
         return done.returncode, json.loads(done.stdout)
 
-    return run
+    return look
 
 
 def test_what_is_wrong_is_shown_and_mended(
@@ -46,7 +43,7 @@ def test_what_is_wrong_is_shown_and_mended(
     verdict: Callable[..., tuple[int, int]],
     emulator: EmulatedFlowService,
     ingest_elsewhere: Callable[..., None],
-    look: Callable[[datetime, datetime], tuple[int, Any]],
+    coverage: Callable[[datetime, datetime], tuple[int, Any]],
 ) -> None:
     """Windows that failed, that no DAG run has, that are in twice, made elsewhere; then all is well but one."""
     tell("outcomes", flow_id=flow_of(DAG_ID), status="failed", times=None, covering="2026-02-03T12:00:00Z")
@@ -58,7 +55,7 @@ def test_what_is_wrong_is_shown_and_mended(
     airflow.wait_for_runs(DAG_ID, count=5, timeout=300)
     ingest_elsewhere(flow_of(DAG_ID), begin=window(8), end=window(9))
 
-    status, shown = look(window(1), window(9))
+    status, shown = coverage(window(1), window(9))
     expected = ["twice", "ingested", "failed", "ingested", "missing", "missing", "ingested", "outside"]
     assert (1, expected) == (status, [span["state"] for span in shown["spans"]])
     assert [f"2026-02-0{day}T00:00:00Z" for day in range(1, 9)] == [span["window_start"] for span in shown["spans"]]
@@ -72,11 +69,11 @@ def test_what_is_wrong_is_shown_and_mended(
         assert ("airflow", 0) == (program, done.returncode), done.stderr
         airflow.wait_for_runs(DAG_ID, count=5 + 2 * count, timeout=300)
 
-    status, shown = look(window(2), window(9))
+    status, shown = coverage(window(2), window(9))
     assert (0, ["ingested"] * 6 + ["outside"]) == (status, [span["state"] for span in shown["spans"]])
     assert [] == shown["fill"]
     assert (0, 0) == verdict(DAG_ID, window(2), window(9))
-    assert (1, 1) == (look(window(1), window(9))[0], verdict(DAG_ID, window(1), window(2))[1] // 1440)
+    assert (1, 1) == (coverage(window(1), window(9))[0], verdict(DAG_ID, window(1), window(2))[1] // 1440)
 
 
 def wait_for_backfills(airflow: LocalAirflow) -> None:

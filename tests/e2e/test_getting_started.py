@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
-import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from command_line import run
 from pages import blocks, commands
 from patience import wait_until
-
-from airflow_flowservice import _airflow
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.emulator import EmulatedFlowService
@@ -31,7 +28,7 @@ def test_the_page_leads_to_windows_that_are_in(
     told = [words for words in commands(PAGE) if words[0] == "airflow"]
     assert ["check", "windows", "unpause", "create", "create", "coverage"] == [words[2] for words in told]
     for words in told:
-        done = run(airflow, words)
+        done = run(airflow, words[1:])
         assert 0 == done.returncode, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
         if words[1] == "backfill":
             wait_until(lambda: all_backfills_are_over(airflow), what="the backfill to end")
@@ -39,14 +36,6 @@ def test_the_page_leads_to_windows_that_are_in(
     ledger = emulator.ledger(flow_id=FLOW, **january)
     assert (0, 0) == (ledger["missing"], ledger["duplicated"])
     assert 3 == len(airflow.dag_runs("ingest_orders", run_type="backfill"))
-
-
-def run(airflow: LocalAirflow, words: list[str]) -> subprocess.CompletedProcess[str]:
-    """The command as it stands there, or as the page has it for Airflows before 3.2."""
-    if words[1] == "flowservice" and _airflow.version() < (3, 2):
-        command = [sys.executable, "-m", "airflow_flowservice", *words[2:]]
-        return subprocess.run(command, env=airflow.environment, capture_output=True, text=True, timeout=120)
-    return airflow.cli(*words[1:])
 
 
 def all_backfills_are_over(airflow: LocalAirflow) -> bool:

@@ -6,17 +6,16 @@ from datetime import timedelta
 from uuid import NAMESPACE_URL, uuid5
 
 import pendulum
-from airflow.sdk import (
-    DAG,
-    Asset,
-    AssetOrTimeSchedule,
-    CronPartitionTimetable,
-    CronTriggerTimetable,
-    MultipleCronTriggerTimetable,
-)
+from airflow.sdk import DAG, Asset
 from airflow.timetables.events import EventsTimetable  # that of airflow.sdk cannot be serialized (seen on 3.3.2)
 
 from airflow_flowservice.operators import OnDemandFlowRunOperator
+
+try:
+    from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, MultipleCronTriggerTimetable
+except ImportError:  # before 3.2
+    from airflow.timetables.assets import AssetOrTimeSchedule
+    from airflow.timetables.trigger import CronTriggerTimetable, MultipleCronTriggerTimetable
 
 ZURICH = "Europe/Zurich"
 HOURLY = "0 * * * *"
@@ -59,8 +58,6 @@ dag("e2e_crons", schedule=MultipleCronTriggerTimetable("0 */2 * * *", "30 * * * 
 
 events = [pendulum.datetime(2026, 10, 24, 22, tz="UTC").add(minutes=minutes) for minutes in (0, 50, 200, 300)]
 dag("e2e_events", schedule=EventsTimetable(events))
-
-dag("e2e_partitions", schedule=CronPartitionTimetable(HOURLY, timezone=ZURICH, run_offset=-1), **TWO_RUNS)
 
 hours_or_asset = AssetOrTimeSchedule(
     timetable=CronTriggerTimetable(HOURLY, timezone=ZURICH), assets=[Asset("e2e-or-time")]
