@@ -52,6 +52,14 @@ def stats() -> Any:
     return Stats
 
 
+def resumes_retries() -> bool:
+    """Whether a retry of a task that failed after it was deferred may begin where that attempt resumed (before 3.1.1).
+
+    Source: apache/airflow issue 56704.
+    """
+    return version() < (3, 2)
+
+
 def dag_bag(*args: Any, **kwargs: Any) -> Any:
     """Airflow's `DagBag`: the DAGs of a file or folder."""
     try:

@@ -102,6 +102,8 @@ class CreatesFlowRun(BaseOperator):
 
         :raises FlowRunTimeoutError: it goes on.
         """
+        if _waiting.is_another_attempts(context):
+            return self.execute(context)
         self.was_deferred = True
         try:
             return super().resume_execution(next_method, next_kwargs, context)
@@ -188,6 +190,7 @@ class CreatesFlowRun(BaseOperator):
         from airflow_flowservice.triggers import FlowRunTrigger
 
         _waiting.push_return_value(self, context, summary["id"])
+        _waiting.note_attempt(context)
         self.defer(
             trigger=FlowRunTrigger(
                 flow_run_id=summary["id"],

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_ATTEMPT_KEY = "flowservice_attempt"
 _ON_EMPTY = ("succeed", "skip", "fail")
 _TOLERANCE: dict[str, Any] = {"max_failed_records": None, "max_failed_ratio": None, "on_empty": "succeed"}
 
@@ -88,6 +89,23 @@ def push_return_value(task: Any, context: Mapping[str, Any], flow_run_id: str) -
     """What the task returns, pushed before it defers: the triggerer may end it."""
     if task.do_xcom_push:
         context["ti"].xcom_push(key="return_value", value=flow_run_id)
+
+
+def note_attempt(context: Mapping[str, Any]) -> None:
+    """Leave word, before a task defers, of which attempt it is: see `is_another_attempts`."""
+    if _airflow.resumes_retries():
+        context["ti"].xcom_push(key=_ATTEMPT_KEY, value=context["ti"].try_number)
+
+
+def is_another_attempts(context: Mapping[str, Any]) -> bool:
+    """Whether Airflow resumes this attempt with what an earlier one waited for; it has to begin from its beginning."""
+    if not _airflow.resumes_retries():
+        return False
+    deferred = _context.read_xcom(context["ti"], key=_ATTEMPT_KEY)
+    if deferred in (None, context["ti"].try_number):
+        return False
+    log.warning("Airflow resumes attempt %s of this task instead of beginning a new one; beginning it", deferred)
+    return True
 
 
 def summary_from_event(context: Mapping[str, Any], event: Any) -> dict[str, Any]:

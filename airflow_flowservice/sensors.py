@@ -181,6 +181,8 @@ class FlowRunSensor(BaseSensorOperator):
 
         :raises FlowRunTimeoutError: it goes on.
         """
+        if _waiting.is_another_attempts(context):
+            return self.execute(context)
         self.was_deferred = True
         with self._skips_where_asked():
             try:
@@ -268,6 +270,7 @@ class FlowRunSensor(BaseSensorOperator):
         from airflow_flowservice.triggers import FlowRunTrigger
 
         _waiting.push_return_value(self, context, self.flow_run_id)
+        _waiting.note_attempt(context)
         last = self._watching(context).last
         self.defer(
             trigger=FlowRunTrigger(

@@ -20,6 +20,7 @@ import pytest
 import requests
 from patience import wait_until
 
+from airflow_flowservice import _airflow
 from airflow_flowservice.emulator.faults import POST_FAULTS
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ CLEARED = {
     "deferred": ["success"],
     "running": ["success"],
 }
+
+if _airflow.version() < (3, 3):  # no task state: no accidents beside it, and a clear does not know of the run before
+    ACCIDENTS = {name: accident for name, accident in ACCIDENTS.items() if accident["at"] == "while_waiting"}
+    CLEARED = {state: runs for state, runs in CLEARED.items() if state in ("success", "failed")}
 
 
 def flow_of(dag_id: str) -> str:

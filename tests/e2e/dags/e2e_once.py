@@ -76,7 +76,8 @@ class AccidentProne(OnDemandFlowRunOperator):
         conf = context["dag_run"].conf or {}
         self.deferrable = conf.get("deferrable", True)
         self.accident = Accident(**conf.get("accident", {}))
-        context["task_state_store"] = WatchedStore(context["task_state_store"], self.accident)
+        if store := context.get("task_state_store"):
+            context["task_state_store"] = WatchedStore(store, self.accident)
         return super().execute(context)
 
     def _wait(self, *args: Any) -> str:

@@ -190,6 +190,8 @@ class Task:
         self.store = store
         self.deferral_timeout = deferral_timeout
         self.events = events
+        self.keeps_method = False
+        self.left: tuple[str, dict[str, Any]] | None = None
         self.try_number = 0
         self.max_tries = operator.retries
         self.rescheduled = 0
@@ -201,23 +203,34 @@ class Task:
 
         :param upstream: return values of upstream tasks.
         """
-        own = self.operator.task_id
-        for key in [key for key in self.supervisor.stored_xcoms if key[0] == own]:
-            del self.supervisor.stored_xcoms[key]
+        left = self.left if self.keeps_method else None
+        if not left:
+            self._forget_xcoms()
         for task_id, value in upstream.items():
             self.supervisor.stored_xcoms[task_id, "return_value"] = value
         self.try_number += 1
         self.rescheduled = 0
         self.supervisor.first_poke = datetime.now(timezone.utc)
-        ended = self._started_by_the_scheduler() if self.operator.start_from_trigger else self.step()
-        if ended.state != "deferred":
-            return ended
+        if left:
+            ended = self.step(*left)
+        else:
+            ended = self._started_by_the_scheduler() if self.operator.start_from_trigger else self.step()
+        return self._resumed(ended.message) if ended.state == "deferred" else ended
+
+    def _resumed(self, deferred: Any) -> Ended:
         if self.deferral_timeout:
-            return self.step("__fail__", {"error": "Trigger timeout"})
-        event = self.trigger(ended.message)
+            self.left = ("__fail__", {"error": "Trigger timeout"})
+            return self.step(*self.left)
+        event = self.trigger(deferred)
         if type(event).__name__ == "TaskSuccessEvent":
             return Ended("success", event)
-        return self.step(ended.message.next_method, {"event": json.loads(json.dumps(event.payload))})
+        self.left = (deferred.next_method, {"event": json.loads(json.dumps(event.payload))})
+        return self.step(*self.left)
+
+    def _forget_xcoms(self) -> None:
+        own = self.operator.task_id
+        for key in [key for key in self.supervisor.stored_xcoms if key[0] == own]:
+            del self.supervisor.stored_xcoms[key]
 
     def _started_by_the_scheduler(self) -> Ended:
         """What the scheduler makes of `start_from_trigger`; arguments that are templates are left as they are."""
@@ -257,13 +270,15 @@ class Task:
 
     def clear(self) -> None:
         """As when somebody clears the task in Airflow's UI (seen on 3.3.2)."""
+        self.left = None
         self.max_tries = self.try_number + self.operator.retries
 
     @property
     def xcoms(self) -> dict[str, Any]:
-        """What the task has pushed, by key."""
-        mine = self.operator.task_id
-        return {key: decode_xcom(v) for (task, key), v in self.supervisor.stored_xcoms.items() if task == mine}
+        """What the task has pushed, by key, but for the number that Airflows before 3.2 need it to remember."""
+        mine = (self.operator.task_id, "flowservice_attempt")
+        stored = self.supervisor.stored_xcoms.items()
+        return {key: decode_xcom(value) for (task, key), value in stored if task == mine[0] and key != mine[1]}
 
     def _instance(self, next_method: str | None, next_kwargs: Any) -> Any:
         from airflow.sdk.api.datamodels._generated import DagRun, TIRunContext

@@ -1,0 +1,90 @@
+"""Airflow before 3.1.1 resumes the retries of a task that failed after it was deferred, as if they had been deferred.
+
+Without our own look, each of them would fail at once, with the event of the first.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_flowservice import _airflow
+from airflow_flowservice.exceptions import FlowRunTimeoutError
+from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
+from airflow_flowservice.sensors import FlowRunSensor
+
+FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
+WAITS = {"wait_for_completion": True, "deferrable": True, "poll_interval": 0.05, "retries": 3}
+
+
+@pytest.fixture
+def task(worker, emulator, monkeypatch):
+    """Make a task that such an Airflow runs; it keeps no task state either."""
+    monkeypatch.setattr(_airflow, "resumes_retries", lambda: True)
+    monkeypatch.setattr("airflow_flowservice._endings.ends_in_triggerer", lambda _: False)
+
+    def make(operator, **arguments):
+        made = worker.task(operator, store=False, **arguments)
+        made.keeps_method = True
+        return made
+
+    return make
+
+
+def test_a_failed_run_is_followed_by_a_new_one(task, emulator, runs_of):
+    """Once for each retry, until one succeeds."""
+    emulator.plan_outcome(status="failed", times=2)
+    ingest = task(OnDemandFlowRunOperator, flow_id=FLOW, delta_column="updated_at", uncertain_patience=0.2, **WAITS)
+    assert ["up_for_retry", "up_for_retry", "success"] == [ingest.run().state for _ in range(3)]
+    assert ["failed", "failed", "success"] == [run["status"] for run in runs_of()]
+    assert runs_of()[-1]["id"] == ingest.xcoms["return_value"]
+
+
+def test_a_retry_after_a_time_limit_waits_on(task, emulator, runs_of):
+    """For the same run, which goes on."""
+    emulator.plan_outcome(status="success", run_s=40)
+    arguments = {"flow_id": FLOW, "delta_column": "updated_at", "wait_timeout": 60, **WAITS}
+    ingest = task(OnDemandFlowRunOperator, deferral_timeout=True, **arguments)
+    for _ in range(2):
+        ended = ingest.run()
+        assert ("up_for_retry", FlowRunTimeoutError) == (ended.state, type(ended.error))
+    ingest.deferral_timeout = False
+    assert "success" == ingest.run().state
+    assert ["success"] == [run["status"] for run in runs_of()]
+
+
+def test_a_repeated_run_that_fails_is_repeated_again(task, emulator, runs_of, create_run, wait_for_end):
+    """By the next retry."""
+    emulator.plan_outcome(status="failed", times=2)
+    first = create_run()
+    wait_for_end(first)
+    again = task(RetriggerFlowRunOperator, flow_run_id=first, uncertain_patience=0.2, **WAITS)
+    assert ["up_for_retry", "success"] == [again.run().state for _ in range(2)]
+    assert ["failed", "failed", "success"] == [run["status"] for run in runs_of()]
+
+
+def test_a_retry_of_the_sensor_waits_again(task, emulator, create_run):
+    """After `execution_timeout`, and after it could not look for too long."""
+    emulator.plan_outcome(status="success", run_s=40)
+    wait = task(
+        FlowRunSensor, flow_run_id=create_run(), deferrable=True, poke_interval=0.05, retries=3, error_budget=0.3
+    )
+    emulator.plan_fault(kind="GET /runs", action="answer", status=503, body="no")
+    assert "up_for_retry" == wait.run().state
+    emulator.clear_faults()
+    assert "success" == wait.run().state
+
+
+def test_the_first_attempt_is_resumed_as_ever(task, emulator, runs_of):
+    """Its own event ends it; nothing is begun again."""
+    ingest = task(OnDemandFlowRunOperator, flow_id=FLOW, delta_column="updated_at", **WAITS)
+    assert "success" == ingest.run().state
+    assert 1 == len(runs_of())
+
+
+def test_a_clear_begins_anew(task, emulator, runs_of):
+    """Airflow forgets then where it would resume."""
+    ingest = task(OnDemandFlowRunOperator, flow_id=FLOW, delta_column="updated_at", **WAITS)
+    ingest.run()
+    ingest.clear()
+    assert "success" == ingest.run().state
+    assert 2 == len(runs_of())
