@@ -52,6 +52,14 @@ def stats() -> Any:
     return Stats
 
 
+def takes_rendered_fields_again() -> bool:
+    """Whether a task may tell its rendered templates again when it has ended.
+
+    Before 3.3 that is refused after an attempt that is retried; before 3.2 its `on_retry_callback` is then not called.
+    """
+    return version() >= (3, 3)
+
+
 def resumes_retries() -> bool:
     """Whether a retry of a task that failed after it was deferred may begin where that attempt resumed (before 3.1.1).
 

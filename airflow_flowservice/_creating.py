@@ -31,8 +31,6 @@ class CreatesFlowRun(BaseOperator):
 
     operator_extra_links = (FlowRunLink(), DataflowLink())
     ui_color = "#fbe4e2"
-    # So that what a task found out, such as its window, shows among its rendered templates.
-    overwrite_rtif_after_execution = True
 
     def __init__(
         self,
@@ -66,6 +64,8 @@ class CreatesFlowRun(BaseOperator):
         self.on_uncertain = on_uncertain
         self.uncertain_patience = _waiting.positive_seconds(uncertain_patience, name="uncertain_patience")
         self.flowservice_conn_id = flowservice_conn_id
+        # So that what a task found out, such as its window, shows among its rendered templates.
+        self.overwrite_rtif_after_execution = _airflow.takes_rendered_fields_again()
         self._flow_run: dict[str, Any] | None = None
         self._is_creating = False
         self.flow_run_summary: dict[str, Any] | None = None

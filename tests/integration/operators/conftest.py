@@ -20,7 +20,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from airflow_versions import decode_arguments, decode_xcom, encode_arguments, import_string, known_to
+from airflow_versions import VERSION, decode_arguments, decode_xcom, encode_arguments, import_string, known_to
 
 from airflow_flowservice.emulator import Settings, running_emulator
 from airflow_flowservice.emulator.server import Emulator
@@ -68,6 +68,8 @@ class Supervisor:
         self.sent: list[Any] = []
         self.first_poke: datetime | None = None
         self.task_instance_state: str | None = "running"
+        self.is_retried = False
+        self.refused: list[Any] = []
 
     def send(self, msg: Any, *args: Any, **kwargs: Any) -> Any:
         from airflow.sdk.execution_time.comms import OKResponse
@@ -158,6 +160,12 @@ class Supervisor:
         return AssetResult(name=self.assets[uri], uri=uri, group="asset")
 
     def _on_SetRenderedFields(self, msg: Any) -> None:
+        from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+        from airflow.sdk.execution_time.comms import ErrorResponse
+
+        if self.is_retried and VERSION < (3, 3):  # the attempt has another id in the database by then
+            self.refused.append(msg)
+            raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": 404}))
         self.rendered = dict(msg.rendered_fields)
 
 
@@ -248,7 +256,9 @@ class Task:
         context = ti.get_template_context()
         if not self.store:
             context.pop("task_state_store", None)
+        self.supervisor.is_retried = False
         state, message, error = task_runner.run(ti, context, self.worker.log)
+        self.supervisor.is_retried = state == "up_for_retry"
         task_runner.finalize(ti, state, context, self.worker.log, error)
         self.last = ti.task
         self.rescheduled += state == "up_for_reschedule"

@@ -180,6 +180,15 @@ def test_a_failed_run_may_be_retried_with_a_new_run(ingest, emulator, runs_of, d
 
 
 @WAYS
+def test_a_failed_attempt_calls_back(ingest, supervisor, emulator, deferrable):
+    """Nothing of ours keeps Airflow from what it does after an attempt that is retried."""
+    emulator.plan_outcome(status="failed")
+    called = []
+    ended = ingest(deferrable=deferrable, on_retry_callback=lambda context: called.append(context["ti"].task_id)).run()
+    assert ("up_for_retry", ["task"], []) == (ended.state, called, supervisor.refused)
+
+
+@WAYS
 def test_a_failed_runs_summary_is_in_the_xcom(ingest, emulator, deferrable):
     """A callback or a later task can read what went wrong."""
     emulator.plan_outcome(status="failed", errors=[{"code": "CONNECTOR-1001-500", "message": "no copy"}])
