@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice import _airflow, _context, exceptions
-from airflow_flowservice.exceptions import FlowServiceError
+from airflow_flowservice.exceptions import FlowRunTimeoutError, FlowServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +68,25 @@ def task_errors(*final: type[FlowServiceError]) -> Iterator[None]:
         if error.retryable and not isinstance(error, final):
             raise
         raise _ending(error, "AirflowFailException").with_traceback(error.__traceback__) from error.__cause__
+
+
+@contextmanager
+def skips(*, soft_fail: bool, never_fail: bool) -> Iterator[None]:
+    """A sensor skips on what `soft_fail` and `never_fail` are for, in every mode, and says why.
+
+    :param soft_fail: skip on time limits and on errors that no retry can mend.
+    :param never_fail: skip on any error.
+    """
+    skip = _airflow.airflow_exception("AirflowSkipException")
+    try:
+        yield
+    except (skip, _airflow.airflow_exception("AirflowRescheduleException")):
+        raise
+    except Exception as error:
+        final = isinstance(error, (FlowRunTimeoutError, _airflow.airflow_exception("AirflowException")))
+        if never_fail or (soft_fail and final):
+            raise skip(str(error)) from error
+        raise
 
 
 def as_sensor_timeout(error: FlowServiceError) -> FlowServiceError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -15,13 +14,12 @@ from airflow_flowservice.exceptions import (
     FlowRunError,
     FlowRunFailedError,
     FlowRunIncompleteError,
-    FlowRunTimeoutError,
     FlowServiceError,
 )
 from airflow_flowservice.links import URL_KEY, DataflowLink, FlowRunLink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from datetime import timedelta
 
     from airflow.sdk import Context
@@ -142,7 +140,7 @@ class FlowRunSensor(BaseSensorOperator):
         """
         skip = _airflow.airflow_exception("AirflowSkipException")
         limits = (_airflow.airflow_exception("AirflowSensorTimeout"), _airflow.airflow_exception("AirflowTaskTimeout"))
-        with self._skips_where_asked():
+        with _endings.skips(soft_fail=self.soft_fail, never_fail=self.never_fail):
             try:
                 return super().execute(context)
             except skip as skipped:
@@ -184,7 +182,7 @@ class FlowRunSensor(BaseSensorOperator):
         if _waiting.is_another_attempts(context):
             return self.execute(context)
         self.was_deferred = True
-        with self._skips_where_asked():
+        with _endings.skips(soft_fail=self.soft_fail, never_fail=self.never_fail):
             try:
                 return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
             except _airflow.airflow_exception("TaskDeferralTimeout"):
@@ -194,23 +192,6 @@ class FlowRunSensor(BaseSensorOperator):
     def on_kill(self) -> None:
         """Say that the run goes on; Adobe cannot cancel it."""
         _waiting.say_that_it_goes_on(self.flow_run_id, self.flow_run_url)
-
-    @contextmanager
-    def _skips_where_asked(self) -> Iterator[None]:
-        """Skips on what `soft_fail` and `never_fail` are for, in every mode, and says why.
-
-        `soft_fail` is for time limits and for errors that no retry can mend, `never_fail` for any error.
-        """
-        skip = _airflow.airflow_exception("AirflowSkipException")
-        try:
-            yield
-        except (skip, _airflow.airflow_exception("AirflowRescheduleException")):
-            raise
-        except Exception as error:
-            final = isinstance(error, (FlowRunTimeoutError, _airflow.airflow_exception("AirflowException")))
-            if self.never_fail or (self.soft_fail and final):
-                raise skip(str(error)) from error
-            raise
 
     def _reason(self, context: Context, error: BaseException | None) -> BaseException:
         """What ended the wait, told for its flow run; Airflow's own words for time limits name none.
