@@ -16,19 +16,20 @@ DAILY = CronPartitionTimetable("0 0 * * *", timezone="UTC", run_offset=-1)
 HOURLY = CronPartitionTimetable("0 * * * *", timezone="Europe/Zurich", run_offset=-1)
 
 
+WAITING = {
+    "wait_for_completion": True,
+    "deferrable": True,
+    "poll_interval": 2,
+    "uncertain_patience": 20,
+    "retries": 5,
+    "retry_delay": timedelta(seconds=1),
+}
+
+
 def dag(dag_id: str, *, schedule: object, first: pendulum.DateTime, last: pendulum.DateTime, **kwargs: object) -> None:
     """A DAG with one task; the scheduler makes its runs from the first date to the last."""
-    retries = {"retries": 5, "retry_delay": timedelta(seconds=1)}
-    with DAG(dag_id=dag_id, schedule=schedule, start_date=first, end_date=last, catchup=True, default_args=retries):
-        OnDemandFlowRunOperator(
-            task_id="ingest",
-            flow_id=str(uuid5(NAMESPACE_URL, dag_id)),
-            wait_for_completion=True,
-            deferrable=True,
-            poll_interval=2,
-            uncertain_patience=20,
-            **kwargs,
-        )
+    with DAG(dag_id=dag_id, schedule=schedule, start_date=first, end_date=last, catchup=True, default_args=WAITING):
+        OnDemandFlowRunOperator(task_id="ingest", flow_id=str(uuid5(NAMESPACE_URL, dag_id)), **kwargs)
 
 
 day = pendulum.datetime(2026, 2, 2, tz="UTC")
