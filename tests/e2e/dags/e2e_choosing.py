@@ -22,7 +22,7 @@ def dag(dag_id: str, *, schedule: object, **kwargs: object) -> None:
         start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
         end_date=pendulum.datetime(2026, 3, 1, tz="UTC"),
         catchup=False,
-        default_args={"retries": 2, "retry_delay": timedelta(seconds=1)},
+        default_args={"retries": 2, "retry_delay": timedelta(seconds=1), "uncertain_patience": 20},
     ):
         settings = {"wait_for_completion": True, "deferrable": True, "poll_interval": 2, **kwargs}
         OnDemandFlowRunOperator(task_id="ingest", flow_id=str(uuid5(NAMESPACE_URL, dag_id)), **settings)

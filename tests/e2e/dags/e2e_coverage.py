@@ -23,6 +23,7 @@ with DAG(
         wait_for_completion=True,
         deferrable=True,
         poll_interval=2,
+        uncertain_patience=5,
         # The executor race can take tries from any task on a busy machine.
         retries=4,
         retry_delay=timedelta(seconds=1),

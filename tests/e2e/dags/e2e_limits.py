@@ -22,7 +22,7 @@ with DAG(
     dag_id="e2e_limits",
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
-    default_args={"retries": 9, "retry_delay": timedelta(seconds=1)},
+    default_args={"retries": 9, "retry_delay": timedelta(seconds=1), "uncertain_patience": 20},
 ):
     flow = {"flow_id": str(uuid5(NAMESPACE_URL, "e2e_limits"))}
     OnDemandFlowRunOperator(

@@ -18,7 +18,7 @@ with DAG(
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     end_date=pendulum.datetime(2026, 3, 1, tz="UTC"),
     catchup=False,
-    default_args={"retries": 5, "retry_delay": pendulum.duration(seconds=1)},
+    default_args={"retries": 5, "retry_delay": pendulum.duration(seconds=1), "uncertain_patience": 20},
 ):
     OnDemandFlowRunOperator(task_id="ingest", flow_id=FLOW, wait_for_completion=True, deferrable=True, poll_interval=1)
     create = OnDemandFlowRunOperator(task_id="create", flow_id=FLOW)
