@@ -68,7 +68,8 @@ def told(
     """One DAG run of one day; the events of its tasks."""
     from airflow_flowservice.demo.local_airflow import LocalAirflow
 
-    tell("flows", id=flow_of(DAG_ID), name=DAG_ID, kind="table", delta_column={"name": "updated_at"})
+    for name in (DAG_ID, f"{DAG_ID}_create"):
+        tell("flows", id=flow_of(name), name=name, kind="table", delta_column={"name": "updated_at"})
     dags, file = tmp_path_factory.mktemp("listener_dags"), tmp_path_factory.mktemp("lineage") / "events.jsonl"
     shutil.copy(Path(__file__).parent / "dags" / f"{DAG_ID}.py", dags)
     with LocalAirflow(

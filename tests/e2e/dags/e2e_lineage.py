@@ -10,7 +10,8 @@ from airflow.sdk import DAG
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
 
-FLOW = str(uuid5(NAMESPACE_URL, "e2e_lineage"))
+# One for each task: before Airflow 3.3 a task may take the other's run of the same window for its own.
+FLOW, OTHER = (str(uuid5(NAMESPACE_URL, name)) for name in ("e2e_lineage", "e2e_lineage_create"))
 
 with DAG(
     dag_id="e2e_lineage",
@@ -21,5 +22,5 @@ with DAG(
     default_args={"retries": 5, "retry_delay": pendulum.duration(seconds=1), "uncertain_patience": 20},
 ):
     OnDemandFlowRunOperator(task_id="ingest", flow_id=FLOW, wait_for_completion=True, deferrable=True, poll_interval=1)
-    create = OnDemandFlowRunOperator(task_id="create", flow_id=FLOW)
+    create = OnDemandFlowRunOperator(task_id="create", flow_id=OTHER)
     FlowRunSensor(task_id="wait", flow_run_id=create.output, poke_interval=1, start_from_trigger=True)
