@@ -70,7 +70,9 @@ CLEARED = {
 }
 
 if _airflow.version() < (3, 3):  # no task state: no accidents beside it, and a clear does not know of the run before
-    ACCIDENTS = {name: accident for name, accident in ACCIDENTS.items() if accident["at"] == "while_waiting"}
+    # Airflow 3.0 itself does not retry a task whose process is killed.
+    left = {"while_waiting"} if _airflow.version() >= (3, 1) else set()
+    ACCIDENTS = {name: accident for name, accident in ACCIDENTS.items() if accident["at"] in left}
     CLEARED = {state: runs for state, runs in CLEARED.items() if state in ("success", "failed")}
 
 

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from patience import wait_until
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.local_airflow import LocalAirflow
+
+pytestmark = pytest.mark.needs_airflow(3, 3, "tasks that end or begin in the triggerer")
 
 
 def test_a_sensor_begins_and_ends_in_the_triggerer(

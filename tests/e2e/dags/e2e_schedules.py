@@ -36,7 +36,8 @@ def dag(dag_id: str, **kwargs: object) -> None:
         "catchup": False,
         **kwargs,
     }
-    retries = {"retries": 5, "retry_delay": timedelta(seconds=1)}
+    # The executor race takes many a try on a busy machine before Airflow 3.3, where all of these resume on a worker.
+    retries = {"retries": 20, "retry_delay": timedelta(seconds=1)}
     with DAG(dag_id=dag_id, default_args=retries, **settings):  # noqa: AIR002
         OnDemandFlowRunOperator(
             task_id="ingest",
