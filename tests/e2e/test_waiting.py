@@ -362,6 +362,7 @@ def test_no_task_fails_or_is_started_again(waiting: Waiting, thawed: dict[str, i
     assert {("success", 1): COUNT} == Counter((each["state"], each["try_number"]) for each in waiting.instances())
 
 
+@pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
 def test_each_task_takes_one_worker_process_and_ends_in_the_triggerer(waiting: Waiting, thawed: dict[str, int]) -> None:
     """Every worker process of this Airflow left its task deferred, and there was one for each task."""
     processes = waiting.worker_processes()
