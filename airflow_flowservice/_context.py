@@ -130,7 +130,17 @@ def attempt_of(context: Mapping[str, Any]) -> Attempt:
         max_tries=getattr(ti, "max_tries", 0) or 0,
         retries=context["task"].retries or 0,
         began=getattr(context["dag_run"], "start_date", None),
+        started_before=ti.try_number == 1 and _has_left_xcoms(ti),
     )
+
+
+def _has_left_xcoms(ti: Any) -> bool:
+    """Whether there were XComs of this task when it started: an earlier start pushed them, as ours do before a POST.
+
+    Airflow's executor race may start a task again under the same number (seen on 3.0.6 and 3.3.2).
+    """
+    details = getattr(ti, "_ti_context_from_server", None)
+    return bool(getattr(details, "xcom_keys_to_clear", None))
 
 
 def run_to_adopt(context: Mapping[str, Any]) -> str | None:

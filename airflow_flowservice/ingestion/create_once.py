@@ -126,28 +126,8 @@ class CreateOnce:
         if self.adopt and (adopted := self._adopt(order)):
             return adopted
         if self.attempt.is_first:
-            return self._started_twice(order) or self._create(order)
+            return self._create(order)
         return self._reconcile(order, self._unwritten(order), earlier=True)
-
-    def _started_twice(self, order: Order) -> Outcome | None:
-        """The run of this very attempt: Airflow may start one again under the same number (seen on 3.0.6 and 3.3.2).
-
-        Looked for where nobody can have cleared the task, which would mean that the window is wanted again.
-        """
-        if self.attempt.try_number > 1 or self.attempt.began is None:
-            return None
-        intent = self._unwritten(order)
-        look = self._look(patience=0.0)
-        runs = look(order, intent, lambda run: False)
-        began = self.attempt.began + (self.clock_offset() or timedelta(0))
-        for run in runs:
-            is_it = run.created_at is not None and run.created_at >= began and not run.status.failed
-            if is_it and intent.judge(run, order) == "ours":
-                log.warning(
-                    "Flow run %s (%s) of this window is there already; no other is created", run.id, run.status_word
-                )
-                return self._keep(intent, run.id, how="adopted")
-        return None
 
     def _unwritten(self, order: Order) -> Intent:
         """What an earlier attempt may have intended that left nothing to read."""
@@ -273,12 +253,10 @@ class CreateOnce:
         return self._decide(order, intent, unclear)
 
     def _search(self, order: Order, intent: Intent, is_it: Callable[[FlowRun], bool]) -> list[FlowRun]:
-        return self._look(patience=self.patience)(order, intent, is_it)
-
-    def _look(self, *, patience: float) -> Search:
-        return Search(
-            service=self.service, patience=patience, poll=self.poll, monotonic=self.monotonic, sleep=self.sleep
+        search = Search(
+            service=self.service, patience=self.patience, poll=self.poll, monotonic=self.monotonic, sleep=self.sleep
         )
+        return search(order, intent, is_it)
 
     def _decide(self, order: Order, intent: Intent, candidates: list[FlowRun]) -> Outcome:
         lines = "; ".join(

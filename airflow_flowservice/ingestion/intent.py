@@ -83,17 +83,19 @@ class Attempt:
     :param max_tries: Airflow's; unchanged in a retry, grown after a clear.
     :param retries: the task's own, so `max_tries - retries + 1` is the first try since the last clear.
     :param began: when the DAG run started (aware); runs from before are none of ours.
+    :param started_before: Airflow has begun this very attempt before, under the same number.
     """
 
     try_number: int = 1
     max_tries: int = 0
     retries: int = 0
     began: datetime | None = None
+    started_before: bool = False
 
     @property
     def is_first(self) -> bool:
         """Whether no earlier attempt since the last clear can have created anything."""
-        return self.try_number <= self.max_tries - self.retries + 1
+        return not self.started_before and self.try_number <= self.max_tries - self.retries + 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -200,6 +200,7 @@ class Task:
         self.events = events
         self.keeps_method = False
         self.left: tuple[str, dict[str, Any]] | None = None
+        self.xcom_keys: list[str] = []
         self.try_number = 0
         self.max_tries = operator.retries
         self.rescheduled = 0
@@ -212,6 +213,7 @@ class Task:
         :param upstream: return values of upstream tasks.
         """
         left = self.left if self.keeps_method else None
+        self.xcom_keys = []
         if not left:
             self._forget_xcoms()
         for task_id, value in upstream.items():
@@ -236,9 +238,11 @@ class Task:
         return self.step(*self.left)
 
     def _forget_xcoms(self) -> None:
+        """What the task runner does before anything else, as Airflow's API server tells it."""
         own = self.operator.task_id
-        for key in [key for key in self.supervisor.stored_xcoms if key[0] == own]:
-            del self.supervisor.stored_xcoms[key]
+        self.xcom_keys = [name for task_id, name in self.supervisor.stored_xcoms if task_id == own]
+        for name in self.xcom_keys:
+            del self.supervisor.stored_xcoms[own, name]
 
     def _started_by_the_scheduler(self) -> Ended:
         """What the scheduler makes of `start_from_trigger`; arguments that are templates are left as they are."""
@@ -310,6 +314,7 @@ class Task:
             should_retry=self.try_number <= self.max_tries,
             next_method=next_method,
             next_kwargs=next_kwargs,
+            xcom_keys_to_clear=[] if next_method else self.xcom_keys,
         )
         return RuntimeTaskInstance.model_construct(
             id=uuid4(),

@@ -255,6 +255,24 @@ def test_without_task_state_the_log_says_that_protection_is_reduced(ingest, runs
     assert 1 == len(runs_of())
 
 
+@pytest.mark.parametrize("do_xcom_push", [True, False])
+def test_without_task_state_a_second_start_finds_its_run(ingest, runs_of, clock, do_xcom_push):
+    """Airflow's executor race starts a task again under the same number; XComs of the first start give it away."""
+    task = ingest(store=False, do_xcom_push=do_xcom_push)
+    task.run()
+    clock.advance(60)
+    task.try_number = 0
+    assert "success" == task.run().state
+    assert ["success"] == [run["status"] for run in runs_of()]
+
+
+def test_without_task_state_a_first_start_looks_for_nothing(ingest, runs_of, create_run):
+    """A run of the same window may be somebody else's, who wants it as well."""
+    create_run()
+    assert "success" == ingest(store=False).run().state
+    assert 2 == len(runs_of())
+
+
 def test_without_task_state_a_retry_still_finds_its_run(ingest, runs_of):
     """The list of runs tells, where runs show their windows."""
     task = ingest(store=False)

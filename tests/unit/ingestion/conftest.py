@@ -170,10 +170,21 @@ class World:
         return Order(**{"flow_id": "flow", "window": IngestionWindow(end - timedelta(days=1), end), **fields})
 
     def attempt(
-        self, order: Order | None = None, *, number: int = 1, clears: int = 0, began: datetime = BEGIN, **options: Any
+        self,
+        order: Order | None = None,
+        *,
+        number: int = 1,
+        clears: int = 0,
+        began: datetime = BEGIN,
+        again: bool = False,
+        **options: Any,
     ) -> Outcome:
-        """One attempt of the task; `number` counts on, and a clear grants the retries anew."""
-        attempt = Attempt(try_number=number, max_tries=self.retries + clears, retries=self.retries, began=began)
+        """One attempt of the task; `number` counts on, and a clear grants the retries anew.
+
+        :param again: Airflow starts it a second time under the same number.
+        """
+        tries = {"try_number": number, "max_tries": self.retries + clears, "retries": self.retries}
+        attempt = Attempt(**tries, began=began, started_before=again)
         create_once = CreateOnce(
             service=self.service,
             store=self.store,

@@ -668,36 +668,47 @@ class TestWithoutStore:
     @pytest.mark.parametrize("status", [None, SUCCESS], ids=["goes on", "succeeded"])
     def test_a_first_attempt_that_airflow_starts_twice_finds_its_run(self, old_world: Any, status: Any) -> None:
         """Under the same number, after the task has ended on a worker: it is this attempt's run."""
-        began = old_world.time.true()
-        old_world.time.sleep(1)
-        assert old_world.attempt(began=began) == created()
+        assert old_world.attempt() == created()
         if status:
             old_world.service.end("run-1", status)
-        assert (old_world.attempt(began=began), ids(old_world)) == (adopted(), ["run-1"])
+        assert (old_world.attempt(again=True), ids(old_world)) == (adopted(), ["run-1"])
+        assert old_world.time.passed == 0
+
+    @pytest.mark.parametrize("offset", [-1.5, 1.5])
+    def test_clocks_are_not_known_to_the_second(self, old_world: Any, offset: float) -> None:
+        """The run was created right after the DAG run began, and the service's clock is known by whole seconds."""
+        began = old_world.time.true()
+        old_world.time.sleep(0.1)
+        known = {"began": began, "clock_offset": lambda: timedelta(seconds=offset)}
+        assert old_world.attempt(**known) == created()
+        assert (old_world.attempt(again=True, **known), ids(old_world)) == (adopted(), ["run-1"])
+
+    def test_started_twice_before_the_run_shows(self, old_world: Any) -> None:
+        """The list may lag for minutes."""
+        old_world.attempt()
+        old_world.service.lag = 100.0
+        assert (old_world.attempt(again=True, patience=180.0), ids(old_world)) == (adopted(), ["run-1"])
 
     def test_started_twice_after_the_run_failed(self, old_world: Any) -> None:
         """The window is not in, so another run is created."""
-        began = old_world.time.true()
-        old_world.time.sleep(1)
-        old_world.attempt(began=began)
+        old_world.attempt()
         old_world.service.end("run-1", FAILED)
-        assert old_world.attempt(began=began) == created(2)
+        assert old_world.attempt(again=True) == created(2)
 
-    @pytest.mark.parametrize("day", [0, 1], ids=["the same window, earlier", "another window, since then"])
-    def test_a_first_attempt_leaves_other_runs_alone(self, old_world: Any, day: int) -> None:
-        """Of the same window, but from before the DAG run began; and of other windows."""
-        window = old_world.order(day=day).window
-        began = old_world.time.true() + timedelta(seconds=1 if day == 0 else -1)
-        old_world.service.add(window_start=window.start, window_end=window.end)
-        old_world.time.sleep(2)
-        assert old_world.attempt(began=began) == created(2)
-
-    def test_a_first_attempt_asks_nobody_about_hidden_windows(self, old_world: Any) -> None:
-        """Runs that show no window are the rule for some services, so they are no reason to wait."""
+    def test_started_twice_where_windows_are_hidden(self, old_world: Any) -> None:
+        """Nobody can tell, so nothing is created."""
+        old_world.attempt()
         old_world.service.hides_windows = True
-        began = old_world.time.true() - timedelta(seconds=1)
-        old_world.service.add()
-        assert (old_world.attempt(began=began), old_world.time.passed) == (created(2), 0)
+        with pytest.raises(FlowRunUncertainError):
+            old_world.attempt(again=True)
+
+    @pytest.mark.parametrize("hides_windows", [False, True])
+    def test_a_first_attempt_leaves_other_runs_alone(self, old_world: Any, hides_windows: bool) -> None:
+        """Also of the same window, which somebody else may want as well: it has nothing to look for."""
+        window = old_world.order().window
+        old_world.service.hides_windows = hides_windows
+        old_world.service.add(window_start=window.start, window_end=window.end)
+        assert (old_world.attempt(), old_world.time.passed) == (created(2), 0)
 
     def test_a_later_attempt_finds_the_run(self, old_world: Any) -> None:
         """A run of our window since the DAG run began is ours."""
