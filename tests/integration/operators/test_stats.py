@@ -83,9 +83,9 @@ def test_polls_are_the_requests_that_waiting_costs(ingest, backend, emulator, de
     ingest(wait_for_completion=True, deferrable=deferrable).run()
     kind = "GET /runs" if deferrable else "GET /runs/{id}"
     asked = emulator.ledger()["requests"]
-    # The list of runs that an intent remembers; without task state also a look for a run that is there already.
-    lists = 1 if VERSION >= (3, 3) else 2
-    assert asked[kind] - (lists if deferrable else 0) == backend.counts["flowservice.polls"] > 0
+    # The list of runs that an intent remembers.
+    lists = 1 if deferrable else 0
+    assert asked[kind] - lists == backend.counts["flowservice.polls"] > 0
 
 
 def test_a_sensors_looks_are_polls(worker, backend, create_run, emulator):
