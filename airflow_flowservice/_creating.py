@@ -102,7 +102,7 @@ class CreatesFlowRun(BaseOperator):
 
         :raises FlowRunTimeoutError: it goes on.
         """
-        if _waiting.is_another_attempts(context):
+        if _waiting.is_another_attempts(context, next_kwargs):
             return self.execute(context)
         self.was_deferred = True
         try:

@@ -97,15 +97,24 @@ def note_attempt(context: Mapping[str, Any]) -> None:
         context["ti"].xcom_push(key=_ATTEMPT_KEY, value=context["ti"].try_number)
 
 
-def is_another_attempts(context: Mapping[str, Any]) -> bool:
-    """Whether Airflow resumes this attempt with what an earlier one waited for; it has to begin from its beginning."""
-    if not _airflow.resumes_retries():
+def is_another_attempts(context: Mapping[str, Any], next_kwargs: Mapping[str, Any] | None) -> bool:
+    """Whether Airflow resumes this attempt with how an earlier one failed; it has to begin from its beginning.
+
+    The news of a success is this attempt's too, whatever its number: the window is in.
+    """
+    if not _airflow.resumes_retries() or _tells_a_success((next_kwargs or {}).get("event")):
         return False
     deferred = _context.read_xcom(context["ti"], key=_ATTEMPT_KEY)
     if deferred in (None, context["ti"].try_number):
         return False
     log.warning("Airflow resumes attempt %s of this task instead of beginning a new one; beginning it", deferred)
     return True
+
+
+def _tells_a_success(event: Any) -> bool:
+    from airflow_flowservice.ingestion.outcome import SUCCEEDED
+
+    return isinstance(event, dict) and "flow_run" in event and event["flow_run"]["status"] in SUCCEEDED
 
 
 def summary_from_event(context: Mapping[str, Any], event: Any) -> dict[str, Any]:

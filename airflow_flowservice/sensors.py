@@ -179,7 +179,7 @@ class FlowRunSensor(BaseSensorOperator):
 
         :raises FlowRunTimeoutError: it goes on.
         """
-        if _waiting.is_another_attempts(context):
+        if _waiting.is_another_attempts(context, next_kwargs):
             return self.execute(context)
         self.was_deferred = True
         with _endings.skips(soft_fail=self.soft_fail, never_fail=self.never_fail):

@@ -33,9 +33,7 @@ class Record:
 
         :param otherwise: what stands for one that is there and cannot be read.
         """
-        if self.store is None:
-            return None
-        self._last_seen = self.store.get(STORE_KEY)
+        self._last_seen = None if self.store is None else self.store.get(STORE_KEY)
         if self._last_seen is None:
             return None
         if intent := Intent.from_json(self._last_seen):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_flowservice.api.client import FlowServiceClient
 from airflow_flowservice.emulator import Settings, running_emulator
 from airflow_flowservice.exceptions import FlowRunUncertainError, NotSentError, RateLimitedError, ServerError
 from airflow_flowservice.operators import OnDemandFlowRunOperator
@@ -264,6 +265,20 @@ def test_without_task_state_a_second_start_finds_its_run(ingest, runs_of, clock,
     task.try_number = 0
     assert "success" == task.run().state
     assert ["success"] == [run["status"] for run in runs_of()]
+
+
+def test_what_gives_a_second_start_away_is_there_before_the_post(ingest, supervisor, monkeypatch):
+    """A start that is killed right after its POST has pushed an XCom already."""
+    pushed = []
+    create_run = FlowServiceClient.create_run
+
+    def create(*args, **kwargs):
+        pushed.extend(key for task_id, key in supervisor.stored_xcoms if task_id == "task")
+        return create_run(*args, **kwargs)
+
+    monkeypatch.setattr(FlowServiceClient, "create_run", create)
+    ingest(store=False).run()
+    assert ["dataflow_url"] == pushed
 
 
 def test_without_task_state_a_first_start_looks_for_nothing(ingest, runs_of, create_run):

@@ -81,6 +81,18 @@ def test_the_first_attempt_is_resumed_as_ever(task, emulator, runs_of):
     assert 1 == len(runs_of())
 
 
+def test_an_attempt_that_resumes_under_another_number_ends_with_its_run(task, emulator, runs_of):
+    """The executor race counts tries that were never started (3.0.6); hidden windows would leave it in doubt."""
+    emulator.plan_fault(kind="*", action="hide_windows")
+    ingest = task(OnDemandFlowRunOperator, flow_id=FLOW, delta_column="updated_at", uncertain_patience=0.2, **WAITS)
+    ingest.try_number = 1
+    deferred = ingest.step().message
+    event = ingest.trigger(deferred).payload
+    ingest.try_number = 2
+    assert "success" == ingest.step(deferred.next_method, {"event": event}).state
+    assert ["success"] == [run["status"] for run in runs_of()]
+
+
 def test_a_clear_begins_anew(task, emulator, runs_of):
     """Airflow forgets then where it would resume."""
     ingest = task(OnDemandFlowRunOperator, flow_id=FLOW, delta_column="updated_at", **WAITS)
