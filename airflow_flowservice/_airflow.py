@@ -6,8 +6,10 @@ Heavy imports are inside functions: a DAG file that uses our operators pays for 
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import datetime, timezone
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -18,7 +20,7 @@ except ImportError:  # before 3.1
 __all__ = ["BaseHook"]
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 
 @cache
@@ -147,16 +149,33 @@ def mask_secret(text: str) -> None:
 
 
 async def in_thread(function: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Run a blocking call beside the event loop; Airflow's own look-ups work from there too.
+    """Run a blocking call beside the event loop, in one of its few threads; Airflow's own look-ups work from there too.
 
     Before 3.2 a look-up from any other thread reads the triggerer's answers out of order, which ends the triggerer
     (seen on 3.0.6). From asgiref's threads it takes its turn in the event loop.
     """
+    return await _in_pool(None, partial(function, *args, **kwargs))
+
+
+def own_thread() -> Callable[..., Awaitable[Any]]:
+    """As `in_thread`, in a thread that nobody else takes up; it ends when this is not held any more.
+
+    The event loop's threads may all be taken: each XCom that is pushed holds one until the supervisor answers.
+    """
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flowservice")
+
+    async def in_own_thread(function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return await _in_pool(pool, partial(function, *args, **kwargs))
+
+    return in_own_thread
+
+
+async def _in_pool(pool: ThreadPoolExecutor | None, call: Callable[[], Any]) -> Any:
     if version() >= (3, 2):
-        return await asyncio.to_thread(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(pool, copy_context().run, call)
     from asgiref.sync import sync_to_async
 
-    return await sync_to_async(function, thread_sensitive=False)(*args, **kwargs)
+    return await sync_to_async(call, thread_sensitive=False, executor=pool)()
 
 
 def starts_in_triggerer() -> bool:

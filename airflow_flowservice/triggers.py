@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -200,13 +200,14 @@ def _poller_of(conn_id: str) -> Poller:
     pollers = _pollers.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
     poller = pollers.get(conn_id)
     if poller is None:
-        poller = pollers[conn_id] = Poller(partial(_connect, conn_id), in_thread=_airflow.in_thread)
+        in_thread = _airflow.own_thread()
+        poller = pollers[conn_id] = Poller(partial(_connect, conn_id, in_thread), in_thread=in_thread)
     return poller
 
 
-async def _connect(conn_id: str) -> Service:
+async def _connect(conn_id: str, in_thread: Callable[..., Awaitable[Any]]) -> Service:
     connection = await _connections.aget_connection(conn_id)
-    client: FlowServiceClient = await _airflow.in_thread(client_of, connection)
+    client: FlowServiceClient = await in_thread(client_of, connection)
     return _Counted(client)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -151,9 +153,11 @@ def test_before_3_3_a_trigger_that_cannot_find_out_says_nothing(
     monkeypatch.setattr("airflow_flowservice._endings.PATIENCE_WITH_AIRFLOW", 0.2)
 
     async def no_answer(msg):
+        if type(msg).__name__ != "GetTaskStates":
+            return supervisor.send(msg)
         if answer == "refused":
             raise RuntimeError("the API server is away")
-        await asyncio.sleep(3600)
+        return await asyncio.sleep(3600)
 
     monkeypatch.setattr(supervisor, "asend", no_answer)
     clock.stop()
@@ -165,22 +169,33 @@ def test_before_3_3_a_trigger_that_cannot_find_out_says_nothing(
 
 def cancelled(trigger, emulator):
     """Cancel a trigger that waits; whether it stopped."""
-
-    def until_it_has_looked():
-        while "GET /runs" not in emulator.ledger()["requests"]:
-            time.sleep(0.01)
+    looked = next_look(emulator)
 
     async def cancel():
         async def first():
             return await anext(trigger.run())
 
         waiting = asyncio.ensure_future(first())
-        await asyncio.to_thread(until_it_has_looked)
+        await asyncio.to_thread(looked)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         return waiting.cancelled()
 
     return asyncio.run(cancel())
+
+
+def next_look(emulator):
+    """What returns when flow runs have been asked for again; blocks."""
+
+    def looks():
+        return emulator.ledger()["requests"].get("GET /runs", 0)
+
+    def wait():
+        while looks() == before:
+            time.sleep(0.01)
+
+    before = looks()
+    return wait
 
 
 def test_nothing_blocks_the_event_loop(trigger, emulator, caplog):
@@ -208,3 +223,28 @@ def test_nothing_blocks_the_event_loop(trigger, emulator, caplog):
     assert "TaskSuccessEvent" == type(event).__name__
     assert [] == [record.getMessage() for record in caplog.records if record.name == "asyncio"]
     assert len(beats) > 20
+
+
+def test_runs_are_read_though_others_take_up_all_threads(trigger, emulator, clock):
+    """An event loop has few of them, and a supervisor that does not answer holds each that pushes an XCom."""
+    clock.stop()
+    made = trigger(url="https://experience.adobe.com/x")
+    released, looked = threading.Event(), next_look(emulator)
+
+    async def while_all_are_taken():
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(2))
+        event = asyncio.ensure_future(first())
+        await asyncio.to_thread(looked)
+        taken = [loop.run_in_executor(None, released.wait) for _ in range(2)]
+        clock.advance(3600)
+        try:
+            return await asyncio.wait_for(event, 20), any(each.done() for each in taken)
+        finally:
+            released.set()
+
+    async def first():
+        return await anext(made.run())
+
+    event, others_are_done = asyncio.run(while_all_are_taken())
+    assert ("success", False) == (event.payload["status"], others_are_done)

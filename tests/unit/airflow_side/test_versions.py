@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,7 +62,8 @@ def test_a_run_of_3_2_by_hand_takes_no_partition():
     assert _context.dates_of(run_of_3_2(utc(2026, 3, 28, 7), "manual"), timetable=timetable).partition_date is None
 
 
-def test_look_ups_from_a_thread_take_their_turn_in_the_event_loop():
+@pytest.mark.parametrize("beside", [lambda: _airflow.in_thread, _airflow.own_thread], ids=["any thread", "own thread"])
+def test_look_ups_from_a_thread_take_their_turn_in_the_event_loop(beside):
     """The triggerer before 3.2 has one connection to its supervisor, whose lock knows the event loop alone.
 
     Later ones have a way of their own, and look-ups need not wait for the loop.
@@ -72,13 +74,26 @@ def test_look_ups_from_a_thread_take_their_turn_in_the_event_loop():
         return asyncio.get_running_loop()
 
     async def ask():
-        return await loop(), await _airflow.in_thread(look_up)
+        return await loop(), await beside()(look_up)
 
     def look_up():
         return async_to_sync(loop)()  # as `TriggerCommsDecoder.send`
 
     own, of_look_up = asyncio.run(ask())
     assert (own is of_look_up) == (_airflow.version() < (3, 2))
+
+
+def test_an_own_thread_is_one_and_ends_with_its_holder():
+    """A triggerer lives for months, and the connections that are waited on come and go."""
+
+    async def names():
+        in_own_thread = _airflow.own_thread()
+        return [await in_own_thread(threading.current_thread) for _ in range(3)]
+
+    thread, *others = asyncio.run(names())
+    thread.join(10)
+    assert [thread] * 2 == others
+    assert not thread.is_alive()
 
 
 def run_of_3_2(run_after, run_type):
