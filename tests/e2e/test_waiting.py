@@ -158,10 +158,10 @@ class Waiting:
         """Wait until all triggers belong to this triggerer."""
         wait_until(lambda: {job} == self.holders(), what=f"triggerer {job} to take over")
 
-    def wait_for_requests(self) -> None:
-        """Wait until somebody asks for flow runs again, or no task is left that could."""
-        before = self.requests()["GET /runs"]
-        wait_until(lambda: self.requests()["GET /runs"] > before or self.none_waits(), what="another GET /runs")
+    def wait_for_requests(self, count: int = 1) -> None:
+        """Wait until somebody asks for flow runs again so many times, or no task is left that could."""
+        enough = self.requests()["GET /runs"] + count
+        wait_until(lambda: self.requests()["GET /runs"] >= enough or self.none_waits(), what="another GET /runs")
 
     def none_waits(self) -> bool:
         """Whether all tasks have ended, which may be too early."""
@@ -294,7 +294,8 @@ def thawed(waiting: Waiting, killed: list[dict[str, int]]) -> dict[str, int]:
 
     Some end before that in each of the two, so that both are warm. Of the frozen one, the process that runs the
     triggers wakes up first and for a moment alone, so that it sees that some flow runs have ended, before the process
-    beside it can tell that the triggers are another's. How many triggers saw their run's end in each triggerer.
+    beside it can tell that the triggers are another's; meanwhile it pushes their XComs in vain, and asks for the
+    others again. How many triggers saw their run's end in each triggerer.
     """
     (old,) = waiting.holders()
     waiting.end_some(of_all=COUNT // 5)
@@ -308,7 +309,7 @@ def thawed(waiting: Waiting, killed: list[dict[str, int]]) -> dict[str, int]:
         process.suspend()
     for process in children(frozen):
         process.resume()
-    waiting.wait_for_requests()
+    waiting.wait_for_requests(2)
     waiting.tell("end", flow_id=waiting.flow_id)
     for process in [*frozen, *other]:
         process.resume()
