@@ -14,6 +14,7 @@ from airflow_flowservice import exceptions
 from airflow_flowservice.api import _json
 from airflow_flowservice.api._answer import Answer
 from airflow_flowservice.api._problem import problem_in
+from airflow_flowservice.api._text import may_have
 from airflow_flowservice.api._token import ImsToken, token_of
 from airflow_flowservice.api.models import CreatedRun
 from airflow_flowservice.api.responses import Call, Page, check, created_of, item_of, page_of
@@ -350,6 +351,29 @@ class TestASecretThatComesBack:
         """`\\u00f6` and `\\/` are texts like any other, once they are read."""
         escaped = "".join(f"\\u{ord(character):04x}" for character in self.SECRET)
         assert ["***"] == self.read(f'["{escaped}"]'.encode())
+
+    @given(
+        secret=st.sampled_from(['p@ss"w/r\\d&x=1', "tok.en-1"]),
+        beside=st.tuples(st.text(), st.text()),
+        ascii_only=st.booleans(),
+        solidus=st.sampled_from(["/", "\\/"]),
+        encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "utf-32-be"]),
+    )
+    def test_whatever_is_beside_it_and_however_it_is_encoded(self, secret, beside, ascii_only, solidus, encoding):
+        """Every encoding in which JSON can be read; quotes and backslashes are escaped in any."""
+        body = json.dumps([secret.join(beside)], ensure_ascii=ascii_only).replace("/", solidus).encode(encoding)
+        [text] = Answer(status=200, body=body, secrets=(secret,)).json()
+        assert secret not in text
+        assert "***" in text
+
+    def test_flow_runs_are_not_searched_text_by_text(self):
+        """Each has escaped quotes in its etag, and hundreds are read each minute: one search has to do."""
+        etag = '"{}-0000-0200-0000-67000000"'.format
+        body = json.dumps({"items": [{"id": str(each), "etag": etag(each), "url": "a/b"} for each in range(3)]})
+        secrets = (self.SECRET, "tok.en-1")
+        assert not may_have(body.replace("/", "\\/").encode(), secrets=secrets)
+        assert may_have(body.replace("a/b", "tok.en-1").encode(), secrets=secrets)
+        assert may_have(body.replace("a/b", "\\u0061").encode(), secrets=secrets)
 
     def test_a_body_without_one_is_as_it_came(self):
         """Also one that only looks like it."""
