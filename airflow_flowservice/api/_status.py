@@ -25,8 +25,7 @@ class FlowRunStatus(str, Enum):
         """
         if not isinstance(word, str):
             return cls.UNKNOWN
-        plain = "".join(character for character in word.lower() if character not in "_- \t\r\n")
-        return _STATUS_OF_WORD.get(plain, cls.UNKNOWN)
+        return _STATUS_OF_WORD.get(word.lower().translate(_PASSED_OVER), cls.UNKNOWN)
 
     @property
     def ended(self) -> bool:
@@ -44,6 +43,7 @@ class FlowRunStatus(str, Enum):
         return self is FlowRunStatus.FAILED
 
 
+_PASSED_OVER = str.maketrans("", "", "_- \t\r\n")
 _STATUS_OF_WORD = {
     "scheduled": FlowRunStatus.SCHEDULED,
     "queued": FlowRunStatus.SCHEDULED,

@@ -370,10 +370,10 @@ class TestASecretThatComesBack:
         """Each has escaped quotes in its etag, and hundreds are read each minute: one search has to do."""
         etag = '"{}-0000-0200-0000-67000000"'.format
         body = json.dumps({"items": [{"id": str(each), "etag": etag(each), "url": "a/b"} for each in range(3)]})
-        secrets = (self.SECRET, "tok.en-1")
-        assert not may_have(body.replace("/", "\\/").encode(), secrets=secrets)
-        assert may_have(body.replace("a/b", "tok.en-1").encode(), secrets=secrets)
-        assert may_have(body.replace("a/b", "\\u0061").encode(), secrets=secrets)
+        secrets = (self.SECRET, "tok.en-1", 'quo"ted-')
+        assert not may_have(body.encode(), secrets=secrets)
+        for told in ("tok.en-1", 'quo\\"ted-', "\\u0061", "\\\\", "\\/"):
+            assert may_have(body.replace("a/b", told).encode(), secrets=secrets)
 
     def test_a_body_without_one_is_as_it_came(self):
         """Also one that only looks like it."""
