@@ -30,11 +30,11 @@ _LABELLED_SECRET = re.compile(r"(?i)(\\?[\"'](?:access_token|client_secret)\\?[\
 def excerpt(text: str | bytes, *, secrets: Iterable[str] = (), length: int = EXCERPT_LENGTH) -> str:
     """At most `length` printable characters on one line, with known and likely secrets as `***`.
 
-    :param text: anything; bytes are read as UTF-8 and what cannot be read is replaced.
+    :param text: anything; bytes are read as JSON is, in UTF-8, 16 or 32, and what cannot be read is replaced.
     :param secrets: values that must not be shown.
     """
     if isinstance(text, bytes):
-        text = text[:_LOOKED_AT].decode("utf-8", errors="replace")
+        text = text[:_LOOKED_AT].decode(json.detect_encoding(text), errors="replace")
     text = text[:_LOOKED_AT]
     printable = "".join(character if character.isprintable() else " " for character in text)
     line = scrub(" ".join(printable.split()), secrets=secrets)

@@ -281,6 +281,13 @@ def test_excerpts_hide_what_looks_secret(text):
     assert "JzdWIiOi" not in answer(text).excerpt
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
+def test_excerpts_hide_known_secrets_in_every_encoding(encoding):
+    """An excerpt reads what JSON may be written in, as the parser does."""
+    body = '{"error": "no tok.en-1, dröben"}'.encode(encoding)
+    assert """'{"error": "no ***, dröben"}'""" == Answer(status=400, body=body, secrets=("tok.en-1",)).excerpt
+
+
 def test_request_ids_are_kept():
     """Adobe's support asks for the `x-request-id`; it is shown as one line."""
     assert answer(b"").request_id == "r-1"
