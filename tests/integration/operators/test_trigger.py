@@ -198,6 +198,21 @@ def next_look(emulator):
     return wait
 
 
+def test_no_thread_outlives_those_who_wait(trigger):
+    """Runs are read in a thread of their own, and a triggerer lives for months."""
+    made, before = trigger(url="https://experience.adobe.com/x"), set(threading.enumerate())
+
+    async def reader():
+        events = [event async for event in made.run()]
+        [thread] = {each for each in threading.enumerate() if each.name.startswith("flowservice")} - before
+        await asyncio.to_thread(thread.join, 10)
+        return events, thread
+
+    [event], thread = asyncio.run(reader())
+    assert "success" == event.payload["status"]
+    assert not thread.is_alive()
+
+
 def test_nothing_blocks_the_event_loop(trigger, emulator, caplog):
     """A service that takes its time holds up this trigger, and no other in the same triggerer."""
     made = trigger(ends_task=True)

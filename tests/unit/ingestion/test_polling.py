@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -342,6 +343,11 @@ class TestFallingBack:
         answers = reader.read(dict.fromkeys(ids, True))
         assert ids == [getattr(answers[each], "id", None) for each in ids]
         assert (5, [], True) == (len(pages), service.read, reader.together)
+
+    @pytest.mark.parametrize("flow_run_id", [run_id(1), "a.b_c~d-e", "a/b c", "é", "%2C"])
+    def test_an_id_takes_the_room_that_it_has_in_the_address(self, service: Service, flow_run_id: str) -> None:
+        """As it is quoted, with the comma behind it; whole addresses hold 3,500 characters of that."""
+        assert len(quote(f"{flow_run_id},", safe="")) == round(3500 * BatchReader(service).share(flow_run_id))
 
     def test_one_by_one_a_reading_is_short(self, service: Service) -> None:
         """So that a waiter which joins does not have to wait for hundreds of requests."""
