@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_flowservice import _connections
-from airflow_flowservice._airflow import BaseHook
+from airflow_flowservice._airflow import connections
+from airflow_flowservice._airflow.versions import BaseHook
 from airflow_flowservice.exceptions import ConfigurationError, FlowServiceError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class FlowServiceHook(BaseHook):
 
         :raises ConfigurationError: no such connection, or one of its values cannot be.
         """
-        return client_of(_connections.get_connection(self.flowservice_conn_id))
+        return client_of(connections.get_connection(self.flowservice_conn_id))
 
     def get_conn(self) -> FlowServiceClient:
         """The client; the name that Airflow's hooks share."""
@@ -73,7 +73,7 @@ class FlowServiceHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Get a token, then list a dataflow: tells a wrong secret from a wrong organization, sandbox or permission."""
-        from airflow_flowservice.ingestion.checkup import of_credential
+        from airflow_flowservice.checks.checkup import of_credential
 
         try:
             client = self.client
@@ -118,13 +118,13 @@ def client_of(connection: Connection, **options: Any) -> FlowServiceClient:
 
     for secret in (connection.password, _extra(connection).get("access_token")):
         if secret:
-            _connections.mask(str(secret))
+            connections.mask(str(secret))
     try:
         return FlowServiceClient(
             base_url=_base_url(connection),
             client_id=connection.login or "",
             client_secret=connection.password or None,
-            on_token=_connections.mask,
+            on_token=connections.mask,
             **{**_client_options(_extra(connection)), **options},
         )
     except ConfigurationError as error:

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperatorLink
 
-from airflow_flowservice import _context
+from airflow_flowservice._airflow import task_context
+from airflow_flowservice._airflow.task_context import DATAFLOW_KEY, URL_KEY
+from airflow_flowservice._airflow.waiting import dataflow_page
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
-URL_KEY = "flow_run_url"
-DATAFLOW_KEY = "dataflow_url"
+__all__ = ["DataflowLink", "FlowRunLink", "dataflow_page"]
 
 
 class FlowRunLink(BaseOperatorLink):
@@ -46,11 +47,6 @@ class DataflowLink(BaseOperatorLink):
         return _address(operator, ti_key, key=DATAFLOW_KEY)
 
 
-def dataflow_page(url: str) -> str:
-    """The page of the dataflow, from that of one of its runs (see `FlowServiceHook.run_url`)."""
-    return url.partition("/activity/")[0]
-
-
 def _address(operator: BaseOperator, ti_key: Any, *, key: str) -> str:
     """What the task has in an attribute of the key's name, or has pushed.
 
@@ -59,5 +55,5 @@ def _address(operator: BaseOperator, ti_key: Any, *, key: str) -> str:
     """
     url = getattr(operator, key, None)
     if url is None and getattr(operator, "was_deferred", False):
-        url = _context.read_xcom(ti_key, key=key)
+        url = task_context.read_xcom(ti_key, key=key)
     return url or ""

@@ -20,13 +20,13 @@ from airflow.providers.openlineage.extractors import OperatorLineage
 from openlineage.client.event_v2 import InputDataset, OutputDataset
 from openlineage.client.facet_v2 import RunFacet, output_statistics_output_dataset
 
-from airflow_flowservice import _connections, _context
+from airflow_flowservice._airflow import connections, task_context
 from airflow_flowservice.assets import SCHEME, short
 from airflow_flowservice.hooks import client_of
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.client import FlowServiceClient
-    from airflow_flowservice.api.connections import SourceConnection, TargetConnection
+    from airflow_flowservice.api.data_connections import SourceConnection, TargetConnection
 
 T = TypeVar("T")
 
@@ -113,7 +113,7 @@ def lineage_of(task: Any, ti: Any) -> OperatorLineage[Any, Any] | None:
 
 def _pushed(task: Any, ti: Any) -> Any:
     """What the process before the deferral pushed."""
-    return _context.read_xcom(ti, key=_context.FLOW_RUN_KEY) if task.was_deferred else None
+    return task_context.read_xcom(ti, key=task_context.FLOW_RUN_KEY) if task.was_deferred else None
 
 
 def _lineage(summary: Mapping[str, Any], ends: Ends | None) -> OperatorLineage[Any, Any]:
@@ -155,7 +155,7 @@ def _ends(summary: Mapping[str, Any], conn_id: str) -> Ends | None:
     """The dataflow's two ends; None when even the dataflow cannot be read in time."""
     if not summary["flow_id"]:
         return None
-    connection = _connections.get_connection(conn_id)
+    connection = connections.get_connection(conn_id)
     client = client_of(connection, timeout_s=_SECONDS_OF_A_REQUEST, max_attempts=1)
     return _in_time(lambda: _read(client, summary["flow_id"]))
 

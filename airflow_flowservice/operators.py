@@ -2,24 +2,269 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from airflow_flowservice import _airflow, _windows
-from airflow_flowservice._creating import CreatesFlowRun
-from airflow_flowservice.exceptions import ConfigurationError, telling
+from airflow.sdk import BaseOperator
+
+from airflow_flowservice._airflow import choose_window, metrics, task_context, task_end, versions, waiting
+from airflow_flowservice.exceptions import ConfigurationError, FlowRunTimeoutError, FlowRunUncertainError, telling
+from airflow_flowservice.links import DataflowLink, FlowRunLink
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from airflow_flowservice.hooks import FlowServiceHook
-    from airflow_flowservice.ingestion.intent import Order
+    from airflow.sdk import Context
 
+    from airflow_flowservice.api.models import FlowRun
+    from airflow_flowservice.hooks import FlowServiceHook
+    from airflow_flowservice.runs.intent import Order
+    from airflow_flowservice.runs.watch import RunWatch
+
+__all__ = ["OnDemandFlowRunOperator", "RetriggerFlowRunOperator"]
+
+_ON_UNCERTAIN = ("fail", "adopt", "create")
 _WINDOWS = ("period", "since_last_success")
 
 
-class OnDemandFlowRunOperator(CreatesFlowRun):
+class _FlowRunOperator(BaseOperator):
+    """Creates one flow run whatever fails, and waits for it if it is asked to."""
+
+    operator_extra_links = (FlowRunLink(), DataflowLink())
+    ui_color = "#fbe4e2"
+
+    def __init__(
+        self,
+        *,
+        wait_for_completion: bool = False,
+        deferrable: bool | None = None,
+        poll_interval: float = 30.0,
+        wait_timeout: float | timedelta | None = None,
+        error_budget: float | timedelta = 1800.0,
+        max_failed_records: int | None = None,
+        max_failed_ratio: float | None = None,
+        on_empty: Literal["succeed", "skip", "fail"] = "succeed",
+        on_uncertain: Literal["fail", "adopt", "create"] = "fail",
+        uncertain_patience: float = 180.0,
+        flowservice_conn_id: str = "flowservice_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if on_uncertain not in _ON_UNCERTAIN:
+            raise ConfigurationError(f"on_uncertain is {on_uncertain!r}", remedy=f"use one of {_ON_UNCERTAIN}")
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = versions.default_deferrable() if deferrable is None else deferrable
+        self.poll_interval = waiting.positive_seconds(poll_interval, name="poll_interval")
+        self.wait_timeout = (
+            None if wait_timeout is None else waiting.positive_seconds(wait_timeout, name="wait_timeout")
+        )
+        self.error_budget = waiting.positive_seconds(error_budget, name="error_budget")
+        waiting.tolerate(
+            self, max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
+        )
+        self.on_uncertain = on_uncertain
+        self.uncertain_patience = waiting.positive_seconds(uncertain_patience, name="uncertain_patience")
+        self.flowservice_conn_id = flowservice_conn_id
+        # So that what a task found out, such as its window, shows among its rendered templates.
+        self.overwrite_rtif_after_execution = versions.takes_rendered_fields_again()
+        self._flow_run: dict[str, Any] | None = None
+        self._is_creating = False
+        self.flow_run_summary: dict[str, Any] | None = None
+        self.flow_run_url: str | None = None
+        self.dataflow_url: str | None = None
+        self.was_deferred = False
+
+    def execute(self, context: Context) -> str:
+        """Create the run, or find the one of an earlier attempt; then wait if asked to. The run's id."""
+        with task_end.task_errors():
+            hook = self._hook()
+            order = self._order(context, hook)
+            with telling(flow_id=order.flow_id, window=str(order.window) if order.window else None):
+                summary = self._create(context, hook, order)
+            if not self.wait_for_completion:
+                waiting.tell_outlets(self, context, summary)
+                return str(summary["id"])
+            if self.deferrable:
+                self._defer(context, summary)
+            return self._wait(context, hook, summary)
+
+    def execute_complete(self, context: Context, event: Any) -> str:
+        """End the task with what the trigger saw. The run's id.
+
+        :raises FlowRunFailedError: the run failed.
+        """
+        with task_end.task_errors():
+            summary = waiting.summary_from_event(context, event)
+            self._recall(summary)
+            return waiting.finish(self, context, summary)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """As `BaseOperator.resume_execution`; after a time limit, the run is looked at once more.
+
+        :raises FlowRunTimeoutError: it goes on.
+        """
+        if waiting.is_another_attempts(context, next_kwargs):
+            return self.execute(context)
+        self.was_deferred = True
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except versions.airflow_exception("TaskDeferralTimeout"):
+            with task_end.task_errors():
+                return self._end_after_limit(context)
+
+    def on_kill(self) -> None:
+        """Say that the run goes on; Adobe cannot cancel it."""
+        if self._flow_run:
+            waiting.say_that_it_goes_on(self._flow_run["id"], self._flow_run["url"])
+        elif self._is_creating:
+            self.log.warning(
+                "Killed before a flow run was known. If one was created, it goes on, since Adobe cannot cancel it; the "
+                "next attempt looks for it first."
+            )
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """What the flow run read and wrote, for Airflow's OpenLineage listener; also when the task failed."""
+        from airflow_flowservice.openlineage import lineage_of
+
+        return lineage_of(self, task_instance)
+
+    get_openlineage_facets_on_failure = get_openlineage_facets_on_complete
+
+    @abstractmethod
+    def _order(self, context: Mapping[str, Any], hook: FlowServiceHook) -> Order:
+        """What the task wants."""
+
+    def _recall(self, summary: Mapping[str, Any]) -> None:
+        """Take up again what the process before this one found out."""
+
+    def _prepare(self, order: Order, hook: FlowServiceHook) -> Order:
+        """A last look before anything is created."""
+        return order
+
+    def _hook(self) -> FlowServiceHook:
+        from airflow_flowservice.hooks import FlowServiceHook
+
+        return FlowServiceHook(self.flowservice_conn_id)
+
+    def _create(self, context: Mapping[str, Any], hook: FlowServiceHook, order: Order) -> dict[str, Any]:
+        from airflow_flowservice.runs.create_once import CreateOnce
+        from airflow_flowservice.runs.summary import summary_of_new
+
+        self._is_creating = True
+
+        def url(flow_run_id: str) -> str:
+            return hook.run_url(flow_id=order.flow_id, flow_run_id=flow_run_id)
+
+        waiting.show_dataflow(self, context, hook.run_url(flow_id=order.flow_id))
+        create_once = CreateOnce(
+            service=hook.client,
+            store=task_context.state_store(context),
+            attempt=task_context.attempt_of(context),
+            on_uncertain=self.on_uncertain,
+            adopt=task_context.run_to_adopt(context),
+            patience=self.uncertain_patience,
+            clock_offset=lambda: hook.client.clock_offset,
+            prepare=lambda order: self._prepare(order, hook),
+            link=url,
+        )
+        try:
+            outcome = create_once(order)
+        except FlowRunUncertainError:
+            metrics.count("runs.uncertain")
+            raise
+        metrics.count(f"runs.{outcome.how}")
+        summary = summary_of_new(
+            flow_run_id=outcome.flow_run_id,
+            flow_id=order.flow_id,
+            window=order.window,
+            url=url(outcome.flow_run_id),
+        )
+        self.log.info("Flow run %s %s for window %s: %s", summary["id"], outcome.how, order.window, summary["url"])
+        self._flow_run = summary
+        waiting.show(self, context, summary)
+        return summary
+
+    def _defer(self, context: Mapping[str, Any], summary: dict[str, Any]) -> NoReturn:
+        from airflow_flowservice.runs.summary import window_text
+        from airflow_flowservice.triggers import FlowRunTrigger
+
+        waiting.push_return_value(self, context, summary["id"])
+        waiting.note_attempt(context)
+        self.defer(
+            trigger=FlowRunTrigger(
+                flow_run_id=summary["id"],
+                flowservice_conn_id=self.flowservice_conn_id,
+                poll_interval=self.poll_interval,
+                flow_id=summary["flow_id"],
+                window=window_text(summary),
+                url=summary["url"],
+                ends_task=task_end.ends_in_triggerer(self),
+                error_budget=self.error_budget,
+                **waiting.tolerance_of(self),
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=min(self._limits.values())) if self._limits else None,
+        )
+
+    @property
+    def _limits(self) -> dict[str, float]:
+        """Seconds of each time limit that there is, by name."""
+        limits = {} if self.wait_timeout is None else {"wait_timeout": self.wait_timeout}
+        if self.execution_timeout is not None:
+            limits["execution_timeout"] = self.execution_timeout.total_seconds()
+        return limits
+
+    def _wait(self, context: Mapping[str, Any], hook: FlowServiceHook, summary: dict[str, Any]) -> str:
+        from airflow_flowservice.runs.summary import window_text
+        from airflow_flowservice.runs.watch import wait_for_end
+
+        watch = self._watch(summary, timeout=self.wait_timeout)
+        with telling(flow_id=summary["flow_id"], window=window_text(summary)):
+            try:
+                run = wait_for_end(watch, metrics.counted(hook.client.get_run))
+            except versions.airflow_exception("AirflowTaskTimeout") as error:
+                raise watch.timed_out("execution_timeout", self._limits["execution_timeout"]) from error
+        return self._finish(context, summary, run)
+
+    def _end_after_limit(self, context: Mapping[str, Any]) -> str:
+        """A last look: a run that has ended by now ends the task, whatever the triggerer was busy with."""
+        from airflow_flowservice.runs.summary import window_text
+
+        limit, seconds = min(self._limits.items(), key=itemgetter(1), default=("its time limit", None))
+        summary = task_context.read_xcom(context["ti"], key=task_context.FLOW_RUN_KEY)
+        if not summary:
+            raise FlowRunTimeoutError(
+                f"{limit} is over, and what the task pushed of its flow run is not there any more"
+            )
+        self._recall(summary)
+        watch = self._watch(summary)
+        run = watch.last_look(lambda flow_run_id: self._hook().client.get_run(flow_run_id))
+        if run is not None:
+            return self._finish(context, summary, run)
+        raise watch.timed_out(limit, seconds).about(flow_id=summary["flow_id"], window=window_text(summary))
+
+    def _watch(self, summary: Mapping[str, Any], *, timeout: float | None = None) -> RunWatch:
+        from airflow_flowservice.runs.watch import RunWatch
+
+        return RunWatch(
+            flow_run_id=summary["id"],
+            poll_interval=self.poll_interval,
+            timeout=timeout,
+            error_budget=self.error_budget,
+            url=summary["url"],
+        )
+
+    def _finish(self, context: Mapping[str, Any], summary: Mapping[str, Any], run: FlowRun) -> str:
+        from airflow_flowservice.runs.summary import summary_of
+
+        asked = {name: summary[name] for name in ("flow_id", "window_start", "window_end")}
+        return waiting.finish(self, context, {**summary_of(run, url=summary["url"]), **asked})
+
+
+class OnDemandFlowRunOperator(_FlowRunOperator):
     """Ingests the DAG run's window: creates a flow run, once, with Flow Service's `POST /runs`.
 
     The window is the DAG run's data interval; where Airflow leaves that empty (as for `schedule="@daily"`), it
@@ -48,7 +293,7 @@ class OnDemandFlowRunOperator(CreatesFlowRun):
         nothing that a request meets (refused connections, 5xx, 429, an expired token) fails the task.
     :param max_failed_records: how many records may fail, in a `partialSuccess` or a success, before the task does;
         None: any number. Judged by the task that waits: where that is a `FlowRunSensor`, give it to the sensor.
-    :param max_failed_ratio: which share of the records may fail, 0 to 1 (see `ingestion.judgement.failed_ratio`).
+    :param max_failed_ratio: which share of the records may fail, 0 to 1 (see `runs.tolerance.failed_ratio`).
         Of a success that gives no count, none is taken to have failed; a `partialSuccess` without counts fails.
     :param on_empty: what a run without records makes of the task: `succeed`, `skip` or `fail`. Counts that Flow Service
         does not give are not zero.
@@ -58,7 +303,7 @@ class OnDemandFlowRunOperator(CreatesFlowRun):
     :param uncertain_patience: seconds to look for a run whose answer was lost, before another is created.
     :param flowservice_conn_id: the connection, of type `flowservice`.
 
-    Returns the flow run's id, and pushes the XCom `flow_run` (see `ingestion.outcome.summary_of`).
+    Returns the flow run's id, and pushes the XCom `flow_run` (see `runs.summary.summary_of`).
 
     :raises WindowError: the DAG run has no window, or one that is not over; nothing is created.
     :raises RunRefusedError: Flow Service refused; nothing is created.
@@ -106,8 +351,8 @@ class OnDemandFlowRunOperator(CreatesFlowRun):
 
     def _order(self, context: Mapping[str, Any], hook: FlowServiceHook) -> Order:
         from airflow_flowservice.api.models import DeltaColumn
-        from airflow_flowservice.ingestion.intent import Order
-        from airflow_flowservice.ingestion.window import parse_instant
+        from airflow_flowservice.runs.intent import Order
+        from airflow_flowservice.windows.window import parse_instant
 
         if not self.flow_id or not isinstance(self.flow_id, str):
             raise ConfigurationError(
@@ -121,10 +366,10 @@ class OnDemandFlowRunOperator(CreatesFlowRun):
             "Window %s (%s seconds) of dataflow %s: %s", window, f"{window.seconds:,}", self.flow_id, choice.source
         )
         with telling(flow_id=self.flow_id, window=str(window)):
-            _windows.warn(choice, context, mode=self.window, offset=self.window_offset)
+            choose_window.warn(choice, context, mode=self.window, offset=self.window_offset)
             window.require_past(
-                now=_airflow.utc_now(),
-                remedy=_windows.remedy_if_future(context["dag"].timetable, offset=self.window_offset)
+                now=versions.utc_now(),
+                remedy=choose_window.remedy_if_future(context["dag"].timetable, offset=self.window_offset)
                 if choice.period
                 else None,
             )
@@ -135,29 +380,29 @@ class OnDemandFlowRunOperator(CreatesFlowRun):
                 delta_column=None if self.delta_column is None else DeltaColumn.parse(self.delta_column),
             )
 
-    def _choose(self, context: Mapping[str, Any], hook: FlowServiceHook) -> _windows.Choice:
-        from airflow_flowservice.ingestion.window import IngestionWindow, parse_instant
+    def _choose(self, context: Mapping[str, Any], hook: FlowServiceHook) -> choose_window.Choice:
+        from airflow_flowservice.windows.window import IngestionWindow, parse_instant
 
         if "window_start" in self._given:
             window = IngestionWindow(
                 parse_instant(self.window_start, name="window_start"), parse_instant(self.window_end, name="window_end")
             )
-            return _windows.Choice(window=window, source="the task's window_start and window_end")
-        choice = _windows.choose(context, offset=self.window_offset)
+            return choose_window.Choice(window=window, source="the task's window_start and window_end")
+        choice = choose_window.choose(context, offset=self.window_offset)
         if self.window == "period":
             return choice
-        return _windows.reach_back(choice, context, flow_id=self.flow_id.strip(), service=hook.client)
+        return choose_window.reach_back(choice, context, flow_id=self.flow_id.strip(), service=hook.client)
 
     def _recall(self, summary: Mapping[str, Any]) -> None:
         self.window_start, self.window_end = summary["window_start"], summary["window_end"]
 
     def _prepare(self, order: Order, hook: FlowServiceHook) -> Order:
-        from airflow_flowservice.ingestion.flow_check import checked
+        from airflow_flowservice.runs.flow_check import checked
 
         return checked(order, hook.client.get_flow(order.flow_id)) if self.check_flow else order
 
 
-class RetriggerFlowRunOperator(CreatesFlowRun):
+class RetriggerFlowRunOperator(_FlowRunOperator):
     """Starts a flow run again with Flow Service's `POST /runs/{id}/action?op=re-trigger`, once.
 
     Adobe allows it for failed runs and for successes without records; the answer is a new run, which
@@ -178,8 +423,8 @@ class RetriggerFlowRunOperator(CreatesFlowRun):
         self.flow_run_id = flow_run_id
 
     def _order(self, context: Mapping[str, Any], hook: FlowServiceHook) -> Order:
-        from airflow_flowservice.ingestion.intent import Order
-        from airflow_flowservice.ingestion.window import IngestionWindow
+        from airflow_flowservice.runs.intent import Order
+        from airflow_flowservice.windows.window import IngestionWindow
 
         if not self.flow_run_id or not isinstance(self.flow_run_id, str):
             raise ConfigurationError(

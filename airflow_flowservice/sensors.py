@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
 
-from airflow_flowservice import _airflow, _context, _endings, _starting, _stats, _waiting
+from airflow_flowservice._airflow import metrics, task_context, task_end, trigger_start, versions, waiting
+from airflow_flowservice._airflow.task_context import URL_KEY
 from airflow_flowservice.exceptions import (
     ConfigurationError,
     FlowRunEmptyError,
@@ -16,7 +17,7 @@ from airflow_flowservice.exceptions import (
     FlowRunIncompleteError,
     FlowServiceError,
 )
-from airflow_flowservice.links import URL_KEY, DataflowLink, FlowRunLink
+from airflow_flowservice.links import DataflowLink, FlowRunLink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.hooks import FlowServiceHook
-    from airflow_flowservice.ingestion.watching import RunWatch
+    from airflow_flowservice.runs.watch import RunWatch
 
 _STORE_KEY = "flowservice_status"
 _FAILED_REMEDY = (
@@ -67,7 +68,7 @@ class FlowRunSensor(BaseSensorOperator):
     `mode`, `timeout`, `soft_fail` and the rest are those of Airflow's `BaseSensorOperator`, and mean the same in every
     mode: `timeout` is final (clear the task to wait on), `execution_timeout` is retried, `soft_fail` skips on both and
     on a failed run, `never_fail` on any error. Returns the flow run's id, and pushes the XCom `flow_run` (see
-    `ingestion.outcome.summary_of`).
+    `runs.summary.summary_of`).
 
     :raises FlowRunFailedError: the run failed; ends the task without retries, since waiting again cannot help.
     :raises FlowRunIncompleteError: more records failed than the task allows; not retried either.
@@ -97,10 +98,10 @@ class FlowRunSensor(BaseSensorOperator):
         super().__init__(poke_interval=poke_interval, **kwargs)
         self.flow_run_id = flow_run_id
         if deferrable is None:
-            deferrable = start_from_trigger or _airflow.default_deferrable()
+            deferrable = start_from_trigger or versions.default_deferrable()
         self.deferrable = deferrable
-        self.error_budget = _waiting.positive_seconds(error_budget, name="error_budget")
-        _waiting.tolerate(
+        self.error_budget = waiting.positive_seconds(error_budget, name="error_budget")
+        waiting.tolerate(
             self, max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
         )
         self.flowservice_conn_id = flowservice_conn_id
@@ -115,19 +116,19 @@ class FlowRunSensor(BaseSensorOperator):
     def _start_from_trigger(self) -> None:
         if not self.deferrable:
             raise ConfigurationError("start_from_trigger=True and deferrable=False exclude each other")
-        if not _starting.can_start_in_triggerer(self):
+        if not trigger_start.can_start_in_triggerer(self):
             return
         self.start_from_trigger = True
-        self.start_trigger_args = _starting.start_trigger_args(
+        self.start_trigger_args = trigger_start.start_trigger_args(
             trigger="airflow_flowservice.triggers.FlowRunTrigger",
             arguments={
-                "flow_run_id": _starting.as_template(self.flow_run_id),
+                "flow_run_id": trigger_start.as_template(self.flow_run_id),
                 "flowservice_conn_id": self.flowservice_conn_id,
                 "poll_interval": self.poke_interval or 1.0,
                 "ends_task": not self.outlets,
                 "is_alone": True,
                 "error_budget": self.error_budget,
-                **_waiting.tolerance_of(self),
+                **waiting.tolerance_of(self),
             },
             next_method="execute_complete",
             timeout=min(self._limits.values()),
@@ -138,9 +139,9 @@ class FlowRunSensor(BaseSensorOperator):
 
         :raises FlowRunTimeoutError: a time limit is over: `timeout` is final, `execution_timeout` is retried.
         """
-        skip = _airflow.airflow_exception("AirflowSkipException")
-        limits = (_airflow.airflow_exception("AirflowSensorTimeout"), _airflow.airflow_exception("AirflowTaskTimeout"))
-        with _endings.skips(soft_fail=self.soft_fail, never_fail=self.never_fail):
+        skip = versions.airflow_exception("AirflowSkipException")
+        limits = (versions.airflow_exception("AirflowSensorTimeout"), versions.airflow_exception("AirflowTaskTimeout"))
+        with task_end.skips(soft_fail=self.soft_fail, never_fail=self.never_fail):
             try:
                 return super().execute(context)
             except skip as skipped:
@@ -153,15 +154,15 @@ class FlowRunSensor(BaseSensorOperator):
 
         Deferring from here leaves `soft_fail` and its like to Airflow, for the first look too.
         """
-        from airflow_flowservice.ingestion.outcome import summary_of
+        from airflow_flowservice.runs.summary import summary_of
 
-        with _endings.task_errors(FlowRunFailedError):
+        with task_end.task_errors(FlowRunFailedError):
             watch = self._watching(context)
-            run = watch.look(_stats.counted(self._hook.client.get_run))
+            run = watch.look(metrics.counted(self._hook.client.get_run))
             watch.url = self._url(watch.last) or watch.url
             self._remember(context, watch)
             if watch.url != self.flow_run_url:
-                _waiting.show_page(self, context, watch.url)
+                waiting.show_page(self, context, watch.url)
             if run is None:
                 if self.deferrable:
                     self._defer(context)
@@ -171,36 +172,36 @@ class FlowRunSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Any) -> str:
         """End the task with what the trigger saw. The run's id."""
-        with _endings.task_errors(FlowRunFailedError):
-            return self._finish(context, _waiting.summary_from_event(context, event))
+        with task_end.task_errors(FlowRunFailedError):
+            return self._finish(context, waiting.summary_from_event(context, event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As `BaseSensorOperator.resume_execution`; after a time limit, the run is looked at once more.
 
         :raises FlowRunTimeoutError: it goes on.
         """
-        if _waiting.is_another_attempts(context, next_kwargs):
+        if waiting.is_another_attempts(context, next_kwargs):
             return self.execute(context)
         self.was_deferred = True
-        with _endings.skips(soft_fail=self.soft_fail, never_fail=self.never_fail):
+        with task_end.skips(soft_fail=self.soft_fail, never_fail=self.never_fail):
             try:
                 return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
-            except _airflow.airflow_exception("TaskDeferralTimeout"):
-                with _endings.task_errors(FlowRunFailedError):
+            except versions.airflow_exception("TaskDeferralTimeout"):
+                with task_end.task_errors(FlowRunFailedError):
                     return self._end_after_limit(context)
 
     def on_kill(self) -> None:
         """Say that the run goes on; Adobe cannot cancel it."""
-        _waiting.say_that_it_goes_on(self.flow_run_id, self.flow_run_url)
+        waiting.say_that_it_goes_on(self.flow_run_id, self.flow_run_url)
 
     def _reason(self, context: Context, error: BaseException | None) -> BaseException:
         """What ended the wait, told for its flow run; Airflow's own words for time limits name none.
 
         :param error: Airflow's; None where `soft_fail` met `timeout`.
         """
-        if isinstance(error, _airflow.airflow_exception("AirflowTaskTimeout")):
+        if isinstance(error, versions.airflow_exception("AirflowTaskTimeout")):
             return self._timed_out(self._watching(context), "execution_timeout")
-        if error is None or isinstance(error, _airflow.airflow_exception("AirflowSensorTimeout")):
+        if error is None or isinstance(error, versions.airflow_exception("AirflowSensorTimeout")):
             return self._timed_out(self._watching(context), "timeout")
         return error
 
@@ -210,7 +211,7 @@ class FlowRunSensor(BaseSensorOperator):
         if limit == "execution_timeout":
             return error
         error.remedy = _TIMEOUT_REMEDY
-        return _endings.as_sensor_timeout(error)
+        return task_end.as_sensor_timeout(error)
 
     @property
     def _limits(self) -> dict[str, float]:
@@ -221,11 +222,11 @@ class FlowRunSensor(BaseSensorOperator):
 
     def _end_after_limit(self, context: Context) -> str:
         """A last look: a run that has ended by now ends the task, whatever the triggerer was busy with."""
-        from airflow_flowservice.ingestion.outcome import summary_of
+        from airflow_flowservice.runs.summary import summary_of
 
         watch = self._watching(context)
         run = watch.last_look(lambda flow_run_id: self._hook.client.get_run(flow_run_id))
-        watch.url = self._url(watch.last) or _context.read_xcom(context["ti"], key=URL_KEY)
+        watch.url = self._url(watch.last) or task_context.read_xcom(context["ti"], key=URL_KEY)
         if run is not None:
             return self._finish(context, summary_of(run, url=watch.url))
         raise self._timed_out(watch, min(self._limits, key=self._limits.__getitem__))
@@ -240,7 +241,7 @@ class FlowRunSensor(BaseSensorOperator):
 
     def _finish(self, context: Context, summary: dict[str, Any]) -> str:
         try:
-            return _waiting.finish(self, context, summary)
+            return waiting.finish(self, context, summary)
         except FlowRunError as error:
             error.remedy = _REMEDIES[type(error)]
             raise
@@ -250,8 +251,8 @@ class FlowRunSensor(BaseSensorOperator):
 
         from airflow_flowservice.triggers import FlowRunTrigger
 
-        _waiting.push_return_value(self, context, self.flow_run_id)
-        _waiting.note_attempt(context)
+        waiting.push_return_value(self, context, self.flow_run_id)
+        waiting.note_attempt(context)
         last = self._watching(context).last
         self.defer(
             trigger=FlowRunTrigger(
@@ -261,9 +262,9 @@ class FlowRunSensor(BaseSensorOperator):
                 flow_id=last.flow_id if last else None,
                 url=self._url(last),
                 seen=last is not None,
-                ends_task=_endings.ends_in_triggerer(self),
+                ends_task=task_end.ends_in_triggerer(self),
                 error_budget=self.error_budget,
-                **_waiting.tolerance_of(self),
+                **waiting.tolerance_of(self),
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=min(self._limits.values())),
@@ -283,7 +284,7 @@ class FlowRunSensor(BaseSensorOperator):
 
     def _watching(self, context: Context) -> RunWatch:
         """What is known of the run; in reschedule mode carried over from earlier looks by Airflow's task state."""
-        from airflow_flowservice.ingestion.watching import RunWatch
+        from airflow_flowservice.runs.watch import RunWatch
 
         if self._watch is None:
             if not self.flow_run_id or not isinstance(self.flow_run_id, str):
@@ -291,7 +292,7 @@ class FlowRunSensor(BaseSensorOperator):
                     f"flow_run_id is {self.flow_run_id!r}",
                     remedy="set flow_run_id to the creating task's output; if it is a template, check it",
                 )
-            store = _context.state_store(context)
+            store = task_context.state_store(context)
             known = store.get(_STORE_KEY) if store and self.reschedule else None
             self._watch = RunWatch(
                 flow_run_id=self.flow_run_id, poll_interval=self.poke_interval or 1.0, error_budget=self.error_budget
@@ -300,6 +301,6 @@ class FlowRunSensor(BaseSensorOperator):
         return self._watch
 
     def _remember(self, context: Context, watch: RunWatch) -> None:
-        store = _context.state_store(context)
+        store = task_context.state_store(context)
         if store is not None and self.reschedule:
             store.set(_STORE_KEY, watch.to_carry_over())

@@ -10,19 +10,20 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_flowservice import _airflow, _connections, _context, _endings, _stats
+from airflow_flowservice._airflow import connections, metrics, task_context, task_end, versions
+from airflow_flowservice._airflow.task_context import DATAFLOW_KEY, URL_KEY
 from airflow_flowservice.exceptions import ConfigurationError, FlowRunError, FlowServiceError
 from airflow_flowservice.hooks import FlowServiceHook, client_of
-from airflow_flowservice.ingestion.judgement import Tolerance
-from airflow_flowservice.ingestion.outcome import describe, require_success, summary_of
-from airflow_flowservice.ingestion.polling import Poller, wait_together
-from airflow_flowservice.ingestion.watching import ERROR_BUDGET, RunWatch
-from airflow_flowservice.ingestion.window import IngestionWindow
-from airflow_flowservice.links import DATAFLOW_KEY, URL_KEY, dataflow_page
+from airflow_flowservice.links import dataflow_page
+from airflow_flowservice.runs.polling import Poller, wait_together
+from airflow_flowservice.runs.summary import describe, require_success, summary_of
+from airflow_flowservice.runs.tolerance import Tolerance
+from airflow_flowservice.runs.watch import ERROR_BUDGET, RunWatch
+from airflow_flowservice.windows.window import IngestionWindow
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.client import FlowServiceClient
-    from airflow_flowservice.ingestion.batch import Service
+    from airflow_flowservice.runs.batch import Service
 
 _OPTIONAL: dict[str, Any] = {
     "flow_id": None,
@@ -54,7 +55,7 @@ class FlowRunTrigger(BaseTrigger):
     :param ends_task: end a successful task here, without a worker.
     :param error_budget: seconds without one good answer after which waiting ends with an error.
     :param max_failed_records: what the task tolerates; a run that it does not is left to a worker, as are
-        `max_failed_ratio` and `on_empty` (see `ingestion.judgement.Tolerance`).
+        `max_failed_ratio` and `on_empty` (see `runs.tolerance.Tolerance`).
     :param is_alone: no worker came before, so all that the task pushes is pushed here.
     """
 
@@ -108,7 +109,7 @@ class FlowRunTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire one event."""
         try:
-            with _stats.waiter():
+            with metrics.waiter():
                 summary = await self._wait()
         except FlowServiceError as error:
             error.about(flow_id=self.flow_id, window=self.window, flow_run_id=self.flow_run_id, url=self.url)
@@ -143,7 +144,7 @@ class FlowRunTrigger(BaseTrigger):
         window = IngestionWindow.parse(self.window) if self.window else None
         if self.url is None and run.flow_id:
             hook = FlowServiceHook(self.flowservice_conn_id)
-            self.url = await _airflow.in_thread(hook.run_url, flow_id=run.flow_id, flow_run_id=run.id)
+            self.url = await versions.in_thread(hook.run_url, flow_id=run.flow_id, flow_run_id=run.id)
         return summary_of(run, flow_id=self.flow_id, window=window, url=self.url)
 
     async def _end_task(self, summary: dict[str, Any]) -> bool:
@@ -155,15 +156,15 @@ class FlowRunTrigger(BaseTrigger):
         ti = self.task_instance
         if not self.ends_task or ti is None or not self._is_good_enough(summary):
             return False
-        if self.is_alone and _endings.has_listeners():
+        if self.is_alone and task_end.has_listeners():
             return False
-        xcoms: dict[str, Any] = {_context.FLOW_RUN_KEY: summary}
+        xcoms: dict[str, Any] = {task_context.FLOW_RUN_KEY: summary}
         if self.is_alone:
             url = summary["url"]
             xcoms |= {"return_value": summary["id"], URL_KEY: url, DATAFLOW_KEY: dataflow_page(url) if url else None}
         try:
             for key, value in xcoms.items():
-                await _airflow.in_thread(_context.push_xcom, ti, key=key, value=value)
+                await versions.in_thread(task_context.push_xcom, ti, key=key, value=value)
         except Exception as error:
             self.log.warning("XComs could not be pushed here (%s); a worker ends the task", error)
             return False
@@ -183,7 +184,7 @@ class FlowRunTrigger(BaseTrigger):
 
     async def _stopped(self) -> None:
         """Before Airflow 3.3, find out whether somebody ended the task; else it is the triggerer that stops."""
-        if not _airflow.tells_triggers_of_kills() and await _endings.was_undeferred(self.task_instance):
+        if not versions.tells_triggers_of_kills() and await task_end.was_undeferred(self.task_instance):
             await self.on_kill()
 
     async def on_kill(self) -> None:
@@ -200,13 +201,13 @@ def _poller_of(conn_id: str) -> Poller:
     pollers = _pollers.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
     poller = pollers.get(conn_id)
     if poller is None:
-        in_thread = _airflow.own_thread()
+        in_thread = versions.own_thread()
         poller = pollers[conn_id] = Poller(partial(_connect, conn_id, in_thread), in_thread=in_thread)
     return poller
 
 
 async def _connect(conn_id: str, in_thread: Callable[..., Awaitable[Any]]) -> Service:
-    connection = await _connections.aget_connection(conn_id)
+    connection = await connections.aget_connection(conn_id)
     client: FlowServiceClient = await in_thread(client_of, connection)
     return _Counted(client)
 
@@ -215,5 +216,5 @@ class _Counted:
     """Reads flow runs, and counts the requests."""
 
     def __init__(self, client: FlowServiceClient) -> None:
-        self.get_run = _stats.counted(client.get_run)
-        self.list_runs = _stats.counted(client.list_runs)
+        self.get_run = metrics.counted(client.get_run)
+        self.list_runs = metrics.counted(client.list_runs)

@@ -31,9 +31,9 @@ from airflow_flowservice.api.client import FlowServiceClient
 from airflow_flowservice.emulator import Emulator, Settings, running_emulator
 from airflow_flowservice.emulator.faults import POST_FAULTS
 from airflow_flowservice.emulator.settings import FILE_FLOW_ID
-from airflow_flowservice.ingestion.create_once import CreateOnce
-from airflow_flowservice.ingestion.intent import Attempt, Order
-from airflow_flowservice.ingestion.window import IngestionWindow
+from airflow_flowservice.runs.create_once import CreateOnce
+from airflow_flowservice.runs.intent import Attempt, Order
+from airflow_flowservice.windows.window import IngestionWindow
 
 FIRST = datetime(2026, 1, 1, tzinfo=timezone.utc)
 RETRIES = 5

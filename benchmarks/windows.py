@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 from croniter import croniter
 
-from airflow_flowservice.ingestion.cron import AnyOfSchedule, CronSchedule
+from airflow_flowservice.windows.cron import AnyOfSchedule, CronSchedule
 
 LIMIT_MS = 1.0
 CRONS = (

@@ -44,12 +44,12 @@ atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips what is marked with `needs_airflow(major, minor, reason)` on earlier ones."""
-    from airflow_flowservice import _airflow
+    from airflow_flowservice._airflow import versions
 
     for item in items:
         for mark in item.iter_markers("needs_airflow"):
             major, minor, reason = mark.args
-            if _airflow.version() < (major, minor):
+            if versions.version() < (major, minor):
                 item.add_marker(pytest.mark.skip(reason=f"needs Airflow {major}.{minor}: {reason}"))
 
 

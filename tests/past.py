@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
-from airflow_flowservice import _airflow
+from airflow_flowservice._airflow import versions
 
 
 class Past:
@@ -89,7 +89,7 @@ class Past:
                 unused = {"pool": "default_pool", "try_number": 1, "max_tries": 0, "executor_config": {}}
                 tasks.append(
                     {
-                        "id": uuid4() if _airflow.version() >= (3, 2) else str(uuid4()),
+                        "id": uuid4() if versions.version() >= (3, 2) else str(uuid4()),
                         "operator": "OnDemandFlowRunOperator",
                         **unused,
                         **task,

@@ -15,7 +15,7 @@ from airflow_flowservice.api import _settings, _times
 from airflow_flowservice.api._http import Http
 from airflow_flowservice.api._query import items_of_pages, query_of, run_filters
 from airflow_flowservice.api.auth import DEFAULT_SCOPES, IMS_PATH, GivenToken, ImsAuth
-from airflow_flowservice.api.connections import SourceConnection, TargetConnection
+from airflow_flowservice.api.data_connections import SourceConnection, TargetConnection
 from airflow_flowservice.api.models import CreatedRun, DeltaColumn, Flow, FlowRun, FlowSpec
 from airflow_flowservice.api.responses import Call, created_of, item_of
 from airflow_flowservice.api.transport import ROOT, Transport

@@ -52,7 +52,7 @@ def get_flowservice_cli_commands() -> list[CLICommand]:
         help="Show which window each DAG run ingests, before a backfill",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        func=made_of.lazy_load_command("airflow_flowservice.cli.windows.windows"),
+        func=made_of.lazy_load_command("airflow_flowservice.cli.windows_command.windows"),
         args=(made_of.ARG_DAG_ID, *_own(made_of), made_of.ARG_DAGFILE_PATH, made_of.ARG_BUNDLE_NAME),
     )
     check = made_of.ActionCommand(
@@ -60,7 +60,7 @@ def get_flowservice_cli_commands() -> list[CLICommand]:
         help="Tell what is wrong with a connection or a dataflow, and what to do",
         description=_CHECK_DESCRIPTION,
         epilog=_CHECK_EPILOG,
-        func=made_of.lazy_load_command("airflow_flowservice.cli.check.check"),
+        func=made_of.lazy_load_command("airflow_flowservice.cli.check_command.check"),
         args=_of_check(made_of),
     )
     coverage = made_of.ActionCommand(
@@ -68,7 +68,7 @@ def get_flowservice_cli_commands() -> list[CLICommand]:
         help="Show which windows are in, missing, failed or in twice, and how to fill the gaps",
         description=_COVERAGE_DESCRIPTION,
         epilog=_COVERAGE_EPILOG,
-        func=made_of.lazy_load_command("airflow_flowservice.cli.coverage.coverage"),
+        func=made_of.lazy_load_command("airflow_flowservice.cli.coverage_command.coverage"),
         args=_of_coverage(made_of),
     )
     group = made_of.GroupCommand(

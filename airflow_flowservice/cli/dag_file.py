@@ -60,14 +60,14 @@ def _bundles(names: Sequence[str] | None) -> Iterator[Path]:
 
 
 def _read(place: Path) -> Any:
-    from airflow_flowservice import _airflow
+    from airflow_flowservice._airflow import versions
 
     folder = str(place.parent if place.is_file() else place)
     if folder not in sys.path:
         sys.path.append(folder)
     if place.is_dir():
-        return _airflow.dag_bag(str(place))
-    bag: Any = _airflow.dag_bag(str(place), collect_dags=False)
+        return versions.dag_bag(str(place))
+    bag: Any = versions.dag_bag(str(place), collect_dags=False)
     bag.process_file(str(place), only_if_updated=False, safe_mode=False)
     return bag
 

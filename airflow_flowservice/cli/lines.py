@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from airflow_flowservice.ingestion.findings import Verdict
+from airflow_flowservice.checks.findings import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_flowservice.ingestion.findings import Finding
+    from airflow_flowservice.checks.findings import Finding
 
 _STYLES = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.NOT_CHECKED: "dim", Verdict.WRONG: "bold red"}
 _VERDICT_WIDTH, _CHECK_WIDTH = 11, 12

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice.ingestion.coverage import State
-from airflow_flowservice.ingestion.window import iso
+from airflow_flowservice.coverage.cover import State
+from airflow_flowservice.windows.window import iso
 
 if TYPE_CHECKING:
-    from airflow_flowservice.ingestion.coverage import Asked, Coverage, KnownRun, Span
-    from airflow_flowservice.ingestion.window import IngestionWindow
+    from airflow_flowservice.coverage.cover import Asked, Coverage, KnownRun, Span
+    from airflow_flowservice.windows.window import IngestionWindow
 
 WORDS = {
     State.INGESTED: "ingested",

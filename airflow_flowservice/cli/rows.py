@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._windows import window_of_run
+from airflow_flowservice._airflow.choose_window import window_of_run
 from airflow_flowservice.exceptions import WindowError
-from airflow_flowservice.ingestion.tiling import breaks, length_text, uneven_day
-from airflow_flowservice.ingestion.window import iso
+from airflow_flowservice.windows.contiguity import breaks, length_text, uneven_day
+from airflow_flowservice.windows.window import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import timedelta, tzinfo
 
-    from airflow_flowservice.ingestion.schedule import RunDates
-    from airflow_flowservice.ingestion.window import IngestionWindow
+    from airflow_flowservice.windows.schedule import RunDates
+    from airflow_flowservice.windows.window import IngestionWindow
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from airflow_flowservice.cli.rows import verdict_of
-from airflow_flowservice.ingestion.tiling import length_text
+from airflow_flowservice.windows.contiguity import length_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

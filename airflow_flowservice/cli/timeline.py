@@ -13,7 +13,7 @@ from rich.text import Text
 
 from airflow_flowservice.cli.report import WORDS
 from airflow_flowservice.cli.table import shortest_form
-from airflow_flowservice.ingestion.coverage import State
+from airflow_flowservice.coverage.cover import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from airflow_flowservice.cli.report import Report
-    from airflow_flowservice.ingestion.coverage import Span
-    from airflow_flowservice.ingestion.window import IngestionWindow
+    from airflow_flowservice.coverage.cover import Span
+    from airflow_flowservice.windows.window import IngestionWindow
 
 SIGNS = {
     State.INGESTED: "=",

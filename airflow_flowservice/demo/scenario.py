@@ -142,9 +142,9 @@ def _verdict(emulator: EmulatedFlowService, *, dates: Dates) -> Verdict:
 
 def _place_to_look() -> str:
     """The page with the windows; before Airflow 3.1 there is none, and the DAG's page has to do."""
-    from airflow_flowservice import _airflow
+    from airflow_flowservice._airflow import versions
 
-    return "/plugin/flowservice" if _airflow.shows_pages() else f"/dags/{_DAG_ID}"
+    return "/plugin/flowservice" if versions.shows_pages() else f"/dags/{_DAG_ID}"
 
 
 def _keep(console: Console, airflow: LocalAirflow) -> None:

@@ -9,7 +9,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import Connection
 from airflow.models.connection import Connection
 from airflow.models.dag import DagModel
 
-from airflow_flowservice import _metadata
+from airflow_flowservice._airflow import database
 from airflow_flowservice.plugins.problem import Problem
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from airflow_flowservice._metadata import Feed
+    from airflow_flowservice._airflow.database import Feed
 
 # A window is told from a DAG run, its task instances and what these pushed.
 _READ = (DagAccessEntity.RUN, DagAccessEntity.TASK_INSTANCE, DagAccessEntity.XCOM)
@@ -34,7 +34,7 @@ def readable_feeds(session: Session, *, user: Any, dag_id: str | None = None) ->
     if dag_id is not None:
         _require_dag(dag_id, dag_ids=dag_ids, user=user)
         dag_ids = {dag_id}
-    feeds = _metadata.feeds(session, dag_ids=sorted(dag_ids))
+    feeds = database.feeds(session, dag_ids=sorted(dag_ids))
     readable = {each for each in sorted({feed.dag_id for feed in feeds}) if _may_read(user, DagDetails(id=each))}
     if not readable and not _may_read(user, None):
         raise Problem(403, "You may not read the XComs of any DAG", remedy=_HOW)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._filling import fill_commands, trigger_commands
-from airflow_flowservice.ingestion.coverage import State
-from airflow_flowservice.ingestion.window import iso
+from airflow_flowservice._airflow.backfill_commands import fill_commands, trigger_commands
+from airflow_flowservice.coverage.cover import State
+from airflow_flowservice.windows.window import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from airflow_flowservice._metadata import Feed
-    from airflow_flowservice.ingestion.coverage import Asked, Coverage, KnownRun
+    from airflow_flowservice._airflow.database import Feed
+    from airflow_flowservice.coverage.cover import Asked, Coverage, KnownRun
     from airflow_flowservice.plugins.reading import Found
     from airflow_flowservice.plugins.service import Answer
 

@@ -20,7 +20,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from airflow_flowservice import _airflow
+from airflow_flowservice._airflow import versions
 from airflow_flowservice.plugins import access, answers, service
 from airflow_flowservice.plugins.headers import SafeAnswers
 from airflow_flowservice.plugins.problem import Problem
@@ -63,7 +63,7 @@ def read_coverage(
         raise Problem(404, "No task that you may see has fed this dataflow", remedy="choose one that is listed")
     if conn_id:
         access.require_connection(conn_id, user=user)
-    now = _airflow.utc_now()
+    now = versions.utc_now()
     reading = Reading(session, flow_id=flow_id, feeds=feeds, asked=Range.parse(start, end, now=now), now=now)
     session.close()  # its connection is not held while Flow Service is asked
     asked = service.runs_of(flow_id, conn_id=conn_id, since=reading.within.start) if conn_id else None

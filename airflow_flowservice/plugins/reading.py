@@ -7,22 +7,22 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice import _metadata, _runs
-from airflow_flowservice._coverage import coverage_of, plan_of, rows_of_flow
-from airflow_flowservice._filling import tasks_run_again
+from airflow_flowservice._airflow import dag_runs, database
+from airflow_flowservice._airflow.backfill_commands import tasks_run_again
+from airflow_flowservice._airflow.dag_coverage import coverage_of, plan_of, rows_of_flow
+from airflow_flowservice.coverage.cover import window_of_summary
 from airflow_flowservice.exceptions import WindowError
-from airflow_flowservice.ingestion.coverage import window_of_summary
-from airflow_flowservice.ingestion.window import EPOCH, IngestionWindow, parse_instant
 from airflow_flowservice.plugins.problem import Problem
+from airflow_flowservice.windows.window import EPOCH, IngestionWindow, parse_instant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy.orm import Session
 
-    from airflow_flowservice._metadata import Feed
+    from airflow_flowservice._airflow.database import Feed
     from airflow_flowservice.api.models import FlowRun
-    from airflow_flowservice.ingestion.coverage import Coverage
+    from airflow_flowservice.coverage.cover import Coverage
 
 # What is computed and drawn in some seconds.
 MOST_WINDOWS = 20_000
@@ -81,13 +81,13 @@ class Reading:
         self._now = now
         self.dag_ids = tuple(sorted({feed.dag_id for feed in feeds}))
         since = asked.start or max(asked.end - _YEAR, EPOCH)
-        rows = list(islice(_metadata.task_rows(session, dag_ids=self.dag_ids, since=since), _MOST_ROWS + 1))
+        rows = list(islice(database.task_rows(session, dag_ids=self.dag_ids, since=since), _MOST_ROWS + 1))
         if len(rows) > _MOST_ROWS:
             raise Problem(400, f"Airflow has more than {_MOST_ROWS:,} task instances there", remedy=_SHORTER)
         self._all_rows = rows
         self._rows = rows_of_flow(rows, flow_id=flow_id, feeds=feeds)
         making = sorted({row.dag_id for row in self._rows if row.creates})
-        self._plans = [plan_of(_metadata.schedule_of(session, each), dag_id=each) for each in making]
+        self._plans = [plan_of(database.schedule_of(session, each), dag_id=each) for each in making]
         self.within = self._within(asked, since=since)
 
     def coverage(self, found: Iterable[FlowRun] = ()) -> Found:
@@ -125,7 +125,7 @@ def _typical_length(timetable: Any, *, since: datetime) -> timedelta:
     """The time from run to run, over some hundred of them."""
     if timetable is None or not timetable.periodic:
         return _YEAR
-    dates = list(islice(_runs.dates_between(timetable, earliest=since, latest=since + _YEAR), _COUNTED))
+    dates = list(islice(dag_runs.dates_between(timetable, earliest=since, latest=since + _YEAR), _COUNTED))
     if len(dates) < 2 or dates[-1].run_after <= dates[0].run_after:
         return _YEAR
     return timedelta(seconds=(dates[-1].run_after - dates[0].run_after).total_seconds() / (len(dates) - 1))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice import _connections
+from airflow_flowservice._airflow import connections
 from airflow_flowservice.exceptions import FlowServiceError
 from airflow_flowservice.hooks import FlowServiceHook, client_of
 from airflow_flowservice.plugins.problem import Problem
@@ -57,7 +57,7 @@ def runs_of(flow_id: str, *, conn_id: str, since: datetime) -> Answer:
 
 def _client(conn_id: str) -> FlowServiceClient:
     """A client that gives up early. Only a connection of our type: another one's secret would be sent to Adobe."""
-    connection = _connections.get_connection(conn_id)
+    connection = connections.get_connection(conn_id)
     if connection.conn_type != FlowServiceHook.conn_type:
         raise Problem(
             400,

@@ -15,7 +15,7 @@ import pytest
 import requests
 from patience import wait_until
 
-from airflow_flowservice import _airflow
+from airflow_flowservice._airflow import versions
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.emulator import EmulatedFlowService
@@ -55,7 +55,7 @@ def dags_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the example DAGs and the DAGs of these tests."""
     folder = tmp_path_factory.mktemp("dags")
     for file in [*_EXAMPLES.glob("*.py"), *(_HERE / "dags").glob("*.py")]:
-        if _airflow.version() >= _SINCE.get(file.name, (3, 0)):
+        if versions.version() >= _SINCE.get(file.name, (3, 0)):
             shutil.copy(file, folder)
     return folder
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_flowservice import _airflow
+from airflow_flowservice._airflow import versions
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.local_airflow import LocalAirflow
@@ -80,6 +80,6 @@ def test_since_last_success_reaches_back(airflow: LocalAirflow, release: Release
     (skipped,) = airflow.task_instances("e2e_reaching_back", run_ids[2])
     assert "skipped" == skipped["state"]
     assert "failed" == refused["state"]
-    if _airflow.version() >= (3, 3):
+    if versions.version() >= (3, 3):
         rendered = airflow.task_instances("e2e_reaching_back", run_ids[1])[0]["rendered_fields"]
         assert windows[1] == (rendered["window_start"], rendered["window_end"])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice import _airflow
+from airflow_flowservice._airflow import versions
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.local_airflow import LocalAirflow
@@ -41,7 +41,7 @@ def test_limits_and_judgements_hold_in_the_triggerer(
     assert tasks["slow"]["try_number"] > 1
     # No retry, of which there are nine; but on a busy machine Airflow may start a task that resumed a second time.
     assert {1, 2} >= {tasks[name]["try_number"] for name in ("late", "partial", "good")}
-    assert (tasks["good"]["pid"] is None) == (_airflow.version() >= (3, 3))
+    assert (tasks["good"]["pid"] is None) == (versions.version() >= (3, 3))
     for name in ("empty", "partial"):
         created = airflow.xcom("e2e_limits", run_id, f"create_{name}", "return_value")
         assert created == airflow.xcom("e2e_limits", run_id, name, "return_value")

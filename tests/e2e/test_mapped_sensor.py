@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice import _airflow
+from airflow_flowservice._airflow import versions
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.local_airflow import LocalAirflow
@@ -28,7 +28,7 @@ def test_mapped_sensors_wait_for_their_own_runs(
     assert dict.fromkeys(expected, ("success", 1)) == {
         where: (sensor["state"], sensor["try_number"]) for where, sensor in sensors.items()
     }
-    assert {"wait": True, "ingest.wait": _airflow.version() < (3, 3)} == {
+    assert {"wait": True, "ingest.wait": versions.version() < (3, 3)} == {
         task_id: sensor["pid"] is not None for (task_id, _), sensor in sensors.items()
     }
 

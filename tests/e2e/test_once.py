@@ -20,7 +20,7 @@ import pytest
 import requests
 from patience import wait_until
 
-from airflow_flowservice import _airflow
+from airflow_flowservice._airflow import versions
 from airflow_flowservice.emulator.faults import POST_FAULTS
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ CLEARED = {
     "running": ["success"],
 }
 
-if _airflow.version() < (3, 3):  # no task state: no accidents beside it, and a clear does not know of the run before
+if versions.version() < (3, 3):  # no task state: no accidents beside it, and a clear does not know of the run before
     # Airflow 3.0 itself does not retry a task whose process is killed.
-    left = {"while_waiting"} if _airflow.version() >= (3, 1) else set()
+    left = {"while_waiting"} if versions.version() >= (3, 1) else set()
     ACCIDENTS = {name: accident for name, accident in ACCIDENTS.items() if accident["at"] in left}
     CLEARED = {state: runs for state, runs in CLEARED.items() if state in ("success", "failed")}
 
@@ -282,7 +282,7 @@ def cleared(
     for state in CLEARED:
         ready(f"e2e_once_cleared_{state}")
         # Before 3.3 the executor race could take the only try of what resumes on a worker.
-        on_worker = state == "running" or (state == "failed" and _airflow.version() < (3, 3))
+        on_worker = state == "running" or (state == "failed" and versions.version() < (3, 3))
         ids[state] = start(airflow, f"e2e_once_cleared_{state}", FIRST + DAY, deferrable=not on_worker)
     started = {}
     for state, run_id in ids.items():

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_flowservice import _airflow
+from airflow_flowservice._airflow import versions
 from tests.past import Past, year_of_days
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.local_airflow import LocalAirflow
 
-pytestmark = pytest.mark.skipif(_airflow.version() < (3, 1), reason="Airflow has no pages before 3.1")
+pytestmark = pytest.mark.skipif(versions.version() < (3, 1), reason="Airflow has no pages before 3.1")
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from instants import instant
 
-from airflow_flowservice import _airflow
+from airflow_flowservice._airflow import versions
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.local_airflow import LocalAirflow
@@ -77,7 +77,7 @@ BACKFILLS = (
 @pytest.fixture(scope="module")
 def begun(airflow: LocalAirflow, release: Callable[..., None]) -> None:
     """All backfills, under way side by side: most of them wait for most of the time."""
-    here = [each for each in BACKFILLS if _airflow.version() >= each.since]
+    here = [each for each in BACKFILLS if versions.version() >= each.since]
     for each in here:
         release(each.dag_id)
     for each in here:

@@ -18,7 +18,7 @@ import requests
 from leaks import leaks
 from patience import wait_until
 
-from airflow_flowservice import _airflow
+from airflow_flowservice._airflow import versions
 from airflow_flowservice.emulator import Settings, running_emulator
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ def _decrypted(airflow: LocalAirflow, query: str) -> list[str]:
 
 def _page(airflow: LocalAirflow, connected: list[str]) -> list[requests.Response]:
     """The page's data, with each connection; Airflow has no pages before 3.1."""
-    if _airflow.version() < (3, 1):
+    if versions.version() < (3, 1):
         return []
     headers = {"Authorization": f"Bearer {airflow.rest.token}"}
     asked = {"flow_id": FLOW_ID, "from": "2026-02-01T00:00:00Z", "to": "2026-03-01T00:00:00Z"}

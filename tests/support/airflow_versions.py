@@ -1,4 +1,4 @@
-"""Where the Airflows that the tests run with keep things: the tests' part of what `_airflow.py` is to the package."""
+"""Where the Airflows that the tests run with keep things: the tests' part of what `versions.py` is to the package."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from unittest import mock
 
 from airflow.timetables.base import Timetable
 
-from airflow_flowservice import _airflow
+from airflow_flowservice._airflow import versions
 
-VERSION = _airflow.version()
+VERSION = versions.version()
 TIMETABLES = ("airflow.sdk", "airflow.timetables.trigger", "airflow.timetables.interval", "airflow.timetables.assets")
 EVENTS = ("airflow.sdk", "airflow.timetables.events")
 
@@ -90,7 +90,7 @@ NoStatsLogger = first(
 def metrics_told_to(backend: Any) -> Iterator[None]:
     """Put a backend in the place of what `[metrics]` configures."""
     if VERSION < (3, 3):
-        with mock.patch.object(type(_airflow.stats()), "__getattr__", lambda _, name: getattr(backend, name)):
+        with mock.patch.object(type(versions.stats()), "__getattr__", lambda _, name: getattr(backend, name)):
             yield
         return
     importlib.import_module("airflow.sdk.serde")  # configures metrics when it is imported first

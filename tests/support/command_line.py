@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from airflow_flowservice import _airflow
+from airflow_flowservice._airflow import versions
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.local_airflow import LocalAirflow
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def run(airflow: LocalAirflow, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """What follows `airflow`, or what stands for it before 3.2, whose command line takes no provider's commands."""
-    if words[0] == "flowservice" and _airflow.version() < (3, 2):
+    if words[0] == "flowservice" and versions.version() < (3, 2):
         command = [sys.executable, "-m", "airflow_flowservice", *words[1:]]
         return subprocess.run(command, env=airflow.environment, capture_output=True, text=True, timeout=120)
     return airflow.cli(*words)

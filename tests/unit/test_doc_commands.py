@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 from pages import PAGES, ROOT, commands
 
-from airflow_flowservice import __main__, _airflow
+from airflow_flowservice import __main__
+from airflow_flowservice._airflow import versions
 from airflow_flowservice.emulator import __main__ as emulator
 
 OURS = "airflow-flowservice"
@@ -30,7 +31,7 @@ def _airflows(words: list[str]) -> None:
     """Airflow's command line takes it, with ours in it; a conf is JSON."""
     from airflow.cli.cli_parser import get_parser
 
-    if words[1] == "flowservice" and _airflow.version() < (3, 2):
+    if words[1] == "flowservice" and versions.version() < (3, 2):
         _ours(["python", "-m", "airflow_flowservice", *words[2:]])
         return
     options = get_parser().parse_args(words[1:])

@@ -53,10 +53,10 @@ def test_the_other_pages_python_runs(page):
 
 def test_every_metric_is_in_the_documentation():
     """How a run came to be is a part of the name; so is each other name that is counted."""
-    from airflow_flowservice.ingestion.intent import Outcome
+    from airflow_flowservice.runs.intent import Outcome
 
     ways = get_args(get_type_hints(Outcome)["how"])
-    source = "".join(file.read_text() for file in (ROOT / "airflow_flowservice").glob("*.py"))
+    source = "".join(file.read_text() for file in (ROOT / "airflow_flowservice").rglob("*.py"))
     names = {f"runs.{way}" for way in ways} | set(re.findall(r'count\("([a-z.]+)"\)', source)) | {"waiters"}
     assert {"runs.created", "runs.uncertain", "polls"} <= names
     assert set() == {name for name in names if f"`flowservice.{name}`" not in PAGES["docs/assets-and-lineage.md"]}
@@ -90,7 +90,7 @@ def test_every_parameter_in_the_table_exists():
 def test_every_part_of_the_summary_is_in_the_documentation():
     """The XCom `flow_run` is an interface."""
     from airflow_flowservice.api.models import FlowRun
-    from airflow_flowservice.ingestion.outcome import summary_of
+    from airflow_flowservice.runs.summary import summary_of
 
     keys = summary_of(FlowRun.parse({"id": "r", "flowId": "f"}), url="u")
     assert {"id", "window_start", "failed_records"} <= set(keys)

@@ -218,9 +218,9 @@ class TestTelling:
 
 def test_the_tree_has_none_of_the_classes_made_of_it():
     """An error that was raised without retries somewhere comes back from an event as the plain class."""
-    from airflow_flowservice import _endings
+    from airflow_flowservice._airflow import task_end
 
-    with pytest.raises(FlowRunFailedError) as caught, _endings.task_errors(FlowRunFailedError):
+    with pytest.raises(FlowRunFailedError) as caught, task_end.task_errors(FlowRunFailedError):
         raise FlowRunFailedError("it failed")
 
     assert FlowRunFailedError is not type(caught.value)

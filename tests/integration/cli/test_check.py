@@ -260,12 +260,12 @@ def test_a_flow_specification_that_cannot_be_read(check: Any, emulator: Any) -> 
 
 def test_the_newest_run(check: Any, connect: Any, emulator: Any) -> None:
     """A failed one is worth a look; that this client id made it speaks for its permission, and proves nothing."""
-    from airflow_flowservice import _connections
+    from airflow_flowservice._airflow import connections
     from airflow_flowservice.hooks import client_of
 
     now = datetime.now(timezone.utc).replace(microsecond=0)
     emulator.plan_outcome(status="failed", errors=[{"code": "CONNECTOR-1001-500", "message": "no disk"}])
-    client_of(_connections.stored_connection(connect())).create_run(
+    client_of(connections.stored_connection(connect())).create_run(
         flow_id=FILES, window_start=now - timedelta(hours=1), window_end=now, start_time=now
     )
     shown = check(flow=FILES)
@@ -391,7 +391,7 @@ class TestProcesses:
 
     def test_a_connection_in_the_database(self, run: Any, emulator: Any) -> None:
         """`airflow flowservice check` and `python -m airflow_flowservice check` read it."""
-        from airflow_flowservice import _airflow
+        from airflow_flowservice._airflow import versions
 
         uri = (
             f"flowservice://emulator-client:emulator-secret@{emulator.url.removeprefix('http://')}/http"
@@ -400,7 +400,7 @@ class TestProcesses:
         added = run("airflow", "connections", "add", "in_the_database", "--conn-uri", uri)
         assert 0 == added.returncode, added.stderr
         groups = [("airflow_flowservice",)]
-        if _airflow.version() >= (3, 2):
+        if versions.version() >= (3, 2):
             groups.append(("airflow", "flowservice"))
         for group in groups:
             shown = run(*group, "check", "--conn-id", "in_the_database", "--flow-id", FILES)

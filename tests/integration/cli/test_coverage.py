@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from instants import instant
 
-from airflow_flowservice import _metadata
+from airflow_flowservice._airflow import database
 from airflow_flowservice.cli.timeline import SIGNS, bar_of, rows_of
-from airflow_flowservice.ingestion.coverage import Asked, State, cover
-from airflow_flowservice.ingestion.window import IngestionWindow
+from airflow_flowservice.coverage.cover import Asked, State, cover
+from airflow_flowservice.windows.window import IngestionWindow
 from tests.integration.coverage.conftest import BEGIN, DAY, FLOW, ran, summary
 
 __all__ = ["ran"]
@@ -56,19 +56,19 @@ def daily(monkeypatch: pytest.MonkeyPatch) -> None:
     """The DAG `daily` is scheduled daily from January on."""
     from airflow.timetables.trigger import CronTriggerTimetable
 
-    schedule = _metadata.DagSchedule(timetable=CronTriggerTimetable("0 0 * * *", timezone="UTC"), start=BEGIN)
-    monkeypatch.setattr(_metadata, "schedule_of", lambda _, dag_id: schedule if dag_id == "daily" else None)
+    schedule = database.DagSchedule(timetable=CronTriggerTimetable("0 0 * * *", timezone="UTC"), start=BEGIN)
+    monkeypatch.setattr(database, "schedule_of", lambda _, dag_id: schedule if dag_id == "daily" else None)
 
 
 @pytest.fixture
 def make_run(connect: Callable[..., str]) -> Callable[..., str]:
     """Have Flow Service ingest a day of January; gives the flow run's id."""
-    from airflow_flowservice import _connections
+    from airflow_flowservice._airflow import connections
     from airflow_flowservice.hooks import client_of
 
     def make(number: int, *, flow_id: str = FLOW) -> str:
         start = BEGIN + (number - 1) * DAY
-        client = client_of(_connections.stored_connection(connect()))
+        client = client_of(connections.stored_connection(connect()))
         created = client.create_run(
             flow_id=flow_id,
             window_start=start,

@@ -14,8 +14,8 @@ import pytest
 from airflow_versions import DagSerialization
 from instants import instant
 
-from airflow_flowservice import _airflow
 from airflow_flowservice.__main__ import main
+from airflow_flowservice._airflow import versions
 
 UTC = timezone.utc
 KEYS = ["run_after", "logical_date", "window_start", "window_end", "seconds", "note"]
@@ -152,7 +152,7 @@ def test_the_runs_are_those_of_a_backfill(dag_id: str, first: str, last: str, sh
     """The dates are the ones that the scheduler's DAG gives to `airflow backfill create`, in its order."""
     from airflow.cli.cli_config import parsedate
 
-    dag = DagSerialization.from_dict(DagSerialization.to_dict(_airflow.dag_bag(str(zoo)).dags[dag_id]))
+    dag = DagSerialization.from_dict(DagSerialization.to_dict(versions.dag_bag(str(zoo)).dags[dag_id]))
     expected = [
         (info.run_after, info.logical_date) for info in dag.iter_dagrun_infos_between(parsedate(first), parsedate(last))
     ]
@@ -248,7 +248,7 @@ def test_an_interval_of_a_day_does_not_tile(first: str, last: str, note: str, ve
 def test_partitions(show: Any) -> None:
     """A partitioned run owns the period that begins at its partition's date; it has no logical date."""
     # Dates are those of partitions; on Airflow 3.2, as its backfills have it, those of their runs.
-    last = "2026-03-30" if _airflow.version() >= (3, 3) else "2026-03-31"
+    last = "2026-03-30" if versions.version() >= (3, 3) else "2026-03-31"
     shown = show("partitions", "2026-03-28", last, "--json")
     assert [
         ("03-27T23:00", "03-28T23:00", ""),
@@ -322,7 +322,7 @@ def test_remarks(dag_id: str, remark: str, show: Any) -> None:
     shown = show(dag_id, "2026-01-02", "2026-01-03", "--json")
     assert remark in shown.err
     # Airflow 3.2 goes by the dates of runs: Zurich's 2 January begins before the 2nd of UTC.
-    count = 1 if dag_id == "partitions_too_early" and _airflow.version() < (3, 3) else 2
+    count = 1 if dag_id == "partitions_too_early" and versions.version() < (3, 3) else 2
     assert (count, 0) == (len(shown.rows), shown.status)
 
 
@@ -468,9 +468,9 @@ class TestProcesses:
 
     def test_airflows_own_command_line(self, run: Any, home: Path) -> None:
         """`airflow flowservice windows` says the same; its exit status is that of the windows."""
-        from airflow_flowservice import _airflow
+        from airflow_flowservice._airflow import versions
 
-        if _airflow.version() < (3, 2):
+        if versions.version() < (3, 2):
             pytest.skip("Airflow's command line takes a provider's commands since 3.2")
         options = ("interval_zurich", "--from", "2026-03-28", "--to", "2026-03-31", "-f", str(home / "dags" / "zoo.py"))
         shown = run("airflow", "flowservice", "windows", *options, "--json")

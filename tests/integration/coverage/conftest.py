@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from airflow_flowservice import _airflow
+from airflow_flowservice._airflow import versions
 
 BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 DAY = timedelta(days=1)
@@ -18,7 +18,7 @@ FLOW = "c9cef9cb-c934-4467-8ef9-cbc934546741"
 
 def _new_id() -> Any:
     """Of a task instance; before 3.2, SQLite takes text alone."""
-    return uuid4() if _airflow.version() >= (3, 2) else str(uuid4())
+    return uuid4() if versions.version() >= (3, 2) else str(uuid4())
 
 
 @pytest.fixture

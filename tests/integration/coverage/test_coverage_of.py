@@ -12,12 +12,12 @@ import pytest
 from airflow.timetables.interval import CronDataIntervalTimetable
 from airflow.timetables.trigger import CronTriggerTimetable
 
-from airflow_flowservice import _metadata
-from airflow_flowservice._coverage import Plan, coverage_of
-from airflow_flowservice._filling import fill_commands, trigger_commands
+from airflow_flowservice._airflow import database
+from airflow_flowservice._airflow.backfill_commands import fill_commands, trigger_commands
+from airflow_flowservice._airflow.dag_coverage import Plan, coverage_of
 from airflow_flowservice.api.models import FlowRun, FlowRunStatus
-from airflow_flowservice.ingestion.coverage import Coverage
-from airflow_flowservice.ingestion.window import IngestionWindow
+from airflow_flowservice.coverage.cover import Coverage
+from airflow_flowservice.windows.window import IngestionWindow
 from tests.integration.coverage.conftest import BEGIN, DAY, FLOW, summary
 
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
@@ -33,7 +33,7 @@ def look(session: Any) -> Callable[..., Coverage]:
     """The coverage of the first days of the year, as the daily DAG has it."""
 
     def cover(days: int, *, timetable: Any = DAILY, now: datetime = NOW, found: Any = (), **options: Any) -> Coverage:
-        rows = list(_metadata.task_rows(session, dag_ids=["daily"], since=BEGIN))
+        rows = list(database.task_rows(session, dag_ids=["daily"], since=BEGIN))
         within = IngestionWindow(BEGIN, day(days))
         plans = [Plan(dag_id="daily", timetable=timetable, **options)]
         return coverage_of(rows, plans=plans, within=within, now=now, found=found)
@@ -169,10 +169,8 @@ def test_tasks_tell_which_dataflow_they_feed(session: Any, ran: Any) -> None:
     ran(day(2), pushed=summary(2, day(1)))
     ran(day(2), dag_id="hidden", pushed=summary(3, day(1), flow_id="secret"))
     ran(day(2), task_id="other", operator="PythonOperator", pushed={"name": "of another package"})
-    assert [_metadata.Feed(flow_id=FLOW, dag_id="daily", task_id="ingest")] == _metadata.feeds(
-        session, dag_ids=["daily"]
-    )
-    assert [FLOW, "secret"] == [feed.flow_id for feed in _metadata.feeds(session)]
+    assert [database.Feed(flow_id=FLOW, dag_id="daily", task_id="ingest")] == database.feeds(session, dag_ids=["daily"])
+    assert [FLOW, "secret"] == [feed.flow_id for feed in database.feeds(session)]
 
 
 def run(number: int, **fields: Any) -> FlowRun:

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_flowservice import _airflow, _metadata, _windows
-from airflow_flowservice._coverage import Plan, coverage_of
-from airflow_flowservice._filling import fill_commands
-from airflow_flowservice._metadata import TaskRow
-from airflow_flowservice._runs import _dates
-from airflow_flowservice.ingestion.coverage import State
-from airflow_flowservice.ingestion.window import IngestionWindow
+from airflow_flowservice._airflow import choose_window, database, versions
+from airflow_flowservice._airflow.backfill_commands import fill_commands
+from airflow_flowservice._airflow.dag_coverage import Plan, coverage_of
+from airflow_flowservice._airflow.dag_runs import _dates
+from airflow_flowservice._airflow.database import TaskRow
+from airflow_flowservice.coverage.cover import State
+from airflow_flowservice.windows.window import IngestionWindow
 from tests.integration.coverage.conftest import BEGIN, DAY, summary
 
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
@@ -104,7 +104,7 @@ def test_the_backfill_makes_exactly_the_missing_windows(
     have = [_window(timetable, info, offset) for info in made]
     within = IngestionWindow(have[0].start, have[-1].end)
 
-    rows = list(_metadata.task_rows(session, dag_ids=["daily"]))
+    rows = list(database.task_rows(session, dag_ids=["daily"]))
     plan = Plan(dag_id="daily", timetable=timetable, offset=offset)
     coverage = coverage_of(rows, plans=[plan], within=within, now=NOW)
 
@@ -158,14 +158,14 @@ def test_the_scheduler_counts_only_where_something_may_be_missing(monkeypatch: p
         if number != 200
     ]
     counted = []
-    count = _airflow.run_infos
+    count = versions.run_infos
 
     def run_infos(*args: Any, **kwargs: Any) -> Iterator[Any]:
         for info in count(*args, **kwargs):
             counted.append(info)
             yield info
 
-    monkeypatch.setattr(_airflow, "run_infos", run_infos)
+    monkeypatch.setattr(versions, "run_infos", run_infos)
     plan = Plan(dag_id="daily", timetable=timetable)
     within = IngestionWindow(windows[0].start, windows[-1].end)
     coverage = coverage_of(rows, plans=[plan], within=within, now=NOW)
@@ -238,7 +238,7 @@ def test_partitions_that_failed_are_where_their_tasks_looked_for_them(zone: str,
         date = info.partition_date
         ran(info.run_after, dated=False, partition_date=date, state="failed", run_state="failed", run_type="scheduled")
     within = IngestionWindow(first + 2 * DAY, first + 6 * DAY)
-    rows = list(_metadata.task_rows(session, dag_ids=["daily"]))
+    rows = list(database.task_rows(session, dag_ids=["daily"]))
     now = first + 30 * DAY
     coverage = coverage_of(rows, plans=[Plan(dag_id="daily", timetable=timetable)], within=within, now=now)
     assert {State.FAILED} == {span.state for span in coverage.spans}
@@ -267,7 +267,7 @@ def _infos(timetable: Any, first: datetime, last: datetime) -> list[Any]:
 
 
 def _window(timetable: Any, info: Any, offset: timedelta | None) -> IngestionWindow:
-    return _windows.window_of_run(timetable=timetable, dates=_dates(info, timetable), offset=offset)
+    return choose_window.window_of_run(timetable=timetable, dates=_dates(info, timetable), offset=offset)
 
 
 def _parsed(command: str) -> tuple[datetime, datetime]:

@@ -418,7 +418,7 @@ def _event(asset: str, extra: dict[str, Any]) -> Any:
 @pytest.fixture(autouse=True)
 def _minutes_are_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that waits in vain for a run to show fails after seconds."""
-    monkeypatch.setattr("airflow_flowservice.ingestion.watching.NOT_YET_READABLE", 10.0)
+    monkeypatch.setattr("airflow_flowservice.runs.watch.NOT_YET_READABLE", 10.0)
 
 
 @pytest.fixture(scope="session")

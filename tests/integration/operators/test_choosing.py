@@ -454,7 +454,11 @@ def test_a_retry_keeps_the_window_of_the_first_attempt(past, task_of, runs_of, e
 
 
 def warnings_of(log) -> list[str]:
-    return [line for line in log() if line.startswith("[warning]") and "[airflow_flowservice._windows]" in line]
+    return [
+        line
+        for line in log()
+        if line.startswith("[warning]") and "[airflow_flowservice._airflow.choose_window]" in line
+    ]
 
 
 def test_windows_left_out_are_warned_of(past, task_of, log):

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from airflow_flowservice import _airflow
+from airflow_flowservice._airflow import versions
 
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 
@@ -23,7 +23,7 @@ def run_dag(airflow_db, emulator, connection, monkeypatch):
     monkeypatch.delattr(task_runner, "SUPERVISOR_COMMS", raising=False)
 
     def run(dag_id, day):
-        dag = _airflow.dag_bag().get_dag(dag_id)
+        dag = versions.dag_bag().get_dag(dag_id)
         dag_run = dag.test(logical_date=datetime(2026, 1, day, 3, tzinfo=timezone.utc))
         with create_session() as session:
             rows = session.query(XComModel).filter_by(dag_id=dag_id, run_id=dag_run.run_id).all()

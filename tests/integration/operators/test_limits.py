@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_flowservice import _airflow
+from airflow_flowservice._airflow import versions
 from airflow_flowservice.exceptions import FlowRunTimeoutError, ServerError
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
@@ -92,7 +92,7 @@ def untold(text, run_id, status="(scheduled|inProgress)"):
 
 def test_a_limit_is_told_when_nobody_knows_the_run_any_more(ingest, monkeypatch):
     """Somebody has deleted the XComs; the next attempt finds the run by what is in the task's state."""
-    monkeypatch.setattr("airflow_flowservice._context.read_xcom", lambda *_, **__: None)
+    monkeypatch.setattr("airflow_flowservice._airflow.task_context.read_xcom", lambda *_, **__: None)
     ended = ingest("deferrable", wait_timeout=timedelta(seconds=1)).run()
     assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, FlowRunTimeoutError))
 
@@ -189,7 +189,7 @@ def test_a_last_look_that_fails_leaves_the_limits_own_message(ingest, emulator, 
 @pytest.mark.parametrize("way", SENSORS)
 def test_the_sensors_timeout_is_final_and_a_clear_waits_on(wait, emulator, clock, way):
     """As Airflow has it, `timeout` is not retried; the error is Airflow's as well as ours."""
-    airflows = _airflow.airflow_exception("AirflowSensorTimeout")
+    airflows = versions.airflow_exception("AirflowSensorTimeout")
     task = wait(way, timeout=0.4)
     ended = to_the_end(task)
     kinds = [isinstance(ended.error, kind) for kind in (FlowRunTimeoutError, airflows)]

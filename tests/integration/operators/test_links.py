@@ -47,7 +47,7 @@ def test_both_are_there_while_the_task_waits_on_a_worker(ingest, runs_of, monkey
         seen.append(pages(task))
         raise RuntimeError("seen enough")
 
-    monkeypatch.setattr("airflow_flowservice.ingestion.watching.wait_for_end", look)
+    monkeypatch.setattr("airflow_flowservice.runs.watch.wait_for_end", look)
     task.run()
     [run] = runs_of()
     assert [(f"{DATAFLOW}/activity/{run['id']}", DATAFLOW)] == seen

@@ -251,7 +251,7 @@ def test_with_the_listener_a_task_ends_on_a_worker(ingest):
 def test_the_provider_that_is_disabled_registers_no_listener(disabled, listens):
     """So with `[openlineage] disabled` tasks still end in the triggerer; each in a process of its own."""
     transport = {"AIRFLOW__OPENLINEAGE__TRANSPORT": '{"type": "console"}'}
-    code = "from airflow_flowservice import _endings; print(_endings.has_listeners())"
+    code = "from airflow_flowservice._airflow import task_end; print(task_end.has_listeners())"
     environment = {**os.environ, **transport, "AIRFLOW__OPENLINEAGE__DISABLED": disabled}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=True

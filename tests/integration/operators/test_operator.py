@@ -136,7 +136,7 @@ def test_one_log_line_for_each_change_of_status(ingest, clock, emulator, log):
     """The log tells the run's story, not the story of the polling."""
     clock.set(speed=6.0)
     ingest(poll_interval=0.01).run()
-    said = [line.split(" is ")[1].split()[0] for line in log() if "ingestion.watching" in line]
+    said = [line.split(" is ")[1].split()[0] for line in log() if "runs.watch" in line]
     assert said == list(dict.fromkeys(said))
     assert "success" == said[-1]
     assert emulator.ledger()["requests"]["GET /runs/{id}"] > len(said)

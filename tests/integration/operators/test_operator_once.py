@@ -301,7 +301,7 @@ def test_a_wait_without_answers_ends_with_its_budget_and_a_retry_goes_on(
     ingest, emulator, runs_of, monkeypatch, deferrable
 ):
     """The flow run is never touched: the next attempt waits for the same one."""
-    from airflow_flowservice.ingestion.create_once import CreateOnce
+    from airflow_flowservice.runs.create_once import CreateOnce
 
     def then_nobody_answers(self, order):
         outcome = once(self, order)

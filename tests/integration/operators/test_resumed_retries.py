@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_flowservice import _airflow
+from airflow_flowservice._airflow import versions
 from airflow_flowservice.exceptions import FlowRunTimeoutError
 from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
@@ -19,8 +19,8 @@ WAITS = {"wait_for_completion": True, "deferrable": True, "poll_interval": 0.05,
 @pytest.fixture
 def task(worker, emulator, monkeypatch):
     """Make a task that such an Airflow runs; it keeps no task state either."""
-    monkeypatch.setattr(_airflow, "resumes_retries", lambda: True)
-    monkeypatch.setattr("airflow_flowservice._endings.ends_in_triggerer", lambda _: False)
+    monkeypatch.setattr(versions, "resumes_retries", lambda: True)
+    monkeypatch.setattr("airflow_flowservice._airflow.task_end.ends_in_triggerer", lambda _: False)
 
     def make(operator, **arguments):
         made = worker.task(operator, store=False, **arguments)

@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 from airflow_versions import VERSION, redact
 
-from airflow_flowservice import _connections
+from airflow_flowservice._airflow import connections
 from airflow_flowservice.emulator import Settings, running_emulator
 from airflow_flowservice.exceptions import FlowServiceError
 from airflow_flowservice.hooks import FlowServiceHook
@@ -103,7 +103,7 @@ def test_airflow_masks_what_http_client_prints(ingest, strict, token, everything
 def test_secret_and_tokens_are_given_to_airflows_masker(strict, supervisor, monkeypatch):
     """Before their first use, and each new token too."""
     masked = []
-    monkeypatch.setattr(_connections, "mask", masked.append)
+    monkeypatch.setattr(connections, "mask", masked.append)
     hook = FlowServiceHook()
     first = hook.client.fetch_token()
     strict.state.expire_tokens()
@@ -116,7 +116,7 @@ def test_secret_and_tokens_are_given_to_airflows_masker(strict, supervisor, monk
 def test_a_ready_token_is_given_to_airflows_masker(supervisor, connection, monkeypatch):
     """`access_token` in the extra is a secret too."""
     masked = []
-    monkeypatch.setattr(_connections, "mask", masked.append)
+    monkeypatch.setattr(connections, "mask", masked.append)
     connection["password"] = None
     connection["extra"]["access_token"] = "ready-token-value"
     assert "Bearer ready-token-value" == FlowServiceHook().get_auth_headers()["Authorization"]

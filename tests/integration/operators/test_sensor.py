@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_flowservice import _airflow
+from airflow_flowservice._airflow import versions
 from airflow_flowservice.exceptions import (
     ConfigurationError,
     FlowRunFailedError,
@@ -101,7 +101,7 @@ def test_a_failed_run_ends_the_sensor_at_once(wait, create_run, emulator, way):
     error = ended.error
     assert "failed" == ended.state
     assert isinstance(error, FlowRunFailedError)
-    assert isinstance(error, _airflow.airflow_exception("AirflowFailException"))
+    assert isinstance(error, versions.airflow_exception("AirflowFailException"))
     assert "the flow run ended as failed: CONNECTOR-3001-500: no batch" == error.message
     assert (FLOW, run_id, WINDOW) == (error.flow_id, error.flow_run_id, error.window)
     assert ("CONNECTOR-3001-500", f"{PAGE}/{run_id}") == (error.code, error.url)
@@ -157,7 +157,7 @@ def test_a_run_that_is_unknown_is_waited_for_a_while(wait, emulator, log):
 
 def test_a_run_that_stays_unknown_is_an_error(wait, monkeypatch):
     """After five minutes there is no such run; the remedy is to check id and sandbox."""
-    monkeypatch.setattr("airflow_flowservice.ingestion.watching.NOT_YET_READABLE", 0.2)
+    monkeypatch.setattr("airflow_flowservice.runs.watch.NOT_YET_READABLE", 0.2)
     ended = wait("11111111-2222-4333-8444-555555555555").run()
     error = ended.error
     assert ("failed", True) == (ended.state, isinstance(error, RunNotFoundError))
@@ -216,7 +216,7 @@ def test_one_log_line_for_each_change_of_status(wait, create_run, clock, log, wa
         for seconds in (0, 0, 5, 0, 0, 60):
             clock.advance(seconds)
             sensor.poke(context)
-    said = [line.split(" is ")[1].split()[0] for line in log() if "ingestion.watching" in line]
+    said = [line.split(" is ")[1].split()[0] for line in log() if "runs.watch" in line]
     assert ["scheduled", "inProgress", "success"] == said
 
 

@@ -130,6 +130,6 @@ def test_a_backend_that_fails_does_no_harm(ingest, backend, monkeypatch):
     def incr(*_, **__):
         raise OSError("no network")
 
-    real = "airflow_flowservice._stats._backend"
+    real = "airflow_flowservice._airflow.metrics._backend"
     monkeypatch.setattr(real, lambda: type("Broken", (), {"incr": incr, "gauge": incr}))
     assert "success" == ingest(wait_for_completion=True, deferrable=True).run().state

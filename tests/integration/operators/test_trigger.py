@@ -134,7 +134,7 @@ def test_before_3_3_the_tasks_state_tells_a_kill_from_a_triggerer_that_stops(
     trigger, clock, emulator, supervisor, log, monkeypatch, state, says
 ):
     """Airflow calls no `on_kill` there, so the trigger looks whether the task is deferred still."""
-    monkeypatch.setattr("airflow_flowservice._airflow.version", lambda: (3, 0))
+    monkeypatch.setattr("airflow_flowservice._airflow.versions.version", lambda: (3, 0))
     supervisor.task_instance_state = state
     clock.stop()
     made = trigger(poll_interval=3600.0)
@@ -149,8 +149,8 @@ def test_before_3_3_a_trigger_that_cannot_find_out_says_nothing(
     trigger, clock, emulator, supervisor, log, monkeypatch, answer
 ):
     """An Airflow that is going down may not answer; that is no reason to claim a kill, nor to hold it up."""
-    monkeypatch.setattr("airflow_flowservice._airflow.version", lambda: (3, 2))
-    monkeypatch.setattr("airflow_flowservice._endings.PATIENCE_WITH_AIRFLOW", 0.2)
+    monkeypatch.setattr("airflow_flowservice._airflow.versions.version", lambda: (3, 2))
+    monkeypatch.setattr("airflow_flowservice._airflow.task_end.PATIENCE_WITH_AIRFLOW", 0.2)
 
     async def no_answer(msg):
         if type(msg).__name__ != "GetTaskStates":

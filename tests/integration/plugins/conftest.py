@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from airflow_flowservice import _airflow
+from airflow_flowservice._airflow import versions
 from tests.past import Past
 
 # The FAB auth manager does not fit together with the other versions, so it has an environment of its own.
 collect_ignore = [] if find_spec("airflow.providers.fab") else ["test_fab.py"]
 # Before 3.1, Airflow has no pages.
-collect_ignore_glob = ["test_*.py"] if _airflow.version() < (3, 1) else []
+collect_ignore_glob = ["test_*.py"] if versions.version() < (3, 1) else []
 
 BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 DAY = timedelta(days=1)

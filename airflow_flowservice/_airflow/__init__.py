@@ -1,0 +1,1 @@
+"""Everything this package asks of Airflow. Private."""

@@ -1,0 +1,95 @@
+"""Airflow's connections, and its masking of what is secret in them."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow_flowservice._airflow import versions
+from airflow_flowservice._airflow.versions import BaseHook
+from airflow_flowservice.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow.sdk import Connection
+
+
+def get_connection(conn_id: str) -> Connection:
+    """The connection.
+
+    :raises ConfigurationError: there is none with this id.
+    """
+    with _connection_exists(conn_id):
+        return BaseHook.get_connection(conn_id)
+
+
+async def aget_connection(conn_id: str) -> Connection:
+    """As `get_connection`, without blocking the event loop."""
+    with _connection_exists(conn_id):
+        connection: Connection = await versions.aget_connection(conn_id)
+        return connection
+
+
+def stored_connection(conn_id: str) -> Any:
+    """The connection as Airflow reads it outside of tasks: from the environment, a secrets backend, the database.
+
+    :raises ConfigurationError: there is none with this id, or it cannot be read; the message tells which.
+    """
+    from airflow.models.connection import Connection as Stored
+
+    stored: Any = Stored
+    try:
+        with _connection_exists(conn_id):
+            return stored.get_connection_from_secrets(conn_id)
+    except ConfigurationError as error:
+        # Airflow takes a place that it cannot read, and a password that it cannot decrypt, for one without it.
+        _read_everywhere(conn_id)
+        raise error from error.__cause__
+
+
+def _read_everywhere(conn_id: str) -> None:
+    from airflow.configuration import ensure_secrets_loaded
+
+    backends: Any = ensure_secrets_loaded()
+    for backend in backends:
+        try:
+            connection = backend.get_connection(conn_id=conn_id)
+            if connection is not None:
+                connection.get_uri()
+        except Exception as error:
+            # The words of other errors may hold a part of a password; those of the database's driver do not.
+            why = str(getattr(error, "orig", "")).strip().partition("\n")[0]
+            raise ConfigurationError(
+                f"the connection {conn_id!r} cannot be read by {type(backend).__name__} "
+                f"({type(error).__name__}{f': {why}' if why else ''})",
+                remedy=(
+                    "run this with the same Airflow configuration as the scheduler: [core] fernet_key, [database] "
+                    "sql_alchemy_conn, [secrets] backend"
+                ),
+            ) from error
+
+
+@contextmanager
+def _connection_exists(conn_id: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "AirflowNotFoundException" and "CONNECTION_NOT_FOUND" not in str(error):
+            raise
+        raise ConfigurationError(
+            f"the connection {conn_id!r} does not exist",
+            remedy=(
+                f"create it in Airflow's UI (Admin, Connections, type 'Adobe Flow Service') or with "
+                f"`airflow connections add {conn_id} --conn-type flowservice ...`, "
+                "or set flowservice_conn_id to the id of one that exists"
+            ),
+        ) from error
+
+
+def mask(secret: str) -> None:
+    """Have Airflow replace a secret by `***` in all logs and rendered fields, also in its URL-encoded form."""
+    from urllib.parse import quote, quote_plus
+
+    for form in {secret, quote(secret, safe=""), quote_plus(secret)}:
+        versions.mask_secret(form)

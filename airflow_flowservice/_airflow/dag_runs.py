@@ -1,0 +1,40 @@
+"""The DAG runs that a schedule or a backfill makes, as the scheduler's own timetable counts them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_flowservice._airflow import versions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from airflow_flowservice.windows.schedule import RunDates
+
+
+def dates_between(timetable: Any, *, earliest: datetime, latest: datetime | None) -> Iterator[RunDates]:
+    """The dates of the runs that a backfill between these makes, and of those that it would make once they are over.
+
+    :param timetable: the core's.
+    :param earliest: aware; as `--from-date` of `airflow backfill create`, inclusive.
+    :param latest: aware; as `--to-date`, inclusive. None goes on for ever, where the timetable is not partitioned.
+    """
+    import pendulum
+
+    edges = {"earliest": pendulum.instance(earliest), "latest": pendulum.instance(latest) if latest else None}
+    for info in versions.run_infos(timetable, **edges):
+        yield _dates(info, timetable)
+
+
+def _dates(info: Any, timetable: Any) -> RunDates:
+    from airflow_flowservice.windows.schedule import RunDates
+
+    interval = info.data_interval
+    return RunDates(
+        run_after=info.run_after,
+        logical_date=info.logical_date,
+        data_interval_start=interval.start if interval else None,
+        data_interval_end=interval.end if interval else None,
+        partition_date=versions.partition_date_of(info, timetable),
+    )

@@ -1,0 +1,62 @@
+"""Counters and gauges by Airflow's own metrics (`[metrics] statsd_on`, `otel_on`, ...), on workers and in triggerers.
+
+What fails here is logged and does no harm: metrics are about the work, they are not the work.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from airflow_flowservice._airflow import versions
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_waiting = 0
+
+
+def count(name: str) -> None:
+    """Add one to the counter `flowservice.NAME`."""
+    _tell("incr", name)
+
+
+def counted(read: Callable[..., T]) -> Callable[..., T]:
+    """The same function, whose calls are counted as `flowservice.polls`."""
+
+    def reading(*args: Any, **kwargs: Any) -> T:
+        count("polls")
+        return read(*args, **kwargs)
+
+    return reading
+
+
+@contextmanager
+def waiter() -> Iterator[None]:
+    """One more in the gauge `flowservice.waiters` meanwhile: the triggers that wait in this process, by host name."""
+    _change_waiters(+1)
+    try:
+        yield
+    finally:
+        _change_waiters(-1)
+
+
+def _change_waiters(by: int) -> None:
+    global _waiting
+    _waiting += by
+    _tell("gauge", "waiters", _waiting, tags={"hostname": socket.gethostname()})
+
+
+def _tell(method: str, name: str, *values: Any, **options: Any) -> None:
+    try:
+        getattr(_backend(), method)(f"flowservice.{name}", *values, **options)
+    except Exception as error:
+        log.debug("The metric flowservice.%s could not be told: %s", name, error)
+
+
+def _backend() -> Any:
+    return versions.stats()

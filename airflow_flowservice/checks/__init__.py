@@ -1,0 +1,1 @@
+"""Checks of a connection and of a dataflow. Pure."""

@@ -1,0 +1,1 @@
+"""The state of each window, and the spans without one. Pure."""

@@ -1,0 +1,1 @@
+"""The time window that a DAG run owns. Pure: no Airflow, no network."""

@@ -1,0 +1,65 @@
+"""A dataflow's two ends: parsed leniently, since `params` depend on the connector."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_flowservice.api.data_connections import SourceConnection, TargetConnection
+from airflow_flowservice.exceptions import UnreadableAnswerError
+
+
+@pytest.mark.parametrize(
+    ("params", "data"),
+    [
+        ({"tableName": "ACME.ORDERS", "columns": []}, "ACME.ORDERS"),
+        ({"path": "/acme/orders", "type": "folder"}, "/acme/orders"),
+        ({"tableName": "ORDERS", "path": "ACME/ORDERS"}, "ORDERS"),
+        ({"path": "Accounts"}, "Accounts"),
+        ({"path": ""}, None),
+        ({"path": {"a": 1}}, None),
+        ({"columnDelimiter": ","}, None),
+        ([], None),
+        (None, None),
+    ],
+    ids=str,
+)
+def test_what_is_read(params, data):
+    """A table before a path; what is strange is not known."""
+    assert data == SourceConnection.parse({"id": "s", "params": params}).data
+
+
+def test_a_source_connection():
+    """As in Adobe's OpenAPI file."""
+    raw = {
+        "id": "s",
+        "name": "Google Cloud Storage source connection",
+        "baseConnectionId": "69f188b6-af07-4587-8061-e94d34637b41",
+        "connectionSpec": {"id": "32e8f412-cdf7-464c-9885-78184cb113fd", "version": "1.0"},
+        "params": {"path": "Accounts"},
+    }
+    expected = SourceConnection(
+        id="s",
+        name="Google Cloud Storage source connection",
+        base_connection_id="69f188b6-af07-4587-8061-e94d34637b41",
+        connection_spec_id="32e8f412-cdf7-464c-9885-78184cb113fd",
+        data="Accounts",
+    )
+    assert expected == SourceConnection.parse(raw)
+
+
+@pytest.mark.parametrize(
+    ("params", "dataset"),
+    [({"dataSetId": "5ed18e0f4f90b719196f44a9"}, "5ed18e0f4f90b719196f44a9"), ({"datasetId": "d"}, "d"), ({}, None)],
+    ids=str,
+)
+def test_what_is_written(params, dataset):
+    """Adobe writes `dataSetId`."""
+    assert dataset == TargetConnection.parse({"id": "t", "params": params}).dataset_id
+
+
+@pytest.mark.parametrize("parse", [SourceConnection.parse, TargetConnection.parse])
+@pytest.mark.parametrize("raw", [{}, {"id": ""}, [], None, "text"], ids=repr)
+def test_only_an_object_without_an_id_is_refused(parse, raw):
+    """It would stand for nothing."""
+    with pytest.raises(UnreadableAnswerError, match="has no id"):
+        parse(raw)

@@ -1,0 +1,87 @@
+"""Reaching back to where the last success ended."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import pytest
+
+from airflow_flowservice.api.models import FlowRun, FlowRunStatus
+from airflow_flowservice.exceptions import FlowRunActiveError, WindowError
+from airflow_flowservice.runs.since_last import last_success, reaching_back, require_untouched
+from airflow_flowservice.windows.window import IngestionWindow
+
+ENDED = {"success": FlowRunStatus.SUCCESS, "failed": FlowRunStatus.FAILED, "inProgress": FlowRunStatus.IN_PROGRESS}
+
+
+def day(number: int) -> datetime:
+    return datetime(2026, 1, number, tzinfo=timezone.utc)
+
+
+def run_of(first: int, last: int, status: str) -> FlowRun:
+    return FlowRun(id=f"{first}-{last}", status=ENDED[status], window_start=day(first), window_end=day(last))
+
+
+def summary(end: int, status: str, flow_run_id: str = "x") -> dict:
+    return {
+        "id": flow_run_id,
+        "status": status,
+        "window_start": f"2026-01-{end - 1:02}T00:00:00Z",
+        "window_end": f"2026-01-{end:02}T00:00:00Z",
+        "url": None,
+    }
+
+
+def never(flow_run_id: str) -> FlowRun:
+    raise AssertionError(f"asked for {flow_run_id}")
+
+
+@pytest.mark.parametrize("status", ["success", "partial_success"])
+def test_a_known_success_is_not_asked_for(status):
+    """Its end is what earlier runs have reached."""
+    assert day(6) == last_success([summary(6, status), summary(5, status)], get_run=never)
+
+
+@pytest.mark.parametrize(("status", "expected"), [("success", day(7)), ("failed", day(6))])
+def test_flow_service_knows_how_a_run_ended(status, expected):
+    """Whether the task saw its end or not."""
+    found = last_success(
+        [summary(7, "created", "7"), summary(6, "success")], get_run={"7": run_of(6, 7, status)}.__getitem__
+    )
+    assert expected == found
+
+
+def test_a_run_that_goes_on_stops_it():
+    """Its window may come in yet."""
+    with pytest.raises(FlowRunActiveError, match="2026-01-06T00:00:00Z/2026-01-07T00:00:00Z"):
+        last_success([summary(7, "created", "7")], get_run={"7": run_of(6, 7, "inProgress")}.__getitem__)
+
+
+PERIOD = IngestionWindow(day(9), day(10))
+
+
+@pytest.mark.parametrize(
+    ("to", "expected"),
+    [(None, PERIOD), (day(6), IngestionWindow(day(6), day(10))), (day(9), PERIOD), (day(10), None), (day(12), None)],
+)
+def test_a_window_reaches_from_the_last_success(to, expected):
+    """Backwards over what was left out, never over what is in."""
+    assert expected == reaching_back(PERIOD, to=to)
+
+
+@pytest.mark.parametrize("run", [run_of(8, 11, "success"), run_of(9, 10, "inProgress"), run_of(7, 8, "success")])
+def test_runs_of_other_times_or_this_very_window_are_no_objection(run):
+    """A window that ends where this one begins, for instance."""
+    window = IngestionWindow(run.window_start, run.window_end) if run.id == "8-11" else IngestionWindow(day(9), day(10))
+    assert None is require_untouched(window, [run, FlowRun(id="no window", status=FlowRunStatus.SUCCESS)])
+
+
+@pytest.mark.parametrize(
+    ("run", "error"),
+    [(run_of(8, 10, "success"), WindowError), (run_of(9, 11, "inProgress"), FlowRunActiveError)],
+)
+def test_a_part_that_is_in_already_is_an_objection(run, error):
+    """It would be ingested twice; a failed run of the same time is passed by."""
+    with pytest.raises(error) as caught:
+        require_untouched(PERIOD, [run_of(8, 10, "failed"), run])
+    assert run.id == caught.value.flow_run_id

@@ -1,0 +1,169 @@
+"""Which runs that succeeded are good enough: by failed records, by their share, and by whether there were any."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_flowservice.exceptions import FlowRunEmptyError, FlowRunIncompleteError
+from airflow_flowservice.runs.tolerance import Tolerance, failed_ratio, is_empty
+
+WINDOW = "2026-01-30T00:00:00Z/2026-01-31T00:00:00Z"
+COUNTS = st.integers(min_value=0, max_value=10**12)
+MAYBE = st.none() | COUNTS
+
+
+def summary(
+    *, read: int | None = None, written: int | None = None, failed: int | None = None, status: str = "success"
+) -> dict[str, Any]:
+    return {
+        "id": "run-1",
+        "flow_id": "flow-1",
+        "status": status,
+        "window_start": WINDOW.split("/")[0],
+        "window_end": WINDOW.split("/")[1],
+        "input_records": read,
+        "output_records": written,
+        "failed_records": failed,
+        "url": "https://experience.adobe.com/run-1",
+    }
+
+
+class TestRatio:
+    @given(failed=MAYBE, read=MAYBE, written=MAYBE)
+    def test_it_is_a_share_or_unknown(self, failed: int | None, read: int | None, written: int | None) -> None:
+        """Whatever Flow Service counts: between 0 and 1, and unknown only where a count is."""
+        ratio = failed_ratio(summary(failed=failed, read=read, written=written))
+        unknown = failed is None or (failed > 0 and read is None and written is None)
+        assert unknown == (ratio is None)
+        assert ratio is None or 0.0 <= ratio <= 1.0
+
+    @given(good=COUNTS, failed=COUNTS)
+    def test_the_input_is_what_was_written_and_what_failed(self, good: int, failed: int) -> None:
+        """Where input is not known, the sum stands for it, and comes to the same."""
+        known = failed_ratio(summary(failed=failed, read=good + failed))
+        assert known == failed_ratio(summary(failed=failed, written=good))
+
+    @given(failed=st.integers(0, 10**6), more=st.integers(0, 10**6), read=st.integers(1, 10**6))
+    def test_more_failures_are_a_greater_share(self, failed: int, more: int, read: int) -> None:
+        """So that raising a limit never refuses what a lower one took."""
+        fewer, many = (failed_ratio(summary(failed=count, read=read)) for count in (failed, failed + more))
+        assert fewer is not None
+        assert many is not None
+        assert fewer <= many
+
+    @pytest.mark.parametrize(
+        ("counts", "expected"),
+        [
+            ({"failed": 5, "read": 100, "written": 90}, 0.05),
+            ({"failed": 5, "written": 95}, 0.05),
+            ({"failed": 0}, 0.0),
+            ({"failed": 0, "read": 0}, 0.0),
+            ({"failed": 3, "read": 0}, 1.0),
+            ({"failed": 3, "written": 0}, 1.0),
+            ({"failed": 3}, None),
+            ({"read": 100, "written": 95}, None),
+        ],
+    )
+    def test_examples(self, counts: dict[str, int], expected: float | None) -> None:
+        """Failed over input; over output and failed without it; unknown without either. No guess from differences."""
+        assert expected == failed_ratio(summary(**counts))
+
+
+class TestLimits:
+    @given(failed=COUNTS, limit=COUNTS)
+    def test_a_number_is_the_most_that_may_fail(self, failed: int, limit: int) -> None:
+        """As many as the limit are allowed, one more is not."""
+        assert (failed <= limit) == taken(Tolerance(max_failed_records=limit), summary(failed=failed, read=failed))
+
+    @given(failed=COUNTS, good=COUNTS, limit=st.floats(0, 1))
+    def test_a_ratio_is_the_most_that_may_fail(self, failed: int, good: int, limit: float) -> None:
+        """The same for shares."""
+        found = summary(failed=failed, read=failed + good, status="partial_success")
+        assert ((failed_ratio(found) or 0.0) <= limit) == taken(Tolerance(max_failed_ratio=limit), found)
+
+    @given(failed=MAYBE, read=MAYBE, status=st.sampled_from(["success", "partial_success"]))
+    def test_without_limits_everything_is_taken(self, failed: int | None, read: int | None, status: str) -> None:
+        """The default is Adobe's word."""
+        assert taken(Tolerance(), summary(failed=failed, read=read, status=status))
+
+    @pytest.mark.parametrize("limit", [{"max_failed_records": 10}, {"max_failed_ratio": 0.1}])
+    def test_a_success_that_gives_no_count_is_taken(
+        self, limit: dict[str, Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Adobe says that it succeeded wholly; the log says that nobody counted."""
+        caplog.set_level(logging.WARNING)
+        assert taken(Tolerance(**limit), summary(read=5))
+        [line] = caplog.messages
+        assert f"does not say how many records failed; taken to be within {next(iter(limit))}" in line
+
+    @pytest.mark.parametrize("limit", [{"max_failed_records": 10}, {"max_failed_ratio": 0.1}])
+    def test_a_partial_success_that_gives_no_count_is_not_taken(self, limit: dict[str, Any]) -> None:
+        """Some failed, and nobody knows how many."""
+        with pytest.raises(FlowRunIncompleteError, match=f"cannot be told whether {next(iter(limit))}, .* is kept"):
+            Tolerance(**limit).judge(summary(status="partial_success"))
+
+    @pytest.mark.parametrize("status", ["success", "partial_success"])
+    def test_failures_of_an_unknown_number_are_not_within_a_share(self, status: str) -> None:
+        """Some failed, and nobody knows of how many."""
+        with pytest.raises(
+            FlowRunIncompleteError, match="3 records failed, of a number that is not known, so it cannot"
+        ):
+            Tolerance(max_failed_ratio=0.1).judge(summary(status=status, failed=3))
+
+    def test_the_error_tells_counts_limit_and_run(self) -> None:
+        """Enough to decide without opening anything."""
+        with pytest.raises(FlowRunIncompleteError) as caught:
+            Tolerance(max_failed_records=3).judge(summary(failed=5, read=1440, written=1435))
+        error = caught.value
+        expected = "5 records failed, a share of 0.00347222 (1,440 read, 1,435 written), over max_failed_records, 3"
+        assert expected == error.message
+        told = (error.flow_id, error.window, error.flow_run_id, error.url, error.retryable)
+        assert ("flow-1", WINDOW, "run-1", "https://experience.adobe.com/run-1", False) == told
+        assert "the good records twice" in (error.remedy or "")
+
+
+class TestEmpty:
+    @pytest.mark.parametrize(
+        ("counts", "expected"),
+        [
+            ({"read": 0}, True),
+            ({"read": 0, "written": 0, "failed": 0}, True),
+            ({"written": 0}, True),
+            ({"read": 7, "written": 0, "failed": 0}, True),
+            ({}, False),
+            ({"failed": 0}, False),
+            ({"read": 7}, False),
+            ({"read": 0, "written": 7}, False),
+            ({"read": 7, "written": 0, "failed": 7}, False),
+            ({"written": 0, "status": "partial_success"}, False),
+        ],
+    )
+    def test_what_is_empty(self, counts: dict[str, Any], expected: bool) -> None:
+        """Nothing written, or nothing read where nobody says; the unknown is not empty, and neither is a total loss."""
+        assert expected == is_empty(summary(**counts))
+
+    @pytest.mark.parametrize(("on_empty", "expected"), [("succeed", True), ("skip", False), ("fail", False)])
+    def test_what_is_made_of_it(self, on_empty: str, expected: bool) -> None:
+        """Only `succeed` takes it; skipping is the task's."""
+        assert expected == taken(Tolerance(on_empty=on_empty), summary(read=0))
+        assert taken(Tolerance(on_empty=on_empty), summary(read=1))
+
+    def test_the_error_tells_the_run(self) -> None:
+        """With flow, window and page, and no retry."""
+        with pytest.raises(FlowRunEmptyError) as caught:
+            Tolerance(on_empty="fail").judge(summary(read=0))
+        error = caught.value
+        assert ("flow-1", WINDOW, "run-1", False) == (error.flow_id, error.window, error.flow_run_id, error.retryable)
+
+
+def taken(tolerance: Tolerance, found: dict[str, Any]) -> bool:
+    try:
+        tolerance.judge(found)
+    except (FlowRunIncompleteError, FlowRunEmptyError):
+        return False
+    return True

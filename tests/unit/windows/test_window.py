@@ -1,0 +1,310 @@
+"""The window, and moments as people write them."""
+
+from __future__ import annotations
+
+import pickle
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pendulum
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from airflow_flowservice.exceptions import WindowError
+from airflow_flowservice.windows.window import CLOCK_SKEW, IngestionWindow, parse_instant
+
+UTC = timezone.utc
+MIDNIGHT = datetime(2026, 1, 31, tzinfo=UTC)
+DAY = timedelta(days=1)
+AWARE = st.datetimes(
+    min_value=datetime(1970, 1, 2),  # noqa: DTZ001
+    max_value=datetime(9999, 12, 30),  # noqa: DTZ001
+    timezones=st.sampled_from([UTC, ZoneInfo("Europe/Zurich"), ZoneInfo("Asia/Kathmandu"), ZoneInfo("Pacific/Apia")]),
+)
+
+
+def day(number: int) -> datetime:
+    return MIDNIGHT + number * DAY
+
+
+def refusal(value: Any) -> WindowError:
+    with pytest.raises(WindowError) as caught:
+        parse_instant(value, name="window_end")
+    return caught.value
+
+
+class TestWindow:
+    def test_edges_are_in_utc(self) -> None:
+        """Whatever zone an edge is given in, the window holds it in UTC."""
+        window = IngestionWindow(datetime(2026, 1, 31, 1, tzinfo=ZoneInfo("Europe/Zurich")), day(1))
+        assert (window.start, window.start.tzinfo) == (MIDNIGHT, UTC)
+
+    def test_edges_are_plain_datetimes(self) -> None:
+        """A pendulum edge becomes a plain datetime, which pickles and renders the same anywhere."""
+        window = IngestionWindow(pendulum.datetime(2026, 1, 31), pendulum.datetime(2026, 2, 1))
+        assert (type(window.start), type(window.end)) == (datetime, datetime)
+
+    def test_fractions_are_cut_down(self) -> None:
+        """A fraction of a second is cut, never rounded up."""
+        window = IngestionWindow(MIDNIGHT + timedelta(microseconds=999_999), day(1))
+        assert window.start == MIDNIGHT
+
+    @given(edges=st.lists(AWARE, min_size=3, max_size=3))
+    def test_cutting_keeps_tiling(self, edges: list[datetime]) -> None:
+        """Windows that share an edge share it after cutting, and still neither overlap nor reverse."""
+        first, second, third = sorted(edge.astimezone(UTC) for edge in edges)
+        if first + timedelta(seconds=1) > second or second + timedelta(seconds=1) > third:
+            return
+        before, after = IngestionWindow(first, second), IngestionWindow(second, third)
+        assert (before.meets(after), before.overlaps(after)) == (True, False)
+
+    def test_an_empty_window_is_refused(self) -> None:
+        """A window that contains no moment can ingest nothing."""
+        with pytest.raises(WindowError) as caught:
+            IngestionWindow(MIDNIGHT, MIDNIGHT)
+        assert caught.value.message == "the window is empty: it starts and ends at 2026-01-31T00:00:00Z"
+
+    def test_a_window_within_one_second_is_refused_as_empty(self) -> None:
+        """Flow Service takes whole seconds, so less than one is nothing."""
+        with pytest.raises(WindowError, match="the window is empty"):
+            IngestionWindow(MIDNIGHT, MIDNIGHT + timedelta(milliseconds=999))
+
+    def test_a_reversed_window_is_refused(self) -> None:
+        """A window that ends before it starts names both edges, and says to swap them."""
+        with pytest.raises(WindowError) as caught:
+            IngestionWindow(day(1), MIDNIGHT)
+        assert caught.value.message == (
+            "the window is reversed: it starts at 2026-02-01T00:00:00Z and ends at 2026-01-31T00:00:00Z"
+        )
+        assert caught.value.remedy == "swap window_start and window_end"
+
+    def test_a_window_from_before_1970_is_refused(self) -> None:
+        """Flow Service counts seconds since 1970."""
+        with pytest.raises(WindowError) as caught:
+            IngestionWindow(datetime(1969, 12, 31, tzinfo=UTC), MIDNIGHT)
+        assert caught.value.message == "window_start is 1969-12-31T00:00:00+00:00, which is before 1970"
+
+    def test_the_first_moment_of_1970_is_taken(self) -> None:
+        """Zero seconds is a moment like any other."""
+        assert IngestionWindow(datetime(1970, 1, 1, tzinfo=UTC), MIDNIGHT).start.timestamp() == 0
+
+    def test_a_naive_edge_is_refused(self) -> None:
+        """A moment without a zone is not guessed at; the message says which edge it is."""
+        with pytest.raises(WindowError) as caught:
+            IngestionWindow(MIDNIGHT, datetime(2026, 2, 1))  # noqa: DTZ001
+        assert caught.value.message == "window_end is 2026-02-01T00:00:00, which has no time zone"
+
+    def test_text_is_an_iso_interval(self) -> None:
+        """As text it is the ISO 8601 interval that errors and logs show."""
+        assert str(IngestionWindow(MIDNIGHT, day(1))) == "2026-01-31T00:00:00Z/2026-02-01T00:00:00Z"
+
+    @given(start=AWARE, seconds=st.integers(1, 10**6))
+    def test_text_round_trip(self, start: datetime, seconds: int) -> None:
+        """`parse` reads what `str` wrote."""
+        start = min(start.astimezone(UTC), datetime(9999, 1, 1, tzinfo=UTC))
+        window = IngestionWindow(start, start + timedelta(seconds=seconds))
+        assert IngestionWindow.parse(str(window)) == window
+
+    @pytest.mark.parametrize("text", ["", "/", "2026-01-31T00:00:00Z", "2026-01-31T00:00:00Z/", "a/b"])
+    def test_parsing_something_else_is_refused(self, text: str) -> None:
+        """Text that `str` did not write is refused as typed error."""
+        with pytest.raises(WindowError):
+            IngestionWindow.parse(text)
+
+    def test_pickle_round_trip(self) -> None:
+        """A window survives pickling."""
+        window = IngestionWindow(MIDNIGHT, day(1))
+        assert pickle.loads(pickle.dumps(window)) == window
+
+    def test_seconds(self) -> None:
+        """The length is in whole seconds."""
+        assert IngestionWindow(MIDNIGHT, day(1)).seconds == 86_400
+
+    def test_windows_sort_by_start(self) -> None:
+        """Sorting puts windows into the order of time."""
+        later, earlier = IngestionWindow(day(1), day(2)), IngestionWindow(day(0), day(1))
+        assert sorted([later, earlier]) == [earlier, later]
+
+
+class TestNeighbours:
+    @pytest.mark.parametrize(
+        ("start", "end", "expected"),
+        [(1, 2, True), (0, 1, False), (2, 3, False), (-1, 0, False)],
+        ids=["next", "same", "after a gap", "before"],
+    )
+    def test_meets(self, start: int, end: int, expected: bool) -> None:
+        """A window meets the one that begins where it ends, and no other."""
+        assert IngestionWindow(day(0), day(1)).meets(IngestionWindow(day(start), day(end))) is expected
+
+    @pytest.mark.parametrize(
+        ("start", "end", "expected"),
+        [(0, 2, True), (1, 3, True), (-1, 5, True), (2, 3, False), (-1, 0, False)],
+        ids=["same", "part", "around", "next", "before"],
+    )
+    def test_overlaps(self, start: int, end: int, expected: bool) -> None:
+        """Windows overlap if a moment is in both; a shared edge is in one only."""
+        one, other = IngestionWindow(day(0), day(2)), IngestionWindow(day(start), day(end))
+        assert (one.overlaps(other), other.overlaps(one)) == (expected, expected)
+
+
+class TestRequirePast:
+    WINDOW = IngestionWindow(MIDNIGHT - DAY, MIDNIGHT)
+
+    def test_a_window_that_is_over_passes(self) -> None:
+        """A window that has ended may be ingested."""
+        assert self.WINDOW.require_past(now=MIDNIGHT) is None
+
+    def test_a_minute_of_clock_skew_passes(self) -> None:
+        """A worker whose clock lags by 60 seconds refuses nothing."""
+        assert timedelta(seconds=60) == CLOCK_SKEW
+        assert self.WINDOW.require_past(now=MIDNIGHT - timedelta(seconds=60)) is None
+
+    def test_a_window_that_ends_later_is_refused(self) -> None:
+        """The error shows the window, the time, and how to come by a window that is over."""
+        with pytest.raises(WindowError) as caught:
+            self.WINDOW.require_past(now=MIDNIGHT - timedelta(seconds=61))
+        assert caught.value.window == str(self.WINDOW)
+        assert caught.value.message == "the window ends in the future: it is now 2026-01-30T23:58:59Z"
+        assert caught.value.remedy is not None
+        assert caught.value.remedy.startswith("wait until the window is over")
+
+
+class TestParseInstant:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            datetime(2026, 1, 31, tzinfo=UTC),
+            datetime(2026, 1, 31, 1, tzinfo=ZoneInfo("Europe/Zurich")),
+            datetime(2026, 1, 31, 0, 0, 0, 999_999, tzinfo=UTC),
+            pendulum.datetime(2026, 1, 31, 1, tz="Europe/Zurich"),
+            "2026-01-31T00:00:00+00:00",
+            "2026-01-31T01:00:00+01:00",
+            "2026-01-30T18:30:00-05:30",
+            "2026-01-31T00:00:00Z",
+            "2026-01-31 00:00:00+00:00",
+            "2026-01-31T00:00:00.999999Z",
+            "20260131T000000Z",
+            "  2026-01-31T00:00:00Z\n",
+            1769817600,
+            1769817600.9,
+            "1769817600",
+            "1769817600.9",
+        ],
+        ids=repr,
+    )
+    def test_every_form_gives_the_moment(self, value: Any) -> None:
+        """All accepted forms of one moment give the same aware UTC datetime."""
+        assert parse_instant(value, name="window_end") == MIDNIGHT
+
+    def test_the_result_is_a_plain_utc_datetime(self) -> None:
+        """Also of a pendulum moment in another zone."""
+        moment = parse_instant(pendulum.datetime(2026, 1, 31, tz="Asia/Kathmandu"), name="window_end")
+        assert (type(moment), moment.tzinfo) == (datetime, UTC)
+
+    @pytest.mark.parametrize("value", [16515859567, "16515859567"], ids=repr)
+    def test_the_number_in_adobes_sample_is_seconds(self, value: Any) -> None:
+        """Adobe's documentation shows 16515859567, which is the year 2493 in seconds, and is taken so."""
+        assert parse_instant(value, name="window_end") == datetime(2493, 5, 13, 18, 46, 7, tzinfo=UTC)
+
+    def test_naive_is_refused_with_a_suggestion(self) -> None:
+        """The remedy shows the same moment with an offset."""
+        error = refusal("2026-01-31T00:00:00")
+        assert error.message == "window_end is 2026-01-31T00:00:00, which has no time zone"
+        assert error.remedy == (
+            "give window_end an offset, for instance 2026-01-31T00:00:00+00:00; nobody can guess it"
+        )
+
+    @pytest.mark.parametrize(
+        "value",
+        [datetime(2026, 1, 31), "2026-01-31", "2026-01-31 00:00", "2026-W05", "20260131"],  # noqa: DTZ001
+        ids=repr,
+    )
+    def test_a_moment_without_zone_is_refused(self, value: Any) -> None:
+        """Naive datetimes and dates alone have no zone, and none is guessed."""
+        assert "which has no time zone" in refusal(value).message
+
+    @pytest.mark.parametrize("value", ["", "   ", "None"], ids=repr)
+    def test_an_empty_template_is_refused(self, value: str) -> None:
+        """A template that rendered to nothing is named as the cause."""
+        error = refusal(value)
+        assert error.message == f"window_end is empty: its template rendered to {value.strip()!r}"
+        assert error.remedy == "check the template of window_end; this DAG run may not have the value that it names"
+
+    @pytest.mark.parametrize("value", [1769817600000, 1769817600000.0, "1769817600000"], ids=repr)
+    def test_milliseconds_are_refused(self, value: Any) -> None:
+        """Milliseconds would be a year that nobody means."""
+        error = refusal(value)
+        assert error.message == "window_end is 1769817600000, which looks like milliseconds"
+        assert error.remedy == "give window_end in epoch seconds (divide by 1000)"
+
+    @pytest.mark.parametrize(
+        "value",
+        [float("nan"), float("inf"), float("-inf"), "nan", "inf", 10**400, -(10**5000), "9" * 400],
+        ids=lambda value: str(value)[:8] if isinstance(value, str | float) else "huge",
+    )
+    def test_numbers_that_are_no_moment_are_refused(self, value: Any) -> None:
+        """NaN, infinity and numbers beyond any float are typed errors with a remedy."""
+        assert refusal(value).remedy
+
+    @pytest.mark.parametrize("value", [True, False, [], [1769817600], {}, None, b"1769817600", object], ids=repr)
+    def test_other_types_are_refused(self, value: Any) -> None:
+        """A value that is no moment is shown, with the forms that are."""
+        error = refusal(value)
+        assert error.message == f"window_end is {value!r}, which is not a moment in time"
+        assert error.remedy == "give window_end as aware datetime, ISO 8601 with an offset, or epoch seconds"
+
+    @pytest.mark.parametrize(
+        "value", ["yesterday", "2026-13-01T00:00:00Z", "31.01.2026", "{{ ds }}", "--1769817600", "²²²²²"], ids=repr
+    )
+    def test_unreadable_text_is_refused(self, value: str) -> None:
+        """Text that is no moment is shown, with an example of one."""
+        error = refusal(value)
+        assert error.message == f"window_end is {value!r}, which is not a moment in time"
+        assert "2026-01-31T00:00:00+00:00" in str(error.remedy)
+
+    def test_long_text_is_shown_in_part(self) -> None:
+        """An error never repeats more than 80 characters of what it was given."""
+        assert "x" * 81 not in refusal("x" * 500).message
+
+    @pytest.mark.parametrize("value", [-1, -1.5, "-1", "1969-12-31T23:59:59Z"], ids=repr)
+    def test_before_1970_is_refused(self, value: Any) -> None:
+        """Moments before 1970 have no epoch seconds that Flow Service takes."""
+        assert refusal(value).message.endswith("which is before 1970")
+
+    def test_the_last_second_of_9999_is_taken(self) -> None:
+        """The calendar's last second is in range."""
+        moment = parse_instant("9999-12-31T23:59:59Z", name="window_end")
+        assert moment == datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
+    def test_beyond_9999_in_utc_is_refused(self) -> None:
+        """A moment that is within 9999 only in its own zone is out of range."""
+        assert refusal("9999-12-31T23:59:59-01:00").message.endswith("which is out of range in UTC")
+
+    def test_before_year_1_in_utc_is_refused(self) -> None:
+        """A moment that is within year 1 only in its own zone is out of range."""
+        assert refusal("0001-01-01T00:00:00+01:00").message.endswith("which is out of range in UTC")
+
+    @given(
+        value=st.one_of(
+            st.text(),
+            st.text(alphabet="0123456789-+:.TZ eW²"),
+            st.from_regex(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(Z|[+-]\d\d:?\d\d)?", fullmatch=True),
+            st.integers(),
+            st.integers(-(10**12), 10**12),
+            st.floats(),
+            st.decimals().map(str),
+            st.datetimes(timezones=st.none() | st.timezones()),
+        )
+    )
+    @example(value="--1769817600")
+    @example(value=10**400)
+    @example(value="²²")
+    def test_anything_gives_a_moment_or_a_window_error(self, value: Any) -> None:
+        """No text, number or datetime makes another error than WindowError, or another result than a UTC second."""
+        try:
+            moment = parse_instant(value, name="window_end")
+        except WindowError:
+            return
+        assert (type(moment), moment.tzinfo, moment.microsecond) == (datetime, UTC, 0)
