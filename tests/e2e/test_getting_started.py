@@ -1,4 +1,4 @@
-"""The page Getting started, followed to the letter, up to windows that are in."""
+"""Run all steps of the page Getting started."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ PAGE = "docs/getting-started.md"
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 
 
-def test_the_page_leads_to_windows_that_are_in(
+def test_steps_of_the_page_ingest_each_window_once(
     airflow: LocalAirflow, dags_folder: Path, emulator: EmulatedFlowService
 ) -> None:
-    """Its DAG and its commands of Airflow, in its order; each works, and the ledger has each of the days once."""
+    """The page's DAG and Airflow commands work in the page's order, and the ledger has each day once."""
     (dags_folder / "ingest_orders.py").write_text(blocks(PAGE, "python")[0])
     wait_until(lambda: airflow.rest.call("GET", "/dags/ingest_orders").ok, what="the page's DAG")
-    told = [words for words in commands(PAGE) if words[0] == "airflow"]
-    assert ["check", "windows", "unpause", "create", "create", "coverage"] == [words[2] for words in told]
-    for words in told:
+    steps = [words for words in commands(PAGE) if words[0] == "airflow"]
+    assert ["check", "windows", "unpause", "create", "create", "coverage"] == [words[2] for words in steps]
+    for words in steps:
         done = run(airflow, words[1:])
         assert 0 == done.returncode, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
         if words[1] == "backfill":
@@ -39,6 +39,6 @@ def test_the_page_leads_to_windows_that_are_in(
 
 
 def all_backfills_are_over(airflow: LocalAirflow) -> bool:
-    """Airflow takes no second backfill of a DAG before that."""
+    """Return whether all backfills have ended; until then, Airflow refuses another backfill of the DAG."""
     found = airflow.api("GET", "/backfills", params={"dag_id": "ingest_orders"})["backfills"]
     return bool(found) and all(each["completed_at"] for each in found)

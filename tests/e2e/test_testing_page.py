@@ -1,4 +1,4 @@
-"""The page about tests of one's own DAGs, followed to the letter."""
+"""Run the files of the page about testing DAGs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 PAGE = Path(__file__).parents[2] / "docs" / "testing-your-dags.md"
 
 
-def test_its_tests_pass(tmp_path: Path) -> None:
-    """Its files, as it names them, in an empty folder; two days are ingested in spite of a lost answer."""
+def test_tests_of_the_page_pass(tmp_path: Path) -> None:
+    """The page's files pass in an empty folder; two days are ingested, one of them after a lost response."""
     files = dict(re.findall(r"```python\n# ([\w/]+\.py)\n(.*?)```", PAGE.read_text(), flags=re.S))
     assert {"tests/conftest.py", "dags/ingest_orders.py", "tests/test_ingest_orders.py"} == set(files)
     for name, text in files.items():

@@ -1,4 +1,4 @@
-"""The documentation as tests see it: its pages, their code blocks, and each command in these."""
+"""Read the documentation's pages, their code blocks, and the commands in the blocks."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _FILES = (
     *sorted(f"docs/{f.name}" for f in ROOT.glob("docs/*")),
 )
 
-# By the path in the checkout.
+# Texts of the pages by their path in the checkout.
 PAGES = {name: (ROOT / name).read_text() for name in _FILES if name.endswith(".md")}
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """The code blocks of a language on a page, without what they are indented by."""
+    """Return the code blocks of a language on a page, without their indentation."""
     found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", PAGES[page], flags=re.S | re.M)
     return [re.sub(rf"^{indent}", "", text, flags=re.M) for indent, text in found]
 
 
 def commands(page: str) -> list[list[str]]:
-    """Every simple command in the shell blocks of a page, as words."""
+    """Return each simple command in the shell blocks of a page, as a list of words."""
     return [words for block in blocks(page, "shell") for line in _lines(block) for words in _simple(line)]
 
 
 def _lines(block: str) -> Iterator[str]:
-    """Lines that belong together, because of an open quotation mark or a backslash, as one."""
+    """Yield logical lines: lines with an open quotation mark or a trailing backslash are joined."""
     collected = ""
     for line in block.splitlines():
         collected += line + "\n"
@@ -48,7 +48,7 @@ def _lines(block: str) -> Iterator[str]:
 
 
 def _simple(line: str) -> Iterator[list[str]]:
-    """What stands between `&&`."""
+    """Yield the commands between `&&`, as lists of words."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;")
     lexer.whitespace_split = True
     words: list[str] = []

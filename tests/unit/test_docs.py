@@ -1,4 +1,4 @@
-"""The documentation cannot go stale: its code runs, and its tables name what the code has."""
+"""Verify that the documentation's code runs, and that its tables match the code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 
 
 def parameters(operator: type) -> set[str]:
-    """What an operator takes beyond Airflow's own parameters."""
+    """Return an operator's parameters, without those of Airflow."""
     own = [cls for cls in operator.__mro__ if cls.__module__.startswith("airflow_flowservice")]
     return {
         name
@@ -29,8 +29,8 @@ def parameters(operator: type) -> set[str]:
     }
 
 
-def test_the_readmes_python_runs():
-    """Every Python block of the README runs, one after the other, and makes its DAGs."""
+def test_python_of_readme_runs():
+    """The Python blocks of README run one after the other and create the DAGs."""
     namespace: dict[str, object] = {"__name__": "readme"}
     for block in blocks("README.md", "python"):
         exec(compile(block, "README.md", "exec"), namespace)
@@ -38,21 +38,21 @@ def test_the_readmes_python_runs():
     assert {"wait"} == namespace["create"].downstream_task_ids
 
 
-# README.md has a test of its own; the other one's blocks are files, and `e2e/test_testing_page.py` runs them.
-_TOLD_ELSEWHERE = ("README.md", "docs/testing-your-dags.md")
+# The test above runs README.md; `e2e/test_testing_page.py` runs the other page, whose blocks are files.
+_TESTED_ELSEWHERE = ("README.md", "docs/testing-your-dags.md")
 
 
-@pytest.mark.parametrize("page", [name for name in PAGES if name not in _TOLD_ELSEWHERE and blocks(name, "python")])
-def test_the_other_pages_python_runs(page):
-    """Each by itself, block after block."""
+@pytest.mark.parametrize("page", [name for name in PAGES if name not in _TESTED_ELSEWHERE and blocks(name, "python")])
+def test_python_of_other_pages_runs(page):
+    """The Python blocks of each page run one after the other."""
     namespace: dict[str, object] = {"__name__": "page"}
     for block in blocks(page, "python"):
         exec(compile(block, page, "exec"), namespace)
     assert "DAG" in namespace
 
 
-def test_every_metric_is_in_the_documentation():
-    """How a run came to be is a part of the name; so is each other name that is counted."""
+def test_every_metric_is_documented():
+    """The page lists each counter, each `runs.*` counter of an outcome, and the gauge `waiters`."""
     from airflow_flowservice.runs.intent import Outcome
 
     ways = get_args(get_type_hints(Outcome)["how"])
@@ -62,8 +62,7 @@ def test_every_metric_is_in_the_documentation():
     assert set() == {name for name in names if f"`flowservice.{name}`" not in PAGES["docs/assets-and-lineage.md"]}
 
 
-def test_every_field_of_the_lineage_facet_is_in_the_documentation():
-    """Whoever reads lineage elsewhere finds what it says here."""
+def test_every_field_of_the_lineage_facet_is_documented():
     import attrs
 
     from airflow_flowservice.openlineage import FACET, FlowRunFacet
@@ -73,13 +72,12 @@ def test_every_field_of_the_lineage_facet_is_in_the_documentation():
 
 
 @pytest.mark.parametrize("operator", [OnDemandFlowRunOperator, RetriggerFlowRunOperator, FlowRunSensor])
-def test_every_parameter_is_in_the_documentation(operator):
-    """An option that nobody can find does not exist."""
+def test_every_parameter_is_documented(operator):
     assert set() == {name for name in parameters(operator) if f"`{name}`" not in PAGES["docs/operators.md"]}
 
 
-def test_every_parameter_in_the_table_exists():
-    """An option that was taken away leaves the table as well."""
+def test_every_documented_parameter_exists():
+    """The tables have no parameter that was removed from the code."""
     rows = re.findall(r"^\| (`.+?) \|", PAGES["docs/operators.md"], flags=re.M)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     known = parameters(OnDemandFlowRunOperator) | {"execution_timeout", "timeout"}
@@ -87,8 +85,8 @@ def test_every_parameter_in_the_table_exists():
     assert set() == named - known
 
 
-def test_every_part_of_the_summary_is_in_the_documentation():
-    """The XCom `flow_run` is an interface."""
+def test_every_key_of_the_summary_is_documented():
+    """The page lists each key of the XCom `flow_run`, which is a public interface."""
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.runs.summary import summary_of
 
@@ -97,33 +95,31 @@ def test_every_part_of_the_summary_is_in_the_documentation():
     assert [] == [key for key in keys if f"`{key}`" not in PAGES["docs/operators.md"]]
 
 
-def test_every_connection_field_is_in_the_documentation():
-    """The connection is described field by field."""
+def test_every_connection_field_is_documented():
     assert set() == {name for name in CONNECTION_FIELDS if f"extra `{name}`" not in PAGES["docs/connection.md"]}
 
 
-def test_the_errors_page_is_the_tree():
-    """`python tests/support/errors_page.py > docs/errors.md` writes what the exceptions say of themselves."""
+def test_errors_page_is_up_to_date():
+    """The page is the output of `python tests/support/errors_page.py`, and its tree has each class."""
     assert errors_page.page() == PAGES["docs/errors.md"]
     assert [] == [
         cls.__name__ for cls in tree() if not re.search(rf"^ *{cls.__name__}$", PAGES["docs/errors.md"], re.M)
     ]
 
 
-def test_the_readme_leads_to_every_page():
-    """A page that nobody finds does not exist."""
+def test_readme_links_to_every_page():
     assert [] == [name for name in PAGES if name != "README.md" and f"]({name})" not in PAGES["README.md"]]
 
 
-def test_the_changelog_names_every_public_class():
-    """A changelog entry says what a user can now do, with full names."""
+def test_changelog_names_every_public_class():
+    """The changelog has the full name of each operator and sensor."""
     names = [OnDemandFlowRunOperator, RetriggerFlowRunOperator, FlowRunSensor]
     assert set() == {f"{cls.__module__}.{cls.__name__}" for cls in names} - set(re.findall(r"`([\w.]+)`", CHANGELOG))
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page):
-    """Between the pages, and to headings within one."""
+def test_links_have_a_target(page):
+    """Links to pages and to headings exist."""
     folder = (ROOT / page).parent
     links = [
         (target.partition("#")[0], target.partition("#")[2])
@@ -135,7 +131,7 @@ def test_links_lead_somewhere(page):
 
 
 def headings(text: str) -> set[str]:
-    """Anchors of a page's headings, as the repository's web view makes them."""
+    """Return the anchors of a page's headings, as the repository's web view creates them."""
     return {
         re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.*)", text, flags=re.M)
     }

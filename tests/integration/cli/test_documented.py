@@ -1,4 +1,4 @@
-"""The documentation's own commands, run; what README shows is what is printed."""
+"""Run the documentation's commands, and compare the output with README."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from patience import wait_until
 
 
 def documented(subcommand: str) -> list[Any]:
-    """The commands `airflow flowservice SUBCOMMAND` on all pages, without these words."""
+    """Return the arguments of each `airflow flowservice SUBCOMMAND` on all pages."""
     prefix = ["airflow", "flowservice", subcommand]
     return [
         pytest.param(words[2:], id=f"{page}:{number}")
@@ -27,15 +27,15 @@ def documented(subcommand: str) -> list[Any]:
 
 @pytest.fixture
 def dag_file(tmp_path: Path) -> Path:
-    """README's DAG, in a file."""
+    """Create a file with README's DAG."""
     file = tmp_path / "ingest_orders.py"
     file.write_text(blocks("README.md", "python")[0])
     return file
 
 
 @pytest.mark.parametrize("words", documented("windows"))
-def test_windows_tile(words: list[str], dag_file: Path, command: Callable[..., Any]) -> None:
-    """Of README's DAG, as each page tells to ask; what README shows is what is printed, to the letter."""
+def test_windows_are_contiguous(words: list[str], dag_file: Path, command: Callable[..., Any]) -> None:
+    """The windows of README's DAG are contiguous, and the output is exactly the one in README."""
     printed = command(*words, "-f", str(dag_file))
     assert 0 == printed.status, printed.err
     shown = next(block for block in blocks("README.md", "text") if block.startswith("run  "))
@@ -45,15 +45,15 @@ def test_windows_tile(words: list[str], dag_file: Path, command: Callable[..., A
 
 @pytest.mark.parametrize("words", documented("check"))
 def test_check_finds_nothing_wrong(words: list[str], connect: Callable[..., str], command: Callable[..., Any]) -> None:
-    """With the connection's name and the dataflow that the pages use, against the emulator."""
+    """The connection and the dataflow of the pages pass the check, against the emulator."""
     connect("flowservice_default")
     printed = command(*words)
     assert 0 == printed.status, printed.out
     assert "3abea21c-7e36-4be1-bec1-d3bad0e3e0de" in printed.out
 
 
-def test_the_emulators_command_starts_it(tmp_path: Path) -> None:
-    """The command of the pages, on a free port."""
+def test_emulator_command_starts_emulator(tmp_path: Path) -> None:
+    """The command of the page starts the emulator; the test uses a free port."""
     command = next(words for words in commands("docs/getting-started.md") if "airflow_flowservice.emulator" in words)
     assert ["--port", "8710"] == command[-2:]
     output = tmp_path / "output"
