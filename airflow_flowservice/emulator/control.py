@@ -27,21 +27,21 @@ from typing import Any, get_args
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from airflow_flowservice.emulator.account import whole_ledger
-from airflow_flowservice.emulator.model import Flow, Kind
-from airflow_flowservice.emulator.state import State
+from airflow_flowservice.emulator.ledger_json import ledger_json
+from airflow_flowservice.emulator.model import EmulatedFlow, FlowKind
+from airflow_flowservice.emulator.state import EmulatorState
 
 _FLOW_FIELDS = frozenset({"id", "name", "kind", "frequency", "state", "delta_column", "dataset_id"})
 
 
-def control_routes(state: State) -> APIRouter:
+def control_routes(state: EmulatorState) -> APIRouter:
     """The routes under `/_emulator`."""
     router = APIRouter(prefix="/_emulator")
 
     @router.get("/ledger")
     async def ledger(request: Request) -> Response:
         try:
-            return JSONResponse(whole_ledger(state, request.query_params))
+            return JSONResponse(ledger_json(state, request.query_params))
         except ValueError as error:
             return _malformed(error)
 
@@ -70,7 +70,7 @@ def control_routes(state: State) -> APIRouter:
     return router
 
 
-def _fault_routes(router: APIRouter, state: State) -> None:
+def _fault_routes(router: APIRouter, state: EmulatorState) -> None:
     @router.post("/faults")
     async def plan(request: Request) -> Response:
         try:
@@ -89,7 +89,7 @@ def _fault_routes(router: APIRouter, state: State) -> None:
         return JSONResponse({"faults": []})
 
 
-def _outcome_routes(router: APIRouter, state: State) -> None:
+def _outcome_routes(router: APIRouter, state: EmulatorState) -> None:
     @router.post("/outcomes")
     async def plan(request: Request) -> Response:
         try:
@@ -108,7 +108,7 @@ def _outcome_routes(router: APIRouter, state: State) -> None:
         return JSONResponse({"outcomes": []})
 
 
-def put_flow(state: State, values: Mapping[str, Any]) -> Flow:
+def put_flow(state: EmulatorState, values: Mapping[str, Any]) -> EmulatedFlow:
     """Add a flow, or change the one whose id is given.
 
     Raises:
@@ -117,10 +117,10 @@ def put_flow(state: State, values: Mapping[str, Any]) -> Flow:
     unknown = set(values) - _FLOW_FIELDS
     if unknown:
         raise ValueError(f"a flow has no {', '.join(sorted(unknown))}")
-    if values.get("kind", "table") not in get_args(Kind):
-        raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}: {values['kind']!r}")
+    if values.get("kind", "table") not in get_args(FlowKind):
+        raise ValueError(f"kind must be one of {', '.join(get_args(FlowKind))}: {values['kind']!r}")
     flow_id = str(values.get("id") or uuid.uuid4())
-    known = state.flows.get(flow_id) or Flow(
+    known = state.flows.get(flow_id) or EmulatedFlow(
         id=flow_id, name=f"Flow {flow_id[:8]}", kind="table", created_at=state.now()
     )
     changes = {name: value for name, value in values.items() if name != "id"}
@@ -130,7 +130,7 @@ def put_flow(state: State, values: Mapping[str, Any]) -> Flow:
     return state.flows[flow_id]
 
 
-def end_runs(state: State, values: Mapping[str, Any]) -> int:
+def end_runs(state: EmulatorState, values: Mapping[str, Any]) -> int:
     """End runs of a flow that go on; how many.
 
     Raises:

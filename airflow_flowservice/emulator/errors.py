@@ -1,7 +1,7 @@
 """What the emulator refuses, and the bodies that say so.
 
-ApiError    Flow Service, or the gateway in front of it, refuses
-ImsError    IMS refuses to give a token
+EmulatedApiError    Flow Service, or the gateway in front of it, refuses
+EmulatedImsError    IMS refuses to give a token
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from airflow_flowservice.emulator.settings import ErrorShape
 
 
-class ApiError(Exception):
+class EmulatedApiError(Exception):
     """A refusal with an HTTP status, Adobe's bare code and a message.
 
     Args:
@@ -59,7 +59,7 @@ class ApiError(Exception):
         }
 
 
-class ImsError(Exception):
+class EmulatedImsError(Exception):
     """IMS gives no token, in the way of RFC 6749."""
 
     def __init__(self, status: int, error: str, description: str) -> None:

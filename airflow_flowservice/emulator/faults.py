@@ -67,7 +67,7 @@ POST_FAULTS: tuple[Mapping[str, Any], ...] = (
     {"kind": POST, "action": "refuse", "status": 429, "headers": {"Retry-After": "1"}},
     {"kind": POST, "action": "refuse", "status": 429},
 )
-BREAKING = frozenset(
+RESPONSE_ACTIONS = frozenset(
     {
         "refuse",
         "answer",
@@ -82,7 +82,7 @@ BREAKING = frozenset(
         "slow",
     }
 )
-BENDING = frozenset({"expire_tokens", "delay_runs", "hide_windows", "ignore_id_filter"})
+MODIFIER_ACTIONS = frozenset({"expire_tokens", "delay_runs", "hide_windows", "ignore_id_filter"})
 
 _STATUS = {"refuse": 503, "record_and_status": 502}
 _SECONDS = {"hang": 120.0, "record_and_hang": 120.0, "record_late": 5.0, "slow": 1.0, "delay_runs": 60.0}
@@ -117,8 +117,8 @@ def read_fault(values: Mapping[str, Any]) -> Fault:
     if unknown:
         raise ValueError(f"a fault has no {', '.join(sorted(unknown))}")
     action = values.get("action")
-    if action not in BREAKING | BENDING:
-        raise ValueError(f"action must be one of {', '.join(sorted(BREAKING | BENDING))}: {action!r}")
+    if action not in RESPONSE_ACTIONS | MODIFIER_ACTIONS:
+        raise ValueError(f"action must be one of {', '.join(sorted(RESPONSE_ACTIONS | MODIFIER_ACTIONS))}: {action!r}")
     filled = {
         "kind": _default_kind(action),
         "status": _STATUS.get(action, 200),
@@ -151,27 +151,27 @@ def _check(values: Mapping[str, Any]) -> None:
 
 
 @dataclass(slots=True)
-class Planned:
-    """A fault with its memory: requests seen, requests struck, and its own dice."""
+class PlannedFault:
+    """A fault with its memory: requests seen, requests struck, and its own randomizer."""
 
     fault: Fault
     until: float
-    dice: random.Random
+    randomizer: random.Random
     seen: int = 0
     struck: int = 0
 
-    def selects(self, kind: str, now: float) -> bool:
+    def applies_to(self, kind: str, now: float) -> bool:
         """Whether the fault is meant for this request, which counts as seen."""
-        if not self._concerns(kind) or now > self.until:
+        if not self._matches_kind(kind) or now > self.until:
             return False
         self.seen += 1
         fault = self.fault
-        drawn = fault.share is None or self.dice.random() < fault.share
+        drawn = fault.share is None or self.randomizer.random() < fault.share
         if fault.nth is not None and self.seen != fault.nth:
             return False
         return drawn and (fault.times is None or self.struck < fault.times)
 
-    def _concerns(self, kind: str) -> bool:
+    def _matches_kind(self, kind: str) -> bool:
         if self.fault.kind == "*":
             return not kind.endswith("/ims/token/v3")
         return self.fault.kind == kind
@@ -181,10 +181,10 @@ class Planned:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Strike:
-    """All that goes wrong with one request. `breaking` decides about the answer; the rest bends it."""
+class RequestFaults:
+    """All that goes wrong with one request. `response_fault` decides about the answer; the rest bends it."""
 
-    breaking: Fault | None = None
+    response_fault: Fault | None = None
     expire_tokens: bool = False
     hide_windows: bool = False
     ignore_id_filter: bool = False
@@ -195,10 +195,10 @@ class FaultPlan:
     """The faults that are planned."""
 
     def __init__(self) -> None:
-        self._planned: list[Planned] = []
-        self._ever = 0
+        self._planned: list[PlannedFault] = []
+        self._planned_total = 0
 
-    def add(self, values: Mapping[str, Any], *, now: float) -> Planned:
+    def add(self, values: Mapping[str, Any], *, now: float) -> PlannedFault:
         """Plan a fault from now (epoch seconds) on.
 
         Raises:
@@ -206,37 +206,37 @@ class FaultPlan:
         """
         fault = read_fault(values)
         until = float("inf") if fault.for_seconds is None else now + fault.for_seconds
-        # Each fault has dice of its own: five faults with one seed must not all choose the same requests.
-        dice = random.Random(f"{fault.seed}/{self._ever}/{fault.action}/{fault.kind}")
-        self._ever += 1
-        self._planned.append(Planned(fault, until, dice))
+        # Each fault has randomizer of its own: five faults with one seed must not all choose the same requests.
+        randomizer = random.Random(f"{fault.seed}/{self._planned_total}/{fault.action}/{fault.kind}")
+        self._planned_total += 1
+        self._planned.append(PlannedFault(fault, until, randomizer))
         return self._planned[-1]
 
     def clear(self) -> None:
         self._planned.clear()
-        self._ever = 0
+        self._planned_total = 0
 
     def as_json(self) -> list[dict[str, Any]]:
         return [planned.as_json() for planned in self._planned]
 
-    def strike(self, kind: str, *, now: float) -> Strike:
+    def faults_for(self, kind: str, *, now: float) -> RequestFaults:
         """What goes wrong with this request; each planned fault is asked once."""
-        breaking: Fault | None = None
-        bending: list[Fault] = []
+        response_fault: Fault | None = None
+        modifiers: list[Fault] = []
         for planned in self._planned:
             fault = planned.fault
-            if not planned.selects(kind, now) or (fault.action in BREAKING and breaking):
+            if not planned.applies_to(kind, now) or (fault.action in RESPONSE_ACTIONS and response_fault):
                 continue
             planned.struck += 1
-            if fault.action in BREAKING:
-                breaking = fault
+            if fault.action in RESPONSE_ACTIONS:
+                response_fault = fault
             else:
-                bending.append(fault)
-        actions = {fault.action for fault in bending}
-        return Strike(
-            breaking=breaking,
+                modifiers.append(fault)
+        actions = {fault.action for fault in modifiers}
+        return RequestFaults(
+            response_fault=response_fault,
             expire_tokens="expire_tokens" in actions,
             hide_windows="hide_windows" in actions,
             ignore_id_filter="ignore_id_filter" in actions,
-            delay_s=max((f.seconds for f in bending if f.action == "delay_runs"), default=0.0),
+            delay_s=max((f.seconds for f in modifiers if f.action == "delay_runs"), default=0.0),
         )

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-def iso(epoch_s: float) -> str:
+def format_utc(epoch_s: float) -> str:
     """Epoch seconds as ISO 8601 with `Z`, in whole seconds."""
     moment = _EPOCH + timedelta(seconds=math.floor(epoch_s))
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -19,7 +19,7 @@ def epoch_ms(epoch_s: float) -> int:
     return int(epoch_s * 1000)
 
 
-def parse_instant(value: str | float | datetime) -> int:
+def epoch_seconds(value: str | float | datetime) -> int:
     """Epoch seconds of an ISO 8601 date or datetime, or of epoch seconds.
 
     A date, and a datetime without an offset, are UTC. Fractions of a second are rounded up: the emulator's

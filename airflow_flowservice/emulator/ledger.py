@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-Span = tuple[int, int]
+MinuteSpan = tuple[int, int]
 
 
-def minutes(start_s: int, end_s: int) -> Span:
+def minutes(start_s: int, end_s: int) -> MinuteSpan:
     """The span of whole minutes m with `start_s <= 60 m < end_s` (epoch seconds)."""
     first, end = -(-start_s // 60), -(-end_s // 60)
     return first, max(first, end)
@@ -37,7 +37,7 @@ class Tally:
         return self.expected - self.ingested
 
 
-def tally(spans: Iterable[Span], *, within: Span) -> Tally:
+def tally(spans: Iterable[MinuteSpan], *, within: MinuteSpan) -> Tally:
     """How often the records `within` a span are covered by `spans`.
 
     One sweep over the spans' edges, so that a year of windows costs no more than their number.
@@ -64,7 +64,7 @@ def _sweep(edges: list[tuple[int, int]]) -> tuple[int, int]:
     return once, more
 
 
-def hull(spans: Iterable[Span]) -> Span:
+def hull(spans: Iterable[MinuteSpan]) -> MinuteSpan:
     """The smallest span around all of them; empty when there is none."""
     known = list(spans)
     if not known:

@@ -9,10 +9,10 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from airflow_flowservice.emulator.ledger import Span, minutes
+from airflow_flowservice.emulator.ledger import MinuteSpan, minutes
 
-Kind = Literal["table", "file", "streaming"]
-Phase = Literal["scheduled", "running", "ended"]
+FlowKind = Literal["table", "file", "streaming"]
+RunPhase = Literal["scheduled", "running", "ended"]
 
 _WHOLE = frozenset({"success", "completed"})
 _PARTIAL = frozenset({"partialsuccess", "partialfailure"})
@@ -20,12 +20,12 @@ _FAILED = frozenset({"failed"})
 
 
 @dataclass(kw_only=True, slots=True)
-class Flow:
+class EmulatedFlow:
     """A dataflow. `created_at` is epoch seconds; a table-based flow's first run sets `delta_column`."""
 
     id: str
     name: str
-    kind: Kind
+    kind: FlowKind
     created_at: float
     frequency: str = "once"
     state: str = "enabled"
@@ -38,7 +38,7 @@ class Flow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class RunOutcome:
     """How a run ends.
 
     Attributes:
@@ -81,7 +81,7 @@ class Outcome:
 
 
 @dataclass(kw_only=True, slots=True)
-class Run:
+class EmulatedRun:
     """A flow run. Instants are epoch seconds; the window includes its start and excludes its end."""
 
     id: str
@@ -95,12 +95,12 @@ class Run:
     visible_at: float
     starts_at: float
     ends_at: float
-    outcome: Outcome
+    outcome: RunOutcome
     parent_id: str | None = None
     child_ids: list[str] = field(default_factory=list)
     times_shown: int = 0
 
-    def phase(self, now: float) -> Phase:
+    def phase(self, now: float) -> RunPhase:
         if now < self.starts_at:
             return "scheduled"
         return "running" if now < self.ends_at else "ended"
@@ -128,7 +128,7 @@ class Run:
         return self.visible_at <= now and not self.vanished
 
     @property
-    def source(self) -> Span:
+    def source(self) -> MinuteSpan:
         """The records that the source has for this run."""
         first, end = minutes(self.window_start, self.window_end)
         if self.outcome.records is None:
@@ -144,7 +144,7 @@ class Run:
         chosen = self.outcome.failed_records
         return min(end - first, default if chosen is None else chosen)
 
-    def ingested(self, now: float) -> Span:
+    def ingested(self, now: float) -> MinuteSpan:
         """The records that have arrived at `now`; an empty span when none has."""
         first, end = self.source
         if self.outcome.vanish or not self.has_ended(now):

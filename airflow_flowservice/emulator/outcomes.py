@@ -6,7 +6,7 @@ Which runs: the next `times` (1; null for all) that are created, by a creation o
 only of that flow; with `covering` (ISO 8601 or epoch seconds) only those whose window covers the instant.
 
 What happens: `status` (the last word, `failed` unless given), `errors`, `records`, `failed_records`,
-`unknown_counts`, `vanish`, `queue_s`, `run_s`, `in_progress_status`, as `model.Outcome` has them. Examples::
+`unknown_counts`, `vanish`, `queue_s`, `run_s`, `in_progress_status`, as `model.RunOutcome` has them. Examples::
 
     {"status": "failed", "errors": [{"code": "CONNECTOR-2001-500", "message": "no"}], "times": 2}
     {"status": "success", "records": 0, "covering": "2025-01-03"}
@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from airflow_flowservice.emulator.instants import parse_instant
-from airflow_flowservice.emulator.model import Outcome
+from airflow_flowservice.emulator.instants import epoch_seconds
+from airflow_flowservice.emulator.model import RunOutcome
 
 _FAILED_COPY = {"code": "CONNECTOR-1001-500", "message": "The copy from the made-up source failed."}
 _SELECTORS = frozenset({"times", "flow_id", "covering"})
@@ -32,7 +32,7 @@ _SELECTORS = frozenset({"times", "flow_id", "covering"})
 class PlannedOutcome:
     """An outcome and the runs that it is for. `left` None: all; `covering` is epoch seconds."""
 
-    outcome: Outcome
+    outcome: RunOutcome
     left: int | None
     flow_id: str | None
     covering: int | None
@@ -59,14 +59,14 @@ class OutcomePlan:
         self._planned.append(planned)
         return planned
 
-    def draw(self, *, flow_id: str, window: tuple[int, int]) -> Outcome:
+    def draw(self, *, flow_id: str, window: tuple[int, int]) -> RunOutcome:
         """The outcome of a new run."""
         for planned in self._planned:
             if planned.concerns(flow_id, window):
                 if planned.left is not None:
                     planned.left -= 1
                 return planned.outcome
-        return Outcome()
+        return RunOutcome()
 
     def clear(self) -> None:
         self._planned.clear()
@@ -82,16 +82,16 @@ def read_outcome(values: Mapping[str, Any]) -> PlannedOutcome:
         ValueError: for an unknown field, or an instant that cannot be read.
     """
     fate = {name: value for name, value in values.items() if name not in _SELECTORS}
-    unknown = set(fate) - {f.name for f in fields(Outcome)}
+    unknown = set(fate) - {f.name for f in fields(RunOutcome)}
     if unknown:
         raise ValueError(f"an outcome has no {', '.join(sorted(unknown))}")
     fate.setdefault("status", "success" if fate.get("vanish") else "failed")
-    if Outcome(status=fate["status"]).failed:
+    if RunOutcome(status=fate["status"]).failed:
         fate.setdefault("errors", [_FAILED_COPY])
     covering = values.get("covering")
     return PlannedOutcome(
-        outcome=Outcome(**{**fate, "errors": tuple(fate.get("errors") or ())}),
+        outcome=RunOutcome(**{**fate, "errors": tuple(fate.get("errors") or ())}),
         left=values.get("times", 1),
         flow_id=values.get("flow_id"),
-        covering=None if covering is None else parse_instant(covering),
+        covering=None if covering is None else epoch_seconds(covering),
     )

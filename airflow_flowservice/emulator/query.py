@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
-from airflow_flowservice.emulator.errors import ApiError
+from airflow_flowservice.emulator.errors import EmulatedApiError
 
 Item = TypeVar("Item")
 Value = Callable[[Item, str], Any]
@@ -78,16 +78,16 @@ def parse_query(query_string: str) -> ListQuery:
     """A list request's query string.
 
     Raises:
-        ApiError: 400, 1401 for anything that cannot be meant.
+        EmulatedApiError: 400, 1401 for anything that cannot be meant.
     """
     pairs = parse_qsl(query_string, keep_blank_values=True)
     single = dict(pairs)
     count = single.get("count", "false").lower() == "true"
     if count and "limit" in single:
-        raise ApiError(400, "1401", "limit and count must not be sent together.")
+        raise EmulatedApiError(400, "1401", "limit and count must not be sent together.")
     orderby = single.get("orderby")
     if orderby is not None and not orderby.removeprefix("-"):
-        raise ApiError(400, "1401", "orderby names no field.")
+        raise EmulatedApiError(400, "1401", "orderby names no field.")
     return ListQuery(
         filters=tuple(parse_filter(value) for name, value in pairs if name == "property"),
         limit=_parse_limit(single.get("limit")),
@@ -102,15 +102,15 @@ def parse_filter(text: str) -> Filter:
     """A property filter such as `flowId==x` or `id==a,b`.
 
     Raises:
-        ApiError: 400, 1401, when it is none.
+        EmulatedApiError: 400, 1401, when it is none.
     """
     found = _FILTER.match(text)
     if found is None:
-        raise ApiError(400, "1401", f"not a property filter: {text!r}")
+        raise EmulatedApiError(400, "1401", f"not a property filter: {text!r}")
     field, op, raw = found.groups()
     values = tuple(value.strip() for value in raw.split(","))
     if len(values) > 1 and op != "==":
-        raise ApiError(400, "1401", f"several values need ==: {text!r}")
+        raise EmulatedApiError(400, "1401", f"several values need ==: {text!r}")
     return Filter(field=field, op=op, values=values)
 
 
@@ -134,7 +134,7 @@ def select(items: Sequence[Item], query: ListQuery, *, value: Value[Item]) -> li
     return sorted(kept, key=lambda item: _sort_key(value(item, field)), reverse=backwards)
 
 
-def page(items: list[Item], query: ListQuery, *, value: Value[Item], path: str) -> tuple[list[Item], str | None]:
+def paginate(items: list[Item], query: ListQuery, *, value: Value[Item], path: str) -> tuple[list[Item], str | None]:
     """One page of the selected items, and the next page's address, if there is one.
 
     The token holds the last item's id, so that items which arrive between two pages are neither repeated nor
@@ -181,14 +181,14 @@ def _read_token(token: str) -> tuple[str, int]:
         content = json.loads(base64.urlsafe_b64decode(token.encode()))
         return str(content["last"]), int(content["offset"])
     except (binascii.Error, ValueError, KeyError, TypeError):
-        raise ApiError(400, "1401", f"not a continuationToken of this service: {token!r}") from None
+        raise EmulatedApiError(400, "1401", f"not a continuationToken of this service: {token!r}") from None
 
 
 def _parse_limit(text: str | None) -> int:
     if text is None:
         return DEFAULT_LIMIT
     if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise ApiError(400, "1401", f"limit must be a positive integer, not {text!r}")
+        raise EmulatedApiError(400, "1401", f"limit must be a positive integer, not {text!r}")
     return min(int(text), MAX_LIMIT)
 
 

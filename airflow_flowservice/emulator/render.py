@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_flowservice.emulator.instants import epoch_ms
-from airflow_flowservice.emulator.model import Flow, Kind, Run
+from airflow_flowservice.emulator.model import EmulatedFlow, EmulatedRun, FlowKind
 from airflow_flowservice.emulator.settings import Settings, ShowWindow
 
-SPECS: dict[Kind, tuple[str, str]] = {
+SPECS: dict[FlowKind, tuple[str, str]] = {
     "table": ("14518937-270c-4525-bdec-c2ba7cce3860", "CRMToAEP"),
     "file": ("9753525b-82c7-4dce-8a9b-5ccfce2b9876", "CloudStorageToAEP"),
     "streaming": ("d69717ba-71b4-4313-b654-49f9cf126d7a", "StreamToAEP"),
@@ -20,7 +20,7 @@ _SOURCE_SPEC = {"id": "cfc0fee1-7dc0-40ef-b73e-d8b134c436f5", "version": "1.0"}
 _INPUT_BYTES, _OUTPUT_BYTES = 120, 84
 
 
-def run_json(run: Run, *, settings: Settings, show_window: ShowWindow, now: float) -> dict[str, Any]:
+def run_json(run: EmulatedRun, *, settings: Settings, show_window: ShowWindow, now: float) -> dict[str, Any]:
     """A run as it looks at `now` (epoch seconds)."""
     shown: dict[str, Any] = {
         "id": run.id,
@@ -46,7 +46,7 @@ def run_json(run: Run, *, settings: Settings, show_window: ShowWindow, now: floa
     return shown
 
 
-def _metrics(run: Run, now: float) -> dict[str, Any]:
+def _metrics(run: EmulatedRun, now: float) -> dict[str, Any]:
     """Nothing but the status while it is scheduled, counts of -1 while it runs."""
     status: dict[str, Any] = {"status": run.status(now)}
     phase = run.phase(now)
@@ -62,7 +62,7 @@ def _metrics(run: Run, now: float) -> dict[str, Any]:
     return {"durationSummary": duration, **_counts(run), "statusSummary": status}
 
 
-def _counts(run: Run) -> dict[str, Any]:
+def _counts(run: EmulatedRun) -> dict[str, Any]:
     first, end = run.source
     total, failed = end - first, run.failed_records
     records: dict[str, Any] = {"inputRecordCount": total, "failedRecordCount": failed}
@@ -80,7 +80,7 @@ def _counts(run: Run) -> dict[str, Any]:
     return {"recordSummary": records, "sizeSummary": sizes, "fileSummary": files}
 
 
-def _activities(run: Run, show_window: ShowWindow, now: float) -> list[dict[str, Any]]:
+def _activities(run: EmulatedRun, show_window: ShowWindow, now: float) -> list[dict[str, Any]]:
     if run.phase(now) == "scheduled":
         return []
     duration: dict[str, Any] = {"startedAtUTC": epoch_ms(run.starts_at)}
@@ -101,7 +101,7 @@ def _activities(run: Run, show_window: ShowWindow, now: float) -> list[dict[str,
     return [copy]
 
 
-def flow_json(flow: Flow, last_run: Run | None, *, settings: Settings, now: float) -> dict[str, Any]:
+def flow_json(flow: EmulatedFlow, last_run: EmulatedRun | None, *, settings: Settings, now: float) -> dict[str, Any]:
     """A flow as it looks at `now` (epoch seconds)."""
     source_id, target_id = flow.related_id("source"), flow.related_id("target")
     spec_id, _ = SPECS[flow.kind]
@@ -131,12 +131,12 @@ def flow_json(flow: Flow, last_run: Run | None, *, settings: Settings, now: floa
     return shown
 
 
-def _schedule(flow: Flow) -> dict[str, Any]:
+def _schedule(flow: EmulatedFlow) -> dict[str, Any]:
     start = {"startTime": int(flow.created_at), "frequency": flow.frequency}
     return start if flow.frequency == "once" else {**start, "interval": 1, "backfill": True}
 
 
-def _transformations(flow: Flow) -> list[dict[str, Any]]:
+def _transformations(flow: EmulatedFlow) -> list[dict[str, Any]]:
     copy: dict[str, Any] = {"mode": "append"}
     if flow.delta_column:
         copy["deltaColumn"] = flow.delta_column
@@ -146,7 +146,7 @@ def _transformations(flow: Flow) -> list[dict[str, Any]]:
     ]
 
 
-def _last_run(run: Run, now: float) -> dict[str, Any]:
+def _last_run(run: EmulatedRun, now: float) -> dict[str, Any]:
     details: dict[str, Any] = {"id": run.id, "state": run.status(now)}
     if run.phase(now) != "scheduled":
         details["startedAtUTC"] = epoch_ms(run.starts_at)
@@ -155,7 +155,7 @@ def _last_run(run: Run, now: float) -> dict[str, Any]:
     return details
 
 
-def spec_json(kind: Kind) -> dict[str, Any]:
+def spec_json(kind: FlowKind) -> dict[str, Any]:
     """A flow specification; `runSpec.spec.required` tells table-based from file-based."""
     spec_id, name = SPECS[kind]
     shown: dict[str, Any] = {"id": spec_id, "name": name, "version": "1.0"}
@@ -171,7 +171,7 @@ def spec_json(kind: Kind) -> dict[str, Any]:
     return shown | {"runSpec": {**run_spec, "spec": {"properties": properties, "required": required}}}
 
 
-def target_json(flow: Flow) -> dict[str, Any]:
+def target_json(flow: EmulatedFlow) -> dict[str, Any]:
     """The target connection of a flow; `params.dataSetId` is the dataset that it fills."""
     return {
         "id": flow.related_id("target"),
@@ -181,7 +181,7 @@ def target_json(flow: Flow) -> dict[str, Any]:
     }
 
 
-def source_json(flow: Flow) -> dict[str, Any]:
+def source_json(flow: EmulatedFlow) -> dict[str, Any]:
     """The source connection of a flow."""
     params = {"path": "/made-up"} if flow.kind == "file" else {"tableName": "made_up"}
     return {

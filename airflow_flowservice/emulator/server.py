@@ -20,7 +20,7 @@ import uvicorn
 
 from airflow_flowservice.emulator.app import create_app
 from airflow_flowservice.emulator.settings import Settings
-from airflow_flowservice.emulator.state import State
+from airflow_flowservice.emulator.state import EmulatorState
 
 HOST = "127.0.0.1"
 _START_TIMEOUT_S = 20.0
@@ -38,7 +38,7 @@ class Emulator:
         state: its memory. Another thread serves it: touch it only while no request is under way.
     """
 
-    def __init__(self, url: str, state: State) -> None:
+    def __init__(self, url: str, state: EmulatorState) -> None:
         self.url = url
         self.settings = state.settings
         self.state = state
@@ -130,7 +130,7 @@ def running_emulator(settings: Settings | None = None, *, clock: Callable[[], fl
         settings: how it behaves; None: the defaults.
         clock: now, in epoch seconds; a test may pass its own to move time by hand.
     """
-    state = State(settings or Settings(), clock=clock)
+    state = EmulatorState(settings or Settings(), clock=clock)
     with _bound_socket(0) as bound:
         ready = threading.Event()
         server = _Server(state, on_ready=ready.set)
@@ -161,7 +161,9 @@ def serve(settings: Settings, *, port: int) -> None:
     """
     with _bound_socket(port) as bound:
         url = _url(bound)
-        server = _Server(State(settings), on_ready=lambda: print(f"Flow Service emulator ready on {url}", flush=True))
+        server = _Server(
+            EmulatorState(settings), on_ready=lambda: print(f"Flow Service emulator ready on {url}", flush=True)
+        )
         asyncio.run(_serve_until_signal(server, bound))
 
 
@@ -178,7 +180,7 @@ async def _serve_until_signal(server: _Server, bound: socket.socket) -> None:
 class _Server(uvicorn.Server):
     """uvicorn without its logs and signal handlers; stopping does not wait for clients."""
 
-    def __init__(self, state: State, *, on_ready: Callable[[], None]) -> None:
+    def __init__(self, state: EmulatorState, *, on_ready: Callable[[], None]) -> None:
         config = uvicorn.Config(
             create_app(state),
             http="h11",

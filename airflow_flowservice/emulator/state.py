@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_flowservice.emulator.errors import ApiError
+from airflow_flowservice.emulator.creation_rules import Creation
+from airflow_flowservice.emulator.errors import EmulatedApiError
 from airflow_flowservice.emulator.faults import FaultPlan
-from airflow_flowservice.emulator.model import Flow, Run
+from airflow_flowservice.emulator.model import EmulatedFlow, EmulatedRun
 from airflow_flowservice.emulator.outcomes import OutcomePlan
-from airflow_flowservice.emulator.query import ListQuery, at_path, page, select
+from airflow_flowservice.emulator.query import ListQuery, at_path, paginate, select
 from airflow_flowservice.emulator.render import flow_json, run_json
-from airflow_flowservice.emulator.rules import Creation
 from airflow_flowservice.emulator.settings import (
     DISABLED_FLOW_ID,
     FILE_FLOW_ID,
@@ -28,7 +28,7 @@ from airflow_flowservice.emulator.settings import (
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ListPage:
     """One page of a list, the address of the next one, and how many items all pages have."""
 
     items: list[dict[str, Any]]
@@ -36,7 +36,7 @@ class Page:
     total: int
 
 
-class State:
+class EmulatorState:
     """The emulator's memory.
 
     Args:
@@ -52,12 +52,12 @@ class State:
 
     def reset(self) -> None:
         """Back to birth: the flows it was born with, no runs, plans or counts. Tokens stay valid."""
-        self.flows: dict[str, Flow] = {}
-        self.runs: dict[str, Run] = {}
+        self.flows: dict[str, EmulatedFlow] = {}
+        self.runs: dict[str, EmulatedRun] = {}
         self.requests: Counter[str] = Counter()
         self.faults = FaultPlan()
         self.outcomes = OutcomePlan()
-        self._runs_of: defaultdict[str, list[Run]] = defaultdict(list)
+        self._runs_of: defaultdict[str, list[EmulatedRun]] = defaultdict(list)
         for flow in _born(self.now()):
             self.flows[flow.id] = flow
 
@@ -82,7 +82,7 @@ class State:
 
     # --- runs ---
 
-    def add_run(self, creation: Creation, *, client_id: str, delay_s: float = 0.0) -> Run:
+    def add_run(self, creation: Creation, *, client_id: str, delay_s: float = 0.0) -> EmulatedRun:
         """Record a run that the rules allow; it shows after `delay_s` seconds."""
         creation.flow.delta_column = creation.delta_column
         return self._record(
@@ -94,21 +94,21 @@ class State:
             delay_s=delay_s,
         )
 
-    def retrigger(self, run_id: str, *, client_id: str, delay_s: float = 0.0) -> Run:
+    def retrigger(self, run_id: str, *, client_id: str, delay_s: float = 0.0) -> EmulatedRun:
         """Record a new run with the window of an ended one.
 
         Raises:
-            ApiError: 404 when there is no such run; 400, 1388 when its flow is disabled, 1387 when it neither
+            EmulatedApiError: 404 when there is no such run; 400, 1388 when its flow is disabled, 1387 when it neither
                 failed nor succeeded without records.
         """
         now = self.now()
         old = self.visible_run(run_id)
         flow = self.flows[old.flow_id]
         if flow.state != "enabled":
-            raise ApiError(400, "1388", f"Flow {flow.id} is {flow.state}; enable it to re-trigger its runs.")
+            raise EmulatedApiError(400, "1388", f"Flow {flow.id} is {flow.state}; enable it to re-trigger its runs.")
         first, end = old.source
         if not old.has_ended(now) or not (old.outcome.failed or first == end):
-            raise ApiError(400, "1387", f"Run {run_id} is {old.status(now)} and cannot be re-triggered now.")
+            raise EmulatedApiError(400, "1387", f"Run {run_id} is {old.status(now)} and cannot be re-triggered now.")
         new = self._record(
             flow_id=old.flow_id,
             client_id=client_id,
@@ -131,11 +131,11 @@ class State:
         window: tuple[int, int],
         delay_s: float,
         parent_id: str | None = None,
-    ) -> Run:
+    ) -> EmulatedRun:
         now = self.now()
         outcome = self.outcomes.draw(flow_id=flow_id, window=window)
         starts_at = max(now, float(start_time)) + _first(outcome.queue_s, self.settings.queue_s)
-        run = Run(
+        run = EmulatedRun(
             id=str(uuid.uuid4()),
             etag=f'"{secrets.token_hex(4)}-0000-0200-0000-{int(now):012x}"',
             flow_id=flow_id,
@@ -154,7 +154,7 @@ class State:
         self._runs_of[flow_id].append(run)
         return run
 
-    def runs_of(self, flow_id: str) -> list[Run]:
+    def runs_of(self, flow_id: str) -> list[EmulatedRun]:
         """A flow's runs in the order of their creation, shown or not."""
         return self._runs_of.get(flow_id, [])
 
@@ -166,25 +166,25 @@ class State:
             run.starts_at, run.ends_at = min(run.starts_at, now), now
         return len(chosen)
 
-    def visible_run(self, run_id: str) -> Run:
+    def visible_run(self, run_id: str) -> EmulatedRun:
         """A run that a client may see.
 
         Raises:
-            ApiError: 404, 1101 when there is none, not yet or not any more.
+            EmulatedApiError: 404, 1101 when there is none, not yet or not any more.
         """
         run = self.runs.get(run_id)
         if run is None or not run.is_visible(self.now()):
-            raise ApiError(404, "1101", f"There is no flow run {run_id!r}.")
+            raise EmulatedApiError(404, "1101", f"There is no flow run {run_id!r}.")
         return run
 
     def read_run(self, run_id: str, *, show_window: ShowWindow) -> dict[str, Any]:
         """A run as `GET` answers it. A run that is to vanish does so after this."""
         return self._show(self.visible_run(run_id), show_window)
 
-    def list_runs(self, query: ListQuery, *, show_window: ShowWindow) -> Page:
+    def list_runs(self, query: ListQuery, *, show_window: ShowWindow) -> ListPage:
         now = self.now()
 
-        def value(run: Run, path: str) -> Any:
+        def value(run: EmulatedRun, path: str) -> Any:
             if path == "id":
                 return run.id
             if path == "flowId":
@@ -195,10 +195,10 @@ class State:
 
         candidates, rest = self._candidates(query)
         found = select([run for run in candidates if run.is_visible(now)], rest, value=value)
-        shown, href = page(found, query, value=value, path="/runs")
-        return Page([self._show(run, show_window) for run in shown], href, len(found))
+        shown, href = paginate(found, query, value=value, path="/runs")
+        return ListPage([self._show(run, show_window) for run in shown], href, len(found))
 
-    def _candidates(self, query: ListQuery) -> tuple[Iterable[Run], ListQuery]:
+    def _candidates(self, query: ListQuery) -> tuple[Iterable[EmulatedRun], ListQuery]:
         """The fewest runs that need looking at, and the filters that are left to apply."""
         if by_id := query.equality("id"):
             wanted = (self.runs[run_id] for run_id in dict.fromkeys(by_id.values) if run_id in self.runs)
@@ -208,43 +208,43 @@ class State:
             return self.runs_of(by_flow.values[0]), query.without(by_flow)
         return self.runs.values(), query
 
-    def _show(self, run: Run, show_window: ShowWindow) -> dict[str, Any]:
+    def _show(self, run: EmulatedRun, show_window: ShowWindow) -> dict[str, Any]:
         shown = run_json(run, settings=self.settings, show_window=show_window, now=self.now())
         run.times_shown += 1
         return shown
 
     # --- flows ---
 
-    def flow(self, flow_id: str) -> Flow:
+    def flow(self, flow_id: str) -> EmulatedFlow:
         """A flow.
 
         Raises:
-            ApiError: 404, 1101 when there is none.
+            EmulatedApiError: 404, 1101 when there is none.
         """
         if flow_id not in self.flows:
-            raise ApiError(404, "1101", f"There is no flow {flow_id!r}.")
+            raise EmulatedApiError(404, "1101", f"There is no flow {flow_id!r}.")
         return self.flows[flow_id]
 
-    def read_flow(self, flow: Flow) -> dict[str, Any]:
+    def read_flow(self, flow: EmulatedFlow) -> dict[str, Any]:
         runs = self.runs_of(flow.id)
         last = runs[-1] if runs else None
         return flow_json(flow, last, settings=self.settings, now=self.now())
 
-    def list_flows(self, query: ListQuery) -> Page:
+    def list_flows(self, query: ListQuery) -> ListPage:
         found = select([self.read_flow(flow) for flow in self.flows.values()], query, value=at_path)
-        shown, href = page(found, query, value=at_path, path="/flows")
-        return Page(shown, href, len(found))
+        shown, href = paginate(found, query, value=at_path, path="/flows")
+        return ListPage(shown, href, len(found))
 
 
 def _first(chosen: float | None, default: float) -> float:
     return default if chosen is None else chosen
 
 
-def _born(now: float) -> list[Flow]:
+def _born(now: float) -> list[EmulatedFlow]:
     return [
-        Flow(id=TABLE_FLOW_ID, name="Orders (table, one-time)", kind="table", created_at=now),
-        Flow(id=FILE_FLOW_ID, name="Clicks (files, one-time)", kind="file", created_at=now),
-        Flow(
+        EmulatedFlow(id=TABLE_FLOW_ID, name="Orders (table, one-time)", kind="table", created_at=now),
+        EmulatedFlow(id=FILE_FLOW_ID, name="Clicks (files, one-time)", kind="file", created_at=now),
+        EmulatedFlow(
             id=HOURLY_FLOW_ID,
             name="Customers (table, hourly)",
             kind="table",
@@ -252,7 +252,7 @@ def _born(now: float) -> list[Flow]:
             frequency="hour",
             delta_column={"name": "updated_at"},
         ),
-        Flow(
+        EmulatedFlow(
             id=DISABLED_FLOW_ID,
             name="Returns (table, disabled)",
             kind="table",

@@ -170,11 +170,11 @@ def test_settings_refuse_what_they_do_not_know():
 def test_the_default_clock_is_this_machines():
     """Without a clock of the test's own, now is now."""
     from airflow_flowservice.emulator import Settings
-    from airflow_flowservice.emulator.state import State
+    from airflow_flowservice.emulator.state import EmulatorState
 
     before = time.time()
 
-    assert before <= State(Settings()).now() <= time.time()
+    assert before <= EmulatorState(Settings()).now() <= time.time()
 
 
 def delta_column(client, flow_id=TABLE_FLOW_ID):

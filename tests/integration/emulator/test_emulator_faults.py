@@ -216,7 +216,7 @@ def test_a_share_is_the_same_for_the_same_seed():
         plan = FaultPlan()
         for action in actions:
             plan.add({"kind": "POST /runs", "action": action, "share": 0.2, "seed": seed}, now=0)
-        return [plan.strike("POST /runs", now=0).breaking for _ in range(500)]
+        return [plan.faults_for("POST /runs", now=0).response_fault for _ in range(500)]
 
     once, again, other = struck(1), struck(1), struck(2)
     assert once == again

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from airflow_flowservice.emulator.__main__ import main
-from airflow_flowservice.emulator.rules import Creation
+from airflow_flowservice.emulator.creation_rules import Creation
 from airflow_flowservice.emulator.server import _bound_socket
 from airflow_flowservice.emulator.settings import FILE_FLOW_ID, TABLE_FLOW_ID
 

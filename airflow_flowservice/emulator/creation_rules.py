@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_flowservice.emulator.errors import ApiError
-from airflow_flowservice.emulator.model import Flow
+from airflow_flowservice.emulator.errors import EmulatedApiError
+from airflow_flowservice.emulator.model import EmulatedFlow
 from airflow_flowservice.emulator.settings import EpochFormat, Settings
 
 LATEST_S = 7_258_118_400
@@ -25,7 +25,7 @@ _TIMES = ("startTime", "windowStartTime", "windowEndTime")
 class Creation:
     """A run that may be created. Instants are epoch seconds; `params` is what the client sent."""
 
-    flow: Flow
+    flow: EmulatedFlow
     params: dict[str, Any]
     start_time: int
     window_start: int
@@ -33,25 +33,25 @@ class Creation:
     delta_column: dict[str, Any] | None
 
 
-def check_creation(body: Any, *, flows: Mapping[str, Flow], settings: Settings, now: float) -> Creation:
+def check_creation(body: Any, *, flows: Mapping[str, EmulatedFlow], settings: Settings, now: float) -> Creation:
     """The run that `body` asks for.
 
     Raises:
-        ApiError: 400 with the code of the first rule that it breaks.
+        EmulatedApiError: 400 with the code of the first rule that it breaks.
     """
     if not isinstance(body, dict):
-        raise ApiError(400, "1384", "The body must be a JSON object with flowId and params.")
+        raise EmulatedApiError(400, "1384", "The body must be a JSON object with flowId and params.")
     flow = _runnable_flow(body.get("flowId"), flows)
     params = body.get("params")
     if not isinstance(params, dict) or not params:
-        raise ApiError(400, "1384", "The run's params are missing, empty or not an object.")
+        raise EmulatedApiError(400, "1384", "The run's params are missing, empty or not an object.")
     start_time, window_start, window_end = (
-        parse_epoch(params, name, accepted=settings.epoch_format) for name in _TIMES
+        parse_epoch_param(params, name, accepted=settings.epoch_format) for name in _TIMES
     )
     if window_end <= window_start:
-        raise ApiError(400, "1381", f"windowEndTime {window_end} must be after windowStartTime {window_start}.")
+        raise EmulatedApiError(400, "1381", f"windowEndTime {window_end} must be after windowStartTime {window_start}.")
     if start_time < now - settings.start_tolerance_s:
-        raise ApiError(400, "1360", f"startTime {start_time} lies in the past; it is {int(now)} now.")
+        raise EmulatedApiError(400, "1360", f"startTime {start_time} lies in the past; it is {int(now)} now.")
     return Creation(
         flow=flow,
         params=params,
@@ -62,55 +62,55 @@ def check_creation(body: Any, *, flows: Mapping[str, Flow], settings: Settings, 
     )
 
 
-def _runnable_flow(flow_id: Any, flows: Mapping[str, Flow]) -> Flow:
+def _runnable_flow(flow_id: Any, flows: Mapping[str, EmulatedFlow]) -> EmulatedFlow:
     if not flow_id:
-        raise ApiError(400, "1446", "flowId is missing or empty.")
+        raise EmulatedApiError(400, "1446", "flowId is missing or empty.")
     flow = flows.get(flow_id) if isinstance(flow_id, str) else None
     if flow is None:
-        raise ApiError(400, "1430", f"There is no flow {flow_id!r}.")
+        raise EmulatedApiError(400, "1430", f"There is no flow {flow_id!r}.")
     if flow.state != "enabled":
-        raise ApiError(400, "1380", f"No run was created: flow {flow.id} is {flow.state}.")
+        raise EmulatedApiError(400, "1380", f"No run was created: flow {flow.id} is {flow.state}.")
     if flow.kind == "streaming":
-        raise ApiError(400, "1385", f"The connector of flow {flow.id} knows no on-demand runs.")
+        raise EmulatedApiError(400, "1385", f"The connector of flow {flow.id} knows no on-demand runs.")
     if flow.frequency != "once":
-        raise ApiError(400, "1386", f"Flow {flow.id} has frequency {flow.frequency}: no on-demand runs.")
+        raise EmulatedApiError(400, "1386", f"Flow {flow.id} has frequency {flow.frequency}: no on-demand runs.")
     return flow
 
 
-def parse_epoch(params: Mapping[str, Any], name: str, *, accepted: EpochFormat) -> int:
+def parse_epoch_param(params: Mapping[str, Any], name: str, *, accepted: EpochFormat) -> int:
     """Epoch seconds of `params[name]`, an integer or a string of digits.
 
     Raises:
-        ApiError: 400, 1384 when it is missing, something else, or beyond the year 2200.
+        EmulatedApiError: 400, 1384 when it is missing, something else, or beyond the year 2200.
     """
     value = params.get(name)
     is_text = isinstance(value, str) and value.isascii() and value.isdigit()
     is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if not ((is_text and accepted != "integer") or (is_number and accepted != "string")):
-        raise ApiError(400, "1384", f"{name} must be epoch seconds (format: {accepted}), not {value!r}.")
+        raise EmulatedApiError(400, "1384", f"{name} must be epoch seconds (format: {accepted}), not {value!r}.")
     if len(str(value)) > 18 or int(str(value)) > LATEST_S:
-        raise ApiError(400, "1384", f"{name} {value} lies beyond the year 2200; are these milliseconds?")
+        raise EmulatedApiError(400, "1384", f"{name} {value} lies beyond the year 2200; are these milliseconds?")
     return int(str(value))
 
 
-def check_delta_column(given: Any, flow: Flow) -> dict[str, Any] | None:
+def check_delta_column(given: Any, flow: EmulatedFlow) -> dict[str, Any] | None:
     """The delta column that the flow has after this run.
 
     Raises:
-        ApiError: 400; 1383 when a first run names none, 1382 when it differs from the flow's, 1384 when it is
+        EmulatedApiError: 400; 1383 when a first run names none, 1382 when it differs from the flow's, 1384 when it is
             malformed.
     """
     if flow.kind != "table":
         return flow.delta_column
     if given is None:
         if flow.delta_column is None:
-            raise ApiError(400, "1383", f"The first run of table-based flow {flow.id} needs a deltaColumn.")
+            raise EmulatedApiError(400, "1383", f"The first run of table-based flow {flow.id} needs a deltaColumn.")
         return flow.delta_column
     if not isinstance(given, dict) or not isinstance(given.get("name"), str) or not given["name"]:
-        raise ApiError(400, "1384", "deltaColumn must be an object with a name.")
+        raise EmulatedApiError(400, "1384", "deltaColumn must be an object with a name.")
     known = flow.delta_column
     if known is None:
         return dict(given)
     if any(key in known and known[key] != value for key, value in given.items()):
-        raise ApiError(400, "1382", f"deltaColumn {given!r} differs from the flow's, {known!r}.")
+        raise EmulatedApiError(400, "1382", f"deltaColumn {given!r} differs from the flow's, {known!r}.")
     return known

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from email.utils import formatdate
 from typing import Any
 
-from airflow_flowservice.emulator.errors import ApiError
-from airflow_flowservice.emulator.faults import Fault, Strike
-from airflow_flowservice.emulator.state import State
+from airflow_flowservice.emulator.errors import EmulatedApiError
+from airflow_flowservice.emulator.faults import Fault, RequestFaults
+from airflow_flowservice.emulator.state import EmulatorState
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -25,7 +25,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BASE_PATH = "/data/foundation/flowservice"
 TOKEN_PATH = "/ims/token/v3"
-STRIKE_KEY = "emulator.strike"
+REQUEST_FAULTS_KEY = "emulator.request_faults"
 
 _RESOURCES = frozenset({"runs", "flows", "flowSpecs", "targetConnections", "sourceConnections"})
 
@@ -42,7 +42,7 @@ def request_kind(method: str, path: str) -> str:
     return f"{method} /{'/'.join([resource, *(['{id}'] if rest else []), *rest[1:]])}"
 
 
-class Answer:
+class BufferedResponse:
     """An answer that is held back. An instance's `send` takes it from an application."""
 
     def __init__(self) -> None:
@@ -63,10 +63,10 @@ class Answer:
         await send({"type": "http.response.body", "body": part, "more_body": share < 1.0})
 
 
-class FaultyWire:
+class FaultInjectionMiddleware:
     """The emulator's ASGI application: another one, and faults."""
 
-    def __init__(self, app: App, state: State) -> None:
+    def __init__(self, app: App, state: EmulatorState) -> None:
         self._app = app
         self._state = state
 
@@ -74,17 +74,17 @@ class FaultyWire:
         stamped = self._stamped(send)
         path = scope["path"]
         if path.startswith("/_emulator"):
-            scope[STRIKE_KEY] = Strike()
+            scope[REQUEST_FAULTS_KEY] = RequestFaults()
             return await self._app(scope, receive, stamped)
         kind = request_kind(scope["method"], path)
         self._state.requests[kind] += 1
-        strike = self._state.faults.strike(kind, now=self._state.now())
-        if strike.expire_tokens:
+        request_faults = self._state.faults.faults_for(kind, now=self._state.now())
+        if request_faults.expire_tokens:
             self._state.expire_tokens()
-        scope[STRIKE_KEY] = strike
-        if strike.breaking is None:
+        scope[REQUEST_FAULTS_KEY] = request_faults
+        if request_faults.response_fault is None:
             return await self._app(scope, receive, stamped)
-        await self._break(strike.breaking, scope, receive, stamped)
+        await self._break(request_faults.response_fault, scope, receive, stamped)
 
     def _stamped(self, send: Send) -> Send:
         async def stamp(message: Message) -> None:
@@ -119,9 +119,9 @@ class FaultyWire:
             await _wait_for_disconnect(receive, fault.seconds)
         await _close(receive)
 
-    async def _do(self, scope: Scope, body: bytes) -> Answer:
+    async def _do(self, scope: Scope, body: bytes) -> BufferedResponse:
         """Let the application do what was asked, whatever becomes of the connection."""
-        answer = Answer()
+        answer = BufferedResponse()
 
         async def replay() -> Message:
             return {"type": "http.request", "body": body, "more_body": False}
@@ -129,8 +129,8 @@ class FaultyWire:
         await self._app(scope, replay, answer.send)
         return answer
 
-    def _planned_answer(self, fault: Fault) -> Answer:
-        answer = Answer()
+    def _planned_answer(self, fault: Fault) -> BufferedResponse:
+        answer = BufferedResponse()
         answer.status = fault.status
         content, content_type = self._planned_body(fault)
         answer.body = content
@@ -148,7 +148,7 @@ class FaultyWire:
                 return b"", b"text/plain"
             code = fault.code or {429: "429050"}.get(fault.status, "1102")
             message = fault.message or f"The emulator was told to answer {fault.status}."
-            error = ApiError(fault.status, code, message, gateway=fault.status == 429)
+            error = EmulatedApiError(fault.status, code, message, gateway=fault.status == 429)
             content = error.body(self._state.settings.error_shape)
         if not isinstance(content, str):
             return json.dumps(content).encode(), b"application/json"
