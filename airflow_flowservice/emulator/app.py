@@ -1,4 +1,4 @@
-"""The routes of IMS and Flow Service: each reads a request, asks the state, answers."""
+"""HTTP routes of the emulated IMS and Flow Service."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ _ACTIONS = frozenset({"re-trigger", "RE_TRIGGER"})
 
 
 def create_app(state: EmulatorState) -> FaultInjectionMiddleware:
-    """The whole service over one state, as an ASGI application.
+    """Create the ASGI application that serves one state.
 
-    It must be the outermost one under uvicorn: faults reach through it for the connection.
+    uvicorn must call it directly, because connection faults use the connection of uvicorn's request cycle.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.include_router(_ims_routes(state))
-    app.include_router(_run_reading(state), prefix=BASE_PATH)
-    app.include_router(_run_making(state), prefix=BASE_PATH)
+    app.include_router(_run_read_routes(state), prefix=BASE_PATH)
+    app.include_router(_run_creation_routes(state), prefix=BASE_PATH)
     app.include_router(_flow_routes(state), prefix=BASE_PATH)
     app.include_router(control_routes(state))
-    app.include_router(_nowhere(state))
+    app.include_router(_unknown_routes(state))
 
-    async def refuse(_: Request, error: Exception) -> Response:
+    async def handle_error(_: Request, error: Exception) -> Response:
         if isinstance(error, EmulatedImsError):
             return JSONResponse(error.body(), status_code=error.status)
         assert isinstance(error, EmulatedApiError)
         return JSONResponse(error.body(state.settings.error_shape), status_code=error.status)
 
-    app.add_exception_handler(EmulatedApiError, refuse)
-    app.add_exception_handler(EmulatedImsError, refuse)
+    app.add_exception_handler(EmulatedApiError, handle_error)
+    app.add_exception_handler(EmulatedImsError, handle_error)
     return FaultInjectionMiddleware(app, state)
 
 
@@ -68,7 +68,7 @@ def _ims_routes(state: EmulatorState) -> APIRouter:
     return router
 
 
-def _run_making(state: EmulatorState) -> APIRouter:
+def _run_creation_routes(state: EmulatorState) -> APIRouter:
     router = APIRouter()
 
     @router.post("/runs")
@@ -97,12 +97,12 @@ def _run_making(state: EmulatorState) -> APIRouter:
     return router
 
 
-def _run_reading(state: EmulatorState) -> APIRouter:
+def _run_read_routes(state: EmulatorState) -> APIRouter:
     router = APIRouter()
 
     @router.get("/runs")
     @router.get("/runs/")
-    async def listed(request: Request) -> Response:
+    async def list_runs(request: Request) -> Response:
         authorize(state, request.headers)
         query = parse_query(request.url.query)
         if _request_faults(request).ignore_id_filter:
@@ -124,7 +124,7 @@ def _flow_routes(state: EmulatorState) -> APIRouter:
     router = APIRouter()
 
     @router.get("/flows")
-    async def listed(request: Request) -> Response:
+    async def list_flows(request: Request) -> Response:
         authorize(state, request.headers)
         query = parse_query(request.url.query)
         return _list(state.list_flows(query), count=query.count)
@@ -152,22 +152,22 @@ def _flow_routes(state: EmulatorState) -> APIRouter:
     return router
 
 
-def _nowhere(state: EmulatorState) -> APIRouter:
+def _unknown_routes(state: EmulatorState) -> APIRouter:
     router = APIRouter()
 
     @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
-    async def nowhere(path: str, request: Request) -> Response:
+    async def unknown(path: str, request: Request) -> Response:
         if f"/{path}".startswith(BASE_PATH):
             authorize(state, request.headers)
-        raise EmulatedApiError(404, "1101", f"There is no {request.method} /{path} here.")
+        raise EmulatedApiError(404, "1101", f"There is no route {request.method} /{path}.")
 
     return router
 
 
 def _request_faults(request: Request) -> RequestFaults:
-    request_faults = request.scope[REQUEST_FAULTS_KEY]
-    assert isinstance(request_faults, RequestFaults)
-    return request_faults
+    faults = request.scope[REQUEST_FAULTS_KEY]
+    assert isinstance(faults, RequestFaults)
+    return faults
 
 
 async def _json_body(request: Request) -> Any:

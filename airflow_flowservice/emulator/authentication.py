@@ -1,4 +1,4 @@
-"""Who may come in: IMS tokens, and the headers of every Flow Service request."""
+"""Authentication and authorization: IMS tokens and the headers of Flow Service requests."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 def grant_token(state: EmulatorState, *, content_type: str, query: str, body: bytes) -> dict[str, Any]:
-    """A token for the client whose credentials are in the form body.
+    """Issue a token for the client credentials in the form body.
 
     Raises:
-        EmulatedImsError: 400 for credentials in the query, another content type or grant; 401 for a wrong client
-            or secret.
+        EmulatedImsError: 400 for credentials in the query string, a wrong content type or a wrong grant type;
+            401 for a wrong client id or secret.
     """
     if query:
-        raise EmulatedImsError(400, "invalid_request", "Send the parameters in the body; query strings are logged.")
+        raise EmulatedImsError(
+            400, "invalid_request", "Send the parameters in the body, because query strings are logged."
+        )
     if not content_type.startswith(_FORM):
         raise EmulatedImsError(400, "invalid_request", f"The body must be {_FORM}.")
     form = {name: values[-1] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
@@ -42,14 +44,14 @@ def grant_token(state: EmulatorState, *, content_type: str, query: str, body: by
 
 
 def authorize(state: EmulatorState, headers: Mapping[str, str]) -> str:
-    """The id of the client that sent a request with these headers.
+    """Check the headers of a request and return the id of its client.
 
     Raises:
-        EmulatedApiError: 401 for the token (403010 missing, 401013 invalid) or the organization (2000), 403 for the
-            API key (403000), 400 for a missing organization (400003) or sandbox (2105), 404 for an unknown
-            sandbox (2100).
+        EmulatedApiError: 401 for a missing token (403010), an invalid token (401013) or a wrong organization (2000);
+            403 for the API key (403000); 400 for a missing organization (400003) or sandbox (2105);
+            404 for an unknown sandbox (2100).
     """
-    client_id = _token_owner(state, headers.get("authorization"))
+    client_id = _authenticate(state, headers.get("authorization"))
     if headers.get("x-api-key") != client_id:
         raise EmulatedApiError(403, "403000", "x-api-key is missing or not the token's client.", gateway=True)
     org_id = headers.get("x-gw-ims-org-id")
@@ -66,16 +68,16 @@ def authorize(state: EmulatorState, headers: Mapping[str, str]) -> str:
 
 
 def require_creator(state: EmulatorState, client_id: str) -> None:
-    """Refuse a client that may only read.
+    """Check that the client may create flow runs.
 
     Raises:
-        EmulatedApiError: 403, 1427.
+        EmulatedApiError: 403 with code 1427 for the read-only client.
     """
     if client_id == state.settings.reader_id:
         raise EmulatedApiError(403, "1427", f"A token of {client_id} may not create flow runs.")
 
 
-def _token_owner(state: EmulatorState, authorization: str | None) -> str:
+def _authenticate(state: EmulatorState, authorization: str | None) -> str:
     if not authorization:
         raise EmulatedApiError(401, "403010", "The OAuth token is missing.", gateway=True)
     scheme, _, token = authorization.partition(" ")

@@ -1,19 +1,21 @@
-"""`/_emulator`: plan what happens, and read the truth afterwards. Needs no token and is not counted.
+"""Control routes under `/_emulator`: plan faults and outcomes, and read the ledger.
+
+These routes need no token and are not counted in the ledger.
 
 =======================================  =====================================================================
-`GET    /_emulator/ledger`               every flow's runs, what they ingested, what arrived twice
-`GET    /_emulator/ledger?flow_id=F`     also `expected`, `missing`, `duplicated`, `runs` of that flow, over
-                                         `from` and `to` (ISO 8601, UTC unless they say otherwise, or epoch
-                                         seconds; left out: all that the flow's runs' windows span)
+`GET    /_emulator/ledger`               runs of every flow, with ingested and duplicated records
+`GET    /_emulator/ledger?flow_id=F`     also `expected`, `missing`, `duplicated` and `runs` of that flow in the
+                                         range from `from` to `to`. Both are ISO 8601 (default time zone UTC)
+                                         or epoch seconds. Default: the span of the windows of all its runs.
 `POST GET DELETE /_emulator/faults`      see `faults.py`
 `POST GET DELETE /_emulator/outcomes`    see `outcomes.py`
-`POST   /_emulator/flows`                add a flow, or change one by its id
-`POST   /_emulator/end`                  `flow_id`'s runs that go on end now, as planned; with `count` only the
-                                         oldest so many
-`POST   /_emulator/reset`                back to birth: born flows, no runs, plans or counts; tokens stay
+`POST   /_emulator/flows`                add a flow, or change the flow with the given id
+`POST   /_emulator/end`                  end the active runs of `flow_id` now, with their planned outcome;
+                                         with `count`, end only the oldest `count` runs
+`POST   /_emulator/reset`                restore the initial flows; delete runs, plans and counts; keep tokens
 =======================================  =====================================================================
 
-What is malformed is answered with 400 and `{"error": "..."}`.
+A malformed request gets a response with status 400 and the body `{"error": "..."}`.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ _FLOW_FIELDS = frozenset({"id", "name", "kind", "frequency", "state", "delta_col
 
 
 def control_routes(state: EmulatorState) -> APIRouter:
-    """The routes under `/_emulator`."""
+    """Create the routes under `/_emulator`."""
     router = APIRouter(prefix="/_emulator")
 
     @router.get("/ledger")
@@ -109,16 +111,16 @@ def _outcome_routes(router: APIRouter, state: EmulatorState) -> None:
 
 
 def put_flow(state: EmulatorState, values: Mapping[str, Any]) -> EmulatedFlow:
-    """Add a flow, or change the one whose id is given.
+    """Add a flow, or change the flow that has the given id.
 
     Raises:
         ValueError: for an unknown field or kind.
     """
     unknown = set(values) - _FLOW_FIELDS
     if unknown:
-        raise ValueError(f"a flow has no {', '.join(sorted(unknown))}")
+        raise ValueError(f"A flow has no field {', '.join(sorted(unknown))}.")
     if values.get("kind", "table") not in get_args(FlowKind):
-        raise ValueError(f"kind must be one of {', '.join(get_args(FlowKind))}: {values['kind']!r}")
+        raise ValueError(f"kind must be one of {', '.join(get_args(FlowKind))}, not {values['kind']!r}.")
     flow_id = str(values.get("id") or uuid.uuid4())
     known = state.flows.get(flow_id) or EmulatedFlow(
         id=flow_id, name=f"Flow {flow_id[:8]}", kind="table", created_at=state.now()
@@ -131,19 +133,19 @@ def put_flow(state: EmulatorState, values: Mapping[str, Any]) -> EmulatedFlow:
 
 
 def end_runs(state: EmulatorState, values: Mapping[str, Any]) -> int:
-    """End runs of a flow that go on; how many.
+    """End active runs of a flow and return their number.
 
     Raises:
-        ValueError: for an unknown field or flow, or a count that is none.
+        ValueError: for an unknown field, an unknown flow or an invalid count.
     """
     unknown = set(values) - {"flow_id", "count"}
     if unknown:
-        raise ValueError(f"ending runs takes no {', '.join(sorted(unknown))}")
+        raise ValueError(f"POST /_emulator/end has no field {', '.join(sorted(unknown))}.")
     flow_id, count = values.get("flow_id"), values.get("count")
     if flow_id not in state.flows:
-        raise ValueError(f"there is no flow {flow_id!r}")
+        raise ValueError(f"There is no flow {flow_id!r}.")
     if count is not None and (type(count) is not int or count < 1):
-        raise ValueError(f"count must be a positive integer: {count!r}")
+        raise ValueError(f"count must be a positive integer, not {count!r}.")
     return state.end_runs(flow_id, count=count)
 
 
@@ -151,9 +153,9 @@ async def _fields(request: Request) -> dict[str, Any]:
     try:
         values = json.loads(await request.body())
     except ValueError:
-        raise ValueError("the body is not JSON") from None
+        raise ValueError("The body is not JSON.") from None
     if not isinstance(values, dict):
-        raise ValueError("the body must be a JSON object")
+        raise ValueError("The body must be a JSON object.")
     return values
 
 

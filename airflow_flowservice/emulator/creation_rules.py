@@ -1,8 +1,7 @@
-"""Whether a run may be created, and the code that Flow Service refuses it with.
+"""Rules for the creation of flow runs, with Flow Service's error codes.
 
-The codes are those of `reference/API-FACTS.md`. Where Adobe does not say what happens, the emulator does what
-a careful client must be able to live with: windows that end in the future are accepted, a delta column of a
-file-based flow is ignored.
+`reference/API-FACTS.md` lists the codes. Where Adobe's documentation does not define the behaviour, the emulator
+is lenient: it accepts windows that end in the future and ignores a delta column of a file-based flow.
 """
 
 from __future__ import annotations
@@ -16,14 +15,17 @@ from airflow_flowservice.emulator.model import EmulatedFlow
 from airflow_flowservice.emulator.settings import EpochFormat, Settings
 
 LATEST_S = 7_258_118_400
-"""2200-01-01T00:00:00Z in epoch seconds. What lies after it is taken for milliseconds or a misprint."""
+"""2200-01-01T00:00:00Z in epoch seconds. Larger values are rejected as probable milliseconds."""
 
 _TIMES = ("startTime", "windowStartTime", "windowEndTime")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Creation:
-    """A run that may be created. Instants are epoch seconds; `params` is what the client sent."""
+    """A valid request to create a flow run.
+
+    Instants are in epoch seconds. `params` contains the parameters as the client sent them.
+    """
 
     flow: EmulatedFlow
     params: dict[str, Any]
@@ -34,10 +36,10 @@ class Creation:
 
 
 def check_creation(body: Any, *, flows: Mapping[str, EmulatedFlow], settings: Settings, now: float) -> Creation:
-    """The run that `body` asks for.
+    """Validate the body of a `POST /runs` request.
 
     Raises:
-        EmulatedApiError: 400 with the code of the first rule that it breaks.
+        EmulatedApiError: 400 with the code of the first rule that the body violates.
     """
     if not isinstance(body, dict):
         raise EmulatedApiError(400, "1384", "The body must be a JSON object with flowId and params.")
@@ -51,7 +53,7 @@ def check_creation(body: Any, *, flows: Mapping[str, EmulatedFlow], settings: Se
     if window_end <= window_start:
         raise EmulatedApiError(400, "1381", f"windowEndTime {window_end} must be after windowStartTime {window_start}.")
     if start_time < now - settings.start_tolerance_s:
-        raise EmulatedApiError(400, "1360", f"startTime {start_time} lies in the past; it is {int(now)} now.")
+        raise EmulatedApiError(400, "1360", f"startTime {start_time} is in the past; the current time is {int(now)}.")
     return Creation(
         flow=flow,
         params=params,
@@ -71,17 +73,19 @@ def _runnable_flow(flow_id: Any, flows: Mapping[str, EmulatedFlow]) -> EmulatedF
     if flow.state != "enabled":
         raise EmulatedApiError(400, "1380", f"No run was created: flow {flow.id} is {flow.state}.")
     if flow.kind == "streaming":
-        raise EmulatedApiError(400, "1385", f"The connector of flow {flow.id} knows no on-demand runs.")
+        raise EmulatedApiError(400, "1385", f"The connector of flow {flow.id} does not support on-demand runs.")
     if flow.frequency != "once":
-        raise EmulatedApiError(400, "1386", f"Flow {flow.id} has frequency {flow.frequency}: no on-demand runs.")
+        raise EmulatedApiError(
+            400, "1386", f"Flow {flow.id} has frequency {flow.frequency} and accepts no on-demand runs."
+        )
     return flow
 
 
 def parse_epoch_param(params: Mapping[str, Any], name: str, *, accepted: EpochFormat) -> int:
-    """Epoch seconds of `params[name]`, an integer or a string of digits.
+    """Return the epoch seconds in `params[name]`, an integer or a string of digits.
 
     Raises:
-        EmulatedApiError: 400, 1384 when it is missing, something else, or beyond the year 2200.
+        EmulatedApiError: 400 with code 1384 if the value is missing, has another format or is after 2200.
     """
     value = params.get(name)
     is_text = isinstance(value, str) and value.isascii() and value.isdigit()
@@ -89,16 +93,16 @@ def parse_epoch_param(params: Mapping[str, Any], name: str, *, accepted: EpochFo
     if not ((is_text and accepted != "integer") or (is_number and accepted != "string")):
         raise EmulatedApiError(400, "1384", f"{name} must be epoch seconds (format: {accepted}), not {value!r}.")
     if len(str(value)) > 18 or int(str(value)) > LATEST_S:
-        raise EmulatedApiError(400, "1384", f"{name} {value} lies beyond the year 2200; are these milliseconds?")
+        raise EmulatedApiError(400, "1384", f"{name} {value} is after the year 2200; it may be in milliseconds.")
     return int(str(value))
 
 
 def check_delta_column(given: Any, flow: EmulatedFlow) -> dict[str, Any] | None:
-    """The delta column that the flow has after this run.
+    """Check the delta column of a request and return the flow's delta column after the run.
 
     Raises:
-        EmulatedApiError: 400; 1383 when a first run names none, 1382 when it differs from the flow's, 1384 when it is
-            malformed.
+        EmulatedApiError: 400 with code 1383 if the first run has none, 1382 if it differs from the flow's,
+            or 1384 if it is malformed.
     """
     if flow.kind != "table":
         return flow.delta_column

@@ -1,4 +1,4 @@
-"""The ledger as JSON: for each flow its runs, and what they did to the data."""
+"""JSON of the ledger: the flow runs of each flow and the records that they ingested."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from airflow_flowservice.emulator.model import EmulatedRun
 from airflow_flowservice.emulator.state import EmulatorState
 
 
-def ledger_json(state: EmulatorState, asked: Mapping[str, str]) -> dict[str, Any]:
-    """Requests by kind and every flow's account; with `flow_id` also that flow's account of a range.
+def ledger_json(state: EmulatorState, params: Mapping[str, str]) -> dict[str, Any]:
+    """Return request counts by kind and the ledger of each flow.
+
+    If `flow_id` is given, add the ledger of that flow for the range from `from` to `to`.
 
     Raises:
-        ValueError: for an unknown flow, an instant that cannot be read, or a range without a flow.
+        ValueError: for an unknown flow, an unparsable instant, or a range without a flow.
     """
     now = state.now()
-    shown: dict[str, Any] = {
+    result: dict[str, Any] = {
         "requests": dict(sorted(state.requests.items())),
         "flows": {flow_id: flow_ledger_json(state.runs_of(flow_id), now) for flow_id in state.flows},
     }
-    flow_id = asked.get("flow_id")
+    flow_id = params.get("flow_id")
     if flow_id is None:
-        if "from" in asked or "to" in asked:
-            raise ValueError("from and to need a flow_id")
-        return shown
+        if "from" in params or "to" in params:
+            raise ValueError("The parameters from and to need a flow_id.")
+        return result
     if flow_id not in state.flows:
-        raise ValueError(f"there is no flow {flow_id!r}")
-    return shown | {"flow_id": flow_id} | range_ledger_json(state.runs_of(flow_id), asked, now)
+        raise ValueError(f"There is no flow {flow_id!r}.")
+    return result | {"flow_id": flow_id} | range_ledger_json(state.runs_of(flow_id), params, now)
 
 
 def flow_ledger_json(runs: list[EmulatedRun], now: float) -> dict[str, Any]:
-    """A flow's runs, how many records arrived, and how many of them more than once (`duplicated`)."""
+    """Return a flow's runs, the number of ingested records, and the number ingested more than once."""
     spans = [run.ingested(now) for run in runs]
     counted = tally(spans, within=hull(spans))
     return {
@@ -44,15 +46,18 @@ def flow_ledger_json(runs: list[EmulatedRun], now: float) -> dict[str, Any]:
     }
 
 
-def range_ledger_json(runs: list[EmulatedRun], asked: Mapping[str, str], now: float) -> dict[str, Any]:
-    """The records from `from` to before `to`: expected, missing, duplicated, and the runs that touch them."""
-    known = [(run.window_start, run.window_end) for run in runs]
-    low, high = hull(known)
-    start = epoch_seconds(asked["from"]) if "from" in asked else low
-    end = epoch_seconds(asked["to"]) if "to" in asked else high
+def range_ledger_json(runs: list[EmulatedRun], params: Mapping[str, str], now: float) -> dict[str, Any]:
+    """Return the counts of expected, ingested, missing and duplicated records in a range, and its flow runs.
+
+    The range includes `from` and excludes `to`.
+    """
+    windows = [(run.window_start, run.window_end) for run in runs]
+    low, high = hull(windows)
+    start = epoch_seconds(params["from"]) if "from" in params else low
+    end = epoch_seconds(params["to"]) if "to" in params else high
     within: MinuteSpan = minutes(start, end)
     counted = tally((run.ingested(now) for run in runs), within=within)
-    touching = [run for run in runs if run.window_start < end and run.window_end > start]
+    overlapping = [run for run in runs if run.window_start < end and run.window_end > start]
     return {
         "from": format_utc(start),
         "to": format_utc(end),
@@ -60,13 +65,16 @@ def range_ledger_json(runs: list[EmulatedRun], asked: Mapping[str, str], now: fl
         "ingested": counted.ingested,
         "missing": counted.missing,
         "duplicated": counted.duplicated,
-        "active": sum(_is_active(run, now) for run in touching),
-        "runs": [run_ledger_json(run, now) for run in touching],
+        "active": sum(_is_active(run, now) for run in overlapping),
+        "runs": [run_ledger_json(run, now) for run in overlapping],
     }
 
 
 def run_ledger_json(run: EmulatedRun, now: float) -> dict[str, Any]:
-    """One run: status (`vanished` when it can be read no more), window, and how many records it ingested."""
+    """Return one flow run: its status, its window and the number of records that it ingested.
+
+    The status is `vanished` if clients can no longer read the run.
+    """
     first, end = run.ingested(now)
     return {
         "id": run.id,

@@ -1,4 +1,4 @@
-"""All that an emulator remembers: flows, runs, tokens, plans and counts. One thread touches it."""
+"""State of an emulator: flows, runs, tokens, plans and request counts. Only one thread may use it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from airflow_flowservice.emulator.settings import (
 
 @dataclass(frozen=True, slots=True)
 class ListPage:
-    """One page of a list, the address of the next one, and how many items all pages have."""
+    """One page of a list, the address of the next page, and the number of items on all pages."""
 
     items: list[dict[str, Any]]
     next_href: str | None
@@ -37,11 +37,11 @@ class ListPage:
 
 
 class EmulatorState:
-    """The emulator's memory.
+    """State of an emulator.
 
     Args:
-        settings: how it behaves.
-        clock: now, in epoch seconds; `settings.clock_offset_s` is added to it.
+        settings: the settings of the emulator.
+        clock: function that returns epoch seconds. `settings.clock_offset_s` is added to its value.
     """
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
@@ -51,39 +51,41 @@ class EmulatorState:
         self.reset()
 
     def reset(self) -> None:
-        """Back to birth: the flows it was born with, no runs, plans or counts. Tokens stay valid."""
+        """Restore the initial flows and delete all runs, plans and counts. Tokens stay valid."""
         self.flows: dict[str, EmulatedFlow] = {}
         self.runs: dict[str, EmulatedRun] = {}
         self.requests: Counter[str] = Counter()
         self.faults = FaultPlan()
         self.outcomes = OutcomePlan()
         self._runs_of: defaultdict[str, list[EmulatedRun]] = defaultdict(list)
-        for flow in _born(self.now()):
+        for flow in _initial_flows(self.now()):
             self.flows[flow.id] = flow
 
     def now(self) -> float:
-        """The emulator's clock, in epoch seconds."""
+        """Return the time of the emulator's clock in epoch seconds."""
         return self._clock() + self.settings.clock_offset_s
 
-    # --- tokens ---
+    # Tokens
 
     def issue_token(self, client_id: str) -> str:
+        """Issue a token for a client."""
         token = secrets.token_urlsafe(96)
         self._tokens[token] = (client_id, self.now() + self.settings.token_ttl_s)
         return token
 
     def token_owner(self, token: str) -> str | None:
-        """The client that a token was given to; None when it is unknown or has expired."""
+        """Return the client id of a token; None if the token is unknown or has expired."""
         client_id, expires_at = self._tokens.get(token, ("", 0.0))
         return client_id if self.now() < expires_at else None
 
     def expire_tokens(self) -> None:
+        """Invalidate all tokens."""
         self._tokens.clear()
 
-    # --- runs ---
+    # Runs
 
     def add_run(self, creation: Creation, *, client_id: str, delay_s: float = 0.0) -> EmulatedRun:
-        """Record a run that the rules allow; it shows after `delay_s` seconds."""
+        """Record a valid run. Clients can read it after `delay_s` seconds."""
         creation.flow.delta_column = creation.delta_column
         return self._record(
             flow_id=creation.flow.id,
@@ -95,18 +97,18 @@ class EmulatorState:
         )
 
     def retrigger(self, run_id: str, *, client_id: str, delay_s: float = 0.0) -> EmulatedRun:
-        """Record a new run with the window of an ended one.
+        """Record a new run with the window of an ended run.
 
         Raises:
-            EmulatedApiError: 404 when there is no such run; 400, 1388 when its flow is disabled, 1387 when it neither
-                failed nor succeeded without records.
+            EmulatedApiError: 404 if there is no such run; 400 with code 1388 if its flow is disabled, or with code 1387
+                if it neither failed nor succeeded without records.
         """
         now = self.now()
         old = self.visible_run(run_id)
         flow = self.flows[old.flow_id]
         if flow.state != "enabled":
             raise EmulatedApiError(400, "1388", f"Flow {flow.id} is {flow.state}; enable it to re-trigger its runs.")
-        first, end = old.source
+        first, end = old.source_records
         if not old.has_ended(now) or not (old.outcome.failed or first == end):
             raise EmulatedApiError(400, "1387", f"Run {run_id} is {old.status(now)} and cannot be re-triggered now.")
         new = self._record(
@@ -133,8 +135,8 @@ class EmulatorState:
         parent_id: str | None = None,
     ) -> EmulatedRun:
         now = self.now()
-        outcome = self.outcomes.draw(flow_id=flow_id, window=window)
-        starts_at = max(now, float(start_time)) + _first(outcome.queue_s, self.settings.queue_s)
+        outcome = self.outcomes.take(flow_id=flow_id, window=window)
+        starts_at = max(now, float(start_time)) + _value_or_default(outcome.queue_s, self.settings.queue_s)
         run = EmulatedRun(
             id=str(uuid.uuid4()),
             etag=f'"{secrets.token_hex(4)}-0000-0200-0000-{int(now):012x}"',
@@ -146,7 +148,7 @@ class EmulatorState:
             created_at=now,
             visible_at=now + delay_s,
             starts_at=starts_at,
-            ends_at=starts_at + _first(outcome.run_s, self.settings.run_s),
+            ends_at=starts_at + _value_or_default(outcome.run_s, self.settings.run_s),
             outcome=outcome,
             parent_id=parent_id,
         )
@@ -155,11 +157,16 @@ class EmulatorState:
         return run
 
     def runs_of(self, flow_id: str) -> list[EmulatedRun]:
-        """A flow's runs in the order of their creation, shown or not."""
+        """Return all runs of a flow in the order of their creation, including hidden runs."""
         return self._runs_of.get(flow_id, [])
 
     def end_runs(self, flow_id: str, *, count: int | None) -> int:
-        """Have a flow's runs that go on end now, the oldest `count` of them (None: all); how many those are."""
+        """End active runs of a flow now and return their number.
+
+        Args:
+            flow_id: the flow.
+            count: end only the oldest `count` runs; None means all active runs.
+        """
         now = self.now()
         chosen = [run for run in self.runs_of(flow_id) if run.phase(now) != "ended"][:count]
         for run in chosen:
@@ -167,10 +174,10 @@ class EmulatorState:
         return len(chosen)
 
     def visible_run(self, run_id: str) -> EmulatedRun:
-        """A run that a client may see.
+        """Return a run that clients can read.
 
         Raises:
-            EmulatedApiError: 404, 1101 when there is none, not yet or not any more.
+            EmulatedApiError: 404 with code 1101 if the run does not exist, is still hidden or has vanished.
         """
         run = self.runs.get(run_id)
         if run is None or not run.is_visible(self.now()):
@@ -178,10 +185,11 @@ class EmulatorState:
         return run
 
     def read_run(self, run_id: str, *, show_window: ShowWindow) -> dict[str, Any]:
-        """A run as `GET` answers it. A run that is to vanish does so after this."""
+        """Return the JSON of a run and count the read. A run with a `vanish` outcome vanishes afterwards."""
         return self._show(self.visible_run(run_id), show_window)
 
     def list_runs(self, query: ListQuery, *, show_window: ShowWindow) -> ListPage:
+        """Return one page of the runs that match a query."""
         now = self.now()
 
         def value(run: EmulatedRun, path: str) -> Any:
@@ -195,11 +203,11 @@ class EmulatorState:
 
         candidates, rest = self._candidates(query)
         found = select([run for run in candidates if run.is_visible(now)], rest, value=value)
-        shown, href = paginate(found, query, value=value, path="/runs")
-        return ListPage([self._show(run, show_window) for run in shown], href, len(found))
+        page_items, href = paginate(found, query, value=value, path="/runs")
+        return ListPage([self._show(run, show_window) for run in page_items], href, len(found))
 
     def _candidates(self, query: ListQuery) -> tuple[Iterable[EmulatedRun], ListQuery]:
-        """The fewest runs that need looking at, and the filters that are left to apply."""
+        """Return the runs selected by an indexed filter, and the query without that filter."""
         if by_id := query.equality("id"):
             wanted = (self.runs[run_id] for run_id in dict.fromkeys(by_id.values) if run_id in self.runs)
             return sorted(wanted, key=lambda run: run.created_at), query.without(by_id)
@@ -209,38 +217,40 @@ class EmulatorState:
         return self.runs.values(), query
 
     def _show(self, run: EmulatedRun, show_window: ShowWindow) -> dict[str, Any]:
-        shown = run_json(run, settings=self.settings, show_window=show_window, now=self.now())
+        document = run_json(run, settings=self.settings, show_window=show_window, now=self.now())
         run.times_shown += 1
-        return shown
+        return document
 
-    # --- flows ---
+    # Flows
 
     def flow(self, flow_id: str) -> EmulatedFlow:
-        """A flow.
+        """Return a flow.
 
         Raises:
-            EmulatedApiError: 404, 1101 when there is none.
+            EmulatedApiError: 404 with code 1101 if the flow does not exist.
         """
         if flow_id not in self.flows:
             raise EmulatedApiError(404, "1101", f"There is no flow {flow_id!r}.")
         return self.flows[flow_id]
 
     def read_flow(self, flow: EmulatedFlow) -> dict[str, Any]:
+        """Return the JSON of a flow with its last run."""
         runs = self.runs_of(flow.id)
         last = runs[-1] if runs else None
         return flow_json(flow, last, settings=self.settings, now=self.now())
 
     def list_flows(self, query: ListQuery) -> ListPage:
+        """Return one page of the flows that match a query."""
         found = select([self.read_flow(flow) for flow in self.flows.values()], query, value=at_path)
-        shown, href = paginate(found, query, value=at_path, path="/flows")
-        return ListPage(shown, href, len(found))
+        page_items, href = paginate(found, query, value=at_path, path="/flows")
+        return ListPage(page_items, href, len(found))
 
 
-def _first(chosen: float | None, default: float) -> float:
-    return default if chosen is None else chosen
+def _value_or_default(value: float | None, default: float) -> float:
+    return default if value is None else value
 
 
-def _born(now: float) -> list[EmulatedFlow]:
+def _initial_flows(now: float) -> list[EmulatedFlow]:
     return [
         EmulatedFlow(id=TABLE_FLOW_ID, name="Orders (table, one-time)", kind="table", created_at=now),
         EmulatedFlow(id=FILE_FLOW_ID, name="Clicks (files, one-time)", kind="file", created_at=now),
