@@ -53,7 +53,8 @@ def environment(
 
     :param home: folder for ``AIRFLOW_HOME``, which contains all files that Airflow writes.
     :param port: port of the API server on 127.0.0.1.
-    :param connections: fields of each connection, by connection id: ``conn_type``, ``host``, ``login``, ``password``, ``extra``, ...
+    :param connections: fields of each connection, by connection id: ``conn_type``, ``host``, ``login``,
+        ``password``, ``extra``, ...
     :param overrides: values by ``AIRFLOW__SECTION__KEY``. They replace all other values.
     """
     folders = {

@@ -27,7 +27,8 @@ class LocalAirflow:
 
     :param home: an existing folder for all files that Airflow writes.
     :param dags_folder: folder of the DAG files. Airflow finds new files within seconds.
-    :param connections: fields of each connection, by connection id: ``conn_type``, ``host``, ``login``, ``password``, ``extra``, ...
+    :param connections: fields of each connection, by connection id: ``conn_type``, ``host``, ``login``,
+        ``password``, ``extra``, ...
     :param config: values by ``AIRFLOW__SECTION__KEY``. They replace the defaults of this class.
     :param triggerers: number of triggerers.
     :param more: additional components, such as ``scheduler-2``, or ``worker-1`` of the CeleryExecutor.

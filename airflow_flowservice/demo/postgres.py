@@ -26,8 +26,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from airflow_flowservice.demo.processes import (
-    ProcessUser,
     LocalAirflowError,
+    ProcessUser,
     Supervisor,
     inherited_environment,
 )
