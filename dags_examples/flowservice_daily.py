@@ -1,6 +1,7 @@
-"""Ingests one day of a table-based source every day, in one task that waits in the triggerer.
+"""Ingest one day of a table-based source every day, with one task that waits in the triggerer.
 
-The window of the run dated 2026-01-02 is the day before, 2026-01-01T00:00Z up to 2026-01-02T00:00Z.
+The window is the day before the logical date. For example, the DAG run with logical date 2026-01-02 ingests
+2026-01-01T00:00Z (inclusive) to 2026-01-02T00:00Z (exclusive).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Ingests one hour of a file-based source every hour, then uses what the flow run reported.
+"""Ingest one hour of a file-based source every hour, then use the reported results of the flow run.
 
-`CronDataIntervalTimetable` gives each run the hour before its date as data interval, in Zurich's wall clock.
+With `CronDataIntervalTimetable`, the data interval is the hour before the DAG run starts, in the time zone
+Europe/Zurich.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ with DAG(
 
     @task
     def report(flow_run: dict[str, Any]) -> str:
-        """Say what came in; here a check of your own could stand."""
+        """Return a summary of the ingested window. You can add a custom check here."""
         return f"{flow_run['window_start']} to {flow_run['window_end']}: {flow_run['output_records']} records"
 
     report(ingest.output["flow_run"])

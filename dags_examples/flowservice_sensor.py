@@ -1,6 +1,6 @@
-"""Creates a flow run in one task and waits for it in another, a sensor.
+"""Create a flow run in one task and wait for it in a sensor.
 
-The creating task ends at once; a retry of the sensor waits again and never creates a second run.
+The first task ends immediately. A retry of the sensor only waits again and never creates a second flow run.
 """
 
 from __future__ import annotations

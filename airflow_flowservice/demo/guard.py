@@ -1,8 +1,14 @@
-"""A process that ends the children of another one, once that other one is gone.
+"""Guard process that stops the children of a parent process after the parent has ended.
 
-``python -m airflow_flowservice.demo.guard`` reads lines from its standard input, a pipe that only the
-guarded process can write: ``session PID``, ``gone PID``, ``folder PATH``. The pipe closes when that
-process ends, in whatever way. Then the guard ends the sessions that are left and removes the folders.
+``python -m airflow_flowservice.demo.guard`` reads lines from its standard input. Standard input is a pipe that
+only the parent process can write to. The lines are:
+
+- ``session PID``: the parent has started the session of this leader.
+- ``gone PID``: the parent has ended this session.
+- ``folder PATH``: remove this folder at the end.
+
+The pipe closes when the parent ends, even if the parent is killed. The guard then ends all remaining sessions
+and removes the folders.
 """
 
 from __future__ import annotations
@@ -20,7 +26,7 @@ import psutil
 
 
 def start() -> subprocess.Popen[str]:
-    """Start a guard of the current process; write to its ``stdin``, and close that to let it finish."""
+    """Start a guard of the current process. Write lines to its ``stdin`` and close it to end the guard."""
     return subprocess.Popen(
         [sys.executable, "-m", __name__],
         stdin=subprocess.PIPE,
@@ -30,70 +36,71 @@ def start() -> subprocess.Popen[str]:
     )
 
 
-def family(pid: int) -> list[psutil.Process]:
-    """The living processes of the session that ``pid`` leads, and all descendants of ``pid``."""
-    members = {process.pid: process for process in psutil.process_iter() if _session(process.pid) == pid}
+def session_processes(pid: int) -> list[psutil.Process]:
+    """Return the running processes in the session with leader ``pid``, and all descendants of ``pid``."""
+    members = {process.pid: process for process in psutil.process_iter() if _session_id(process.pid) == pid}
     with suppress(psutil.NoSuchProcess):
         leader = psutil.Process(pid)
         members |= {process.pid: process for process in [leader, *leader.children(recursive=True)]}
-    return [process for process in members.values() if _alive(process)]
+    return [process for process in members.values() if _is_running(process)]
 
 
 def end_sessions(sessions: Mapping[int, int], *, grace: float) -> None:
-    """Send each session's leader its signal; kill what is left of the sessions after ``grace`` seconds.
+    """Send a signal to each session's leader, and kill all remaining processes after ``grace`` seconds.
 
-    :param sessions: the signal for each leader's pid.
+    :param sessions: the signal for each leader, by process id.
+    :param grace: seconds to wait before the kill. If 0, kill all processes immediately.
     """
-    members = [process for pid in sessions for process in family(pid)]
+    members = [process for pid in sessions for process in session_processes(pid)]
     if grace > 0:
         for pid, number in sessions.items():
-            _send(pid, number)
-        members = _wait_for(members, timeout=grace)
-    members += [process for pid in sessions for process in family(pid)]
+            _send_signal(pid, number)
+        members = _wait_until_ended(members, timeout=grace)
+    members += [process for pid in sessions for process in session_processes(pid)]
     for process in members:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    _wait_for(members, timeout=5)
+    _wait_until_ended(members, timeout=5)
 
 
-def _wait_for(processes: list[psutil.Process], *, timeout: float) -> list[psutil.Process]:
-    """Those that live on after ``timeout`` seconds. A zombie is dead, whoever has yet to collect it."""
+def _wait_until_ended(processes: list[psutil.Process], *, timeout: float) -> list[psutil.Process]:
+    """Return the processes that still run after ``timeout`` seconds. A zombie counts as ended."""
     deadline = time.monotonic() + timeout
-    while (living := [process for process in processes if _alive(process)]) and time.monotonic() < deadline:
+    while (running := [process for process in processes if _is_running(process)]) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return living
+    return running
 
 
-def _session(pid: int) -> int | None:
+def _session_id(pid: int) -> int | None:
     try:
         return os.getsid(pid)
     except OSError:
         return None
 
 
-def _alive(process: psutil.Process) -> bool:
+def _is_running(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
-def _send(pid: int, number: int) -> None:
+def _send_signal(pid: int, number: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
 
 
-def main(lines: Iterable[str]) -> None:
-    """Follow the lines until they end, then end and remove what they named."""
+def watch(lines: Iterable[str]) -> None:
+    """Process the lines until the input closes, then end the remaining sessions and remove the folders."""
     sessions: list[int] = []
     folders: list[str] = []
     for line in lines:
-        word, _, value = line.rstrip("\n").partition(" ")
-        if word == "session":
+        command, _, value = line.rstrip("\n").partition(" ")
+        if command == "session":
             sessions.append(int(value))
-        if word == "gone":
+        if command == "gone":
             sessions.remove(int(value))
-        if word == "folder":
+        if command == "folder":
             folders.append(value)
     end_sessions(dict.fromkeys(sessions, signal.SIGINT), grace=3.0)
     for folder in folders:
@@ -103,4 +110,4 @@ def main(lines: Iterable[str]) -> None:
 if __name__ == "__main__":
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    main(sys.stdin)
+    watch(sys.stdin)

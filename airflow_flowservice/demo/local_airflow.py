@@ -1,4 +1,4 @@
-"""A real Airflow on this machine, in a folder of its own, that leaves nothing behind."""
+"""Local Airflow in a separate folder. All its processes and files can be removed at the end."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ import psutil
 import requests
 
 from airflow_flowservice.demo.configuration import Login, environment
+from airflow_flowservice.demo.guard import session_processes
 from airflow_flowservice.demo.postgres import EmbeddedPostgres, free_port
-from airflow_flowservice.demo.processes import LocalAirflowError, Supervisor, family, python_module
-from airflow_flowservice.demo.rest import AirflowRest, iso, log_text, run_path
+from airflow_flowservice.demo.processes import LocalAirflowError, Supervisor, python_module
+from airflow_flowservice.demo.rest import AirflowRest, format_iso, log_text, run_path
 
-T = TypeVar("T")
-_FINAL = frozenset({"success", "failed"})
+_T = TypeVar("_T")
+_FINAL_STATES = frozenset({"success", "failed"})
 
 
 class LocalAirflow:
-    """Airflow with LocalExecutor on an embedded PostgreSQL; use it as a context manager.
+    """Airflow with the LocalExecutor on an embedded PostgreSQL. Use it as a context manager.
 
-    :param home: an existing folder for everything that Airflow writes.
-    :param dags_folder: the DAG files; files that are added later are found within seconds.
-    :param connections: by connection id: ``conn_type``, ``host``, ``login``, ``password``, ``extra``, ...
-    :param config: ``AIRFLOW__SECTION__KEY`` to value, over the defaults of this class.
-    :param triggerers: how many triggerers run.
-    :param more: further components, such as ``scheduler-2``, or ``worker-1`` of the CeleryExecutor.
-    :param remove_home: have ``home`` removed at the end, also when this process is killed.
-    :param progress: called with a line of text at the start of each phase.
+    :param home: an existing folder for all files that Airflow writes.
+    :param dags_folder: folder of the DAG files. Airflow finds new files within seconds.
+    :param connections: fields of each connection, by connection id: ``conn_type``, ``host``, ``login``,
+        ``password``, ``extra``, ...
+    :param config: values by ``AIRFLOW__SECTION__KEY``. They replace the defaults of this class.
+    :param triggerers: number of triggerers.
+    :param more: additional components, such as ``scheduler-2``, or ``worker-1`` of the CeleryExecutor.
+    :param remove_home: remove ``home`` at the end, even if this process is killed.
+    :param progress: function that is called with the name of each phase when it starts.
 
-    Entering starts everything and returns as soon as it runs; :meth:`wait_healthy` waits until it works.
-    The components are ``postgres``, ``api-server``, ``scheduler``, ``dag-processor``, ``triggerer-1``, ...
-    Everything listens on 127.0.0.1 alone.
+    Entering the context starts all processes. :meth:`wait_healthy` waits until they are healthy. The processes
+    are ``postgres``, ``api-server``, ``scheduler``, ``dag-processor``, ``triggerer-1``, ... All of them listen
+    only on 127.0.0.1.
 
-    :raises LocalAirflowError: from any method: something did not start, died, or took too long.
+    :raises LocalAirflowError: from any method, if a process did not start, ended early or took too long.
     """
 
     def __init__(
@@ -83,34 +85,34 @@ class LocalAirflow:
 
     @property
     def components(self) -> list[str]:
-        """The names of Airflow's own components."""
+        """Return the names of Airflow's components."""
         triggerers = [f"triggerer-{number}" for number in range(1, self._triggerers + 1)]
         return ["api-server", "scheduler", "dag-processor", *triggerers, *self._more]
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables of Airflow's processes."""
+        """Return the environment variables of Airflow's processes."""
         return dict(self._env)
 
     @property
     def processes(self) -> dict[str, list[psutil.Process]]:
-        """The living processes of each component, by its name."""
-        return {name: family(child.pid) for name, child in self.supervisor.children.items()}
+        """Return the running processes of each component, by component name."""
+        return {name: session_processes(child.pid) for name, child in self.supervisor.children.items()}
 
     def start(self, component: str) -> None:
         """Start a component, for example after :meth:`kill`."""
         self.supervisor.start(component, self._command(component), env=self._env, cwd=self.home)
 
     def kill(self, component: str) -> None:
-        """Kill a component with all that it started (``SIGKILL``), as a power failure would."""
+        """Kill a component and all its child processes with ``SIGKILL``, as in a power failure."""
         self.supervisor.kill(component)
 
     def logs(self, component: str, *, lines: int = 40) -> str:
-        """The last lines of a component's output."""
+        """Return the last lines of a component's output."""
         return self.supervisor.tail(component, lines=lines)
 
     def cli(self, *args: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run ``airflow ARGS``; the caller looks at ``returncode``, ``stdout`` and ``stderr``.
+        """Run ``airflow ARGS`` and return the completed process. The caller checks its ``returncode``.
 
         :param timeout: seconds.
         """
@@ -125,9 +127,9 @@ class LocalAirflow:
         )
 
     def api(self, method: str, path: str, *, json: Any = None, params: Mapping[str, Any] | None = None) -> Any:
-        """Call Airflow's REST API; the answer's JSON.
+        """Call Airflow's REST API and return the JSON of the response.
 
-        :param path: below ``/api/v2``, with a leading slash.
+        :param path: path below ``/api/v2``, with a leading slash.
         """
         return self.rest.json(method, path, body=json, params=params)
 
@@ -136,28 +138,28 @@ class LocalAirflow:
 
         :param timeout: seconds.
         """
-        wanted = {"metadatabase", "scheduler", "triggerer", "dag_processor"}
+        required = {"metadatabase", "scheduler", "triggerer", "dag_processor"}
         self._wait(
-            lambda: {name for name, status in self.rest.health().items() if status == "healthy"} >= wanted,
+            lambda: {name for name, status in self.rest.health().items() if status == "healthy"} >= required,
             timeout=timeout,
             what=f"a healthy Airflow at {self.address}",
             log="api-server",
         )
 
     def wait_for_dag(self, dag_id: str, *, timeout: float = 60) -> None:
-        """Wait until a DAG is parsed; import errors are raised with their text.
+        """Wait until Airflow has parsed a DAG. If a DAG file has an import error, raise the error with its text.
 
         :param timeout: seconds.
         """
         self._wait(
-            lambda: self._parsed(dag_id),
+            lambda: self._is_parsed(dag_id),
             timeout=timeout,
             what=f"the DAG {dag_id} from {self.dags_folder}",
             log="dag-processor",
         )
 
     def unpause(self, dag_id: str) -> None:
-        """Let the scheduler run a DAG."""
+        """Unpause a DAG."""
         self.api("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
 
     def create_backfill(
@@ -170,49 +172,49 @@ class LocalAirflow:
         run_backwards: bool = False,
         reprocess_behavior: str | None = None,
     ) -> None:
-        """Run ``airflow backfill create`` for the runs from ``from_date`` to ``to_date``, both inclusive."""
+        """Run ``airflow backfill create`` for the logical dates from ``from_date`` to ``to_date``, both inclusive."""
         command = ["backfill", "create", "--dag-id", dag_id]
-        command += ["--from-date", iso(from_date), "--to-date", iso(to_date)]
+        command += ["--from-date", format_iso(from_date), "--to-date", format_iso(to_date)]
         if max_active_runs is not None:
             command += ["--max-active-runs", str(max_active_runs)]
         if run_backwards:
             command += ["--run-backwards"]
         if reprocess_behavior is not None:
             command += ["--reprocess-behavior", reprocess_behavior]
-        self._checked(command)
+        self._run_cli(command)
 
     def trigger(
         self, dag_id: str, *, logical_date: datetime | None = None, conf: Mapping[str, Any] | None = None
     ) -> str:
         """Trigger a DAG run and return its id."""
-        date = None if logical_date is None else iso(logical_date)
+        date = None if logical_date is None else format_iso(logical_date)
         body = {"logical_date": date, "conf": dict(conf or {})}
         return str(self.api("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
 
     def dag_runs(self, dag_id: str, *, run_type: str | None = None) -> list[dict[str, Any]]:
-        """The runs of a DAG as the REST API shows them, oldest first.
+        """Return the DAG runs of a DAG in the format of the REST API, oldest first.
 
-        :param run_type: only those of this type: ``backfill``, ``scheduled``, ``manual``, ...
+        :param run_type: return only runs of this type: ``backfill``, ``scheduled``, ``manual``, ...
         """
         runs = self.rest.rows(f"/dags/{dag_id}/dagRuns", key="dag_runs", params={"order_by": "run_after"})
         return [run for run in runs if run_type in (None, run["run_type"])]
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """The task instances of a DAG run as the REST API shows them."""
+        """Return the task instances of a DAG run in the format of the REST API."""
         return self.rest.rows(f"{run_path(dag_id, run_id)}/taskInstances", key="task_instances")
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str, *, map_index: int = -1) -> Any:
-        """The value of an XCom; None when there is no such XCom."""
+        """Return the value of an XCom; None if there is no such XCom."""
         path = f"{run_path(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/{key}"
-        answer = self.rest.call("GET", path, params={"map_index": map_index})
-        if answer.status_code == 404:
+        response = self.rest.call("GET", path, params={"map_index": map_index})
+        if response.status_code == 404:
             return None
-        if not answer.ok:
-            raise LocalAirflowError(f"GET {answer.url} answered {answer.status_code}: {answer.text}")
-        return answer.json()["value"]
+        if not response.ok:
+            raise LocalAirflowError(f"GET {response.url} returned status {response.status_code}: {response.text}")
+        return response.json()["value"]
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, *, map_index: int = -1) -> str:
-        """The log of one try of a task, a line for each entry."""
+        """Return the log of one try of a task, with one line for each entry."""
         path = f"{run_path(dag_id, run_id)}/taskInstances/{task_id}/logs/{try_number}"
         return log_text(self.api("GET", path, params={"map_index": map_index, "full_content": True}))
 
@@ -225,20 +227,20 @@ class LocalAirflow:
         run_type: str | None = None,
         progress: Callable[[Sequence[Mapping[str, Any]]], None] = lambda _: None,
     ) -> list[dict[str, Any]]:
-        """Wait until a DAG has at least ``count`` runs and all of them have ended; return them.
+        """Wait until a DAG has at least ``count`` DAG runs and all of them have ended, and return them.
 
         :param timeout: seconds.
-        :param run_type: count runs of this type only.
-        :param progress: called with the runs at each look.
+        :param run_type: count only runs of this type.
+        :param progress: function that is called with the DAG runs at each poll.
         """
 
-        def ended() -> list[dict[str, Any]] | None:
+        def ended_runs() -> list[dict[str, Any]] | None:
             runs = self.dag_runs(dag_id, run_type=run_type)
             progress(runs)
-            done = [run for run in runs if run["state"] in _FINAL]
+            done = [run for run in runs if run["state"] in _FINAL_STATES]
             return done if len(done) == len(runs) >= count else None
 
-        return self._wait(ended, timeout=timeout, what=f"{count} ended runs of {dag_id}", log="scheduler")
+        return self._wait(ended_runs, timeout=timeout, what=f"the end of {count} DAG runs of {dag_id}", log="scheduler")
 
     def _start_database(self) -> None:
         self._progress("PostgreSQL")
@@ -253,43 +255,44 @@ class LocalAirflow:
             connections=self._connections,
             overrides=self._config,
         )
-        self._progress("Airflow's tables")
-        self._checked(["db", "migrate"])
+        self._progress("Airflow's database tables")
+        self._run_cli(["db", "migrate"])
         self._progress("Airflow's components")
 
     def _command(self, component: str) -> list[str]:
-        """Log servers listen on every address, and files are enough here."""
+        """Return the command line of a component."""
         name = component.rstrip("-0123456789")
-        words = {
+        # Skip the log servers, because they listen on every address. The log files are sufficient here.
+        arguments = {
             "api-server": ["api-server", "--host", "127.0.0.1", "--workers", "1"],
             "scheduler": ["scheduler", "--skip-serve-logs"],
             "triggerer": ["triggerer", "--skip-serve-logs"],
             "worker": ["celery", "worker", "--skip-serve-logs", "--celery-hostname", component],
         }
-        return python_module("airflow", *words.get(name, [name]))
+        return python_module("airflow", *arguments.get(name, [name]))
 
-    def _checked(self, command: Sequence[str]) -> None:
+    def _run_cli(self, command: Sequence[str]) -> None:
         done = self.cli(*command, timeout=300)
         if done.returncode:
-            said = f"{done.stdout}\n{done.stderr}".strip().splitlines()[-40:]
-            raise LocalAirflowError("\n".join([f"airflow {' '.join(command)} failed:", *said]))
+            output = f"{done.stdout}\n{done.stderr}".strip().splitlines()[-40:]
+            raise LocalAirflowError("\n".join([f"The command airflow {' '.join(command)} failed:", *output]))
 
-    def _parsed(self, dag_id: str) -> bool:
+    def _is_parsed(self, dag_id: str) -> bool:
         if self.rest.call("GET", f"/dags/{dag_id}").ok:
             return True
         errors = self.rest.rows("/importErrors", key="import_errors")
         if errors:
-            shown = "\n".join(f"{error['filename']}:\n{error['stack_trace']}" for error in errors)
-            raise LocalAirflowError(f"DAG files that cannot be imported:\n{shown}")
+            details = "\n".join(f"{error['filename']}:\n{error['stack_trace']}" for error in errors)
+            raise LocalAirflowError(f"Airflow cannot import these DAG files:\n{details}")
         return False
 
-    def _wait(self, condition: Callable[[], T | None], *, timeout: float, what: str, log: str) -> T:
-        """Like the supervisor's wait; an API server that is being restarted is waited for as well."""
+    def _wait(self, condition: Callable[[], _T | None], *, timeout: float, what: str, log: str) -> _T:
+        """Wait until ``condition`` returns a true value. Ignore connection errors while the API server restarts."""
 
-        def patient() -> T | None:
+        def condition_or_none() -> _T | None:
             try:
                 return condition()
             except requests.ConnectionError:
                 return None
 
-        return self.supervisor.wait_until(patient, timeout=timeout, what=what, log=log)
+        return self.supervisor.wait_until(condition_or_none, timeout=timeout, what=what, log=log)

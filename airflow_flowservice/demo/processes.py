@@ -1,8 +1,9 @@
-"""Child processes that do not outlive the process which started them.
+"""Child processes that end with the process that started them.
 
-Every child leads a session of its own, so a Ctrl-C in the terminal reaches only the parent, and what a
-child starts can be found again by its session. A guard (:mod:`airflow_flowservice.demo.guard`) watches
-the parent through a pipe: however the parent ends, the guard ends what is left.
+Each child is the leader of a separate session. Ctrl-C in the terminal therefore reaches only the parent, and
+the session identifies all processes that a child has started. A guard process
+(:mod:`airflow_flowservice.demo.guard`) watches the parent through a pipe. After the parent has ended, the guard
+ends all remaining children.
 """
 
 from __future__ import annotations
@@ -18,19 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
-import psutil
-
 from airflow_flowservice.demo import guard
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class LocalAirflowError(RuntimeError):
-    """A process of the local Airflow failed; the message shows its log's last lines and what to do."""
+    """Error of a process of the local Airflow. The message contains the last lines of its log."""
 
 
-class Account(TypedDict, total=False):
-    """The user that a child runs as, in :mod:`subprocess`'s words; empty for the parent's own."""
+class ProcessUser(TypedDict, total=False):
+    """Arguments of :mod:`subprocess` for the user of a child. If empty, the child runs as the parent's user."""
 
     user: int
     group: int
@@ -39,7 +38,7 @@ class Account(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Child:
-    """A started process: its name, its handle and the file that has its output."""
+    """A started process, with its name, its log file and the signal that stops it."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -48,22 +47,22 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process id, which is also the id of its session."""
+        """Return the process id, which is also the id of its session."""
         return self.process.pid
 
     @property
     def running(self) -> bool:
-        """Whether the process has not ended."""
+        """Return whether the process is still running."""
         return self.process.poll() is None
 
 
 class Supervisor:
-    """Starts children, knows which of them died unasked, and stops them all.
+    """Start child processes, detect unexpected ends, and stop all children at the end.
 
-    :param log_folder: where each child's output goes, as ``<name>.log``.
+    :param log_folder: folder of the children's output files ``<name>.log``.
 
-    Use it as a context manager. Folders given to :meth:`remove_at_end` are removed at the end, also when
-    this process is killed.
+    Use it as a context manager. Folders given to :meth:`remove_at_end` are removed at the end, even if this
+    process is killed.
     """
 
     def __init__(self, *, log_folder: Path) -> None:
@@ -78,15 +77,15 @@ class Supervisor:
 
     def __exit__(self, *_: object) -> None:
         try:
-            first = [child for child in self._children.values() if child.stop_signal is signal.SIGTERM]
-            self._stop(first, grace=2.0)
+            sigterm_children = [child for child in self._children.values() if child.stop_signal is signal.SIGTERM]
+            self._stop(sigterm_children, grace=2.0)
             self._stop(self._children.values(), grace=10.0)
         finally:
-            self._dismiss_guard()
+            self._end_guard()
 
     @property
     def children(self) -> Mapping[str, Child]:
-        """The children by name, without those that were killed or stopped."""
+        """Return the children by name, without killed and stopped children."""
         return dict(self._children)
 
     def start(
@@ -96,18 +95,18 @@ class Supervisor:
         *,
         env: Mapping[str, str],
         cwd: Path,
-        account: Account | None = None,
+        user: ProcessUser | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
     ) -> Child:
-        """Start ``argv`` in a session of its own.
+        """Start the command ``argv`` in a separate session.
 
-        :param name: unique among the running children.
-        :param account: the user to run as; the caller's own by default.
-        :param stop_signal: what ends it politely; children with ``SIGTERM`` are stopped before the others.
-        :raises LocalAirflowError: a child of that name is running.
+        :param name: name of the child; unique among the running children.
+        :param user: the user of the process. Default: the user of this process.
+        :param stop_signal: signal that stops the process. Children with ``SIGTERM`` are stopped first.
+        :raises LocalAirflowError: a child with this name is already running.
         """
         if name in self._children:
-            raise LocalAirflowError(f"{name} is already running (pid {self._children[name].pid})")
+            raise LocalAirflowError(f"The process {name} is already running (pid {self._children[name].pid}).")
         log = self.log_file(name)
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -118,80 +117,80 @@ class Supervisor:
                 env=dict(env),
                 cwd=cwd,
                 start_new_session=True,
-                **(account or Account()),
+                **(user or ProcessUser()),
             )
         child = Child(name=name, process=process, log=log, stop_signal=stop_signal)
         self._children[name] = child
-        self._tell_guard("session", str(process.pid))
+        self._send_to_guard("session", str(process.pid))
         return child
 
     def stop(self, name: str, *, grace: float = 5.0) -> None:
-        """Stop a child politely; kill what is left of it after ``grace`` seconds."""
+        """Send a child its stop signal, and kill its remaining processes after ``grace`` seconds."""
         self._stop([self._child(name)], grace=grace)
 
     def kill(self, name: str) -> None:
-        """Kill a child and all that it started (``SIGKILL``)."""
+        """Kill a child and all processes that it has started with ``SIGKILL``."""
         self._stop([self._child(name)], grace=0.0)
 
     def check(self) -> None:
-        """Raise :class:`LocalAirflowError` when a child has ended unasked."""
+        """Raise :class:`LocalAirflowError` if a child has ended unexpectedly."""
         for child in self._children.values():
             if not child.running:
                 raise LocalAirflowError(
-                    f"{child.name} ended with status {child.process.returncode}.\n{self.tail(child.name)}"
+                    f"The process {child.name} ended with status {child.process.returncode}.\n{self.tail(child.name)}"
                 )
 
     def log_file(self, name: str) -> Path:
-        """The file with the output of the child ``name``."""
+        """Return the file with the output of the child ``name``."""
         return self._log_folder / f"{name}.log"
 
     def tail(self, name: str, *, lines: int = 40) -> str:
-        """The last lines of a child's output, under a heading that names the file."""
+        """Return the last lines of a child's output, with a heading that contains the file name."""
         file = self.log_file(name)
         text = file.read_text(errors="replace").splitlines() if file.exists() else []
-        return "\n".join([f"--- the last lines of {file}", *text[-lines:], "---"])
+        return "\n".join([f"--- Last lines of {file}:", *text[-lines:], "---"])
 
-    def wait_until(self, condition: Callable[[], T | None], *, timeout: float, what: str, log: str) -> T:
-        """Wait until ``condition`` returns something true, and return it.
+    def wait_until(self, condition: Callable[[], _T | None], *, timeout: float, what: str, log: str) -> _T:
+        """Wait until ``condition`` returns a true value, and return the value.
 
         :param timeout: seconds.
-        :param what: what is waited for, for the message.
-        :param log: the child whose log the message shows.
-        :raises LocalAirflowError: a child ended, or the time is over.
+        :param what: description of the expected event, for the error message.
+        :param log: name of the child; the error message contains the end of its log.
+        :raises LocalAirflowError: a child has ended, or the timeout is over.
         """
         deadline = time.monotonic() + timeout
         while not (value := condition()):
             self.check()
             if time.monotonic() > deadline:
-                raise LocalAirflowError(f"waited {timeout:.0f} s in vain for {what}.\n{self.tail(log)}")
+                raise LocalAirflowError(f"Timed out after {timeout:.0f} s while waiting for {what}.\n{self.tail(log)}")
             time.sleep(0.2)
         return value
 
     def remove_at_end(self, folder: Path) -> None:
-        """Have ``folder`` removed when everything has stopped, whatever happens to this process."""
-        self._tell_guard("folder", str(folder))
+        """Remove ``folder`` after all children have stopped, even if this process is killed."""
+        self._send_to_guard("folder", str(folder))
 
     def _child(self, name: str) -> Child:
         if name not in self._children:
-            raise LocalAirflowError(f"no {name} is running; there are {sorted(self._children)}")
+            raise LocalAirflowError(f"There is no process {name}. Running processes: {sorted(self._children)}.")
         return self._children[name]
 
     def _stop(self, children: Iterable[Child], *, grace: float) -> None:
-        chosen = list(children)
-        guard.end_sessions({child.pid: child.stop_signal for child in chosen}, grace=grace)
-        for child in chosen:
+        children = list(children)
+        guard.end_sessions({child.pid: child.stop_signal for child in children}, grace=grace)
+        for child in children:
             with suppress(subprocess.TimeoutExpired):
                 child.process.wait(timeout=5)
             self._children.pop(child.name, None)
-            self._tell_guard("gone", str(child.pid))
+            self._send_to_guard("gone", str(child.pid))
 
-    def _tell_guard(self, word: str, value: str) -> None:
+    def _send_to_guard(self, command: str, value: str) -> None:
         if self._guard is None or self._guard.stdin is None:
-            raise LocalAirflowError("the supervisor is not running: use it in a with statement")
-        self._guard.stdin.write(f"{word} {value}\n")
+            raise LocalAirflowError("The supervisor is not running. Use it in a with statement.")
+        self._guard.stdin.write(f"{command} {value}\n")
         self._guard.stdin.flush()
 
-    def _dismiss_guard(self) -> None:
+    def _end_guard(self) -> None:
         if self._guard is None or self._guard.stdin is None:
             return
         with suppress(BrokenPipeError):
@@ -201,17 +200,12 @@ class Supervisor:
 
 
 def python_module(name: str, *args: str) -> list[str]:
-    """The command that runs a module with the interpreter that runs this."""
+    """Return the command that runs a module with the current Python interpreter."""
     return [sys.executable, "-m", name, *args]
 
 
-def family(pid: int) -> list[psutil.Process]:
-    """The living processes that belong to the child ``pid``: its session and its descendants."""
-    return guard.family(pid)
-
-
 def inherited_environment() -> dict[str, str]:
-    """This process's environment without Airflow's variables, and with no proxy for loopback."""
+    """Return this process's environment without ``AIRFLOW*`` variables and without a proxy for loopback."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
     direct = ",".join(filter(None, [env.get("NO_PROXY") or env.get("no_proxy"), "127.0.0.1", "localhost"]))
     return env | {"NO_PROXY": direct, "no_proxy": direct, "PYTHONUNBUFFERED": "1"}

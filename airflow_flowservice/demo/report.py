@@ -1,4 +1,4 @@
-"""What the demo shows at its end: a row for each window, and the ledger's verdict."""
+"""Final report of the demo: a table of the windows and the result of the ledger."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ from rich.table import Table
 
 
 @dataclass(frozen=True)
-class Row:
-    """One window: what Airflow's run and the flow run say about it; the end of the log if it failed."""
+class WindowRow:
+    """Row of one window in the report.
+
+    :param window: start and end of the window.
+    :param flow_run: id of the flow run.
+    :param status: status of the flow run, or state of the task if there is no flow run.
+    :param records: number of ingested records; None if unknown.
+    :param succeeded: whether both the DAG run and the flow run succeeded.
+    :param log: end of the task log if the DAG run failed.
+    """
 
     window: str
     flow_run: str
@@ -25,38 +33,38 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the ledger says about the backfilled windows: counts of records."""
+class LedgerResult:
+    """Counts of missing and duplicated records in the backfilled windows."""
 
     missing: int
     duplicated: int
 
     @property
-    def good(self) -> bool:
-        """Whether each record was ingested exactly once."""
+    def is_exactly_once(self) -> bool:
+        """Return whether each record was ingested exactly once."""
         return self.missing == 0 and self.duplicated == 0
 
     def __str__(self) -> str:
         return f"missing {self.missing}, duplicated {self.duplicated}"
 
 
-def row_of(*, run: Mapping[str, Any], flow_run: Mapping[str, Any] | None) -> Row:
-    """The row of a DAG run.
+def window_row(*, run: Mapping[str, Any], flow_run: Mapping[str, Any] | None) -> WindowRow:
+    """Return the row of a DAG run.
 
-    :param run: as Airflow's REST API shows it.
-    :param flow_run: the XCom ``flow_run`` of the task that ingested; None when there is none.
+    :param run: the DAG run in the format of Airflow's REST API.
+    :param flow_run: the XCom ``flow_run`` of the ingesting task; None if there is none.
     """
     if flow_run is None:
-        return Row(
-            window=f"of the run {run['logical_date']}",
+        return WindowRow(
+            window=f"window of logical date {run['logical_date']}",
             flow_run="none",
             status=f"task {run['state']}",
             records=None,
             succeeded=False,
         )
     records = flow_run.get("output_records", flow_run.get("records"))
-    return Row(
-        window=f"{_short(flow_run['window_start'])} to {_short(flow_run['window_end'])}",
+    return WindowRow(
+        window=f"{_short_time(flow_run['window_start'])} to {_short_time(flow_run['window_end'])}",
         flow_run=str(flow_run["id"]),
         status=str(flow_run["status"]),
         records=None if records is None else int(records),
@@ -64,8 +72,8 @@ def row_of(*, run: Mapping[str, Any], flow_run: Mapping[str, Any] | None) -> Row
     )
 
 
-def show(console: Console, *, rows: Sequence[Row], verdict: Verdict) -> None:
-    """Print the table and the verdict."""
+def print_report(console: Console, *, rows: Sequence[WindowRow], result: LedgerResult) -> None:
+    """Print the table of the windows and the result of the ledger."""
     table = Table(box=SIMPLE_HEAD, title="Windows (UTC; the end is exclusive)", title_justify="left")
     for name in ("window", "flow run", "status"):
         table.add_column(name, overflow="fold")
@@ -77,12 +85,12 @@ def show(console: Console, *, rows: Sequence[Row], verdict: Verdict) -> None:
     console.print(table)
     for row in rows:
         if row.log:
-            console.print(f"The log of {row.window} ends:\n{row.log}\n", markup=False, highlight=False)
-    colour = "bold green" if verdict.good else "bold red"
-    console.print(f"The ledger of Flow Service: [{colour}]{verdict}[/]", highlight=False)
+            console.print(f"Last lines of the log of {row.window}:\n{row.log}\n", markup=False, highlight=False)
+    colour = "bold green" if result.is_exactly_once else "bold red"
+    console.print(f"Records in Flow Service's ledger: [{colour}]{result}[/]", highlight=False)
 
 
-def _short(moment: str) -> str:
-    """A date alone at midnight UTC, otherwise date and time to the minute."""
-    aware = datetime.fromisoformat(moment.replace("Z", "+00:00"))
-    return f"{aware:%Y-%m-%d}" if (aware.hour, aware.minute) == (0, 0) else f"{aware:%Y-%m-%d %H:%M}"
+def _short_time(instant: str) -> str:
+    """Return only the date for midnight UTC, otherwise the date and the time in minutes."""
+    parsed = datetime.fromisoformat(instant.replace("Z", "+00:00"))
+    return f"{parsed:%Y-%m-%d}" if (parsed.hour, parsed.minute) == (0, 0) else f"{parsed:%Y-%m-%d %H:%M}"

@@ -1,4 +1,4 @@
-"""The demo's story: start Flow Service and Airflow, backfill past days, compare with the ledger."""
+"""Steps of the demo: start Flow Service and Airflow, backfill past days, and check the ledger."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import airflow_flowservice
 from airflow_flowservice.demo.emulator import TABLE_FLOW, EmulatedFlowService, start_emulator
 from airflow_flowservice.demo.local_airflow import LocalAirflow
 from airflow_flowservice.demo.processes import LocalAirflowError, Supervisor
-from airflow_flowservice.demo.progress import Phases
-from airflow_flowservice.demo.report import Row, Verdict, row_of, show
+from airflow_flowservice.demo.progress import DemoProgress
+from airflow_flowservice.demo.report import LedgerResult, WindowRow, print_report, window_row
 
 _DAG_ID = "flowservice_daily"
 _TASK_ID = "ingest"
@@ -27,74 +27,75 @@ _LOG_LINES = 15
 
 
 @dataclass(frozen=True)
-class Dates:
-    """The runs to backfill: one a day, from ``first`` to ``last``, midnights in UTC, both inclusive."""
+class BackfillDates:
+    """Logical dates of the backfill: every midnight UTC from ``first`` to ``last``, both inclusive."""
 
     first: datetime
     last: datetime
 
     @classmethod
-    def past(cls, days: int, *, now: datetime) -> Dates:
-        """The last ``days`` runs before today's, which the scheduler makes itself on unpausing."""
+    def past(cls, days: int, *, now: datetime) -> BackfillDates:
+        """Return the last ``days`` dates before today. The scheduler creates today's run after unpausing."""
         today = now.astimezone(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
         return cls(first=today - days * _DAY, last=today - _DAY)
 
     @property
     def windows_start(self) -> datetime:
-        """Where the first window begins: the run dated D ingests the day before D."""
+        """Return the start of the first window. The DAG run with logical date D ingests the day before D."""
         return self.first - _DAY
 
     @property
     def windows_end(self) -> datetime:
-        """Where the last window ends."""
+        """Return the end of the last window."""
         return self.last
 
     @property
     def count(self) -> int:
-        """How many runs there are."""
+        """Return the number of DAG runs."""
         return (self.last - self.first) // _DAY + 1
 
 
 def run_demo(*, days: int, keep: bool) -> int:
-    """Play the story and print what happened; the exit status."""
+    """Run the demo, print the report and return the exit status."""
     console = Console() if Console().is_terminal else Console(width=110)
-    dates = Dates.past(days, now=datetime.now(timezone.utc))
+    dates = BackfillDates.past(days, now=datetime.now(timezone.utc))
     home = Path(tempfile.mkdtemp(prefix="flowservice-demo-"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         try:
-            return _play(stack, console=console, home=home, dates=dates, keep=keep)
+            return _run(stack, console=console, home=home, dates=dates, keep=keep)
         except (LocalAirflowError, requests.RequestException) as error:
             console.print(f"The demo failed: {error}", markup=False, highlight=False, style="red")
             return 1
 
 
 def example_dags() -> Path:
-    """The folder of the example DAGs: inside the package in a wheel, beside it in a checkout.
+    """Return the folder of the example DAGs: inside the package in a wheel, beside it in a checkout.
 
-    :raises LocalAirflowError: neither is there.
+    :raises LocalAirflowError: neither folder contains the example DAG.
     """
     package = Path(airflow_flowservice.__file__).parent
-    places = [package / "dags_examples", package.parent / "dags_examples"]
-    for place in places:
-        if (place / f"{_DAG_ID}.py").exists():
-            return place
-    raise LocalAirflowError(f"no {_DAG_ID}.py in {' or '.join(map(str, places))}: reinstall the package")
+    folders = [package / "dags_examples", package.parent / "dags_examples"]
+    for folder in folders:
+        if (folder / f"{_DAG_ID}.py").exists():
+            return folder
+    raise LocalAirflowError(f"There is no {_DAG_ID}.py in {' or '.join(map(str, folders))}. Reinstall the package.")
 
 
-def _play(stack: ExitStack, *, console: Console, home: Path, dates: Dates, keep: bool) -> int:
-    with Phases(console=console) as phases:
-        airflow, emulator = _start(stack, home=home, phases=phases)
-        rows = _backfill(airflow, dates=dates, phases=phases)
-    verdict = _verdict(emulator, dates=dates)
-    show(console, rows=rows, verdict=verdict)
+def _run(stack: ExitStack, *, console: Console, home: Path, dates: BackfillDates, keep: bool) -> int:
+    with DemoProgress(console=console) as progress:
+        airflow, emulator = _start(stack, home=home, progress=progress)
+        rows = _backfill(airflow, dates=dates, progress=progress)
+    result = _ledger_result(emulator, dates=dates)
+    print_report(console, rows=rows, result=result)
     if keep:
-        _keep(console, airflow)
-    return 0 if verdict.good and len(rows) == dates.count and all(row.succeeded for row in rows) else 1
+        _keep_open(console, airflow)
+    all_succeeded = len(rows) == dates.count and all(row.succeeded for row in rows)
+    return 0 if result.is_exactly_once and all_succeeded else 1
 
 
-def _start(stack: ExitStack, *, home: Path, phases: Phases) -> tuple[LocalAirflow, EmulatedFlowService]:
-    phases.phase("Flow Service (emulator)")
+def _start(stack: ExitStack, *, home: Path, progress: DemoProgress) -> tuple[LocalAirflow, EmulatedFlowService]:
+    progress.start_phase("Flow Service (emulator)")
     dags = home / "dags"
     shutil.copytree(example_dags(), dags, ignore=shutil.ignore_patterns("__pycache__"))
     supervisor = stack.enter_context(Supervisor(log_folder=home / "logs"))
@@ -105,7 +106,7 @@ def _start(stack: ExitStack, *, home: Path, phases: Phases) -> tuple[LocalAirflo
         dags_folder=dags,
         connections={"flowservice_default": emulator.connection},
         remove_home=True,
-        progress=phases.phase,
+        progress=progress.start_phase,
     )
     stack.enter_context(airflow)
     airflow.wait_healthy()
@@ -113,18 +114,18 @@ def _start(stack: ExitStack, *, home: Path, phases: Phases) -> tuple[LocalAirflo
     return airflow, emulator
 
 
-def _backfill(airflow: LocalAirflow, *, dates: Dates, phases: Phases) -> list[Row]:
+def _backfill(airflow: LocalAirflow, *, dates: BackfillDates, progress: DemoProgress) -> list[WindowRow]:
     days = f"{dates.first:%Y-%m-%d} to {dates.last:%Y-%m-%d}"
-    phases.phase(f"airflow backfill create, {days}")
+    progress.start_phase(f"airflow backfill create, {days}")
     airflow.unpause(_DAG_ID)
     airflow.create_backfill(_DAG_ID, from_date=dates.first, to_date=dates.last)
-    phases.phase(f"{dates.count} DAG runs, each ingests its window", steps=dates.count)
+    progress.start_phase(f"{dates.count} DAG runs, one for each window", steps=dates.count)
     runs = airflow.wait_for_runs(
-        _DAG_ID, count=dates.count, timeout=120 + 10 * dates.count, run_type="backfill", progress=phases.runs
+        _DAG_ID, count=dates.count, timeout=120 + 10 * dates.count, run_type="backfill", progress=progress.show_runs
     )
     rows = []
     for run in runs:
-        row = row_of(run=run, flow_run=airflow.xcom(_DAG_ID, run["dag_run_id"], _TASK_ID, "flow_run"))
+        row = window_row(run=run, flow_run=airflow.xcom(_DAG_ID, run["dag_run_id"], _TASK_ID, "flow_run"))
         rows.append(row if row.succeeded else replace(row, log=_log_end(airflow, run_id=run["dag_run_id"])))
     return rows
 
@@ -135,22 +136,22 @@ def _log_end(airflow: LocalAirflow, *, run_id: str) -> str:
     return "\n".join(text.splitlines()[-_LOG_LINES:])
 
 
-def _verdict(emulator: EmulatedFlowService, *, dates: Dates) -> Verdict:
-    account = emulator.ledger(flow_id=TABLE_FLOW, start=dates.windows_start, end=dates.windows_end)
-    return Verdict(missing=account["missing"], duplicated=account["duplicated"])
+def _ledger_result(emulator: EmulatedFlowService, *, dates: BackfillDates) -> LedgerResult:
+    ledger = emulator.ledger(flow_id=TABLE_FLOW, start=dates.windows_start, end=dates.windows_end)
+    return LedgerResult(missing=ledger["missing"], duplicated=ledger["duplicated"])
 
 
-def _place_to_look() -> str:
-    """The page with the windows; before Airflow 3.1 there is none, and the DAG's page has to do."""
+def _ui_path() -> str:
+    """Return the path of the page with the windows, or the page of the DAG before Airflow 3.1."""
     from airflow_flowservice._airflow import versions
 
     return "/plugin/flowservice" if versions.shows_pages() else f"/dags/{_DAG_ID}"
 
 
-def _keep(console: Console, airflow: LocalAirflow) -> None:
-    console.print(f"\nAirflow is open at {airflow.address}{_place_to_look()}", highlight=False)
+def _keep_open(console: Console, airflow: LocalAirflow) -> None:
+    console.print(f"\nAirflow is running at {airflow.address}{_ui_path()}", highlight=False)
     console.print(f"Login: {airflow.login.username}, password: {airflow.login.password}", markup=False)
-    console.print("Ctrl-C ends it and removes everything.")
+    console.print("Press Ctrl-C to stop Airflow and to remove all its files.")
     try:
         Event().wait()
     except KeyboardInterrupt:

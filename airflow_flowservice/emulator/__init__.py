@@ -1,4 +1,4 @@
-"""Adobe Flow Service and IMS on loopback, for demos and for tests without an Adobe organization.
+"""Emulator of Adobe Flow Service and IMS on loopback, for demos and tests without an Adobe organization.
 
 From a shell::
 
@@ -13,8 +13,8 @@ From a test::
         ...  # point a client at emulator.url
         assert emulator.ledger("3abea21c-7e36-4be1-bec1-d3bad0e3e0de")["duplicated"] == 0
 
-It shares no code with the rest of the package, so that neither hides the other's mistakes. Importing
-this package is cheap; FastAPI and uvicorn (the extra `emulator`) are imported with the first use.
+The emulator shares no code with the rest of the package. An error in one of them therefore cannot hide an
+error in the other. FastAPI and uvicorn (the extra `emulator`) are imported only on first use.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Emulator", "Settings", "running_emulator"]
 
-_HOMES = {"Emulator": "server", "Settings": "settings", "running_emulator": "server"}
+_MODULES = {"Emulator": "server", "Settings": "settings", "running_emulator": "server"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

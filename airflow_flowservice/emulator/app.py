@@ -1,4 +1,4 @@
-"""The routes of IMS and Flow Service: each reads a request, asks the state, answers."""
+"""HTTP routes of the emulated IMS and Flow Service."""
 
 from __future__ import annotations
 
@@ -8,46 +8,51 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from airflow_flowservice.emulator.access import authorize, grant_token, require_creator
+from airflow_flowservice.emulator.authentication import authorize, grant_token, require_creator
 from airflow_flowservice.emulator.control import control_routes
-from airflow_flowservice.emulator.errors import ApiError, ImsError
-from airflow_flowservice.emulator.faults import Strike
-from airflow_flowservice.emulator.model import Run
+from airflow_flowservice.emulator.creation_rules import check_creation
+from airflow_flowservice.emulator.errors import EmulatedApiError, EmulatedImsError
+from airflow_flowservice.emulator.fault_injection import (
+    BASE_PATH,
+    REQUEST_FAULTS_KEY,
+    TOKEN_PATH,
+    FaultInjectionMiddleware,
+)
+from airflow_flowservice.emulator.faults import RequestFaults
+from airflow_flowservice.emulator.model import EmulatedRun
 from airflow_flowservice.emulator.query import parse_query
 from airflow_flowservice.emulator.render import SPECS, source_json, spec_json, target_json
-from airflow_flowservice.emulator.rules import check_creation
 from airflow_flowservice.emulator.settings import ShowWindow
-from airflow_flowservice.emulator.state import Page, State
-from airflow_flowservice.emulator.wire import BASE_PATH, STRIKE_KEY, TOKEN_PATH, FaultyWire
+from airflow_flowservice.emulator.state import EmulatorState, ListPage
 
 _ACTIONS = frozenset({"re-trigger", "RE_TRIGGER"})
 
 
-def create_app(state: State) -> FaultyWire:
-    """The whole service over one state, as an ASGI application.
+def create_app(state: EmulatorState) -> FaultInjectionMiddleware:
+    """Create the ASGI application that serves one state.
 
-    It must be the outermost one under uvicorn: faults reach through it for the connection.
+    uvicorn must call it directly, because connection faults use the connection of uvicorn's request cycle.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.include_router(_ims_routes(state))
-    app.include_router(_run_reading(state), prefix=BASE_PATH)
-    app.include_router(_run_making(state), prefix=BASE_PATH)
+    app.include_router(_run_read_routes(state), prefix=BASE_PATH)
+    app.include_router(_run_creation_routes(state), prefix=BASE_PATH)
     app.include_router(_flow_routes(state), prefix=BASE_PATH)
     app.include_router(control_routes(state))
-    app.include_router(_nowhere(state))
+    app.include_router(_unknown_routes(state))
 
-    async def refuse(_: Request, error: Exception) -> Response:
-        if isinstance(error, ImsError):
+    async def handle_error(_: Request, error: Exception) -> Response:
+        if isinstance(error, EmulatedImsError):
             return JSONResponse(error.body(), status_code=error.status)
-        assert isinstance(error, ApiError)
+        assert isinstance(error, EmulatedApiError)
         return JSONResponse(error.body(state.settings.error_shape), status_code=error.status)
 
-    app.add_exception_handler(ApiError, refuse)
-    app.add_exception_handler(ImsError, refuse)
-    return FaultyWire(app, state)
+    app.add_exception_handler(EmulatedApiError, handle_error)
+    app.add_exception_handler(EmulatedImsError, handle_error)
+    return FaultInjectionMiddleware(app, state)
 
 
-def _ims_routes(state: State) -> APIRouter:
+def _ims_routes(state: EmulatorState) -> APIRouter:
     router = APIRouter()
 
     @router.post(TOKEN_PATH)
@@ -63,7 +68,7 @@ def _ims_routes(state: State) -> APIRouter:
     return router
 
 
-def _run_making(state: State) -> APIRouter:
+def _run_creation_routes(state: EmulatorState) -> APIRouter:
     router = APIRouter()
 
     @router.post("/runs")
@@ -74,7 +79,7 @@ def _run_making(state: State) -> APIRouter:
         creation = check_creation(
             await _json_body(request), flows=state.flows, settings=state.settings, now=state.now()
         )
-        run = state.add_run(creation, client_id=client_id, delay_s=_strike(request).delay_s)
+        run = state.add_run(creation, client_id=client_id, delay_s=_request_faults(request).delay_s)
         if state.settings.answer_shape == "flat":
             return JSONResponse(_created(run), status_code=201)
         return JSONResponse({"items": [_created(run)]})
@@ -85,22 +90,22 @@ def _run_making(state: State) -> APIRouter:
         require_creator(state, client_id)
         op = request.query_params.get("op")
         if op not in _ACTIONS:
-            raise ApiError(400, "1401", f"The run action {op!r} is not supported.")
-        run = state.retrigger(run_id, client_id=client_id, delay_s=_strike(request).delay_s)
+            raise EmulatedApiError(400, "1401", f"The run action {op!r} is not supported.")
+        run = state.retrigger(run_id, client_id=client_id, delay_s=_request_faults(request).delay_s)
         return JSONResponse(_created(run))
 
     return router
 
 
-def _run_reading(state: State) -> APIRouter:
+def _run_read_routes(state: EmulatorState) -> APIRouter:
     router = APIRouter()
 
     @router.get("/runs")
     @router.get("/runs/")
-    async def listed(request: Request) -> Response:
+    async def list_runs(request: Request) -> Response:
         authorize(state, request.headers)
         query = parse_query(request.url.query)
-        if _strike(request).ignore_id_filter:
+        if _request_faults(request).ignore_id_filter:
             query = query.without(*(f for f in query.filters if f.field == "id"))
         return _list(state.list_runs(query, show_window=show_window_for(request)), count=query.count)
 
@@ -110,16 +115,16 @@ def _run_reading(state: State) -> APIRouter:
         return _one(state.read_run(run_id, show_window=show_window_for(request)))
 
     def show_window_for(request: Request) -> ShowWindow:
-        return "none" if _strike(request).hide_windows else state.settings.show_window
+        return "none" if _request_faults(request).hide_windows else state.settings.show_window
 
     return router
 
 
-def _flow_routes(state: State) -> APIRouter:
+def _flow_routes(state: EmulatorState) -> APIRouter:
     router = APIRouter()
 
     @router.get("/flows")
-    async def listed(request: Request) -> Response:
+    async def list_flows(request: Request) -> Response:
         authorize(state, request.headers)
         query = parse_query(request.url.query)
         return _list(state.list_flows(query), count=query.count)
@@ -147,34 +152,34 @@ def _flow_routes(state: State) -> APIRouter:
     return router
 
 
-def _nowhere(state: State) -> APIRouter:
+def _unknown_routes(state: EmulatorState) -> APIRouter:
     router = APIRouter()
 
     @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
-    async def nowhere(path: str, request: Request) -> Response:
+    async def unknown(path: str, request: Request) -> Response:
         if f"/{path}".startswith(BASE_PATH):
             authorize(state, request.headers)
-        raise ApiError(404, "1101", f"There is no {request.method} /{path} here.")
+        raise EmulatedApiError(404, "1101", f"There is no route {request.method} /{path}.")
 
     return router
 
 
-def _strike(request: Request) -> Strike:
-    strike = request.scope[STRIKE_KEY]
-    assert isinstance(strike, Strike)
-    return strike
+def _request_faults(request: Request) -> RequestFaults:
+    faults = request.scope[REQUEST_FAULTS_KEY]
+    assert isinstance(faults, RequestFaults)
+    return faults
 
 
 async def _json_body(request: Request) -> Any:
     if "json" not in request.headers.get("content-type", ""):
-        raise ApiError(415, "1384", "The Content-Type must be application/json.")
+        raise EmulatedApiError(415, "1384", "The Content-Type must be application/json.")
     try:
         return json.loads(await request.body())
     except ValueError:
-        raise ApiError(400, "1384", "The body is not JSON.") from None
+        raise EmulatedApiError(400, "1384", "The body is not JSON.") from None
 
 
-def _created(run: Run) -> dict[str, str]:
+def _created(run: EmulatedRun) -> dict[str, str]:
     return {"id": run.id, "etag": run.etag}
 
 
@@ -185,10 +190,10 @@ def _one(item: dict[str, Any]) -> Response:
 def _first(items: Any) -> Response:
     for item in items:
         return _one(item)
-    raise ApiError(404, "1101", "There is no such resource.")
+    raise EmulatedApiError(404, "1101", "There is no such resource.")
 
 
-def _list(page: Page, *, count: bool) -> Response:
+def _list(page: ListPage, *, count: bool) -> Response:
     links = {"next": {"href": page.next_href}} if page.next_href else {}
     body: dict[str, Any] = {"items": page.items, "_links": links}
     if count:

@@ -1,19 +1,21 @@
-"""`/_emulator`: plan what happens, and read the truth afterwards. Needs no token and is not counted.
+"""Control routes under `/_emulator`: plan faults and outcomes, and read the ledger.
+
+These routes need no token and are not counted in the ledger.
 
 =======================================  =====================================================================
-`GET    /_emulator/ledger`               every flow's runs, what they ingested, what arrived twice
-`GET    /_emulator/ledger?flow_id=F`     also `expected`, `missing`, `duplicated`, `runs` of that flow, over
-                                         `from` and `to` (ISO 8601, UTC unless they say otherwise, or epoch
-                                         seconds; left out: all that the flow's runs' windows span)
+`GET    /_emulator/ledger`               runs of every flow, with ingested and duplicated records
+`GET    /_emulator/ledger?flow_id=F`     also `expected`, `missing`, `duplicated` and `runs` of that flow in the
+                                         range from `from` to `to`. Both are ISO 8601 (default time zone UTC)
+                                         or epoch seconds. Default: the span of the windows of all its runs.
 `POST GET DELETE /_emulator/faults`      see `faults.py`
 `POST GET DELETE /_emulator/outcomes`    see `outcomes.py`
-`POST   /_emulator/flows`                add a flow, or change one by its id
-`POST   /_emulator/end`                  `flow_id`'s runs that go on end now, as planned; with `count` only the
-                                         oldest so many
-`POST   /_emulator/reset`                back to birth: born flows, no runs, plans or counts; tokens stay
+`POST   /_emulator/flows`                add a flow, or change the flow with the given id
+`POST   /_emulator/end`                  end the active runs of `flow_id` now, with their planned outcome;
+                                         with `count`, end only the oldest `count` runs
+`POST   /_emulator/reset`                restore the initial flows; delete runs, plans and counts; keep tokens
 =======================================  =====================================================================
 
-What is malformed is answered with 400 and `{"error": "..."}`.
+A malformed request gets a response with status 400 and the body `{"error": "..."}`.
 """
 
 from __future__ import annotations
@@ -27,21 +29,21 @@ from typing import Any, get_args
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from airflow_flowservice.emulator.account import whole_ledger
-from airflow_flowservice.emulator.model import Flow, Kind
-from airflow_flowservice.emulator.state import State
+from airflow_flowservice.emulator.ledger_json import ledger_json
+from airflow_flowservice.emulator.model import EmulatedFlow, FlowKind
+from airflow_flowservice.emulator.state import EmulatorState
 
 _FLOW_FIELDS = frozenset({"id", "name", "kind", "frequency", "state", "delta_column", "dataset_id"})
 
 
-def control_routes(state: State) -> APIRouter:
-    """The routes under `/_emulator`."""
+def control_routes(state: EmulatorState) -> APIRouter:
+    """Create the routes under `/_emulator`."""
     router = APIRouter(prefix="/_emulator")
 
     @router.get("/ledger")
     async def ledger(request: Request) -> Response:
         try:
-            return JSONResponse(whole_ledger(state, request.query_params))
+            return JSONResponse(ledger_json(state, request.query_params))
         except ValueError as error:
             return _malformed(error)
 
@@ -70,7 +72,7 @@ def control_routes(state: State) -> APIRouter:
     return router
 
 
-def _fault_routes(router: APIRouter, state: State) -> None:
+def _fault_routes(router: APIRouter, state: EmulatorState) -> None:
     @router.post("/faults")
     async def plan(request: Request) -> Response:
         try:
@@ -89,7 +91,7 @@ def _fault_routes(router: APIRouter, state: State) -> None:
         return JSONResponse({"faults": []})
 
 
-def _outcome_routes(router: APIRouter, state: State) -> None:
+def _outcome_routes(router: APIRouter, state: EmulatorState) -> None:
     @router.post("/outcomes")
     async def plan(request: Request) -> Response:
         try:
@@ -108,19 +110,19 @@ def _outcome_routes(router: APIRouter, state: State) -> None:
         return JSONResponse({"outcomes": []})
 
 
-def put_flow(state: State, values: Mapping[str, Any]) -> Flow:
-    """Add a flow, or change the one whose id is given.
+def put_flow(state: EmulatorState, values: Mapping[str, Any]) -> EmulatedFlow:
+    """Add a flow, or change the flow that has the given id.
 
     Raises:
         ValueError: for an unknown field or kind.
     """
     unknown = set(values) - _FLOW_FIELDS
     if unknown:
-        raise ValueError(f"a flow has no {', '.join(sorted(unknown))}")
-    if values.get("kind", "table") not in get_args(Kind):
-        raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}: {values['kind']!r}")
+        raise ValueError(f"A flow has no field {', '.join(sorted(unknown))}.")
+    if values.get("kind", "table") not in get_args(FlowKind):
+        raise ValueError(f"kind must be one of {', '.join(get_args(FlowKind))}, not {values['kind']!r}.")
     flow_id = str(values.get("id") or uuid.uuid4())
-    known = state.flows.get(flow_id) or Flow(
+    known = state.flows.get(flow_id) or EmulatedFlow(
         id=flow_id, name=f"Flow {flow_id[:8]}", kind="table", created_at=state.now()
     )
     changes = {name: value for name, value in values.items() if name != "id"}
@@ -130,20 +132,20 @@ def put_flow(state: State, values: Mapping[str, Any]) -> Flow:
     return state.flows[flow_id]
 
 
-def end_runs(state: State, values: Mapping[str, Any]) -> int:
-    """End runs of a flow that go on; how many.
+def end_runs(state: EmulatorState, values: Mapping[str, Any]) -> int:
+    """End active runs of a flow and return their number.
 
     Raises:
-        ValueError: for an unknown field or flow, or a count that is none.
+        ValueError: for an unknown field, an unknown flow or an invalid count.
     """
     unknown = set(values) - {"flow_id", "count"}
     if unknown:
-        raise ValueError(f"ending runs takes no {', '.join(sorted(unknown))}")
+        raise ValueError(f"POST /_emulator/end has no field {', '.join(sorted(unknown))}.")
     flow_id, count = values.get("flow_id"), values.get("count")
     if flow_id not in state.flows:
-        raise ValueError(f"there is no flow {flow_id!r}")
+        raise ValueError(f"There is no flow {flow_id!r}.")
     if count is not None and (type(count) is not int or count < 1):
-        raise ValueError(f"count must be a positive integer: {count!r}")
+        raise ValueError(f"count must be a positive integer, not {count!r}.")
     return state.end_runs(flow_id, count=count)
 
 
@@ -151,9 +153,9 @@ async def _fields(request: Request) -> dict[str, Any]:
     try:
         values = json.loads(await request.body())
     except ValueError:
-        raise ValueError("the body is not JSON") from None
+        raise ValueError("The body is not JSON.") from None
     if not isinstance(values, dict):
-        raise ValueError("the body must be a JSON object")
+        raise ValueError("The body must be a JSON object.")
     return values
 
 

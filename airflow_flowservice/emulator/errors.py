@@ -1,7 +1,7 @@
-"""What the emulator refuses, and the bodies that say so.
+"""Error responses of the emulator.
 
-ApiError    Flow Service, or the gateway in front of it, refuses
-ImsError    IMS refuses to give a token
+- `EmulatedApiError`: an error response of Flow Service or of the gateway in front of it.
+- `EmulatedImsError`: an error response of IMS to a token request.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 from airflow_flowservice.emulator.settings import ErrorShape
 
 
-class ApiError(Exception):
-    """A refusal with an HTTP status, Adobe's bare code and a message.
+class EmulatedApiError(Exception):
+    """Error response of Flow Service or of the gateway in front of it.
 
     Args:
         status: HTTP status.
-        code: Adobe's code without the status, such as `1382`.
-        message: what a person would read.
-        gateway: the gateway refused, so the body has the gateway's shape whatever is set.
+        code: Adobe's error code without the status, such as `1382`.
+        message: human-readable message.
+        gateway: True if the gateway refused the request. The body then always has the gateway's format.
     """
 
     def __init__(self, status: int, code: str, message: str, *, gateway: bool = False) -> None:
@@ -30,28 +30,28 @@ class ApiError(Exception):
         self.gateway = gateway
 
     def body(self, shape: ErrorShape) -> dict[str, Any]:
-        """The JSON body in one of the shapes that Adobe's services answer with."""
+        """Return the JSON body in one of the formats of Adobe's services (see `Settings.error_shape`)."""
         if self.gateway:
             return {"error_code": self.code, "message": self.message}
         if shape == "gateway":
-            return {"error_code": self._suffixed, "message": self.message}
+            return {"error_code": self._code_with_status, "message": self.message}
         if shape == "plain":
             return {"code": self.code, "message": self.message}
-        return self._report()
+        return self._report_body()
 
     @property
-    def _suffixed(self) -> str:
+    def _code_with_status(self) -> str:
         return f"{self.code}-{self.status}"
 
-    def _report(self) -> dict[str, Any]:
+    def _report_body(self) -> dict[str, Any]:
         link = {
             "serviceId": "FLOW",
-            "errorCode": self._suffixed,
+            "errorCode": self._code_with_status,
             "invokingServiceId": "emulator",
             "unixTimeStampMs": int(time.time() * 1000),
         }
         return {
-            "type": f"http://ns.adobe.com/aep/errors/FLOW-{self._suffixed}",
+            "type": f"http://ns.adobe.com/aep/errors/FLOW-{self._code_with_status}",
             "title": self.message,
             "status": self.status,
             "report": {"detailed-message": self.message},
@@ -59,8 +59,8 @@ class ApiError(Exception):
         }
 
 
-class ImsError(Exception):
-    """IMS gives no token, in the way of RFC 6749."""
+class EmulatedImsError(Exception):
+    """Error response of IMS to a token request, as in RFC 6749, section 5.2."""
 
     def __init__(self, status: int, error: str, description: str) -> None:
         super().__init__(f"{status} {error}: {description}")
@@ -69,4 +69,5 @@ class ImsError(Exception):
         self.description = description
 
     def body(self) -> dict[str, Any]:
+        """Return the JSON body."""
         return {"error": self.error, "error_description": self.description}

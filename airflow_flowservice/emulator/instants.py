@@ -1,4 +1,4 @@
-"""Instants as text and back, always UTC."""
+"""Conversion between instants and text, always in UTC."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from datetime import datetime, timedelta, timezone
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-def iso(epoch_s: float) -> str:
-    """Epoch seconds as ISO 8601 with `Z`, in whole seconds."""
-    moment = _EPOCH + timedelta(seconds=math.floor(epoch_s))
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+def format_utc(epoch_s: float) -> str:
+    """Return epoch seconds as ISO 8601 text with `Z`, rounded down to whole seconds."""
+    instant = _EPOCH + timedelta(seconds=math.floor(epoch_s))
+    return instant.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def epoch_ms(epoch_s: float) -> int:
-    """Epoch seconds as whole epoch milliseconds."""
+    """Convert epoch seconds to whole epoch milliseconds."""
     return int(epoch_s * 1000)
 
 
-def parse_instant(value: str | float | datetime) -> int:
-    """Epoch seconds of an ISO 8601 date or datetime, or of epoch seconds.
+def epoch_seconds(value: str | float | datetime) -> int:
+    """Return the epoch seconds of an ISO 8601 date or datetime, or of a number of epoch seconds.
 
-    A date, and a datetime without an offset, are UTC. Fractions of a second are rounded up: the emulator's
-    records sit on whole minutes, so this moves no record into or out of a range.
+    A date and a datetime without an offset are in UTC. Fractions of a second are rounded up. All records of
+    the emulator are at whole minutes, so rounding moves no record into or out of a range.
 
     Raises:
-        ValueError: when it is none of these.
+        ValueError: if the value has none of these formats.
     """
     if isinstance(value, datetime):
         return math.ceil(_utc(value).timestamp())
@@ -37,15 +37,15 @@ def parse_instant(value: str | float | datetime) -> int:
 
 
 def _from_iso(text: str) -> datetime:
-    # An unescaped "+" of an offset arrives from a query string as a space.
-    tidy = text.strip().replace("Z", "+00:00").replace("z", "+00:00")
-    if "T" in tidy:
-        tidy = tidy.replace(" ", "+")
+    # In a query string, an unescaped "+" of an offset is decoded as a space.
+    normalized = text.strip().replace("Z", "+00:00").replace("z", "+00:00")
+    if "T" in normalized:
+        normalized = normalized.replace(" ", "+")
     try:
-        return datetime.fromisoformat(tidy)
+        return datetime.fromisoformat(normalized)
     except ValueError:
-        raise ValueError(f"not an ISO 8601 date, datetime or epoch seconds: {text!r}") from None
+        raise ValueError(f"Not an ISO 8601 date, an ISO 8601 datetime or epoch seconds: {text!r}.") from None
 
 
-def _utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
+def _utc(value: datetime) -> datetime:
+    return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)

@@ -1,7 +1,7 @@
-"""Who was ingested how often. Pure arithmetic over spans of minutes.
+"""Counting of ingested records, as arithmetic over spans of minutes.
 
-The made-up source has one record at each whole minute, UTC. A record is known by its minute since the epoch,
-a set of neighbouring records is a half-open span of such minutes.
+The fictitious source has one record at each whole minute, in UTC. Minutes since the epoch identify a record.
+A span of consecutive records is a half-open interval of such minutes.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-Span = tuple[int, int]
+MinuteSpan = tuple[int, int]
 
 
-def minutes(start_s: int, end_s: int) -> Span:
-    """The span of whole minutes m with `start_s <= 60 m < end_s` (epoch seconds)."""
+def minutes(start_s: int, end_s: int) -> MinuteSpan:
+    """Return the span of whole minutes m with `start_s <= 60 m < end_s` (epoch seconds)."""
     first, end = -(-start_s // 60), -(-end_s // 60)
     return first, max(first, end)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tally:
-    """Counts of records over a span.
+    """Counts of records in a span.
 
     Attributes:
-        expected: records that the source has.
-        ingested: records that arrived at least once.
-        duplicated: records that arrived more than once.
+        expected: records of the source.
+        ingested: records that were ingested at least once.
+        duplicated: records that were ingested more than once.
     """
 
     expected: int
@@ -34,13 +34,14 @@ class Tally:
 
     @property
     def missing(self) -> int:
+        """Return the number of records that were not ingested."""
         return self.expected - self.ingested
 
 
-def tally(spans: Iterable[Span], *, within: Span) -> Tally:
-    """How often the records `within` a span are covered by `spans`.
+def tally(spans: Iterable[MinuteSpan], *, within: MinuteSpan) -> Tally:
+    """Count the records `within` a span that are covered by `spans`.
 
-    One sweep over the spans' edges, so that a year of windows costs no more than their number.
+    The cost depends on the number of spans (n log n), not on their length.
     """
     low, high = within
     edges: list[tuple[int, int]] = []
@@ -64,9 +65,9 @@ def _sweep(edges: list[tuple[int, int]]) -> tuple[int, int]:
     return once, more
 
 
-def hull(spans: Iterable[Span]) -> Span:
-    """The smallest span around all of them; empty when there is none."""
-    known = list(spans)
-    if not known:
+def hull(spans: Iterable[MinuteSpan]) -> MinuteSpan:
+    """Return the smallest span that contains all spans; (0, 0) if there are none."""
+    all_spans = list(spans)
+    if not all_spans:
         return 0, 0
-    return min(start for start, _ in known), max(end for _, end in known)
+    return min(start for start, _ in all_spans), max(end for _, end in all_spans)

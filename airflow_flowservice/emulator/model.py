@@ -1,6 +1,6 @@
-"""Flows, runs and the fate of a run, as values and clockwork.
+"""Data model of the emulator: flows, flow runs and their outcomes.
 
-A run's status is never stored: it follows from the run's dates and the instant at which it is read.
+The status of a flow run is not stored. It is computed from the run's dates and the current time.
 """
 
 from __future__ import annotations
@@ -9,23 +9,26 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from airflow_flowservice.emulator.ledger import Span, minutes
+from airflow_flowservice.emulator.ledger import MinuteSpan, minutes
 
-Kind = Literal["table", "file", "streaming"]
-Phase = Literal["scheduled", "running", "ended"]
+FlowKind = Literal["table", "file", "streaming"]
+RunPhase = Literal["scheduled", "running", "ended"]
 
-_WHOLE = frozenset({"success", "completed"})
+_SUCCEEDED = frozenset({"success", "completed"})
 _PARTIAL = frozenset({"partialsuccess", "partialfailure"})
 _FAILED = frozenset({"failed"})
 
 
 @dataclass(kw_only=True, slots=True)
-class Flow:
-    """A dataflow. `created_at` is epoch seconds; a table-based flow's first run sets `delta_column`."""
+class EmulatedFlow:
+    """A dataflow.
+
+    `created_at` is in epoch seconds. The first run of a table-based flow sets `delta_column`.
+    """
 
     id: str
     name: str
-    kind: Kind
+    kind: FlowKind
     created_at: float
     frequency: str = "once"
     state: str = "enabled"
@@ -33,24 +36,25 @@ class Flow:
     dataset_id: str = "5f0000000000000000000001"
 
     def related_id(self, role: str) -> str:
-        """The id of a connection of this flow, the same every time."""
+        """Return the id of a related resource; it is always the same for the same flow and role."""
         return str(uuid.uuid5(uuid.UUID(int=0), f"{self.id}/{role}"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """How a run ends.
+class RunOutcome:
+    """Outcome of a flow run.
 
     Attributes:
-        status: the last status word. Words that say neither success nor failure are shown forever.
-        errors: `{"code", "message"}` each, for `metrics.statusSummary.errors`.
-        records: how many records the source has for it; None: one for each whole minute of its window.
-        failed_records: how many of them do not arrive, the earliest first; None: 1 when `status` is partial.
-        unknown_counts: the run ends with record counts of -1, which means that nobody knows them.
-        vanish: the run can be read once, by id or in a list, and is gone (404) after that.
-        queue_s: seconds in `scheduled`; None: as in the settings.
-        run_s: seconds in progress; None: as in the settings.
-        in_progress_status: the word that is shown while the run is in progress.
+        status: the final status. A run with an unknown status keeps it forever and never counts as ended.
+        errors: objects with `code` and `message`, shown in `metrics.statusSummary.errors`.
+        records: number of source records in the window; None means one for each whole minute.
+        failed_records: number of records, beginning with the earliest, that are not ingested.
+            None means 1 if `status` is partial, otherwise 0.
+        unknown_counts: if True, the ended run shows record counts of -1 (unknown).
+        vanish: if True, the run can be read only once, by id or in a list. Later reads get a 404 response.
+        queue_s: seconds in `scheduled`; None means the value in the settings.
+        run_s: seconds in progress; None means the value in the settings.
+        in_progress_status: the status shown while the run is in progress.
     """
 
     status: str = "success"
@@ -65,24 +69,31 @@ class Outcome:
 
     @property
     def word(self) -> str:
+        """Return the final status in lower case, without separators."""
         return self.status.lower().replace("_", "").replace("-", "")
 
     @property
     def failed(self) -> bool:
+        """Return whether the run fails and ingests nothing."""
         return self.word in _FAILED
 
     @property
     def partial(self) -> bool:
+        """Return whether the run ingests only a part of its records."""
         return self.word in _PARTIAL
 
     @property
     def known(self) -> bool:
-        return self.word in _WHOLE | _PARTIAL | _FAILED
+        """Return whether the final status is one of Adobe's status values."""
+        return self.word in _SUCCEEDED | _PARTIAL | _FAILED
 
 
 @dataclass(kw_only=True, slots=True)
-class Run:
-    """A flow run. Instants are epoch seconds; the window includes its start and excludes its end."""
+class EmulatedRun:
+    """A flow run.
+
+    Instants are in epoch seconds. The window includes its start and excludes its end.
+    """
 
     id: str
     etag: str
@@ -95,41 +106,47 @@ class Run:
     visible_at: float
     starts_at: float
     ends_at: float
-    outcome: Outcome
+    outcome: RunOutcome
     parent_id: str | None = None
     child_ids: list[str] = field(default_factory=list)
     times_shown: int = 0
 
-    def phase(self, now: float) -> Phase:
+    def phase(self, now: float) -> RunPhase:
+        """Return the phase of the run at `now`."""
         if now < self.starts_at:
             return "scheduled"
         return "running" if now < self.ends_at else "ended"
 
     def status(self, now: float) -> str:
-        words = {
+        """Return the status that Flow Service shows at `now`."""
+        statuses = {
             "scheduled": "scheduled",
             "running": self.outcome.in_progress_status,
             "ended": self.outcome.status,
         }
-        return words[self.phase(now)]
+        return statuses[self.phase(now)]
 
     def updated_at(self, now: float) -> float:
+        """Return the time of the last status change before `now`."""
         dates = {"scheduled": self.created_at, "running": self.starts_at, "ended": self.ends_at}
         return dates[self.phase(now)]
 
     def has_ended(self, now: float) -> bool:
+        """Return whether the run has ended at `now` with a known status."""
         return self.outcome.known and self.phase(now) == "ended"
 
     @property
     def vanished(self) -> bool:
+        """Return whether clients can no longer read the run."""
         return self.outcome.vanish and self.times_shown > 0
 
     def is_visible(self, now: float) -> bool:
+        """Return whether clients can read the run at `now`."""
         return self.visible_at <= now and not self.vanished
 
     @property
-    def source(self) -> Span:
-        """The records that the source has for this run."""
+    def source_records(self) -> MinuteSpan:
+        """Return the span of the source records in the run's window."""
         first, end = minutes(self.window_start, self.window_end)
         if self.outcome.records is None:
             return first, end
@@ -137,16 +154,17 @@ class Run:
 
     @property
     def failed_records(self) -> int:
-        first, end = self.source
+        """Return the number of source records that the run does not ingest."""
+        first, end = self.source_records
         if self.outcome.failed:
             return end - first
         default = 1 if self.outcome.partial else 0
         chosen = self.outcome.failed_records
         return min(end - first, default if chosen is None else chosen)
 
-    def ingested(self, now: float) -> Span:
-        """The records that have arrived at `now`; an empty span when none has."""
-        first, end = self.source
+    def ingested(self, now: float) -> MinuteSpan:
+        """Return the span of the records ingested at `now`; the span is empty if there are none."""
+        first, end = self.source_records
         if self.outcome.vanish or not self.has_ended(now):
             return first, first
         return first + self.failed_records, end

@@ -1,14 +1,18 @@
-"""Planned outcomes: how the next runs end.
+"""Planned outcomes of the next flow runs.
 
-`POST /_emulator/outcomes` (or `Emulator.plan_outcome`) plans one, `GET` lists what is left, `DELETE` clears.
+`POST /_emulator/outcomes` (or `Emulator.plan_outcome`) plans one outcome. `GET` lists the unused outcomes.
+`DELETE` removes all of them.
 
-Which runs: the next `times` (1; null for all) that are created, by a creation or a re-trigger; with `flow_id`
-only of that flow; with `covering` (ISO 8601 or epoch seconds) only those whose window covers the instant.
+Fields that select runs. They apply to runs from `POST /runs` and from re-triggers:
 
-What happens: `status` (the last word, `failed` unless given), `errors`, `records`, `failed_records`,
-`unknown_counts`, `vanish`, `queue_s`, `run_s`, `in_progress_status`, as `model.Outcome` has them. Examples::
+- `times`: the number of runs that get this outcome. Default: 1. null means all runs.
+- `flow_id`: only runs of this flow.
+- `covering`: only runs with a window that contains this instant (ISO 8601 or epoch seconds).
 
-    {"status": "failed", "errors": [{"code": "CONNECTOR-2001-500", "message": "no"}], "times": 2}
+Fields of the outcome, see `model.RunOutcome`: `status` (default: `failed`; `success` with `vanish`), `errors`,
+`records`, `failed_records`, `unknown_counts`, `vanish`, `queue_s`, `run_s`, `in_progress_status`. Examples::
+
+    {"status": "failed", "errors": [{"code": "CONNECTOR-2001-500", "message": "no connection"}], "times": 2}
     {"status": "success", "records": 0, "covering": "2025-01-03"}
     {"status": "partialSuccess", "failed_records": 5}
     {"status": "MELTED"}
@@ -21,8 +25,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from airflow_flowservice.emulator.instants import parse_instant
-from airflow_flowservice.emulator.model import Outcome
+from airflow_flowservice.emulator.instants import epoch_seconds
+from airflow_flowservice.emulator.model import RunOutcome
 
 _FAILED_COPY = {"code": "CONNECTOR-1001-500", "message": "The copy from the made-up source failed."}
 _SELECTORS = frozenset({"times", "flow_id", "covering"})
@@ -30,21 +34,32 @@ _SELECTORS = frozenset({"times", "flow_id", "covering"})
 
 @dataclass(kw_only=True, slots=True)
 class PlannedOutcome:
-    """An outcome and the runs that it is for. `left` None: all; `covering` is epoch seconds."""
+    """An outcome and the selection of the runs that get it.
 
-    outcome: Outcome
+    Attributes:
+        outcome: the outcome.
+        left: number of runs that still get it; None means all runs.
+        flow_id: the flow; None means every flow.
+        covering: epoch seconds that the run's window must contain; None means any window.
+    """
+
+    outcome: RunOutcome
     left: int | None
     flow_id: str | None
     covering: int | None
 
-    def concerns(self, flow_id: str, window: tuple[int, int]) -> bool:
+    def matches(self, flow_id: str, window: tuple[int, int]) -> bool:
+        """Return whether a new run of this flow and window gets the outcome."""
         if self.left == 0 or self.flow_id not in (None, flow_id):
             return False
         return self.covering is None or window[0] <= self.covering < window[1]
 
 
 class OutcomePlan:
-    """The outcomes that are planned; a run takes the first that concerns it, else it succeeds."""
+    """List of the planned outcomes.
+
+    A new run gets the first outcome that matches it. If none matches, the run succeeds.
+    """
 
     def __init__(self) -> None:
         self._planned: list[PlannedOutcome] = []
@@ -53,45 +68,47 @@ class OutcomePlan:
         """Plan an outcome.
 
         Raises:
-            ValueError: for an unknown field, or an instant that cannot be read.
+            ValueError: for an unknown field or an unparsable instant.
         """
         planned = read_outcome(values)
         self._planned.append(planned)
         return planned
 
-    def draw(self, *, flow_id: str, window: tuple[int, int]) -> Outcome:
-        """The outcome of a new run."""
+    def take(self, *, flow_id: str, window: tuple[int, int]) -> RunOutcome:
+        """Return the outcome of a new run and count it as used."""
         for planned in self._planned:
-            if planned.concerns(flow_id, window):
+            if planned.matches(flow_id, window):
                 if planned.left is not None:
                     planned.left -= 1
                 return planned.outcome
-        return Outcome()
+        return RunOutcome()
 
     def clear(self) -> None:
+        """Remove all planned outcomes."""
         self._planned.clear()
 
     def as_json(self) -> list[dict[str, Any]]:
+        """Return the planned outcomes that are not used up."""
         return [asdict(planned) for planned in self._planned if planned.left != 0]
 
 
 def read_outcome(values: Mapping[str, Any]) -> PlannedOutcome:
-    """An outcome with its defaults filled in.
+    """Return the planned outcome described by `values`, with defaults filled in.
 
     Raises:
-        ValueError: for an unknown field, or an instant that cannot be read.
+        ValueError: for an unknown field or an unparsable instant.
     """
-    fate = {name: value for name, value in values.items() if name not in _SELECTORS}
-    unknown = set(fate) - {f.name for f in fields(Outcome)}
+    outcome_fields = {name: value for name, value in values.items() if name not in _SELECTORS}
+    unknown = set(outcome_fields) - {f.name for f in fields(RunOutcome)}
     if unknown:
-        raise ValueError(f"an outcome has no {', '.join(sorted(unknown))}")
-    fate.setdefault("status", "success" if fate.get("vanish") else "failed")
-    if Outcome(status=fate["status"]).failed:
-        fate.setdefault("errors", [_FAILED_COPY])
+        raise ValueError(f"An outcome has no field {', '.join(sorted(unknown))}.")
+    outcome_fields.setdefault("status", "success" if outcome_fields.get("vanish") else "failed")
+    if RunOutcome(status=outcome_fields["status"]).failed:
+        outcome_fields.setdefault("errors", [_FAILED_COPY])
     covering = values.get("covering")
     return PlannedOutcome(
-        outcome=Outcome(**{**fate, "errors": tuple(fate.get("errors") or ())}),
+        outcome=RunOutcome(**{**outcome_fields, "errors": tuple(outcome_fields.get("errors") or ())}),
         left=values.get("times", 1),
         flow_id=values.get("flow_id"),
-        covering=None if covering is None else parse_instant(covering),
+        covering=None if covering is None else epoch_seconds(covering),
     )

@@ -1,7 +1,7 @@
-"""Property filters, order and pages of a list, as Flow Service has them.
+"""Property filters, order and pagination of lists, as in Flow Service.
 
-`property=FIELD OP VALUE` may be repeated and is joined with AND; FIELD is a dotted path; several values
-separated by commas mean "one of", with `==` only.
+`property=FIELD OP VALUE` can be repeated; the conditions are joined with AND. FIELD is a dotted path. With `==`,
+VALUE can be a comma-separated list, which means "one of".
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
-from airflow_flowservice.emulator.errors import ApiError
+from airflow_flowservice.emulator.errors import EmulatedApiError
 
 Item = TypeVar("Item")
 Value = Callable[[Item, str], Any]
@@ -42,7 +42,7 @@ class Filter:
     values: tuple[str, ...]
 
     def accepts(self, value: Any) -> bool:
-        """Whether a field's value meets the condition; a field that is absent meets only `!=`."""
+        """Return whether a field's value meets the condition. An absent field meets only `!=`."""
         if self.op == "==":
             return value is not None and _text(value) in self.values
         if self.op == "!=":
@@ -57,7 +57,16 @@ class Filter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListQuery:
-    """What a list was asked for. `token` is the position of the page, None for the first one."""
+    """Parameters of a list request.
+
+    Attributes:
+        filters: the `property` conditions.
+        limit: maximum number of items on a page.
+        count: whether the response contains the number of all items.
+        orderby: the field to sort by, with a leading `-` for descending order.
+        token: the continuation token; None for the first page.
+        echo: parameters to repeat in the address of the next page.
+    """
 
     filters: tuple[Filter, ...] = ()
     limit: int = DEFAULT_LIMIT
@@ -67,27 +76,28 @@ class ListQuery:
     echo: tuple[tuple[str, str], ...] = ()
 
     def without(self, *filters: Filter) -> ListQuery:
+        """Return a copy of the query without these filters."""
         return replace(self, filters=tuple(f for f in self.filters if f not in filters))
 
     def equality(self, field: str) -> Filter | None:
-        """The first `field==...` filter; None when there is none."""
+        """Return the first `field==...` filter; None if there is none."""
         return next((f for f in self.filters if f.field == field and f.op == "=="), None)
 
 
 def parse_query(query_string: str) -> ListQuery:
-    """A list request's query string.
+    """Parse the query string of a list request.
 
     Raises:
-        ApiError: 400, 1401 for anything that cannot be meant.
+        EmulatedApiError: 400 with code 1401 for an invalid parameter.
     """
     pairs = parse_qsl(query_string, keep_blank_values=True)
     single = dict(pairs)
     count = single.get("count", "false").lower() == "true"
     if count and "limit" in single:
-        raise ApiError(400, "1401", "limit and count must not be sent together.")
+        raise EmulatedApiError(400, "1401", "The parameters limit and count must not be sent together.")
     orderby = single.get("orderby")
     if orderby is not None and not orderby.removeprefix("-"):
-        raise ApiError(400, "1401", "orderby names no field.")
+        raise EmulatedApiError(400, "1401", "The parameter orderby contains no field.")
     return ListQuery(
         filters=tuple(parse_filter(value) for name, value in pairs if name == "property"),
         limit=_parse_limit(single.get("limit")),
@@ -99,58 +109,60 @@ def parse_query(query_string: str) -> ListQuery:
 
 
 def parse_filter(text: str) -> Filter:
-    """A property filter such as `flowId==x` or `id==a,b`.
+    """Parse a property filter such as `flowId==x` or `id==a,b`.
 
     Raises:
-        ApiError: 400, 1401, when it is none.
+        EmulatedApiError: 400 with code 1401 if the text is not a property filter.
     """
     found = _FILTER.match(text)
     if found is None:
-        raise ApiError(400, "1401", f"not a property filter: {text!r}")
+        raise EmulatedApiError(400, "1401", f"Not a property filter: {text!r}.")
     field, op, raw = found.groups()
     values = tuple(value.strip() for value in raw.split(","))
     if len(values) > 1 and op != "==":
-        raise ApiError(400, "1401", f"several values need ==: {text!r}")
+        raise EmulatedApiError(400, "1401", f"Only the operator == accepts several values: {text!r}.")
     return Filter(field=field, op=op, values=values)
 
 
 def select(items: Sequence[Item], query: ListQuery, *, value: Value[Item]) -> list[Item]:
-    """The items that pass every filter, in the order asked for; without an order, as they were created.
+    """Return the items that pass every filter, in the requested order.
+
+    Without a requested order, the items are in the order of their creation.
 
     Args:
-        items: in the order of their creation.
-        query: what was asked for.
-        value: an item's value at a dotted path.
+        items: all items, in the order of their creation.
+        query: the parameters of the request.
+        value: function that returns an item's value at a dotted path.
     """
     kept = [item for item in items if all(f.accepts(value(item, f.field)) for f in query.filters)]
     if query.orderby is None:
         return kept
     field = query.orderby.removeprefix("-")
-    backwards = query.orderby.startswith("-")
-    if backwards:
+    descending = query.orderby.startswith("-")
+    if descending:
         kept.reverse()
     if field == "createdAt":
         return kept
-    return sorted(kept, key=lambda item: _sort_key(value(item, field)), reverse=backwards)
+    return sorted(kept, key=lambda item: _sort_key(value(item, field)), reverse=descending)
 
 
-def page(items: list[Item], query: ListQuery, *, value: Value[Item], path: str) -> tuple[list[Item], str | None]:
-    """One page of the selected items, and the next page's address, if there is one.
+def paginate(items: list[Item], query: ListQuery, *, value: Value[Item], path: str) -> tuple[list[Item], str | None]:
+    """Return one page of the selected items, and the address of the next page or None.
 
-    The token holds the last item's id, so that items which arrive between two pages are neither repeated nor
-    push others out.
+    The continuation token contains the id of the last item. If an item is created between two requests, the
+    next page therefore neither repeats nor omits an item.
     """
     start = _position(items, query.token, value)
-    shown = items[start : start + query.limit]
-    if not shown or start + query.limit >= len(items):
-        return shown, None
-    token = _token(str(value(shown[-1], "id")), start + query.limit)
+    page_items = items[start : start + query.limit]
+    if not page_items or start + query.limit >= len(items):
+        return page_items, None
+    token = _token(str(value(page_items[-1], "id")), start + query.limit)
     echo = urlencode(query.echo)
-    return shown, f"{path}?{echo}{'&' if echo else ''}continuationToken={token}"
+    return page_items, f"{path}?{echo}{'&' if echo else ''}continuationToken={token}"
 
 
 def at_path(document: Any, path: str) -> Any:
-    """The value at a dotted path such as `metrics.statusSummary.status`; None when there is none."""
+    """Return the value at a dotted path such as `metrics.statusSummary.status`; None if there is none."""
     for part in path.replace("[", ".").replace("]", "").split("."):
         if isinstance(document, dict):
             document = document.get(part)
@@ -170,7 +182,7 @@ def _position(items: list[Item], token: str | None, value: Value[Item]) -> int:
 
 def _token(last_id: str, offset: int) -> str:
     text = json.dumps({"last": last_id, "offset": offset})
-    # Padded on purpose: a client that cuts the token at "=" must fail here rather than at Adobe's.
+    # The padding is intended: a client that truncates the token at "=" fails with the emulator.
     while len(text) % 3 != 1:
         text += " "
     return base64.urlsafe_b64encode(text.encode()).decode()
@@ -181,14 +193,14 @@ def _read_token(token: str) -> tuple[str, int]:
         content = json.loads(base64.urlsafe_b64decode(token.encode()))
         return str(content["last"]), int(content["offset"])
     except (binascii.Error, ValueError, KeyError, TypeError):
-        raise ApiError(400, "1401", f"not a continuationToken of this service: {token!r}") from None
+        raise EmulatedApiError(400, "1401", f"Not a continuationToken of this service: {token!r}.") from None
 
 
 def _parse_limit(text: str | None) -> int:
     if text is None:
         return DEFAULT_LIMIT
     if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise ApiError(400, "1401", f"limit must be a positive integer, not {text!r}")
+        raise EmulatedApiError(400, "1401", f"limit must be a positive integer, not {text!r}.")
     return min(int(text), MAX_LIMIT)
 
 

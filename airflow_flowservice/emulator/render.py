@@ -1,28 +1,28 @@
-"""Flows, runs and their relatives as the JSON that Flow Service answers with."""
+"""JSON of flows, flow runs and related resources, in Flow Service's response format."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from airflow_flowservice.emulator.instants import epoch_ms
-from airflow_flowservice.emulator.model import Flow, Kind, Run
+from airflow_flowservice.emulator.model import EmulatedFlow, EmulatedRun, FlowKind
 from airflow_flowservice.emulator.settings import Settings, ShowWindow
 
-SPECS: dict[Kind, tuple[str, str]] = {
+SPECS: dict[FlowKind, tuple[str, str]] = {
     "table": ("14518937-270c-4525-bdec-c2ba7cce3860", "CRMToAEP"),
     "file": ("9753525b-82c7-4dce-8a9b-5ccfce2b9876", "CloudStorageToAEP"),
     "streaming": ("d69717ba-71b4-4313-b654-49f9cf126d7a", "StreamToAEP"),
 }
-"""Id and name of each kind's flow specification, as in Adobe's public samples."""
+"""Id and name of the flow specification of each kind, as in Adobe's public samples."""
 
 _DATA_LAKE_SPEC = {"id": "c604ff05-7f1a-43c0-8e18-33bf874cb11c", "version": "1.0"}
 _SOURCE_SPEC = {"id": "cfc0fee1-7dc0-40ef-b73e-d8b134c436f5", "version": "1.0"}
 _INPUT_BYTES, _OUTPUT_BYTES = 120, 84
 
 
-def run_json(run: Run, *, settings: Settings, show_window: ShowWindow, now: float) -> dict[str, Any]:
-    """A run as it looks at `now` (epoch seconds)."""
-    shown: dict[str, Any] = {
+def run_json(run: EmulatedRun, *, settings: Settings, show_window: ShowWindow, now: float) -> dict[str, Any]:
+    """Return a flow run as Flow Service shows it at `now` (epoch seconds)."""
+    document: dict[str, Any] = {
         "id": run.id,
         "flowId": run.flow_id,
         "createdAt": epoch_ms(run.created_at),
@@ -38,16 +38,16 @@ def run_json(run: Run, *, settings: Settings, show_window: ShowWindow, now: floa
         "activities": _activities(run, show_window, now),
     }
     if show_window == "params":
-        shown["params"] = run.params
+        document["params"] = run.params
     if run.parent_id:
-        shown["parentFlowRunId"] = run.parent_id
+        document["parentFlowRunId"] = run.parent_id
     if run.child_ids:
-        shown["childFlowRunIds"] = list(run.child_ids)
-    return shown
+        document["childFlowRunIds"] = list(run.child_ids)
+    return document
 
 
-def _metrics(run: Run, now: float) -> dict[str, Any]:
-    """Nothing but the status while it is scheduled, counts of -1 while it runs."""
+def _metrics(run: EmulatedRun, now: float) -> dict[str, Any]:
+    """Return the metrics: only the status of a scheduled run, and record counts of -1 for a run in progress."""
     status: dict[str, Any] = {"status": run.status(now)}
     phase = run.phase(now)
     if phase == "scheduled":
@@ -62,25 +62,25 @@ def _metrics(run: Run, now: float) -> dict[str, Any]:
     return {"durationSummary": duration, **_counts(run), "statusSummary": status}
 
 
-def _counts(run: Run) -> dict[str, Any]:
-    first, end = run.source
+def _counts(run: EmulatedRun) -> dict[str, Any]:
+    first, end = run.source_records
     total, failed = end - first, run.failed_records
     records: dict[str, Any] = {"inputRecordCount": total, "failedRecordCount": failed}
     sizes = {"inputBytes": total * _INPUT_BYTES}
     files = {"inputFileCount": -(-total // 60)}
-    # A success without records comes without output counts.
+    # As in Adobe's samples, a success without records has no output counts.
     if total:
         records |= {"outputRecordCount": total - failed, "createdRecordCount": total - failed}
         sizes["outputBytes"] = (total - failed) * _OUTPUT_BYTES
         files["outputFileCount"] = int(total > failed)
     if failed and not run.outcome.failed:
-        records["failedInfo"] = [{"code": "DCVS-1000-400", "message": "A value was refused.", "count": failed}]
+        records["failedInfo"] = [{"code": "DCVS-1000-400", "message": "A value was rejected.", "count": failed}]
     if run.outcome.unknown_counts:
         records = {"inputRecordCount": -1, "outputRecordCount": -1, "failedRecordCount": -1}
     return {"recordSummary": records, "sizeSummary": sizes, "fileSummary": files}
 
 
-def _activities(run: Run, show_window: ShowWindow, now: float) -> list[dict[str, Any]]:
+def _activities(run: EmulatedRun, show_window: ShowWindow, now: float) -> list[dict[str, Any]]:
     if run.phase(now) == "scheduled":
         return []
     duration: dict[str, Any] = {"startedAtUTC": epoch_ms(run.starts_at)}
@@ -101,11 +101,11 @@ def _activities(run: Run, show_window: ShowWindow, now: float) -> list[dict[str,
     return [copy]
 
 
-def flow_json(flow: Flow, last_run: Run | None, *, settings: Settings, now: float) -> dict[str, Any]:
-    """A flow as it looks at `now` (epoch seconds)."""
+def flow_json(flow: EmulatedFlow, last_run: EmulatedRun | None, *, settings: Settings, now: float) -> dict[str, Any]:
+    """Return a flow as Flow Service shows it at `now` (epoch seconds)."""
     source_id, target_id = flow.related_id("source"), flow.related_id("target")
     spec_id, _ = SPECS[flow.kind]
-    shown: dict[str, Any] = {
+    document: dict[str, Any] = {
         "id": flow.id,
         "name": flow.name,
         "createdAt": epoch_ms(flow.created_at),
@@ -127,16 +127,16 @@ def flow_json(flow: Flow, last_run: Run | None, *, settings: Settings, now: floa
         },
     }
     if last_run is not None:
-        shown["lastRunDetails"] = _last_run(last_run, now)
-    return shown
+        document["lastRunDetails"] = _last_run(last_run, now)
+    return document
 
 
-def _schedule(flow: Flow) -> dict[str, Any]:
+def _schedule(flow: EmulatedFlow) -> dict[str, Any]:
     start = {"startTime": int(flow.created_at), "frequency": flow.frequency}
     return start if flow.frequency == "once" else {**start, "interval": 1, "backfill": True}
 
 
-def _transformations(flow: Flow) -> list[dict[str, Any]]:
+def _transformations(flow: EmulatedFlow) -> list[dict[str, Any]]:
     copy: dict[str, Any] = {"mode": "append"}
     if flow.delta_column:
         copy["deltaColumn"] = flow.delta_column
@@ -146,7 +146,7 @@ def _transformations(flow: Flow) -> list[dict[str, Any]]:
     ]
 
 
-def _last_run(run: Run, now: float) -> dict[str, Any]:
+def _last_run(run: EmulatedRun, now: float) -> dict[str, Any]:
     details: dict[str, Any] = {"id": run.id, "state": run.status(now)}
     if run.phase(now) != "scheduled":
         details["startedAtUTC"] = epoch_ms(run.starts_at)
@@ -155,12 +155,12 @@ def _last_run(run: Run, now: float) -> dict[str, Any]:
     return details
 
 
-def spec_json(kind: Kind) -> dict[str, Any]:
-    """A flow specification; `runSpec.spec.required` tells table-based from file-based."""
+def spec_json(kind: FlowKind) -> dict[str, Any]:
+    """Return a flow specification. `runSpec.spec.required` has `deltaColumn` only for table-based flows."""
     spec_id, name = SPECS[kind]
-    shown: dict[str, Any] = {"id": spec_id, "name": name, "version": "1.0"}
+    document: dict[str, Any] = {"id": spec_id, "name": name, "version": "1.0"}
     if kind == "streaming":
-        return shown
+        return document
     times = ["startTime", "windowStartTime", "windowEndTime"]
     properties: dict[str, Any] = {time: {"type": "integer"} for time in times}
     required = list(times)
@@ -168,11 +168,11 @@ def spec_json(kind: Kind) -> dict[str, Any]:
         required.append("deltaColumn")
         properties["deltaColumn"] = {"type": "object", "properties": {"name": {"type": "string"}}}
     run_spec = {"name": "ProviderParams", "type": "JsonSchema"}
-    return shown | {"runSpec": {**run_spec, "spec": {"properties": properties, "required": required}}}
+    return document | {"runSpec": {**run_spec, "spec": {"properties": properties, "required": required}}}
 
 
-def target_json(flow: Flow) -> dict[str, Any]:
-    """The target connection of a flow; `params.dataSetId` is the dataset that it fills."""
+def target_json(flow: EmulatedFlow) -> dict[str, Any]:
+    """Return the target connection of a flow. `params.dataSetId` is the target dataset."""
     return {
         "id": flow.related_id("target"),
         "name": f"{flow.name}: target",
@@ -181,8 +181,8 @@ def target_json(flow: Flow) -> dict[str, Any]:
     }
 
 
-def source_json(flow: Flow) -> dict[str, Any]:
-    """The source connection of a flow."""
+def source_json(flow: EmulatedFlow) -> dict[str, Any]:
+    """Return the source connection of a flow."""
     params = {"path": "/made-up"} if flow.kind == "file" else {"tableName": "made_up"}
     return {
         "id": flow.related_id("source"),

@@ -1,4 +1,4 @@
-"""The emulator as a server on loopback: in the foreground, or in a thread beside a test."""
+"""Server of the emulator on loopback, in the foreground or in a thread of a test."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ import uvicorn
 
 from airflow_flowservice.emulator.app import create_app
 from airflow_flowservice.emulator.settings import Settings
-from airflow_flowservice.emulator.state import State
+from airflow_flowservice.emulator.state import EmulatorState
 
 HOST = "127.0.0.1"
 _START_TIMEOUT_S = 20.0
 
-# Without proxies: the emulator is on loopback, whatever http_proxy says.
+# Ignore http_proxy, because the emulator is on loopback.
 _opener = build_opener(ProxyHandler({}))
 
 
 class Emulator:
-    """A running emulator, as a test sees it. Every method is a request to its `/_emulator` routes.
+    """Client of a running emulator, for tests. Each method sends a request to a `/_emulator` route.
 
     Attributes:
-        url: where it listens, without a slash at its end; both the platform's URL and IMS's.
-        settings: how it behaves.
-        state: its memory. Another thread serves it: touch it only while no request is under way.
+        url: base URL of both Flow Service and IMS, without a trailing slash.
+        settings: the settings of the emulator.
+        state: the state of the emulator. A server thread uses it, so access it only between requests.
     """
 
-    def __init__(self, url: str, state: State) -> None:
+    def __init__(self, url: str, state: EmulatorState) -> None:
         self.url = url
         self.settings = state.settings
         self.state = state
 
     @property
     def connection(self) -> dict[str, Any]:
-        """The Airflow connection to it; as JSON, what `AIRFLOW_CONN_...` takes."""
+        """Return the Airflow connection to the emulator; its JSON is a valid value of `AIRFLOW_CONN_...`."""
         return self.settings.connection(self.url)
 
     def ledger(
@@ -54,69 +54,72 @@ class Emulator:
         start: str | float | datetime | None = None,
         end: str | float | datetime | None = None,
     ) -> dict[str, Any]:
-        """The truth: `requests` by kind, `flows` with their runs; for a flow also `missing` and `duplicated`.
+        """Return request counts in `requests` and the runs of each flow in `flows`.
+
+        If `flow_id` is given, the result also contains counts for a range of that flow: `expected`,
+        `ingested`, `missing` and `duplicated`.
 
         Args:
-            flow_id: whose account of a range is added.
-            start: the range's first instant: ISO 8601, epoch seconds or an aware datetime; None: the
-                earliest window's start.
-            end: the first instant after the range; None: the latest window's end.
+            flow_id: the flow of the range.
+            start: start of the range (inclusive): ISO 8601, epoch seconds or an aware datetime. Default: the
+                start of the earliest window.
+            end: end of the range (exclusive). Default: the end of the latest window.
 
         Raises:
-            ValueError: for an unknown flow or an instant that cannot be read.
+            ValueError: for an unknown flow or an unparsable instant.
         """
-        asked = {"flow_id": flow_id, "from": _as_text(start), "to": _as_text(end)}
-        query = urlencode({name: value for name, value in asked.items() if value is not None})
-        return self._ask("GET", f"ledger?{query}")
+        params = {"flow_id": flow_id, "from": _as_text(start), "to": _as_text(end)}
+        query = urlencode({name: value for name, value in params.items() if value is not None})
+        return self._request("GET", f"ledger?{query}")
 
     def plan_fault(self, **fields: Any) -> None:
-        """Plan a fault; the fields are those of `faults.py`.
+        """Plan a fault. The docstring of `faults.py` lists the fields.
 
         Raises:
-            ValueError: when it is malformed.
+            ValueError: if the fault is malformed.
         """
-        self._ask("POST", "faults", fields)
+        self._request("POST", "faults", fields)
 
     def faults(self) -> list[dict[str, Any]]:
-        """The planned faults; `struck` says how often each one happened."""
-        faults: list[dict[str, Any]] = self._ask("GET", "faults")["faults"]
+        """Return the planned faults. `struck` is the number of requests that a fault affected."""
+        faults: list[dict[str, Any]] = self._request("GET", "faults")["faults"]
         return faults
 
     def clear_faults(self) -> None:
-        """Forget all planned faults."""
-        self._ask("DELETE", "faults")
+        """Remove all planned faults."""
+        self._request("DELETE", "faults")
 
     def plan_outcome(self, **fields: Any) -> None:
-        """Plan how the next runs end; the fields are those of `outcomes.py`.
+        """Plan the outcome of the next runs. The docstring of `outcomes.py` lists the fields.
 
         Raises:
-            ValueError: when it is malformed.
+            ValueError: if the outcome is malformed.
         """
-        self._ask("POST", "outcomes", fields)
+        self._request("POST", "outcomes", fields)
 
     def add_flow(self, **fields: Any) -> str:
-        """Add a flow, or change the one with this `id`; the answer is its id.
+        """Add a flow, or change the flow with this `id`, and return its id.
 
         Args:
             **fields: `id`, `name`, `kind` (`table`, `file`, `streaming`), `frequency` (`once`), `state`
-                (`enabled`), `delta_column` (a name or an object), `dataset_id`. All may be left out.
+                (`enabled`), `delta_column` (a name or an object), `dataset_id`. All are optional.
 
         Raises:
             ValueError: for an unknown field or kind.
         """
-        return str(self._ask("POST", "flows", fields)["id"])
+        return str(self._request("POST", "flows", fields)["id"])
 
     def reset(self) -> None:
-        """Back to birth: the born flows, no runs, plans or counts. Tokens stay valid."""
-        self._ask("POST", "reset")
+        """Restore the initial flows and delete all runs, plans and counts. Tokens stay valid."""
+        self._request("POST", "reset")
 
-    def _ask(self, method: str, path: str, fields: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _request(self, method: str, path: str, fields: dict[str, Any] | None = None) -> dict[str, Any]:
         data = None if fields is None else json.dumps(fields, default=_as_text).encode()
         request = Request(f"{self.url}/_emulator/{path}", data=data, method=method)
         try:
             with _opener.open(request, timeout=60) as response:
-                answer: dict[str, Any] = json.load(response)
-                return answer
+                body: dict[str, Any] = json.load(response)
+                return body
         except HTTPError as error:
             with error:
                 raise ValueError(json.load(error)["error"]) from None
@@ -124,13 +127,16 @@ class Emulator:
 
 @contextmanager
 def running_emulator(settings: Settings | None = None, *, clock: Callable[[], float] = time.time) -> Iterator[Emulator]:
-    """An emulator on a free loopback port, served by a thread until the block ends.
+    """Run an emulator on a free loopback port, in a thread, until the `with` block ends.
 
     Args:
-        settings: how it behaves; None: the defaults.
-        clock: now, in epoch seconds; a test may pass its own to move time by hand.
+        settings: the settings of the emulator. Default: `Settings()`.
+        clock: function that returns the current time in epoch seconds. A test can pass a manual clock.
+
+    Raises:
+        RuntimeError: if the server does not start within 20 seconds.
     """
-    state = State(settings or Settings(), clock=clock)
+    state = EmulatorState(settings or Settings(), clock=clock)
     with _bound_socket(0) as bound:
         ready = threading.Event()
         server = _Server(state, on_ready=ready.set)
@@ -141,7 +147,7 @@ def running_emulator(settings: Settings | None = None, *, clock: Callable[[], fl
         )
         thread.start()
         if not ready.wait(_START_TIMEOUT_S):
-            raise RuntimeError("the emulator did not start")
+            raise RuntimeError(f"The emulator did not start within {_START_TIMEOUT_S:.0f} s.")
         try:
             yield Emulator(_url(bound), state)
         finally:
@@ -150,18 +156,22 @@ def running_emulator(settings: Settings | None = None, *, clock: Callable[[], fl
 
 
 def serve(settings: Settings, *, port: int) -> None:
-    """Serve on 127.0.0.1 until SIGINT or SIGTERM, and print one line when ready.
+    """Serve on 127.0.0.1 until SIGINT or SIGTERM, and print one line when the server is ready.
 
     Args:
-        settings: how the emulator behaves.
-        port: 0 chooses a free one.
+        settings: the settings of the emulator.
+        port: TCP port; 0 selects a free port.
 
     Raises:
-        OSError: when the port is taken.
+        OSError: if the port is in use.
     """
     with _bound_socket(port) as bound:
         url = _url(bound)
-        server = _Server(State(settings), on_ready=lambda: print(f"Flow Service emulator ready on {url}", flush=True))
+
+        def print_ready() -> None:
+            print(f"Flow Service emulator ready on {url}", flush=True)
+
+        server = _Server(EmulatorState(settings), on_ready=print_ready)
         asyncio.run(_serve_until_signal(server, bound))
 
 
@@ -170,15 +180,15 @@ async def _serve_until_signal(server: _Server, bound: socket.socket) -> None:
         server.should_exit = True
 
     loop = asyncio.get_running_loop()
-    for wanted in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(wanted, stop)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
     await server.serve(sockets=[bound])
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its logs and signal handlers; stopping does not wait for clients."""
+    """uvicorn server without logs and signal handlers. It closes open connections when it stops."""
 
-    def __init__(self, state: State, *, on_ready: Callable[[], None]) -> None:
+    def __init__(self, state: EmulatorState, *, on_ready: Callable[[], None]) -> None:
         config = uvicorn.Config(
             create_app(state),
             http="h11",
@@ -214,7 +224,7 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def _bound_socket(port: int) -> Iterator[socket.socket]:
-    # asyncio turns Nagle's algorithm off only for sockets that say they are TCP; with it a POST takes 40 ms.
+    # asyncio disables Nagle's algorithm only for sockets with the TCP protocol number. Otherwise a POST takes 40 ms.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((HOST, port))

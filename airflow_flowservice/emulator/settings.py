@@ -1,4 +1,4 @@
-"""What can be set about an emulator, and the flows that it is born with."""
+"""Settings of the emulator, and the ids of its initial flows."""
 
 from __future__ import annotations
 
@@ -11,45 +11,47 @@ ErrorShape = Literal["report", "plain", "gateway"]
 EpochFormat = Literal["any", "string", "integer"]
 
 TABLE_FLOW_ID = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
-"""Table-based, one-time, without a delta column until its first run."""
+"""Id of a table-based, one-time flow. It has no delta column before its first run."""
 
 FILE_FLOW_ID = "c9cef9cb-c934-4467-8ef9-cbc934546741"
-"""File-based, one-time."""
+"""Id of a file-based, one-time flow."""
 
 HOURLY_FLOW_ID = "2edc08ac-4df5-4fe6-936f-81a19ce92f5c"
-"""Table-based and scheduled hourly: on-demand runs are refused (1386)."""
+"""Id of a table-based flow with an hourly schedule. It rejects on-demand runs (1386)."""
 
 DISABLED_FLOW_ID = "7d15ab1e-0f10-4d15-8ab1-ed0000000001"
-"""Table-based, one-time and disabled: runs are refused (1380)."""
+"""Id of a disabled table-based, one-time flow. It rejects runs (1380)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How an emulator behaves. All durations are seconds.
+    """Settings of an emulator. All durations are in seconds.
 
     Attributes:
-        client_id: the client that may do everything; sent as `x-api-key`.
-        client_secret: its secret, and the reader's.
-        reader_id: a client that may read, and whose attempts to create a run end with 403, 1427.
-        org_id: the only organization that exists.
-        sandbox: the only sandbox that exists.
-        answer_shape: a created run is answered as `{"items": [{"id", "etag"}]}` with 200 (`items`, Adobe's
-            tutorial) or as `{"id", "etag"}` with 201 (`flat`, Adobe's OpenAPI file).
-        show_window: a run that is read shows its window in `params`, in its first activity once it
-            left `scheduled` (`activity`), or not at all (`none`).
-        error_shape: Flow Service's errors come as `{"type", "title", "status", "report",
-            "error-chain"}` (`report`), `{"code", "message"}` (`plain`) or `{"error_code", "message"}`
-            (`gateway`). What a gateway refuses (token, API key, missing header) has the last shape always.
-        epoch_format: which JSON type of epoch seconds a creation may use; the other one is refused (1384).
-        queue_s: how long a run stays `scheduled`, counted from its creation or `startTime`, the later.
-        run_s: how long it is `inProgress` after that.
-        start_tolerance_s: how far a `startTime` may lie in the past before it is refused (1360).
-        token_ttl_s: how long a token is valid.
-        clock_offset_s: how far the emulator's clock is ahead of this machine's; negative: behind. The
-            `Date` header shows the emulator's clock.
+        client_id: id of the client with all permissions, sent as `x-api-key`.
+        client_secret: secret of both clients.
+        reader_id: id of a read-only client. If it creates a run, it gets a 403 response with code 1427.
+        org_id: the only organization.
+        sandbox: the only sandbox.
+        answer_shape: format of the response to a run creation. `items` (Adobe's tutorial) is
+            `{"items": [{"id", "etag"}]}` with status 200. `flat` (Adobe's OpenAPI file) is
+            `{"id", "etag"}` with status 201.
+        show_window: location of the window in a flow run: `params`, `activity` (in the first activity, after
+            the run has left `scheduled`) or `none`.
+        error_shape: format of Flow Service's errors. `report` is `{"type", "title", "status", "report",
+            "error-chain"}`, `plain` is `{"code", "message"}` and `gateway` is `{"error_code", "message"}`.
+            Errors of the gateway (token, API key, missing header) always have the format `gateway`.
+        epoch_format: JSON type of epoch seconds in a run creation: `any`, `string` or `integer`. Other types
+            are rejected (1384).
+        queue_s: time that a run stays `scheduled`, from its creation or `startTime`, whichever is later.
+        run_s: time that a run is then `inProgress`.
+        start_tolerance_s: maximum age of a `startTime`. An older one is rejected (1360).
+        token_ttl_s: lifetime of a token.
+        clock_offset_s: offset of the emulator's clock from the clock of this machine; negative if it is
+            behind. The `Date` header shows the emulator's clock.
 
     Raises:
-        ValueError: for a word that is not one of those listed, or a negative duration.
+        ValueError: for a value that is not listed here, or for a negative duration.
     """
 
     client_id: str = "emulator-client"
@@ -68,16 +70,16 @@ class Settings:
     clock_offset_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self._check_word("answer_shape", get_args(AnswerShape))
-        self._check_word("show_window", get_args(ShowWindow))
-        self._check_word("error_shape", get_args(ErrorShape))
-        self._check_word("epoch_format", get_args(EpochFormat))
+        self._check_choice("answer_shape", get_args(AnswerShape))
+        self._check_choice("show_window", get_args(ShowWindow))
+        self._check_choice("error_shape", get_args(ErrorShape))
+        self._check_choice("epoch_format", get_args(EpochFormat))
         for name in ("queue_s", "run_s", "start_tolerance_s", "token_ttl_s"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative: {getattr(self, name)}")
+                raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}.")
 
     def connection(self, url: str) -> dict[str, Any]:
-        """The Airflow connection to the emulator that listens there; as JSON, what `AIRFLOW_CONN_...` takes."""
+        """Return the Airflow connection to an emulator at `url`; its JSON is a valid value of `AIRFLOW_CONN_...`."""
         return {
             "conn_type": "flowservice",
             "host": url,
@@ -86,6 +88,6 @@ class Settings:
             "extra": {"org_id": self.org_id, "sandbox": self.sandbox, "ims_url": url},
         }
 
-    def _check_word(self, name: str, allowed: tuple[str, ...]) -> None:
+    def _check_choice(self, name: str, allowed: tuple[str, ...]) -> None:
         if getattr(self, name) not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}: {getattr(self, name)!r}")
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}.")

@@ -1,4 +1,4 @@
-"""All that an emulator remembers: flows, runs, tokens, plans and counts. One thread touches it."""
+"""State of an emulator: flows, runs, tokens, plans and request counts. Only one thread may use it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_flowservice.emulator.errors import ApiError
+from airflow_flowservice.emulator.creation_rules import Creation
+from airflow_flowservice.emulator.errors import EmulatedApiError
 from airflow_flowservice.emulator.faults import FaultPlan
-from airflow_flowservice.emulator.model import Flow, Run
+from airflow_flowservice.emulator.model import EmulatedFlow, EmulatedRun
 from airflow_flowservice.emulator.outcomes import OutcomePlan
-from airflow_flowservice.emulator.query import ListQuery, at_path, page, select
+from airflow_flowservice.emulator.query import ListQuery, at_path, paginate, select
 from airflow_flowservice.emulator.render import flow_json, run_json
-from airflow_flowservice.emulator.rules import Creation
 from airflow_flowservice.emulator.settings import (
     DISABLED_FLOW_ID,
     FILE_FLOW_ID,
@@ -28,20 +28,20 @@ from airflow_flowservice.emulator.settings import (
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a list, the address of the next one, and how many items all pages have."""
+class ListPage:
+    """One page of a list, the address of the next page, and the number of items on all pages."""
 
     items: list[dict[str, Any]]
     next_href: str | None
     total: int
 
 
-class State:
-    """The emulator's memory.
+class EmulatorState:
+    """State of an emulator.
 
     Args:
-        settings: how it behaves.
-        clock: now, in epoch seconds; `settings.clock_offset_s` is added to it.
+        settings: the settings of the emulator.
+        clock: function that returns epoch seconds. `settings.clock_offset_s` is added to its value.
     """
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
@@ -51,39 +51,41 @@ class State:
         self.reset()
 
     def reset(self) -> None:
-        """Back to birth: the flows it was born with, no runs, plans or counts. Tokens stay valid."""
-        self.flows: dict[str, Flow] = {}
-        self.runs: dict[str, Run] = {}
+        """Restore the initial flows and delete all runs, plans and counts. Tokens stay valid."""
+        self.flows: dict[str, EmulatedFlow] = {}
+        self.runs: dict[str, EmulatedRun] = {}
         self.requests: Counter[str] = Counter()
         self.faults = FaultPlan()
         self.outcomes = OutcomePlan()
-        self._runs_of: defaultdict[str, list[Run]] = defaultdict(list)
-        for flow in _born(self.now()):
+        self._runs_of: defaultdict[str, list[EmulatedRun]] = defaultdict(list)
+        for flow in _initial_flows(self.now()):
             self.flows[flow.id] = flow
 
     def now(self) -> float:
-        """The emulator's clock, in epoch seconds."""
+        """Return the time of the emulator's clock in epoch seconds."""
         return self._clock() + self.settings.clock_offset_s
 
-    # --- tokens ---
+    # Tokens
 
     def issue_token(self, client_id: str) -> str:
+        """Issue a token for a client."""
         token = secrets.token_urlsafe(96)
         self._tokens[token] = (client_id, self.now() + self.settings.token_ttl_s)
         return token
 
     def token_owner(self, token: str) -> str | None:
-        """The client that a token was given to; None when it is unknown or has expired."""
+        """Return the client id of a token; None if the token is unknown or has expired."""
         client_id, expires_at = self._tokens.get(token, ("", 0.0))
         return client_id if self.now() < expires_at else None
 
     def expire_tokens(self) -> None:
+        """Invalidate all tokens."""
         self._tokens.clear()
 
-    # --- runs ---
+    # Runs
 
-    def add_run(self, creation: Creation, *, client_id: str, delay_s: float = 0.0) -> Run:
-        """Record a run that the rules allow; it shows after `delay_s` seconds."""
+    def add_run(self, creation: Creation, *, client_id: str, delay_s: float = 0.0) -> EmulatedRun:
+        """Record a valid run. Clients can read it after `delay_s` seconds."""
         creation.flow.delta_column = creation.delta_column
         return self._record(
             flow_id=creation.flow.id,
@@ -94,21 +96,21 @@ class State:
             delay_s=delay_s,
         )
 
-    def retrigger(self, run_id: str, *, client_id: str, delay_s: float = 0.0) -> Run:
-        """Record a new run with the window of an ended one.
+    def retrigger(self, run_id: str, *, client_id: str, delay_s: float = 0.0) -> EmulatedRun:
+        """Record a new run with the window of an ended run.
 
         Raises:
-            ApiError: 404 when there is no such run; 400, 1388 when its flow is disabled, 1387 when it neither
-                failed nor succeeded without records.
+            EmulatedApiError: 404 if there is no such run; 400 with code 1388 if its flow is disabled, or with code 1387
+                if it neither failed nor succeeded without records.
         """
         now = self.now()
         old = self.visible_run(run_id)
         flow = self.flows[old.flow_id]
         if flow.state != "enabled":
-            raise ApiError(400, "1388", f"Flow {flow.id} is {flow.state}; enable it to re-trigger its runs.")
-        first, end = old.source
+            raise EmulatedApiError(400, "1388", f"Flow {flow.id} is {flow.state}; enable it to re-trigger its runs.")
+        first, end = old.source_records
         if not old.has_ended(now) or not (old.outcome.failed or first == end):
-            raise ApiError(400, "1387", f"Run {run_id} is {old.status(now)} and cannot be re-triggered now.")
+            raise EmulatedApiError(400, "1387", f"Run {run_id} is {old.status(now)} and cannot be re-triggered now.")
         new = self._record(
             flow_id=old.flow_id,
             client_id=client_id,
@@ -131,11 +133,11 @@ class State:
         window: tuple[int, int],
         delay_s: float,
         parent_id: str | None = None,
-    ) -> Run:
+    ) -> EmulatedRun:
         now = self.now()
-        outcome = self.outcomes.draw(flow_id=flow_id, window=window)
-        starts_at = max(now, float(start_time)) + _first(outcome.queue_s, self.settings.queue_s)
-        run = Run(
+        outcome = self.outcomes.take(flow_id=flow_id, window=window)
+        starts_at = max(now, float(start_time)) + _value_or_default(outcome.queue_s, self.settings.queue_s)
+        run = EmulatedRun(
             id=str(uuid.uuid4()),
             etag=f'"{secrets.token_hex(4)}-0000-0200-0000-{int(now):012x}"',
             flow_id=flow_id,
@@ -146,7 +148,7 @@ class State:
             created_at=now,
             visible_at=now + delay_s,
             starts_at=starts_at,
-            ends_at=starts_at + _first(outcome.run_s, self.settings.run_s),
+            ends_at=starts_at + _value_or_default(outcome.run_s, self.settings.run_s),
             outcome=outcome,
             parent_id=parent_id,
         )
@@ -154,37 +156,43 @@ class State:
         self._runs_of[flow_id].append(run)
         return run
 
-    def runs_of(self, flow_id: str) -> list[Run]:
-        """A flow's runs in the order of their creation, shown or not."""
+    def runs_of(self, flow_id: str) -> list[EmulatedRun]:
+        """Return all runs of a flow in the order of their creation, including hidden runs."""
         return self._runs_of.get(flow_id, [])
 
     def end_runs(self, flow_id: str, *, count: int | None) -> int:
-        """Have a flow's runs that go on end now, the oldest `count` of them (None: all); how many those are."""
+        """End active runs of a flow now and return their number.
+
+        Args:
+            flow_id: the flow.
+            count: end only the oldest `count` runs; None means all active runs.
+        """
         now = self.now()
         chosen = [run for run in self.runs_of(flow_id) if run.phase(now) != "ended"][:count]
         for run in chosen:
             run.starts_at, run.ends_at = min(run.starts_at, now), now
         return len(chosen)
 
-    def visible_run(self, run_id: str) -> Run:
-        """A run that a client may see.
+    def visible_run(self, run_id: str) -> EmulatedRun:
+        """Return a run that clients can read.
 
         Raises:
-            ApiError: 404, 1101 when there is none, not yet or not any more.
+            EmulatedApiError: 404 with code 1101 if the run does not exist, is still hidden or has vanished.
         """
         run = self.runs.get(run_id)
         if run is None or not run.is_visible(self.now()):
-            raise ApiError(404, "1101", f"There is no flow run {run_id!r}.")
+            raise EmulatedApiError(404, "1101", f"There is no flow run {run_id!r}.")
         return run
 
     def read_run(self, run_id: str, *, show_window: ShowWindow) -> dict[str, Any]:
-        """A run as `GET` answers it. A run that is to vanish does so after this."""
+        """Return the JSON of a run and count the read. A run with a `vanish` outcome vanishes afterwards."""
         return self._show(self.visible_run(run_id), show_window)
 
-    def list_runs(self, query: ListQuery, *, show_window: ShowWindow) -> Page:
+    def list_runs(self, query: ListQuery, *, show_window: ShowWindow) -> ListPage:
+        """Return one page of the runs that match a query."""
         now = self.now()
 
-        def value(run: Run, path: str) -> Any:
+        def value(run: EmulatedRun, path: str) -> Any:
             if path == "id":
                 return run.id
             if path == "flowId":
@@ -195,11 +203,11 @@ class State:
 
         candidates, rest = self._candidates(query)
         found = select([run for run in candidates if run.is_visible(now)], rest, value=value)
-        shown, href = page(found, query, value=value, path="/runs")
-        return Page([self._show(run, show_window) for run in shown], href, len(found))
+        page_items, href = paginate(found, query, value=value, path="/runs")
+        return ListPage([self._show(run, show_window) for run in page_items], href, len(found))
 
-    def _candidates(self, query: ListQuery) -> tuple[Iterable[Run], ListQuery]:
-        """The fewest runs that need looking at, and the filters that are left to apply."""
+    def _candidates(self, query: ListQuery) -> tuple[Iterable[EmulatedRun], ListQuery]:
+        """Return the runs selected by an indexed filter, and the query without that filter."""
         if by_id := query.equality("id"):
             wanted = (self.runs[run_id] for run_id in dict.fromkeys(by_id.values) if run_id in self.runs)
             return sorted(wanted, key=lambda run: run.created_at), query.without(by_id)
@@ -208,43 +216,45 @@ class State:
             return self.runs_of(by_flow.values[0]), query.without(by_flow)
         return self.runs.values(), query
 
-    def _show(self, run: Run, show_window: ShowWindow) -> dict[str, Any]:
-        shown = run_json(run, settings=self.settings, show_window=show_window, now=self.now())
+    def _show(self, run: EmulatedRun, show_window: ShowWindow) -> dict[str, Any]:
+        document = run_json(run, settings=self.settings, show_window=show_window, now=self.now())
         run.times_shown += 1
-        return shown
+        return document
 
-    # --- flows ---
+    # Flows
 
-    def flow(self, flow_id: str) -> Flow:
-        """A flow.
+    def flow(self, flow_id: str) -> EmulatedFlow:
+        """Return a flow.
 
         Raises:
-            ApiError: 404, 1101 when there is none.
+            EmulatedApiError: 404 with code 1101 if the flow does not exist.
         """
         if flow_id not in self.flows:
-            raise ApiError(404, "1101", f"There is no flow {flow_id!r}.")
+            raise EmulatedApiError(404, "1101", f"There is no flow {flow_id!r}.")
         return self.flows[flow_id]
 
-    def read_flow(self, flow: Flow) -> dict[str, Any]:
+    def read_flow(self, flow: EmulatedFlow) -> dict[str, Any]:
+        """Return the JSON of a flow with its last run."""
         runs = self.runs_of(flow.id)
         last = runs[-1] if runs else None
         return flow_json(flow, last, settings=self.settings, now=self.now())
 
-    def list_flows(self, query: ListQuery) -> Page:
+    def list_flows(self, query: ListQuery) -> ListPage:
+        """Return one page of the flows that match a query."""
         found = select([self.read_flow(flow) for flow in self.flows.values()], query, value=at_path)
-        shown, href = page(found, query, value=at_path, path="/flows")
-        return Page(shown, href, len(found))
+        page_items, href = paginate(found, query, value=at_path, path="/flows")
+        return ListPage(page_items, href, len(found))
 
 
-def _first(chosen: float | None, default: float) -> float:
-    return default if chosen is None else chosen
+def _value_or_default(value: float | None, default: float) -> float:
+    return default if value is None else value
 
 
-def _born(now: float) -> list[Flow]:
+def _initial_flows(now: float) -> list[EmulatedFlow]:
     return [
-        Flow(id=TABLE_FLOW_ID, name="Orders (table, one-time)", kind="table", created_at=now),
-        Flow(id=FILE_FLOW_ID, name="Clicks (files, one-time)", kind="file", created_at=now),
-        Flow(
+        EmulatedFlow(id=TABLE_FLOW_ID, name="Orders (table, one-time)", kind="table", created_at=now),
+        EmulatedFlow(id=FILE_FLOW_ID, name="Clicks (files, one-time)", kind="file", created_at=now),
+        EmulatedFlow(
             id=HOURLY_FLOW_ID,
             name="Customers (table, hourly)",
             kind="table",
@@ -252,7 +262,7 @@ def _born(now: float) -> list[Flow]:
             frequency="hour",
             delta_column={"name": "updated_at"},
         ),
-        Flow(
+        EmulatedFlow(
             id=DISABLED_FLOW_ID,
             name="Returns (table, disabled)",
             kind="table",

@@ -1,4 +1,4 @@
-"""The README's first command."""
+"""Tests of the demo, the first command in the README."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def _demo(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.usefixtures("_can_run_airflow")
-def test_every_window_is_ingested_once(tmp_path: Path) -> None:
-    """The demo ends well, with a row for each window and the ledger's verdict."""
+def test_every_window_is_ingested_exactly_once(tmp_path: Path) -> None:
+    """The demo succeeds and prints a row for each window and the result of the ledger."""
     done = _demo("--days", "3", folder=tmp_path)
 
     assert 0 == done.returncode, done.stdout + done.stderr
@@ -26,8 +26,8 @@ def test_every_window_is_ingested_once(tmp_path: Path) -> None:
     assert 3 == done.stdout.count("1,440")
 
 
-def test_bad_options_are_refused(tmp_path: Path) -> None:
-    """A number of days that makes no sense ends with the usage, before anything starts."""
+def test_invalid_options_are_rejected(tmp_path: Path) -> None:
+    """For an invalid number of days, the demo prints an error and starts no process."""
     done = _demo("--days", "0", folder=tmp_path)
 
     assert 2 == done.returncode

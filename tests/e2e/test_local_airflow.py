@@ -1,4 +1,4 @@
-"""A real Airflow on this machine: it works, listens on loopback alone, says what is wrong, leaves nothing."""
+"""Tests of the local Airflow: backfills, network addresses, error messages and cleanup."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import pytest
 
 from airflow_flowservice.demo.local_airflow import LocalAirflow
 from airflow_flowservice.demo.processes import LocalAirflowError, Supervisor, inherited_environment
-from airflow_flowservice.demo.scenario import Dates
+from airflow_flowservice.demo.scenario import BackfillDates
 
 _SLEEP_WITH_CHILD = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
 _PARENT = """
 import os, signal, sys, time
 from pathlib import Path
 from airflow_flowservice.demo.processes import Supervisor
-for each in (signal.SIGTERM, signal.SIGHUP):  # the caller may ignore them, as nohup does
-    signal.signal(each, signal.SIG_DFL)
+for number in (signal.SIGTERM, signal.SIGHUP):  # the caller may ignore them, for example with nohup
+    signal.signal(number, signal.SIG_DFL)
 folder = Path(sys.argv[1])
 with Supervisor(log_folder=folder) as supervisor:
     supervisor.remove_at_end(folder)
@@ -39,7 +39,7 @@ def _listening(processes: Iterable[psutil.Process]) -> set[str]:
         try:
             connections = process.net_connections(kind="inet")
         except (psutil.NoSuchProcess, psutil.AccessDenied):
-            # A task's process that has ended meanwhile, or one that Airflow hides from other processes of its user.
+            # The process has ended, or Airflow hides it from other processes of the same user.
             continue
         for connection in connections:
             if connection.status == psutil.CONN_LISTEN:
@@ -51,25 +51,25 @@ def _has_ended(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_listens_on_loopback_alone(airflow: LocalAirflow) -> None:
-    """No component, and nothing that a component started, listens on an address of the network."""
+def test_listens_on_loopback_only(airflow: LocalAirflow) -> None:
+    """No component and none of its child processes listens on a network address."""
     processes = [process for members in airflow.processes.values() for process in members]
 
     assert {"127.0.0.1"} == _listening(processes)
 
 
-def test_takes_nothing_from_the_callers_airflow(airflow: LocalAirflow) -> None:
-    """All of Airflow's own folders are inside its home."""
-    told = {key: value for key, value in airflow.environment.items() if key.endswith(("_FOLDER", "_PATH", "_HOME"))}
-    told.pop("AIRFLOW__CORE__DAGS_FOLDER")
-    airflows = {key: Path(value) for key, value in told.items() if key.startswith("AIRFLOW")}
+def test_folders_are_inside_home(airflow: LocalAirflow) -> None:
+    """All folders that Airflow writes are inside its home."""
+    folders = {key: value for key, value in airflow.environment.items() if key.endswith(("_FOLDER", "_PATH", "_HOME"))}
+    folders.pop("AIRFLOW__CORE__DAGS_FOLDER")
+    paths = {key: Path(value) for key, value in folders.items() if key.startswith("AIRFLOW")}
 
-    assert airflows
-    assert all(path.is_relative_to(airflow.home) for path in airflows.values())
+    assert paths
+    assert all(path.is_relative_to(airflow.home) for path in paths.values())
 
 
 def test_caller_settings_are_not_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the caller's shell says about its own Airflow reaches no child, and loopback takes no proxy."""
+    """Children do not inherit ``AIRFLOW*`` variables, and they use no proxy for loopback."""
     monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "True")
     monkeypatch.setenv("AIRFLOW_CONN_MINE", "http://example.invalid")
     monkeypatch.setenv("NO_PROXY", "intranet")
@@ -80,8 +80,8 @@ def test_caller_settings_are_not_inherited(monkeypatch: pytest.MonkeyPatch) -> N
     assert "intranet,127.0.0.1,localhost" == env["NO_PROXY"]
 
 
-def test_knows_this_provider(airflow: LocalAirflow) -> None:
-    """Airflow's own command shows the package among the providers."""
+def test_airflow_lists_this_provider(airflow: LocalAirflow) -> None:
+    """The command ``airflow providers list`` shows the package."""
     listed = airflow.cli("providers", "list", "--output", "plain")
 
     assert 0 == listed.returncode
@@ -89,8 +89,8 @@ def test_knows_this_provider(airflow: LocalAirflow) -> None:
 
 
 def test_backfills_deferred_tasks(airflow: LocalAirflow) -> None:
-    """A real backfill runs every date once; XComs and logs of the tasks can be read."""
-    dates = Dates.past(2, now=datetime.now(timezone.utc))
+    """A backfill runs every logical date once. XComs and logs of the tasks can be read."""
+    dates = BackfillDates.past(2, now=datetime.now(timezone.utc))
     airflow.wait_for_dag("e2e_plain")
     airflow.unpause("e2e_plain")
 
@@ -105,8 +105,8 @@ def test_backfills_deferred_tasks(airflow: LocalAirflow) -> None:
     assert "the number is 42" in airflow.task_log("e2e_plain", run_id, "answer")
 
 
-def test_import_errors_are_told(airflow: LocalAirflow, dags_folder: Path) -> None:
-    """Waiting for a DAG whose file cannot be imported ends at once with the file and the error."""
+def test_import_errors_are_reported(airflow: LocalAirflow, dags_folder: Path) -> None:
+    """If a DAG file cannot be imported, ``wait_for_dag`` immediately raises an error with file and cause."""
     broken = dags_folder / "e2e_broken.py"
     broken.write_text("import airflow\nraise RuntimeError('this DAG file is broken')\n")
     try:
@@ -119,8 +119,8 @@ def test_import_errors_are_told(airflow: LocalAirflow, dags_folder: Path) -> Non
     assert "this DAG file is broken" in str(caught.value)
 
 
-def test_a_killed_component_comes_back(airflow: LocalAirflow) -> None:
-    """A component can be killed with all that it started, and started again."""
+def test_killed_component_can_be_restarted(airflow: LocalAirflow) -> None:
+    """A kill ends a component and its child processes. The component can then be started again."""
     victims = airflow.processes["triggerer-1"]
 
     airflow.kill("triggerer-1")
@@ -131,17 +131,17 @@ def test_a_killed_component_comes_back(airflow: LocalAirflow) -> None:
     airflow.wait_healthy()
 
 
-def test_a_dead_child_is_told_with_its_log(tmp_path: Path) -> None:
-    """Whoever waits hears that a child ended, with its status and its last words."""
+def test_ended_child_is_reported_with_log(tmp_path: Path) -> None:
+    """If a child ends during a wait, the error contains its status and the end of its log."""
     with Supervisor(log_folder=tmp_path) as supervisor:
-        supervisor.start("talker", [sys.executable, "-c", "exit('last words')"], env=os.environ, cwd=tmp_path)
+        supervisor.start("failing", [sys.executable, "-c", "exit('last line')"], env=os.environ, cwd=tmp_path)
 
-        with pytest.raises(LocalAirflowError, match=r"(?s)talker ended with status 1.*last words"):
-            supervisor.wait_until(lambda: None, timeout=30, what="nothing", log="talker")
+        with pytest.raises(LocalAirflowError, match=r"(?s)failing ended with status 1.*last line"):
+            supervisor.wait_until(lambda: None, timeout=30, what="nothing", log="failing")
 
 
 def test_stopping_leaves_no_process(tmp_path: Path) -> None:
-    """A child's own children end with it."""
+    """Stopping a child also ends its child processes."""
     with Supervisor(log_folder=tmp_path) as supervisor:
         command = [sys.executable, "-c", _SLEEP_WITH_CHILD]
         child = supervisor.start("sleeper", command, env=os.environ, cwd=tmp_path)
@@ -153,16 +153,16 @@ def test_stopping_leaves_no_process(tmp_path: Path) -> None:
     assert _has_ended(grandchild.pid)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_a_killed_parent_leaves_nothing(tmp_path: Path, how: signal.Signals) -> None:
-    """When the parent is killed, the children end and the folder goes."""
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_guard_cleans_up_after_killed_parent(tmp_path: Path, signal_number: signal.Signals) -> None:
+    """If the parent is killed, the guard ends the children and removes the folder."""
     folder = tmp_path / "home"
     folder.mkdir()
     command = [sys.executable, "-c", _PARENT, str(folder), _SLEEP_WITH_CHILD]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout
         child = int(parent.stdout.readline())
-        parent.send_signal(how)
+        parent.send_signal(signal_number)
 
     with Supervisor(log_folder=tmp_path / "logs") as supervisor:
         supervisor.wait_until(
@@ -170,11 +170,11 @@ def test_a_killed_parent_leaves_nothing(tmp_path: Path, how: signal.Signals) -> 
         )
 
 
-def test_dates_lie_in_the_past() -> None:
-    """The demo's windows end before today, and before the run that the scheduler makes itself."""
+def test_backfill_dates_are_in_the_past() -> None:
+    """The demo's windows end before today and before the run that the scheduler creates."""
     now = datetime(2026, 3, 1, 0, 30, tzinfo=timezone(timedelta(hours=2)))
 
-    dates = Dates.past(7, now=now)
+    dates = BackfillDates.past(7, now=now)
 
     assert datetime(2026, 2, 27, tzinfo=timezone.utc) == dates.last == dates.windows_end
     assert datetime(2026, 2, 21, tzinfo=timezone.utc) == dates.first

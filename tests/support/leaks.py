@@ -1,4 +1,4 @@
-"""Finds secrets in a text, in every spelling that a leak may have."""
+"""Search for secrets in a text, in all common encodings."""
 
 from __future__ import annotations
 
@@ -7,22 +7,34 @@ import json
 from collections.abc import Iterable
 from urllib.parse import quote, quote_plus
 
-_ENOUGH = 16
+# Number of characters at the beginning or end of a secret that count as a leak.
+_MIN_LEAK_LENGTH = 16
 
 
-def spellings(secret: str) -> set[str]:
-    """As it is, in URLs, in JSON, in hexadecimal, in base64 wherever it begins, and each of these backwards."""
+def encodings_of(secret: str) -> set[str]:
+    """Return the secret as plain text, URL-encoded, as JSON, in hexadecimal and in base64, and each reversed.
+
+    The base64 encodings include each of the three possible offsets of the secret in the encoded data.
+    """
     data = secret.encode()
     forms = {secret, quote(secret, safe=""), quote(secret), quote_plus(secret), json.dumps(secret)[1:-1], data.hex()}
-    for before in range(3):
-        # What stands before shares its first characters, and what follows its last ones.
-        skipped, whole = (0, 2, 3)[before], (before + len(data)) * 8 // 6
-        encoded = base64.b64encode(b"x" * before + data).decode()[skipped:whole]
+    for offset in range(3):
+        # Omit the first and last characters, because they also depend on the adjacent data.
+        skipped, whole = (0, 2, 3)[offset], (offset + len(data)) * 8 // 6
+        encoded = base64.b64encode(b"x" * offset + data).decode()[skipped:whole]
         forms |= {encoded, encoded.translate(str.maketrans("+/", "-_"))}
     return forms | {form[::-1] for form in forms}
 
 
 def leaks(text: str, secrets: Iterable[str]) -> list[str]:
-    """The beginnings and ends of secrets that a text has in any spelling: messages are cut, and cut leaks are leaks."""
-    ends = {end for secret in secrets for form in spellings(secret) for end in (form[:_ENOUGH], form[-_ENOUGH:])}
+    """Return the beginnings and ends of secrets that the text contains in any encoding.
+
+    Beginnings and ends are sufficient, because messages may be truncated.
+    """
+    ends = {
+        end
+        for secret in secrets
+        for form in encodings_of(secret)
+        for end in (form[:_MIN_LEAK_LENGTH], form[-_MIN_LEAK_LENGTH:])
+    }
     return sorted(end for end in ends if end in text)

@@ -1,4 +1,4 @@
-"""What looks for leaks finds them, so that a search which finds nothing means something."""
+"""Tests of `leaks`, the search for secrets that other tests use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _base64(text: str) -> str:
 
 @pytest.mark.parametrize("secret", [SECRET, TOKEN])
 @pytest.mark.parametrize(
-    "spell",
+    "encode",
     [
         lambda secret: f"Authorization: Bearer {secret}",
         lambda secret: secret[:20] + "…",
@@ -36,11 +36,11 @@ def _base64(text: str) -> str:
         lambda secret: _base64(secret)[::-1],
     ],
 )
-def test_a_leak_is_found(spell, secret):
-    """In each spelling, whole or cut."""
-    assert [] != leaks(f"before {spell(secret)} after", [secret])
+def test_leak_is_found(encode, secret):
+    """A secret is found in each encoding, complete or truncated."""
+    assert [] != leaks(f"before {encode(secret)} after", [secret])
 
 
-def test_nothing_else_is_found():
-    """What a masker leaves, and another secret of the same shape."""
+def test_masked_and_similar_texts_are_no_leaks():
+    """A masked secret and a similar text are not leaks."""
     assert [] == leaks(f"Bearer ***, client_secret=***&x, {TOKEN.swapcase()}", [SECRET, TOKEN])

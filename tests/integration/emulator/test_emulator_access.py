@@ -1,4 +1,4 @@
-"""Who may come in, and what everybody else is told."""
+"""Tests of IMS tokens and of the headers of Flow Service requests."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from email.utils import parsedate_to_datetime
 import pytest
 
 
-def test_a_token_is_given_for_the_right_secret(client):
-    """IMS answers a bearer token and its lifetime in seconds."""
-    answer = client.ask_token()
+def test_ims_issues_token_for_valid_secret(client):
+    """IMS responds with a bearer token and its lifetime in seconds."""
+    response = client.request_token()
 
-    assert 200 == answer.status_code
-    assert {"access_token", "token_type", "expires_in"} == set(answer.json())
-    assert ("bearer", 86399) == (answer.json()["token_type"], answer.json()["expires_in"])
+    assert 200 == response.status_code
+    assert {"access_token", "token_type", "expires_in"} == set(response.json())
+    assert ("bearer", 86399) == (response.json()["token_type"], response.json()["expires_in"])
 
 
 @pytest.mark.parametrize(
@@ -26,42 +26,42 @@ def test_a_token_is_given_for_the_right_secret(client):
         ({"grant_type": "jwt_bearer"}, (400, "unsupported_grant_type")),
     ],
 )
-def test_ims_refuses_with_a_reason(client, changes, expected):
-    """A wrong secret is told from a wrong grant."""
-    answer = client.ask_token(**changes)
+def test_ims_reports_cause_of_error(client, changes, expected):
+    """Wrong credentials and a wrong grant type have different errors."""
+    response = client.request_token(**changes)
 
-    assert expected == (answer.status_code, answer.json()["error"])
-    assert answer.json()["error_description"]
-
-
-def test_an_unknown_scope_is_fine(client):
-    """Scopes are not checked."""
-    assert 200 == client.ask_token(scope="whatever").status_code
+    assert expected == (response.status_code, response.json()["error"])
+    assert response.json()["error_description"]
 
 
-def test_credentials_in_the_query_are_refused(client):
-    """Query strings are logged, so no secret may travel there."""
-    answer = client.session.post(
+def test_unknown_scope_is_accepted(client):
+    """IMS does not check scopes."""
+    assert 200 == client.request_token(scope="unknown").status_code
+
+
+def test_credentials_in_query_string_are_rejected(client):
+    """Query strings are logged, so they must not contain secrets."""
+    response = client.session.post(
         f"{client.emulator.url}/ims/token/v3?client_secret=emulator-secret", data={"grant_type": "x"}
     )
 
-    assert (400, "invalid_request") == (answer.status_code, answer.json()["error"])
+    assert (400, "invalid_request") == (response.status_code, response.json()["error"])
 
 
-def test_credentials_as_json_are_refused(client):
-    """IMS takes a form."""
-    answer = client.session.post(f"{client.emulator.url}/ims/token/v3", json={"client_id": "emulator-client"})
+def test_credentials_as_json_are_rejected(client):
+    """IMS accepts only a form body."""
+    response = client.session.post(f"{client.emulator.url}/ims/token/v3", json={"client_id": "emulator-client"})
 
-    assert (400, "invalid_request") == (answer.status_code, answer.json()["error"])
+    assert (400, "invalid_request") == (response.status_code, response.json()["error"])
 
 
-def test_a_token_expires(client):
-    """After its lifetime a token is not valid any more."""
-    client.clock.forward(86_399)
+def test_token_expires(client):
+    """A token is invalid after its lifetime."""
+    client.clock.advance(86_399)
 
-    answer = client.get("/flows")
+    response = client.get("/flows")
 
-    assert (401, "401013") == (answer.status_code, answer.json()["error_code"])
+    assert (401, "401013") == (response.status_code, response.json()["error_code"])
 
 
 @pytest.mark.parametrize(
@@ -79,42 +79,42 @@ def test_a_token_expires(client):
     ],
 )
 def test_each_header_is_checked(client, header, value, expected):
-    """Token, key, organization and sandbox are told apart by status and code."""
+    """Errors of token, API key, organization and sandbox have different statuses and codes."""
     client.session.headers[header] = value
 
-    answer = client.get("/runs")
+    response = client.get("/runs")
 
-    body = answer.json()
+    body = response.json()
     code = body["error_code"] if "error_code" in body else body["error-chain"][0]["errorCode"]
-    assert expected == (answer.status_code, code)
+    assert expected == (response.status_code, code)
 
 
-def test_a_reader_reads_but_may_not_create(client):
-    """A token without the permission is refused with 1427 where it would create a run."""
+def test_reader_cannot_create_runs(client):
+    """A read-only client gets error 1427 for a creation and for a re-trigger."""
     run_id = client.created()
     reader = client.log_in("emulator-reader")
 
     assert 200 == reader.get("/flows").status_code
-    for answer in (reader.create(), reader.retrigger(run_id)):
-        assert (403, "1427-403") == (answer.status_code, answer.json()["error-chain"][0]["errorCode"])
+    for response in (reader.create(), reader.retrigger(run_id)):
+        assert (403, "1427-403") == (response.status_code, response.json()["error-chain"][0]["errorCode"])
 
 
-def test_every_answer_has_a_request_id_and_the_emulators_date(client):
-    """Also refusals carry what Adobe's support asks for, and the service's clock."""
-    answers = [client.ask_token(), client.get("/flows"), client.get("/flows/none"), client.create("none")]
+def test_every_response_has_request_id_and_date(client):
+    """Error responses also have a request id and the date of the emulator's clock."""
+    responses = [client.request_token(), client.get("/flows"), client.get("/flows/none"), client.create("none")]
 
-    assert 4 == len({uuid.UUID(answer.headers["x-request-id"]) for answer in answers})
-    for answer in answers:
-        assert client.clock.now == parsedate_to_datetime(answer.headers["Date"]).timestamp()
+    assert 4 == len({uuid.UUID(response.headers["x-request-id"]) for response in responses})
+    for response in responses:
+        assert client.clock.now == parsedate_to_datetime(response.headers["Date"]).timestamp()
 
 
-def test_the_emulators_clock_may_be_ahead(client_with):
-    """`clock_offset_s` moves the Date header, and with it what counts as the past."""
+def test_clock_offset_moves_date_and_start_time_check(client_with):
+    """`clock_offset_s` changes the Date header and the check of `startTime`."""
     with client_with(clock_offset_s=300) as client:
-        answer = client.create()
+        response = client.create()
 
-        assert client.clock.now + 300 == parsedate_to_datetime(answer.headers["Date"]).timestamp()
-        assert "1360-400" == answer.json()["error-chain"][0]["errorCode"]
+        assert client.clock.now + 300 == parsedate_to_datetime(response.headers["Date"]).timestamp()
+        assert "1360-400" == response.json()["error-chain"][0]["errorCode"]
 
 
 @pytest.mark.parametrize(
@@ -125,14 +125,14 @@ def test_the_emulators_clock_may_be_ahead(client_with):
         ("gateway", {"error_code", "message"}),
     ],
 )
-def test_errors_have_the_shape_that_is_set(client_with, shape, expected):
-    """Flow Service's errors come in three shapes."""
+def test_error_shape_setting(client_with, shape, expected):
+    """Flow Service's errors have one of three formats."""
     with client_with(error_shape=shape) as client:
         assert expected == set(client.create("none").json())
 
 
-def test_an_unknown_route_is_a_flow_service_error(client):
-    """There is no HTML and no other framework's 404."""
-    answer = client.get("/flows/../connections/x/y/z")
+def test_unknown_route_is_flow_service_error(client):
+    """A request to an unknown route gets a JSON error of Flow Service."""
+    response = client.get("/flows/../connections/x/y/z")
 
-    assert (404, "1101-404") == (answer.status_code, answer.json()["error-chain"][0]["errorCode"])
+    assert (404, "1101-404") == (response.status_code, response.json()["error-chain"][0]["errorCode"])

@@ -1,4 +1,4 @@
-"""What a run may be created with."""
+"""Tests of the creation of flow runs."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ from airflow_flowservice.emulator.settings import (
 NOW = 1_750_000_020
 
 
-def code_of(answer):
-    return answer.status_code, answer.json()["error-chain"][0]["errorCode"]
+def code_of(response):
+    return response.status_code, response.json()["error-chain"][0]["errorCode"]
 
 
-def test_a_created_run_is_answered_as_items(client):
-    """By default with 200 and a list of one, as in Adobe's tutorial."""
-    answer = client.create()
+def test_creation_responds_with_items(client):
+    """By default, a creation gets status 200 and a list of one item, as in Adobe's tutorial."""
+    response = client.create()
 
-    assert 200 == answer.status_code
-    assert [{"id", "etag"}] == [set(item) for item in answer.json()["items"]]
+    assert 200 == response.status_code
+    assert [{"id", "etag"}] == [set(item) for item in response.json()["items"]]
 
 
-def test_a_created_run_is_answered_flat(client_with):
-    """Or with 201 and the run itself, as in Adobe's OpenAPI file."""
+def test_creation_responds_with_flat_object(client_with):
+    """With `flat`, a creation gets status 201 and one object, as in Adobe's OpenAPI file."""
     with client_with(answer_shape="flat") as client:
-        answer = client.create()
+        response = client.create()
 
-        assert (201, {"id", "etag"}) == (answer.status_code, set(answer.json()))
+        assert (201, {"id", "etag"}) == (response.status_code, set(response.json()))
 
 
-def test_a_trailing_slash_is_fine(client):
-    """The tutorial says `POST /runs/`, its sample `POST /runs`."""
+def test_trailing_slash_is_accepted(client):
+    """Adobe's tutorial has `POST /runs/`, and its sample has `POST /runs`."""
     body = {"flowId": FILE_FLOW_ID, "params": {"startTime": NOW, "windowStartTime": 0, "windowEndTime": 60}}
 
-    assert 200 == client.ask("POST", "/runs/", json=body).status_code
+    assert 200 == client.request("POST", "/runs/", json=body).status_code
     assert 1 == client.emulator.ledger()["requests"]["POST /runs"]
 
 
 @pytest.mark.parametrize("kind", [str, int])
-def test_epoch_seconds_may_be_text_or_numbers(client, kind):
-    """Adobe's sources disagree, so both are taken, and shown as they came."""
+def test_epoch_seconds_may_be_strings_or_integers(client, kind):
+    """The emulator accepts both types, because Adobe's sources differ, and shows the original type."""
     run_id = client.created(startTime=kind(NOW), windowStartTime=kind(0), windowEndTime=kind(60))
 
     assert kind(60) == client.run(run_id)["params"]["windowEndTime"]
 
 
 @pytest.mark.parametrize(("epoch_format", "refused"), [("string", 60), ("integer", "60")])
-def test_one_type_of_epoch_seconds_may_be_demanded(client_with, epoch_format, refused):
-    """`epoch_format` makes the emulator strict."""
+def test_epoch_format_setting(client_with, epoch_format, refused):
+    """`epoch_format` restricts the accepted JSON type."""
     with client_with(epoch_format=epoch_format) as client:
         kind = str if epoch_format == "string" else int
         times = {"startTime": kind(NOW), "windowStartTime": kind(0)}
@@ -87,35 +87,35 @@ def test_one_type_of_epoch_seconds_may_be_demanded(client_with, epoch_format, re
         (None, {}, "1446"),
     ],
 )
-def test_each_rule_has_its_code(client, flow_id, changes, expected):
-    """A creation that breaks a rule is refused with 400, that rule's code, and records nothing."""
+def test_each_rule_has_an_error_code(client, flow_id, changes, expected):
+    """A creation that violates a rule gets status 400 with the rule's code and records nothing."""
     assert (400, f"{expected}-400") == code_of(client.create(flow_id, **changes))
     assert [] == client.get("/runs").json()["items"]
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'"x"', b'{"flowId": ', b"{}"])
-def test_an_unusable_body_is_refused(client, body):
-    """Whatever it is, the answer is a Flow Service error."""
-    answer = client.ask("POST", "/runs", data=body, headers={"Content-Type": "application/json"})
+def test_invalid_body_is_rejected(client, body):
+    """Every invalid body gets a Flow Service error."""
+    response = client.request("POST", "/runs", data=body, headers={"Content-Type": "application/json"})
 
-    assert code_of(answer) in [(400, "1384-400"), (400, "1446-400")]
+    assert code_of(response) in [(400, "1384-400"), (400, "1446-400")]
 
 
-def test_a_body_without_its_content_type_is_refused(client):
-    """JSON has to say that it is JSON."""
-    assert 415 == client.ask("POST", "/runs", data=b"{}").status_code
+def test_missing_content_type_is_rejected(client):
+    """A JSON body requires a JSON content type."""
+    assert 415 == client.request("POST", "/runs", data=b"{}").status_code
 
 
 @pytest.mark.parametrize("params", [None, {}, [], "now"])
-def test_params_must_be_there(client, params):
-    """Missing, empty or odd params are 1384."""
-    answer = client.ask("POST", "/runs", json={"flowId": TABLE_FLOW_ID, "params": params})
+def test_params_are_required(client, params):
+    """Missing, empty or malformed params get error 1384."""
+    response = client.request("POST", "/runs", json={"flowId": TABLE_FLOW_ID, "params": params})
 
-    assert (400, "1384-400") == code_of(answer)
+    assert (400, "1384-400") == code_of(response)
 
 
-def test_the_first_run_sets_the_delta_column(client):
-    """After it the flow's Copy transformation has it, and later runs need not repeat it."""
+def test_first_run_sets_delta_column(client):
+    """The delta column becomes part of the flow's Copy transformation. Later runs can omit it."""
     assert {} == delta_column(client)
 
     client.create(deltaColumn={"name": "updated_at", "timezone": "UTC"})
@@ -125,40 +125,40 @@ def test_the_first_run_sets_the_delta_column(client):
     assert 200 == client.create(deltaColumn={"name": "updated_at"}).status_code
 
 
-def test_another_delta_column_is_refused(client):
-    """1382 when it differs from the flow's."""
+def test_different_delta_column_is_rejected(client):
+    """A delta column that differs from the flow's gets error 1382."""
     client.create()
 
-    assert (400, "1382-400") == code_of(client.create(deltaColumn={"name": "born_at"}))
+    assert (400, "1382-400") == code_of(client.create(deltaColumn={"name": "created_at"}))
 
 
-def test_a_refused_run_sets_no_delta_column(client):
-    """Only a run that was recorded patches the flow."""
+def test_rejected_run_sets_no_delta_column(client):
+    """Only a recorded run changes the flow."""
     client.create(windowEndTime=0)
 
     assert {} == delta_column(client)
 
 
-def test_a_file_based_flow_ignores_a_delta_column(client):
-    """It neither needs nor keeps one."""
+def test_file_based_flow_ignores_delta_column(client):
+    """A file-based flow neither requires nor stores a delta column."""
     assert 200 == client.create(FILE_FLOW_ID).status_code
     assert {} == delta_column(client, FILE_FLOW_ID)
 
 
-def test_a_streaming_flow_knows_no_on_demand_runs(client):
-    """1385 for a connector that is not a batch source."""
+def test_streaming_flow_rejects_on_demand_runs(client):
+    """A streaming source gets error 1385."""
     flow_id = client.emulator.add_flow(kind="streaming")
 
     assert (400, "1385-400") == code_of(client.create(flow_id))
 
 
-def test_a_start_time_a_little_in_the_past_is_tolerated(client):
-    """Sixty seconds, unless set otherwise."""
+def test_start_time_tolerance(client):
+    """By default, `startTime` may be up to 60 seconds in the past."""
     assert 200 == client.create(startTime=NOW - 60).status_code
 
 
-def test_settings_refuse_what_they_do_not_know():
-    """A misspelt word is an error, not a default."""
+def test_settings_reject_invalid_values():
+    """An invalid setting raises an error and does not fall back to the default."""
     from airflow_flowservice.emulator import Settings
 
     with pytest.raises(ValueError, match="answer_shape must be one of items, flat"):
@@ -167,14 +167,13 @@ def test_settings_refuse_what_they_do_not_know():
         Settings(run_s=-1)
 
 
-def test_the_default_clock_is_this_machines():
-    """Without a clock of the test's own, now is now."""
+def test_default_clock_is_system_clock():
     from airflow_flowservice.emulator import Settings
-    from airflow_flowservice.emulator.state import State
+    from airflow_flowservice.emulator.state import EmulatorState
 
     before = time.time()
 
-    assert before <= State(Settings()).now() <= time.time()
+    assert before <= EmulatorState(Settings()).now() <= time.time()
 
 
 def delta_column(client, flow_id=TABLE_FLOW_ID):

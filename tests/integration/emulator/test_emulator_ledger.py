@@ -1,4 +1,4 @@
-"""The ledger tells the truth."""
+"""Tests of the ledger."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_flowservice.emulator.instants import iso, parse_instant
+from airflow_flowservice.emulator.instants import epoch_seconds, format_utc
 from airflow_flowservice.emulator.ledger import minutes, tally
 from airflow_flowservice.emulator.settings import FILE_FLOW_ID, TABLE_FLOW_ID
 
@@ -18,8 +18,8 @@ windows = st.lists(st.tuples(seconds, seconds), max_size=12)
 
 
 @given(windows=windows, start=seconds, end=seconds)
-def test_the_sweep_agrees_with_counting_each_minute(windows, start, end):
-    """Missing and duplicated are what a count of every single record says."""
+def test_tally_equals_count_of_each_minute(windows, start, end):
+    """The counts of missing and duplicated records equal a count of every single record."""
     wanted = [second for second in range(start, end) if second % 60 == 0]
     arrived = Counter(second for low, high in windows for second in range(low, high) if second % 60 == 0)
 
@@ -31,9 +31,9 @@ def test_the_sweep_agrees_with_counting_each_minute(windows, start, end):
 
 
 @given(st.integers(min_value=0, max_value=7_258_118_400))
-def test_instants_survive_their_text(second):
-    """ISO 8601 with Z reads back as the same second."""
-    assert second == parse_instant(iso(second)) == parse_instant(second) == parse_instant(str(second))
+def test_instant_round_trip(second):
+    """An instant formatted as ISO 8601 text is parsed as the same second."""
+    assert second == epoch_seconds(format_utc(second)) == epoch_seconds(second) == epoch_seconds(str(second))
 
 
 @pytest.mark.parametrize(
@@ -47,23 +47,22 @@ def test_instants_survive_their_text(second):
         (datetime(1970, 1, 1, 1, tzinfo=timezone.utc), 3_600),
     ],
 )
-def test_instants_are_utc_unless_they_say_otherwise(value, expected):
-    """Dates, datetimes with and without an offset, epoch seconds, datetime objects."""
-    assert expected == parse_instant(value)
+def test_instants_default_to_utc(value, expected):
+    """Dates, datetimes with and without an offset, epoch seconds and datetime objects are accepted."""
+    assert expected == epoch_seconds(value)
 
 
 @pytest.mark.parametrize("value", ["tomorrow", "", "inf", "nan", "2025-13-01"])
-def test_what_is_no_instant_is_an_error(value):
-    """With a message that shows it."""
-    with pytest.raises(ValueError, match="not an ISO 8601"):
-        parse_instant(value)
+def test_invalid_instant_is_rejected(value):
+    with pytest.raises(ValueError, match="Not an ISO 8601"):
+        epoch_seconds(value)
 
 
-def test_windows_that_tile_leave_nothing_missing_or_twice(client):
-    """Start-inclusive, end-exclusive."""
+def test_contiguous_windows_have_no_missing_or_duplicated_records(client):
+    """A window includes its start and excludes its end."""
     for hour in range(5):
         client.create(windowStartTime=hour * 3600, windowEndTime=hour * 3600 + 3600)
-    client.clock.forward(30)
+    client.clock.advance(30)
     account = client.emulator.ledger(TABLE_FLOW_ID, 0, 5 * 3600)
 
     assert (300, 0, 0, 5) == (
@@ -75,18 +74,18 @@ def test_windows_that_tile_leave_nothing_missing_or_twice(client):
 
 
 def test_gaps_are_missing_and_overlaps_are_duplicated(client):
-    """Counted in records, one a minute."""
+    """The ledger counts records, one for each minute."""
     for start, end in ((0, 600), (540, 1200), (1800, 2400)):
         client.create(windowStartTime=start, windowEndTime=end)
-    client.clock.forward(30)
+    client.clock.advance(30)
     account = client.emulator.ledger(TABLE_FLOW_ID, "1970-01-01", "1970-01-01T01:00:00Z")
 
     assert (60, 30, 1) == (account["expected"], account["missing"], account["duplicated"])
     assert ("1970-01-01T00:00:00Z", "1970-01-01T01:00:00Z") == (account["from"], account["to"])
 
 
-def test_runs_that_still_go_have_not_ingested(client):
-    """They are listed, and counted as active."""
+def test_active_runs_have_not_ingested(client):
+    """Active runs are listed and counted, but their records are still missing."""
     client.create()
     account = client.emulator.ledger(TABLE_FLOW_ID)
 
@@ -98,10 +97,10 @@ def test_runs_that_still_go_have_not_ingested(client):
     )
 
 
-def test_the_ledger_has_every_flows_runs(client):
-    """With windows as ISO 8601 in UTC, and records."""
+def test_ledger_lists_runs_of_every_flow(client):
+    """Each run has a window in ISO 8601 (UTC) and a number of records."""
     run_id = client.created(FILE_FLOW_ID, windowStartTime=60, windowEndTime=180)
-    client.clock.forward(30)
+    client.clock.advance(30)
     flows = client.emulator.ledger()["flows"]
 
     expected = {
@@ -119,7 +118,7 @@ def test_the_ledger_has_every_flows_runs(client):
 
 
 def test_requests_are_counted_by_kind(client):
-    """Refused ones too; the emulator's own routes are not counted."""
+    """Rejected requests are counted also, but requests to control routes are not."""
     run_id = client.created()
     client.create("none")
     client.get(f"/runs/{run_id}")
@@ -127,7 +126,7 @@ def test_requests_are_counted_by_kind(client):
     client.retrigger(run_id)
     client.get("/flows/none")
     client.get("/nowhere")
-    client.ask_token()
+    client.request_token()
 
     assert {
         "GET /flows/{id}": 1,
@@ -140,22 +139,22 @@ def test_requests_are_counted_by_kind(client):
     } == client.emulator.ledger()["requests"]
 
 
-def test_a_year_of_hourly_windows_is_cheap(client):
-    """The sweep costs windows, not minutes."""
+def test_tally_of_a_year_of_hourly_windows(client):
+    """The cost of a tally depends on the number of windows."""
     spans = [minutes(hour * 3600, hour * 3600 + 3600) for hour in range(24 * 366)]
 
     assert 0 == tally(spans, within=(0, 24 * 366 * 60)).missing
 
 
-@pytest.mark.parametrize("asked", [("none", None, None), (TABLE_FLOW_ID, "someday", None), (None, 0, 60)])
-def test_what_cannot_be_told_is_an_error(client, asked):
-    """An unknown flow, an unreadable instant, a range of no flow."""
-    with pytest.raises(ValueError, match=r"no flow|not an ISO 8601|need a flow_id"):
-        client.emulator.ledger(*asked)
+@pytest.mark.parametrize("arguments", [("none", None, None), (TABLE_FLOW_ID, "someday", None), (None, 0, 60)])
+def test_invalid_ledger_request_is_rejected(client, arguments):
+    """An unknown flow, an invalid instant or a range without a flow raises an error."""
+    with pytest.raises(ValueError, match=r"no flow|Not an ISO 8601|need a flow_id"):
+        client.emulator.ledger(*arguments)
 
 
-def test_reset_goes_back_to_birth(client):
-    """No runs, plans, counts or added flows; the delta column is gone; the token stays."""
+def test_reset_restores_initial_state(client):
+    """A reset deletes runs, plans, counts, added flows and the delta column. Tokens stay valid."""
     client.create()
     client.emulator.add_flow(id="mine")
     client.emulator.plan_outcome(status="failed")
@@ -166,5 +165,5 @@ def test_reset_goes_back_to_birth(client):
     assert ({}, 4) == (ledger["requests"], len(ledger["flows"]))
     assert "1383-400" == client.create(deltaColumn=None).json()["error-chain"][0]["errorCode"]
     run_id = client.created()
-    client.clock.forward(30)
+    client.clock.advance(30)
     assert "success" == client.status(run_id)

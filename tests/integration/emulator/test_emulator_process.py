@@ -1,4 +1,4 @@
-"""The command, the import, and thousands of runs."""
+"""Tests of the command, of lazy imports and of many runs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 import requests
 
 from airflow_flowservice.emulator.__main__ import main
-from airflow_flowservice.emulator.rules import Creation
+from airflow_flowservice.emulator.creation_rules import Creation
 from airflow_flowservice.emulator.server import _bound_socket
 from airflow_flowservice.emulator.settings import FILE_FLOW_ID, TABLE_FLOW_ID
 
 
 @contextmanager
 def command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The emulator as a process, and its first line."""
+    """Run the emulator in a process and yield the process and its first line of output."""
     process = subprocess.Popen(
         [sys.executable, "-m", "airflow_flowservice.emulator", *arguments],
         stdout=subprocess.PIPE,
@@ -38,8 +38,8 @@ def command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_prints_one_line_and_ends_quietly(ending):
-    """Ready on loopback, and nothing more, also when a client is connected."""
+def test_command_prints_one_line_and_stops_on_signal(ending):
+    """The command also stops without output if a client is connected."""
     with command("--port", "0", "--answer-shape", "flat") as (process, line), requests.Session() as session:
         session.trust_env = False
         url = line.removeprefix("Flow Service emulator ready on ").rstrip("\n")
@@ -51,8 +51,8 @@ def test_the_command_prints_one_line_and_ends_quietly(ending):
     assert (0, "", "") == (process.returncode, rest, errors)
 
 
-def test_the_command_listens_on_loopback_only():
-    """No other address of this machine answers."""
+def test_command_listens_on_loopback_only():
+    """The emulator listens on no other address of this machine."""
     with command("--port", "0") as (_, line):
         port = int(line.rsplit(":", 1)[1])
         listening = {address for address, p in listeners() if p == port}
@@ -61,7 +61,7 @@ def test_the_command_listens_on_loopback_only():
 
 
 def listeners() -> list[tuple[str, int]]:
-    """Addresses and ports that this machine listens on."""
+    """Return the addresses and ports on which this machine listens."""
     found = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with open(table) as lines:
@@ -75,33 +75,33 @@ def listeners() -> list[tuple[str, int]]:
     return found
 
 
-def test_small_answers_are_not_held_back():
-    """The socket says that it is TCP: only then does asyncio turn Nagle's algorithm off (40 ms a POST)."""
+def test_socket_has_tcp_protocol_number():
+    """Only for such sockets does asyncio disable Nagle's algorithm, which delays a POST by 40 ms."""
     with _bound_socket(0) as bound:
         assert socket.IPPROTO_TCP == bound.proto
 
 
-def test_a_port_that_is_taken_is_said_in_one_line(capsys):
-    """No traceback."""
+def test_port_in_use_is_reported(capsys):
+    """The command prints a message without a traceback."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         status = main(["--port", str(taken.getsockname()[1])])
 
     assert 1 == status
-    assert "cannot listen on 127.0.0.1" in capsys.readouterr().err
+    assert "Cannot listen on 127.0.0.1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--run-seconds", "-1"], ["--answer-shape", "list"], ["--host", "0.0.0.0"]])
-def test_a_wrong_option_is_refused(arguments, capsys):
-    """Also a host: there is only loopback."""
+def test_invalid_option_is_rejected(arguments, capsys):
+    """There is no option for the host, because the emulator serves only loopback."""
     with pytest.raises(SystemExit):
         main(arguments)
     assert "error:" in capsys.readouterr().err
 
 
-def test_importing_the_package_is_cheap():
-    """FastAPI and uvicorn wait for the first use; Airflow and the rest of the product never come."""
+def test_package_imports_are_lazy():
+    """FastAPI and uvicorn are imported on first use. Airflow and the other packages are never imported."""
     code = (
         "import sys; from airflow_flowservice.emulator import Settings;"
         "early = {'fastapi', 'uvicorn'} & set(sys.modules);"
@@ -115,8 +115,8 @@ def test_importing_the_package_is_cheap():
     assert "[] [] False False\n" == done.stdout
 
 
-def test_ten_thousand_runs_are_listed_with_ease(client):
-    """Every page of them, a hundred by id, and the ledger, in seconds."""
+def test_ten_thousand_runs_are_listed_within_seconds(client):
+    """The test reads all pages, 100 runs by id, and the ledger."""
     state = client.emulator.state
     for hour in range(10_000):
         window = (hour * 3600, hour * 3600 + 3600)
@@ -129,7 +129,7 @@ def test_ten_thousand_runs_are_listed_with_ease(client):
             delta_column=None,
         )
         state.add_run(creation, client_id="emulator-client")
-    client.clock.forward(30)
+    client.clock.advance(30)
     began = time.monotonic()
 
     found = []

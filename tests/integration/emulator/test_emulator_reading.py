@@ -1,4 +1,4 @@
-"""How runs and flows look when they are read: lifecycle, windows, filters, order, pages."""
+"""Tests of reading runs and flows: status, window, filters, order and pagination."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from airflow_flowservice.emulator.settings import (
 )
 
 
-def ids(answer):
-    return [item["id"] for item in answer.json()["items"]]
+def ids(response):
+    return [item["id"] for item in response.json()["items"]]
 
 
-def code_of(answer):
-    return answer.status_code, answer.json()["error-chain"][0]["errorCode"]
+def code_of(response):
+    return response.status_code, response.json()["error-chain"][0]["errorCode"]
 
 
-def test_a_run_passes_through_its_statuses(client):
-    """Scheduled for queue_s, in progress for run_s, then success."""
+def test_run_statuses_follow_durations(client):
+    """A run is scheduled for `queue_s`, then in progress for `run_s`, then a success."""
     run_id = client.created()
     seen = [client.status(run_id)]
     for seconds in (9, 1, 19, 1):
-        client.clock.forward(seconds)
+        client.clock.advance(seconds)
         seen.append(client.status(run_id))
 
     assert ["scheduled", "scheduled", "inProgress", "inProgress", "success"] == seen
 
 
-def test_a_later_start_time_postpones_a_run(client):
-    """The queue counts from startTime when that is later than the creation."""
+def test_later_start_time_delays_run(client):
+    """If `startTime` is after the creation, `queue_s` counts from `startTime`."""
     run_id = client.created(startTime=int(client.clock.now) + 100)
 
-    client.clock.forward(109)
+    client.clock.advance(109)
     before = client.status(run_id)
-    client.clock.forward(1)
+    client.clock.advance(1)
 
     assert ("scheduled", "inProgress") == (before, client.status(run_id))
 
 
-def test_counts_come_when_the_run_has_ended(client):
-    """Absent while scheduled, -1 while in progress, then one record for each minute of the window."""
+def test_record_counts_appear_at_end_of_run(client):
+    """The counts are absent, then -1, then one record for each minute of the window."""
     run_id = client.created()
     scheduled = client.run(run_id)["metrics"]
-    client.clock.forward(10)
+    client.clock.advance(10)
     running = client.run(run_id)["metrics"]
-    client.clock.forward(20)
+    client.clock.advance(20)
     ended = client.run(run_id)["metrics"]
 
     assert {"statusSummary": {"status": "scheduled"}} == scheduled
@@ -61,8 +61,8 @@ def test_counts_come_when_the_run_has_ended(client):
     assert {"inputFileCount", "outputFileCount"} == set(ended["fileSummary"])
 
 
-def test_a_run_says_who_made_it_and_when(client):
-    """Ids, epoch milliseconds and the client."""
+def test_run_has_client_and_creation_time(client):
+    """Times are in epoch milliseconds."""
     run = client.run(client.created())
 
     assert (TABLE_FLOW_ID, "emulator-client", "prod") == (
@@ -78,12 +78,12 @@ def test_a_run_says_who_made_it_and_when(client):
     ("activity", False, True),
     ("none", False, False),
 ])  # fmt: skip
-def test_the_window_shows_where_it_is_told_to(client_with, show_window, has_params, has_extensions):
-    """In params, in the copy activity, or nowhere."""
+def test_show_window_setting(client_with, show_window, has_params, has_extensions):
+    """The window is in the params, in the copy activity, or absent."""
     with client_with(show_window=show_window) as client:
         run_id = client.created()
         assert [] == client.run(run_id)["activities"]
-        client.clock.forward(10)
+        client.clock.advance(10)
         run = client.run(run_id)
 
         assert has_params == ("params" in run)
@@ -91,15 +91,15 @@ def test_the_window_shows_where_it_is_told_to(client_with, show_window, has_para
         assert ({"windowStart": 0, "windowEnd": 3_600_000} if has_extensions else None) == extensions
 
 
-def test_an_unknown_run_is_not_found(client):
-    """404 with 1101."""
+def test_unknown_run_is_not_found(client):
+    """A request for an unknown run gets status 404 with code 1101."""
     assert (404, "1101-404") == code_of(client.get("/runs/none"))
 
 
 def test_filters_select_runs(client):
-    """Equality, one of several, comparison, dotted paths; joined with AND."""
+    """Filters support equality, lists of values, comparison and dotted paths. They are joined with AND."""
     first = client.created(windowEndTime=60)
-    client.clock.forward(5)
+    client.clock.advance(5)
     second = client.created(windowEndTime=120)
     third = client.created(FILE_FLOW_ID)
     middle = int(client.clock.now * 1000)
@@ -122,17 +122,17 @@ def test_filters_select_runs(client):
 
 
 @pytest.mark.parametrize("condition", ["flowId", "flowId=x", "==x", "createdAt>1,2", "flowId!=a,b"])
-def test_a_filter_that_cannot_be_meant_is_refused(client, condition):
-    """400 with 1401."""
+def test_invalid_filter_is_rejected(client, condition):
+    """An invalid filter gets status 400 with code 1401."""
     assert (400, "1401-400") == code_of(client.get("/runs", property=condition))
 
 
 def test_runs_are_ordered(client):
-    """As created unless told otherwise; a dash turns the order round."""
+    """The default is the order of creation. A leading dash reverses the order."""
     created = []
     for _ in range(3):
         created.append(client.created(windowEndTime=60 * (3 - len(created))))
-        client.clock.forward(1)
+        client.clock.advance(1)
 
     assert created == ids(client.get("/runs"))
     assert created == ids(client.get("/runs", orderby="createdAt"))
@@ -141,26 +141,26 @@ def test_runs_are_ordered(client):
     assert (400, "1401-400") == code_of(client.get("/runs", orderby="-"))
 
 
-def next_token(answer):
-    return parse_qs(urlsplit(answer.json()["_links"]["next"]["href"]).query)["continuationToken"][0]
+def next_token(response):
+    return parse_qs(urlsplit(response.json()["_links"]["next"]["href"]).query)["continuationToken"][0]
 
 
 @pytest.mark.parametrize("orderby", ["createdAt", "-createdAt", "id"])
-def test_pages_hold_every_run_once(client, orderby):
-    """Following `next` to the end gives every run once; the last page has no links."""
+def test_pages_contain_every_run_once(client, orderby):
+    """The last page has no links."""
     created = [client.created() for _ in range(7)]
-    answer = client.get("/runs", limit=3, orderby=orderby)
-    found = ids(answer)
-    while answer.json()["_links"]:
-        answer = client.get("/runs", limit=3, orderby=orderby, continuationToken=next_token(answer))
-        found += ids(answer)
+    response = client.get("/runs", limit=3, orderby=orderby)
+    found = ids(response)
+    while response.json()["_links"]:
+        response = client.get("/runs", limit=3, orderby=orderby, continuationToken=next_token(response))
+        found += ids(response)
 
     assert sorted(created) == sorted(found)
-    assert {} == answer.json()["_links"]
+    assert {} == response.json()["_links"]
 
 
-def test_the_token_is_padded_and_may_not_be_cut(client):
-    """A client that cuts the token at `=` is told so."""
+def test_truncated_continuation_token_is_rejected(client):
+    """The token has padding, so a client that truncates it at `=` gets an error."""
     for _ in range(3):
         client.create()
     token = next_token(client.get("/runs", limit=1))
@@ -169,8 +169,8 @@ def test_the_token_is_padded_and_may_not_be_cut(client):
     assert (400, "1401-400") == code_of(client.get("/runs", continuationToken=token.split("=")[0]))
 
 
-def test_a_run_that_arrives_between_two_pages_pushes_none_out(client):
-    """Pages go on after the last run that was shown."""
+def test_run_created_between_two_pages_omits_no_run(client):
+    """A page starts after the last run of the previous page."""
     created = [client.created() for _ in range(4)]
     first = client.get("/runs", limit=2, orderby="-createdAt")
     client.created()
@@ -179,8 +179,8 @@ def test_a_run_that_arrives_between_two_pages_pushes_none_out(client):
     assert created[::-1] == ids(first) + ids(second)
 
 
-def test_a_page_has_twenty_runs_unless_told_otherwise_and_never_more_than_a_hundred(client):
-    """Adobe's defaults."""
+def test_default_and_maximum_page_size(client):
+    """The default is 20 runs and the maximum is 100, as at Adobe."""
     for _ in range(101):
         client.create()
 
@@ -188,13 +188,13 @@ def test_a_page_has_twenty_runs_unless_told_otherwise_and_never_more_than_a_hund
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "many", ""])
-def test_a_limit_that_cannot_be_meant_is_refused(client, limit):
-    """400 with 1401."""
+def test_invalid_limit_is_rejected(client, limit):
+    """An invalid limit gets status 400 with code 1401."""
     assert (400, "1401-400") == code_of(client.get("/runs", limit=limit))
 
 
-def test_count_counts_what_the_filters_leave(client):
-    """All of it, not the page."""
+def test_count_includes_all_pages(client):
+    """The count is the number of all runs that pass the filters."""
     for _ in range(25):
         client.create()
     client.create(FILE_FLOW_ID)
@@ -202,13 +202,13 @@ def test_count_counts_what_the_filters_leave(client):
     assert 25 == client.get("/runs", property=f"flowId=={TABLE_FLOW_ID}", count="true").json()["count"]
 
 
-def test_count_and_limit_exclude_each_other(client):
-    """400 with 1401."""
+def test_count_and_limit_are_mutually_exclusive(client):
+    """A request with both gets status 400 with code 1401."""
     assert (400, "1401-400") == code_of(client.get("/runs", count="true", limit=5))
 
 
-def test_the_emulator_is_born_with_four_flows(client):
-    """One of each kind that a client must tell apart."""
+def test_emulator_has_four_initial_flows(client):
+    """There is one flow of each kind that a client must distinguish."""
     flows = {flow["id"]: flow for flow in client.get("/flows").json()["items"]}
 
     assert [TABLE_FLOW_ID, FILE_FLOW_ID, HOURLY_FLOW_ID, DISABLED_FLOW_ID] == list(flows)
@@ -217,8 +217,8 @@ def test_the_emulator_is_born_with_four_flows(client):
     assert "disabled" == flows[DISABLED_FLOW_ID]["state"]
 
 
-def test_flows_are_filtered_and_paged(client):
-    """Like runs."""
+def test_flows_are_filtered_and_paginated(client):
+    """Lists of flows accept the same parameters as lists of runs."""
     page = client.get("/flows", limit=1, property="state==enabled", orderby="-name")
     rest = client.get("/flows", property="state==enabled", orderby="-name", continuationToken=next_token(page))
 
@@ -227,16 +227,16 @@ def test_flows_are_filtered_and_paged(client):
 
 
 @pytest.mark.parametrize(("flow_id", "has_delta"), [(TABLE_FLOW_ID, True), (FILE_FLOW_ID, False)])
-def test_the_flow_spec_tells_tables_from_files(client, flow_id, has_delta):
-    """Only a table-based run spec requires a delta column."""
+def test_flow_spec_distinguishes_tables_from_files(client, flow_id, has_delta):
+    """Only the run specification of a table-based flow requires a delta column."""
     flow = client.get(f"/flows/{flow_id}").json()["items"][0]
     spec = client.get(f"/flowSpecs/{flow['flowSpec']['id']}").json()["items"][0]
 
     assert has_delta == ("deltaColumn" in spec["runSpec"]["spec"]["required"])
 
 
-def test_a_flow_leads_to_its_connections(client):
-    """The target's dataset, and the source."""
+def test_flow_has_connections(client):
+    """A flow has the ids of its target connection, with the dataset, and of its source connection."""
     flow_id = client.emulator.add_flow(name="mine", kind="file", dataset_id="d1")
     flow = client.get(f"/flows/{flow_id}").json()["items"][0]
     target = client.get(f"/targetConnections/{flow['targetConnectionIds'][0]}").json()["items"][0]
@@ -253,22 +253,22 @@ def test_a_flow_leads_to_its_connections(client):
 @pytest.mark.parametrize(
     "path", ["/flows/none", "/flowSpecs/none", "/targetConnections/none", "/sourceConnections/none"]
 )
-def test_what_does_not_exist_is_not_found(client, path):
-    """404 with 1101."""
+def test_unknown_resource_is_not_found(client, path):
+    """A request for an unknown resource gets status 404 with code 1101."""
     assert (404, "1101-404") == code_of(client.get(path))
 
 
-def test_a_flow_shows_its_last_run(client):
-    """`lastRunDetails` follows the newest run."""
+def test_flow_has_last_run_details(client):
+    """`lastRunDetails` shows the newest run."""
     run_id = client.created()
-    client.clock.forward(30)
+    client.clock.advance(30)
     flow = client.get(f"/flows/{TABLE_FLOW_ID}").json()["items"][0]
 
     assert (run_id, "success") == (flow["lastRunDetails"]["id"], flow["lastRunDetails"]["state"])
 
 
-def test_a_flow_may_be_changed_by_its_id(client):
-    """What is not named stays."""
+def test_flow_can_be_changed_by_id(client):
+    """Fields that are not given keep their values."""
     client.emulator.add_flow(id=DISABLED_FLOW_ID, state="enabled", delta_column="DOB")
     flow = client.get(f"/flows/{DISABLED_FLOW_ID}").json()["items"][0]
 
@@ -276,9 +276,9 @@ def test_a_flow_may_be_changed_by_its_id(client):
     assert {"name": "DOB"} == flow["transformations"][0]["params"]["deltaColumn"]
 
 
-def test_an_unknown_field_of_a_flow_is_an_error(client):
-    """A typo in a test is told to its author."""
-    with pytest.raises(ValueError, match="a flow has no colour"):
+def test_invalid_flow_is_rejected(client):
+    """A wrong field or kind raises an error that names it."""
+    with pytest.raises(ValueError, match="A flow has no field colour"):
         client.emulator.add_flow(colour="red")
     with pytest.raises(ValueError, match="kind must be one of table, file, streaming"):
         client.emulator.add_flow(kind="queue")
