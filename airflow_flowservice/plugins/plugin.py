@@ -35,7 +35,7 @@ async def page(
 
 
 def _application() -> Any:
-    from airflow_flowservice.plugins.app import application
+    from airflow_flowservice.plugins.page_app import application
 
     return application()
 

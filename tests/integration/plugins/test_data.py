@@ -104,7 +104,7 @@ def test_bad_parameters_are_refused_with_what_to_do(ask: Any, parameters: dict[s
 
 def test_more_windows_than_a_page_can_show_are_refused(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the range that would do; one that nobody asked for is cut."""
-    monkeypatch.setattr("airflow_flowservice.plugins.reading.MOST_WINDOWS", 5)
+    monkeypatch.setattr("airflow_flowservice.plugins.coverage_reader.MOST_WINDOWS", 5)
     answer = ask()
     assert 400 == answer.status_code
     assert "5 days at most" in answer.json()["remedy"]
@@ -125,7 +125,7 @@ def test_a_failure_of_the_server_tells_no_detail(ask: Any, monkeypatch: pytest.M
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("password=hunter2")
 
-    monkeypatch.setattr("airflow_flowservice.plugins.app.Reading", fail)
+    monkeypatch.setattr("airflow_flowservice.plugins.page_app.Reading", fail)
     answer = ask()
     assert 500 == answer.status_code
     assert "hunter2" not in answer.text

@@ -47,7 +47,7 @@ def test_each_answer_has_the_headers(as_user: Callable[..., Any], viewer: Any, p
 
 def test_nothing_outside_the_folder_is_served(as_user: Callable[..., Any]) -> None:
     """However the path is written."""
-    for path in ("static/../app.py", "static/%2e%2e/app.py", "static/..%2fapp.py"):
+    for path in ("static/../page_app.py", "static/%2e%2e/page_app.py", "static/..%2fpage_app.py"):
         assert 404 == as_user().get(f"/flowservice/{path}").status_code
 
 
@@ -66,7 +66,7 @@ def test_all_files_are_named_by_another() -> None:
     """None is left over, none is missing."""
     files = {file.name for file in STATIC.iterdir()}
     texts = {file.name: file.read_text() for file in STATIC.iterdir()}
-    plugin = (STATIC.parent / "plugin.py").read_text() + (STATIC.parent / "app.py").read_text()
+    plugin = (STATIC.parent / "plugin.py").read_text() + (STATIC.parent / "page_app.py").read_text()
     named = {name for name in files if name in plugin or any(name in text for at, text in texts.items() if at != name)}
     wanted = {
         name for text in texts.values() for name in re.findall(r"[\"']\./(\w+\.js)[\"']|static/([\w-]+\.\w+)", text)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_flowservice import _connections
 from airflow_flowservice.exceptions import FlowServiceError
 from airflow_flowservice.hooks import FlowServiceHook, client_of
-from airflow_flowservice.plugins.problem import Problem
+from airflow_flowservice.plugins.error_responses import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from airflow_flowservice._metadata import Feed
     from airflow_flowservice.ingestion.coverage import Asked, Coverage, KnownRun
-    from airflow_flowservice.plugins.reading import Found
-    from airflow_flowservice.plugins.service import Answer
+    from airflow_flowservice.plugins.coverage_reader import Found
+    from airflow_flowservice.plugins.flow_run_lookup import Answer
 
 _STATES = tuple(State)
 _TASK = ("dag_id", "dag_run_id", "task_id", "map_index", "task_state")

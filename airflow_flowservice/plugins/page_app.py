@@ -1,7 +1,7 @@
 """The page and its data, below `/flowservice/` of Airflow's API server.
 
 - `GET data/dataflows`: the dataflows that are fed by DAGs which the user may read.
-- `GET data/coverage?flow_id=&dag_id=&from=&to=&conn_id=`: what became of a dataflow's time, see `answers.coverage`.
+- `GET data/coverage?flow_id=&dag_id=&from=&to=&conn_id=`: what became of a dataflow's time, see `json_responses.coverage`.
   With `conn_id` Flow Service itself is asked too.
 
 Errors are `{"error": text, "remedy": text or null}`.
@@ -21,10 +21,10 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from airflow_flowservice import _airflow
-from airflow_flowservice.plugins import access, answers, service
-from airflow_flowservice.plugins.headers import SafeAnswers
-from airflow_flowservice.plugins.problem import Problem
-from airflow_flowservice.plugins.reading import Range, Reading
+from airflow_flowservice.plugins import flow_run_lookup, json_responses, permissions
+from airflow_flowservice.plugins.coverage_reader import Range, Reading
+from airflow_flowservice.plugins.error_responses import Problem
+from airflow_flowservice.plugins.security_headers import SafeAnswers
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -42,7 +42,7 @@ router = APIRouter(prefix="/data")
 @router.get("/dataflows")
 def read_dataflows(user: GetUserDep, session: SessionDep) -> JSONResponse:
     """The dataflows that are fed by DAGs which the user may read."""
-    return JSONResponse(answers.dataflows(access.readable_feeds(session, user=user)))
+    return JSONResponse(json_responses.dataflows(permissions.readable_feeds(session, user=user)))
 
 
 @router.get("/coverage")
@@ -57,18 +57,20 @@ def read_coverage(
 ) -> JSONResponse:
     """What became of a dataflow's time."""
     feeds = [
-        feed for feed in access.readable_feeds(session, user=user, dag_id=dag_id or None) if feed.flow_id == flow_id
+        feed
+        for feed in permissions.readable_feeds(session, user=user, dag_id=dag_id or None)
+        if feed.flow_id == flow_id
     ]
     if not feeds:
         raise Problem(404, "No task that you may see has fed this dataflow", remedy="choose one that is listed")
     if conn_id:
-        access.require_connection(conn_id, user=user)
+        permissions.require_connection(conn_id, user=user)
     now = _airflow.utc_now()
     reading = Reading(session, flow_id=flow_id, feeds=feeds, asked=Range.parse(start, end, now=now), now=now)
     session.close()  # its connection is not held while Flow Service is asked
-    asked = service.runs_of(flow_id, conn_id=conn_id, since=reading.within.start) if conn_id else None
+    asked = flow_run_lookup.runs_of(flow_id, conn_id=conn_id, since=reading.within.start) if conn_id else None
     found = reading.coverage(asked.runs if asked else ())
-    return JSONResponse(answers.coverage(found, flow_id=flow_id, now=now, service=asked))
+    return JSONResponse(json_responses.coverage(found, flow_id=flow_id, now=now, service=asked))
 
 
 @cache

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_flowservice.api.client import FlowServiceClient
 from airflow_flowservice.emulator import running_emulator
-from airflow_flowservice.plugins import service
+from airflow_flowservice.plugins import flow_run_lookup
 from tests.integration.plugins.conftest import FLOW, RANGE, day, window
 
 COVERAGE = "/flowservice/data/coverage"
@@ -101,31 +101,31 @@ def test_a_connection_that_is_not_there(ask: Callable[..., Any]) -> None:
 
 def test_only_some_runs_are_read(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """And the answer says that there are more."""
-    monkeypatch.setattr(service, "MOST_RUNS", 0)
+    monkeypatch.setattr(flow_run_lookup, "MOST_RUNS", 0)
     assert {"runs": 0, "whole": False} == ask().json()["service"]
 
 
 def test_a_slow_service_is_left_in_time(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two runs, whatever is still to come."""
-    monkeypatch.setattr(service, "SECONDS", -1.0)
+    monkeypatch.setattr(flow_run_lookup, "SECONDS", -1.0)
     assert {"runs": 0, "whole": False} == ask().json()["service"]
 
 
 def test_requests_are_given_up_early(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the connection allows a worker."""
     seen = []
-    monkeypatch.setattr(service, "client_of", lambda _, **options: seen.append(options) or _refuse())
+    monkeypatch.setattr(flow_run_lookup, "client_of", lambda _, **options: seen.append(options) or _refuse())
     ask(extra={"timeout_s": 600, "max_attempts": 20})
     assert [(8.0, 2)] == [(options["timeout_s"], options["max_attempts"]) for options in seen]
 
 
 def _refuse() -> Any:
-    raise service.FlowServiceError("enough")
+    raise flow_run_lookup.FlowServiceError("enough")
 
 
 def test_not_all_threads_wait_for_the_service(ask: Callable[..., Any]) -> None:
     """The third user at a time is told so at once."""
-    with service._AT_A_TIME, service._AT_A_TIME:
+    with flow_run_lookup._AT_A_TIME, flow_run_lookup._AT_A_TIME:
         answer = ask()
     assert 503 == answer.status_code
     assert "again" in answer.json()["remedy"]

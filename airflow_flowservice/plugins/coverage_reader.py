@@ -13,7 +13,7 @@ from airflow_flowservice._filling import tasks_run_again
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.ingestion.coverage import window_of_summary
 from airflow_flowservice.ingestion.window import EPOCH, IngestionWindow, parse_instant
-from airflow_flowservice.plugins.problem import Problem
+from airflow_flowservice.plugins.error_responses import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

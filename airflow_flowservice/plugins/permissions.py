@@ -10,7 +10,7 @@ from airflow.models.connection import Connection
 from airflow.models.dag import DagModel
 
 from airflow_flowservice import _metadata
-from airflow_flowservice.plugins.problem import Problem
+from airflow_flowservice.plugins.error_responses import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
