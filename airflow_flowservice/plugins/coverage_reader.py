@@ -1,4 +1,4 @@
-"""A dataflow's coverage out of Airflow's database, within what an API server can do for one request."""
+"""Read the coverage of a dataflow from Airflow's database, within limits that suit one request to the API server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_flowservice._filling import tasks_run_again
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.ingestion.coverage import window_of_summary
 from airflow_flowservice.ingestion.window import EPOCH, IngestionWindow, parse_instant
-from airflow_flowservice.plugins.error_responses import Problem
+from airflow_flowservice.plugins.error_responses import PageRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,43 +24,46 @@ if TYPE_CHECKING:
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.ingestion.coverage import Coverage
 
-# What is computed and drawn in some seconds.
-MOST_WINDOWS = 20_000
-_MOST_ROWS = 60_000
+# The server and the browser handle these numbers within a few seconds.
+MAX_WINDOWS = 20_000
+_MAX_ROWS = 60_000
 _YEAR = timedelta(days=366)
-_LONGEST = 20 * _YEAR
-_COUNTED = 300
-_SHORTER = "choose a shorter range with from and to"
+_MAX_RANGE = 20 * _YEAR
+_SAMPLED_RUNS = 300
+_SHORTER_RANGE = "choose a shorter range with from and to"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Range:
-    """The time that is asked for; an edge that is None is chosen from what is known."""
+class RequestedRange:
+    """Time range of a request.
+
+    :param start: None for the start of the first known window.
+    """
 
     start: datetime | None
     end: datetime
 
     @classmethod
-    def parse(cls, start: str | None, end: str | None, *, now: datetime) -> Range:
-        """From the parameters `from` and `to`.
+    def parse(cls, start: str | None, end: str | None, *, now: datetime) -> RequestedRange:
+        """Parse the parameters `from` and `to`.
 
-        :raises Problem: 400, with what to do.
+        :raises PageRequestError: 400, a parameter is invalid; the error has a remedy.
         """
         try:
             last = parse_instant(end, name="to") if end else now
             first = parse_instant(start, name="from") if start else None
-            if IngestionWindow(first or EPOCH, last).seconds > _LONGEST.total_seconds() and first:
-                raise Problem(400, "The range is longer than 20 years", remedy=_SHORTER)
+            if IngestionWindow(first or EPOCH, last).seconds > _MAX_RANGE.total_seconds() and first:
+                raise PageRequestError(400, "The range is longer than 20 years", remedy=_SHORTER_RANGE)
         except WindowError as error:
-            raise Problem(400, _about_range(error), remedy=_remedy(error)) from error
+            raise PageRequestError(400, _range_error_text(error), remedy=_remedy(error)) from error
         return cls(start=first, end=last)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """A coverage, and what it was looked up in.
+class CoverageResult:
+    """Coverage of a dataflow with the range and the DAGs it was read for.
 
-    :param again: tasks that the commands would run again although they have succeeded.
+    :param again: succeeded tasks that the fill commands would run again.
     """
 
     coverage: Coverage
@@ -69,47 +72,51 @@ class Found:
     again: tuple[str, ...] = ()
 
 
-class Reading:
-    """What Airflow's database has of a dataflow.
+class CoverageReader:
+    """Reader of a dataflow's windows in Airflow's database.
 
-    :param feeds: the tasks that feed it, of DAGs that the user may read; nothing else is looked at.
-    :param asked: the range; where it does not begin, at most a year, from the first window that is known.
-    :raises Problem: 400, more than can be looked at.
+    :param feeds: tasks that ingest into the dataflow, limited to DAGs that the user may read; no other DAG is read.
+    :param requested: if it has no start, the range starts at the first known window, at most a year before its end.
+    :raises PageRequestError: 400, the range has too many task instances or windows.
     """
 
-    def __init__(self, session: Session, *, flow_id: str, feeds: Sequence[Feed], asked: Range, now: datetime) -> None:
+    def __init__(
+        self, session: Session, *, flow_id: str, feeds: Sequence[Feed], requested: RequestedRange, now: datetime
+    ) -> None:
         self._now = now
         self.dag_ids = tuple(sorted({feed.dag_id for feed in feeds}))
-        since = asked.start or max(asked.end - _YEAR, EPOCH)
-        rows = list(islice(_metadata.task_rows(session, dag_ids=self.dag_ids, since=since), _MOST_ROWS + 1))
-        if len(rows) > _MOST_ROWS:
-            raise Problem(400, f"Airflow has more than {_MOST_ROWS:,} task instances there", remedy=_SHORTER)
+        since = requested.start or max(requested.end - _YEAR, EPOCH)
+        rows = list(islice(_metadata.task_rows(session, dag_ids=self.dag_ids, since=since), _MAX_ROWS + 1))
+        if len(rows) > _MAX_ROWS:
+            raise PageRequestError(
+                400, f"Airflow has more than {_MAX_ROWS:,} task instances in this range", remedy=_SHORTER_RANGE
+            )
         self._all_rows = rows
         self._rows = rows_of_flow(rows, flow_id=flow_id, feeds=feeds)
-        making = sorted({row.dag_id for row in self._rows if row.creates})
-        self._plans = [plan_of(_metadata.schedule_of(session, each), dag_id=each) for each in making]
-        self.within = self._within(asked, since=since)
+        creating_dags = sorted({row.dag_id for row in self._rows if row.creates})
+        self._plans = [plan_of(_metadata.schedule_of(session, each), dag_id=each) for each in creating_dags]
+        self.within = self._within(requested, since=since)
 
-    def coverage(self, found: Iterable[FlowRun] = ()) -> Found:
-        """Join it with the runs that Flow Service has, if it was asked."""
+    def coverage(self, found: Iterable[FlowRun] = ()) -> CoverageResult:
+        """Compute the coverage from the database and from the runs that Flow Service returned, if it was queried."""
         coverage = coverage_of(self._rows, plans=self._plans, within=self.within, now=self._now, found=found)
         again = tasks_run_again(coverage, self._all_rows)
-        return Found(coverage=coverage, within=self.within, dag_ids=self.dag_ids, again=tuple(again))
+        return CoverageResult(coverage=coverage, within=self.within, dag_ids=self.dag_ids, again=tuple(again))
 
-    def _within(self, asked: Range, *, since: datetime) -> IngestionWindow:
-        start, most = asked.start or self._first(since, asked.end), MOST_WINDOWS
+    def _within(self, requested: RequestedRange, *, since: datetime) -> IngestionWindow:
+        start = requested.start or self._first_start(since, requested.end)
         length = min((_typical_length(plan.timetable, since=start) for plan in self._plans), default=_YEAR)
-        if (asked.end - start) / length <= most:
-            return IngestionWindow(start, asked.end)
-        if asked.start is None:
-            return IngestionWindow(max(start, asked.end - most * length), asked.end)
-        raise Problem(
+        if (requested.end - start) / length <= MAX_WINDOWS:
+            return IngestionWindow(start, requested.end)
+        if requested.start is None:
+            return IngestionWindow(max(start, requested.end - MAX_WINDOWS * length), requested.end)
+        raise PageRequestError(
             400,
-            f"The range has more than {most:,} windows, which is more than a page can show",
-            remedy=f"{_SHORTER}: {(most * length).days} days at most for this schedule",
+            f"The range has more than {MAX_WINDOWS:,} windows, more than the page can show",
+            remedy=f"{_SHORTER_RANGE}: {(MAX_WINDOWS * length).days} days at most for this schedule",
         )
 
-    def _first(self, since: datetime, end: datetime) -> datetime:
+    def _first_start(self, since: datetime, end: datetime) -> datetime:
         earliest = min((row.flow_run for row in self._rows if row.flow_run), key=_start_text, default={})
         window = window_of_summary(earliest)
         first = window.start if window else since
@@ -117,21 +124,21 @@ class Reading:
 
 
 def _start_text(summary: Mapping[str, Any]) -> str:
-    """As text, ISO 8601 is in the order of time; where there is none, it comes last."""
+    """Return the sort key of a summary: ISO 8601 texts sort by time, and a summary without a start sorts last."""
     return str(summary.get("window_start") or "~")
 
 
 def _typical_length(timetable: Any, *, since: datetime) -> timedelta:
-    """The time from run to run, over some hundred of them."""
+    """Return the mean time between runs, sampled over the first `_SAMPLED_RUNS` runs."""
     if timetable is None or not timetable.periodic:
         return _YEAR
-    dates = list(islice(_runs.dates_between(timetable, earliest=since, latest=since + _YEAR), _COUNTED))
+    dates = list(islice(_runs.dates_between(timetable, earliest=since, latest=since + _YEAR), _SAMPLED_RUNS))
     if len(dates) < 2 or dates[-1].run_after <= dates[0].run_after:
         return _YEAR
     return timedelta(seconds=(dates[-1].run_after - dates[0].run_after).total_seconds() / (len(dates) - 1))
 
 
-def _about_range(error: WindowError) -> str:
+def _range_error_text(error: WindowError) -> str:
     return error.message.replace("the window is", "the range is")
 
 

@@ -1,16 +1,16 @@
-"""What the page's data endpoints answer when they cannot answer: text that says what to do, never HTML."""
+"""Error responses of the page's data endpoints: JSON with an error text and a remedy, never HTML."""
 
 from __future__ import annotations
 
 from fastapi.responses import JSONResponse
 
 
-class Problem(Exception):
-    """A request that cannot be answered.
+class PageRequestError(Exception):
+    """Raised if a request to the page's data endpoints cannot be served.
 
-    :param status: the HTTP status.
-    :param error: what is wrong, as one sentence without secrets.
-    :param remedy: what to do about it.
+    :param status: HTTP status of the response.
+    :param error: one sentence that states the error; it contains no secrets.
+    :param remedy: an instruction that fixes the error, if there is one.
     """
 
     def __init__(self, status: int, error: str, *, remedy: str | None = None) -> None:
@@ -20,5 +20,5 @@ class Problem(Exception):
         self.remedy = remedy
 
     def response(self) -> JSONResponse:
-        """`{"error": text, "remedy": text or null}`."""
+        """Return the response with the body `{"error": text, "remedy": text or null}`."""
         return JSONResponse({"error": self.error, "remedy": self.remedy}, status_code=self.status)

@@ -1,4 +1,4 @@
-"""Flow Service itself, asked from Airflow's API server: within bounds, and with no secret in any answer."""
+"""List a dataflow's flow runs from Airflow's API server, within limits and without secrets in error texts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_flowservice import _connections
 from airflow_flowservice.exceptions import FlowServiceError
 from airflow_flowservice.hooks import FlowServiceHook, client_of
-from airflow_flowservice.plugins.error_responses import Problem
+from airflow_flowservice.plugins.error_responses import PageRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,72 +19,76 @@ if TYPE_CHECKING:
     from airflow_flowservice.api.client import FlowServiceClient
     from airflow_flowservice.api.models import FlowRun
 
-MOST_RUNS = 2000
-SECONDS = 20.0
-_SECONDS_OF_A_REQUEST = 8.0
-_ATTEMPTS = 2
-# A service that hangs must not take all threads that answer for Airflow.
-_AT_A_TIME = BoundedSemaphore(2)
+MAX_RUNS = 2000
+MAX_LISTING_S = 20.0
+_MAX_REQUEST_S = 8.0
+_MAX_ATTEMPTS = 2
+# If Flow Service hangs, its requests must not occupy all threads of the API server.
+_QUERY_SLOTS = BoundedSemaphore(2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """The flow runs that Flow Service has, newest first.
+class ListedRuns:
+    """Flow runs that Flow Service returned, newest first.
 
-    :param whole: False if there were more than were read.
+    :param complete: False if the listing stopped at a limit.
     """
 
     runs: tuple[FlowRun, ...]
-    whole: bool
+    complete: bool
 
 
-def runs_of(flow_id: str, *, conn_id: str, since: datetime) -> Answer:
-    """The dataflow's newest flow runs, at most `MOST_RUNS`, in about `SECONDS`.
+def list_flow_runs(flow_id: str, *, conn_id: str, since: datetime) -> ListedRuns:
+    """Return the dataflow's newest flow runs, at most `MAX_RUNS`, in about `MAX_LISTING_S` seconds.
 
-    :param since: leave out runs that were created earlier.
-    :raises Problem: 503, it is being asked already; 502, it did not answer, with what to do.
+    :param since: omit runs that were created earlier.
+    :raises PageRequestError: 503, other users' requests occupy all slots; 502, Flow Service cannot be queried;
+        400, the connection has another type. The error has a remedy.
     """
-    if not _AT_A_TIME.acquire(blocking=False):
-        raise Problem(503, "Flow Service is being asked for somebody else", remedy="try again in some seconds")
+    if not _QUERY_SLOTS.acquire(blocking=False):
+        raise PageRequestError(
+            503, "Flow Service is busy with other users' requests", remedy="try again in a few seconds"
+        )
     try:
-        return _read(_client(conn_id), flow_id=flow_id, since=since)
+        return _read_runs(_client(conn_id), flow_id=flow_id, since=since)
     except FlowServiceError as error:
         remedy, error.remedy = error.remedy, None
-        raise Problem(502, f"Flow Service could not be asked: {error}", remedy=remedy) from error
+        raise PageRequestError(502, f"Flow Service cannot be queried: {error}", remedy=remedy) from error
     finally:
-        _AT_A_TIME.release()
+        _QUERY_SLOTS.release()
 
 
 def _client(conn_id: str) -> FlowServiceClient:
-    """A client that gives up early. Only a connection of our type: another one's secret would be sent to Adobe."""
+    """Return a client with short timeouts and few attempts."""
     connection = _connections.get_connection(conn_id)
+    # The client sends the connection's secret to Adobe, so a connection of another type must not be used.
     if connection.conn_type != FlowServiceHook.conn_type:
-        raise Problem(
+        raise PageRequestError(
             400,
             f"The connection {conn_id!r} is not of the type {FlowServiceHook.hook_name}",
-            remedy="name the connection that the task has as flowservice_conn_id",
+            remedy="name the connection that the task uses as flowservice_conn_id",
         )
-    timeout_s = min(_number(connection.extra_dejson.get("timeout_s")), _SECONDS_OF_A_REQUEST)
-    return client_of(connection, timeout_s=timeout_s, max_attempts=_ATTEMPTS)
+    timeout_s = min(_parse_timeout_s(connection.extra_dejson.get("timeout_s")), _MAX_REQUEST_S)
+    return client_of(connection, timeout_s=timeout_s, max_attempts=_MAX_ATTEMPTS)
 
 
-def _number(value: Any) -> float:
+def _parse_timeout_s(value: Any) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
-        return _SECONDS_OF_A_REQUEST
+        return _MAX_REQUEST_S
 
 
-def _read(client: FlowServiceClient, *, flow_id: str, since: datetime) -> Answer:
-    deadline = time.monotonic() + SECONDS
+def _read_runs(client: FlowServiceClient, *, flow_id: str, since: datetime) -> ListedRuns:
+    deadline = time.monotonic() + MAX_LISTING_S
     runs: list[FlowRun] = []
     with client:
-        for run in _newest(client, flow_id=flow_id, since=since):
-            if len(runs) >= MOST_RUNS or time.monotonic() > deadline:
-                return Answer(runs=tuple(runs), whole=False)
+        for run in _newest_first(client, flow_id=flow_id, since=since):
+            if len(runs) >= MAX_RUNS or time.monotonic() > deadline:
+                return ListedRuns(runs=tuple(runs), complete=False)
             runs.append(run)
-    return Answer(runs=tuple(runs), whole=True)
+    return ListedRuns(runs=tuple(runs), complete=True)
 
 
-def _newest(client: FlowServiceClient, *, flow_id: str, since: datetime) -> Iterator[FlowRun]:
+def _newest_first(client: FlowServiceClient, *, flow_id: str, since: datetime) -> Iterator[FlowRun]:
     return client.list_runs(flow_id=flow_id, created_since=since, limit=100)

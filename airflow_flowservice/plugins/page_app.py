@@ -1,10 +1,10 @@
-"""The page and its data, below `/flowservice/` of Airflow's API server.
+"""ASGI application of the page and its data, below `/flowservice/` of Airflow's API server.
 
-- `GET data/dataflows`: the dataflows that are fed by DAGs which the user may read.
-- `GET data/coverage?flow_id=&dag_id=&from=&to=&conn_id=`: what became of a dataflow's time, see `json_responses.coverage`.
-  With `conn_id` Flow Service itself is asked too.
+- `GET data/dataflows` returns the dataflows of the DAGs that the user may read.
+- `GET data/coverage?flow_id=&dag_id=&from=&to=&conn_id=` returns the states of a dataflow's windows, see
+  `json_responses.coverage_json`. With `conn_id` it also queries Flow Service.
 
-Errors are `{"error": text, "remedy": text or null}`.
+Error responses are `{"error": text, "remedy": text or null}`.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from fastapi.staticfiles import StaticFiles
 
 from airflow_flowservice import _airflow
 from airflow_flowservice.plugins import flow_run_lookup, json_responses, permissions
-from airflow_flowservice.plugins.coverage_reader import Range, Reading
-from airflow_flowservice.plugins.error_responses import Problem
-from airflow_flowservice.plugins.security_headers import SafeAnswers
+from airflow_flowservice.plugins.coverage_reader import CoverageReader, RequestedRange
+from airflow_flowservice.plugins.error_responses import PageRequestError
+from airflow_flowservice.plugins.security_headers import SecurityHeadersMiddleware
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
 _STATIC = Path(__file__).parent / "static"
-_LOG_IN = {401: "log in to Airflow, then load this page again"}
+_REMEDIES = {401: "log in to Airflow, then load this page again"}
 
 Text = Annotated[str, Query(min_length=1, max_length=250)]
 OptionalText = Annotated[str | None, Query(max_length=250)]
 
-# Plain functions, which run in threads: Airflow's event loop goes on while the database or Flow Service is asked.
+# FastAPI runs plain functions in threads, so the database and Flow Service do not block Airflow's event loop.
 router = APIRouter(prefix="/data")
 
 
 @router.get("/dataflows")
 def read_dataflows(user: GetUserDep, session: SessionDep) -> JSONResponse:
-    """The dataflows that are fed by DAGs which the user may read."""
-    return JSONResponse(json_responses.dataflows(permissions.readable_feeds(session, user=user)))
+    """Return the dataflows of the DAGs that the user may read."""
+    return JSONResponse(json_responses.dataflows_json(permissions.readable_feeds(session, user=user)))
 
 
 @router.get("/coverage")
@@ -55,64 +55,65 @@ def read_coverage(
     end: Annotated[str | None, Query(alias="to", max_length=40)] = None,
     conn_id: OptionalText = None,
 ) -> JSONResponse:
-    """What became of a dataflow's time."""
-    feeds = [
-        feed
-        for feed in permissions.readable_feeds(session, user=user, dag_id=dag_id or None)
-        if feed.flow_id == flow_id
-    ]
+    """Return the states of a dataflow's windows."""
+    readable = permissions.readable_feeds(session, user=user, dag_id=dag_id or None)
+    feeds = [feed for feed in readable if feed.flow_id == flow_id]
     if not feeds:
-        raise Problem(404, "No task that you may see has fed this dataflow", remedy="choose one that is listed")
+        raise PageRequestError(
+            404, "No task that you may read ingests into this dataflow", remedy="choose one that is listed"
+        )
     if conn_id:
         permissions.require_connection(conn_id, user=user)
     now = _airflow.utc_now()
-    reading = Reading(session, flow_id=flow_id, feeds=feeds, asked=Range.parse(start, end, now=now), now=now)
-    session.close()  # its connection is not held while Flow Service is asked
-    asked = flow_run_lookup.runs_of(flow_id, conn_id=conn_id, since=reading.within.start) if conn_id else None
-    found = reading.coverage(asked.runs if asked else ())
-    return JSONResponse(json_responses.coverage(found, flow_id=flow_id, now=now, service=asked))
+    requested = RequestedRange.parse(start, end, now=now)
+    reader = CoverageReader(session, flow_id=flow_id, feeds=feeds, requested=requested, now=now)
+    session.close()  # releases the database connection while Flow Service is queried
+    listed = flow_run_lookup.list_flow_runs(flow_id, conn_id=conn_id, since=reader.within.start) if conn_id else None
+    result = reader.coverage(listed.runs if listed else ())
+    return JSONResponse(json_responses.coverage_json(result, flow_id=flow_id, now=now, listed=listed))
 
 
 @cache
-def application() -> SafeAnswers:
-    """The ASGI application, made once."""
+def application() -> SecurityHeadersMiddleware:
+    """Return the ASGI application, which is created once per process."""
     app = FastAPI(title="Flow Service", openapi_url=None)
     app.include_router(router)
-    app.add_exception_handler(Problem, _problem)
-    app.add_exception_handler(HTTPException, _refusal)
-    app.add_exception_handler(RequestValidationError, _bad_parameters)
-    app.add_exception_handler(Exception, _failure)
+    app.add_exception_handler(PageRequestError, _handle_page_request_error)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    app.add_exception_handler(Exception, _handle_unexpected_error)
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=_STATIC))
-    return SafeAnswers(app, data="/data/")
+    return SecurityHeadersMiddleware(app, data_path="/data/")
 
 
 def _page() -> FileResponse:
     return FileResponse(_STATIC / "page.html")
 
 
-def _problem(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, Problem)  # noqa: S101 registered for it alone
+def _handle_page_request_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, PageRequestError)  # noqa: S101 the handler is registered only for this class
     return error.response()
 
 
-def _refusal(_: Request, error: Exception) -> JSONResponse:
-    """Airflow's own: nobody is logged in, or the token is no good."""
+def _handle_http_exception(_: Request, error: Exception) -> JSONResponse:
+    """Convert an error of Airflow: the request has no token, or an invalid one."""
     assert isinstance(error, HTTPException)  # noqa: S101
-    return Problem(error.status_code, str(error.detail), remedy=_LOG_IN.get(error.status_code)).response()
+    remedy = _REMEDIES.get(error.status_code)
+    return PageRequestError(error.status_code, str(error.detail), remedy=remedy).response()
 
 
-def _bad_parameters(_: Request, error: Exception) -> JSONResponse:
+def _handle_validation_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    named = sorted({str(each["loc"][-1]) for each in error.errors()})
-    return Problem(
+    names = sorted({str(each["loc"][-1]) for each in error.errors()})
+    return PageRequestError(
         400,
-        f"A parameter is missing, empty or too long: {', '.join(named)}",
-        remedy="give flow_id, and if wanted dag_id, from, to (ISO 8601 with an offset) and conn_id",
+        f"A parameter is missing, empty or too long: {', '.join(names)}",
+        remedy="give flow_id, and optionally dag_id, from, to (ISO 8601 with an offset) and conn_id",
     ).response()
 
 
-def _failure(_: Request, error: Exception) -> JSONResponse:
-    """What went wrong stands in the API server's log; it may hold what the user may not see."""
+def _handle_unexpected_error(_: Request, error: Exception) -> JSONResponse:
+    """Return status 500 with the error's class only; its text may contain data that the user may not see."""
     name = type(error).__name__
-    return Problem(500, f"The page's server failed ({name})", remedy="look at the API server's log").response()
+    return PageRequestError(500, f"The page's server failed ({name})", remedy="look at the API server's log").response()

@@ -1,4 +1,4 @@
-"""Flow Service asked from the API server: over real HTTP, within bounds, and with no secret in any answer."""
+"""Queries of Flow Service from the API server: over real HTTP, within limits, and without secrets in responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECRET = "very-secret-indeed"
 
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[Any]:
-    """With a flow run for the fourth day, which no task made."""
+    """Start an emulator with a flow run for the fourth day that no task created."""
     with running_emulator() as running:
         start, end = window(3)
         with _client(running.url) as client:
@@ -29,13 +29,13 @@ def emulator() -> Iterator[Any]:
 
 
 def _client(url: str) -> FlowServiceClient:
-    known = {"client_id": "emulator-client", "client_secret": "emulator-secret", "org_id": "EMULATOR@AdobeOrg"}
-    return FlowServiceClient(base_url=url, ims_url=url, **known)
+    credentials = {"client_id": "emulator-client", "client_secret": "emulator-secret", "org_id": "EMULATOR@AdobeOrg"}
+    return FlowServiceClient(base_url=url, ims_url=url, **credentials)
 
 
 @pytest.fixture
-def ask(as_user: Callable[..., Any], emulator: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Ask for the coverage with a connection to the emulator, of which a part may be another."""
+def request_coverage(as_user: Callable[..., Any], emulator: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Return a function that requests the coverage with a connection to the emulator, changed by its arguments."""
 
     def get(conn_id: str = "page", *, extra: dict[str, Any] | None = None, **fields: Any) -> Any:
         connection = {
@@ -47,19 +47,19 @@ def ask(as_user: Callable[..., Any], emulator: Any, monkeypatch: pytest.MonkeyPa
             **fields,
         }
         monkeypatch.setenv("AIRFLOW_CONN_PAGE", json.dumps(connection))
-        asked = {"flow_id": FLOW, "dag_id": "page_seen", "conn_id": conn_id, **RANGE}
-        return as_user("op").get(COVERAGE, params=asked)
+        parameters = {"flow_id": FLOW, "dag_id": "page_seen", "conn_id": conn_id, **RANGE}
+        return as_user("op").get(COVERAGE, params=parameters)
 
     return get
 
 
-def test_runs_that_no_task_made_are_seen(ask: Callable[..., Any]) -> None:
-    """The fourth day is not missing any more."""
-    answer = ask().json()
-    assert {"runs": 1, "whole": True} == answer["service"]
-    at = answer["spans"]["start"].index(day(3).strftime("%Y-%m-%dT%H:%M:%SZ"))
-    assert answer["states"][answer["spans"]["state"][at]] in ("running", "outside")
-    assert [True] == [answer["runs"]["outside"][number] for number in answer["spans"]["runs"][at]]
+def test_runs_created_outside_airflow_are_included(request_coverage: Callable[..., Any]) -> None:
+    """Flow Service has a run for the fourth day, so the day is no longer missing."""
+    response = request_coverage().json()
+    assert {"runs": 1, "whole": True} == response["service"]
+    index = response["spans"]["start"].index(day(3).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    assert response["states"][response["spans"]["state"][index]] in ("running", "outside")
+    assert [True] == [response["runs"]["outside"][number] for number in response["spans"]["runs"][index]]
 
 
 @pytest.mark.parametrize(
@@ -72,50 +72,53 @@ def test_runs_that_no_task_made_are_seen(ask: Callable[..., Any]) -> None:
         ({"extra": {"timeout_s": "soon"}}, "timeout_s"),
     ],
 )
-def test_what_is_wrong_is_told_with_what_to_do(ask: Callable[..., Any], fields: dict[str, Any], words: str) -> None:
-    """And without the secret."""
-    answer = ask(**fields)
-    assert 502 == answer.status_code
-    assert words in answer.json()["error"] + answer.json()["remedy"]
-    assert answer.json()["remedy"]
-    assert SECRET not in answer.text
-    assert "emulator-secret" not in answer.text
+def test_error_response_has_cause_and_remedy(
+    request_coverage: Callable[..., Any], fields: dict[str, Any], words: str
+) -> None:
+    """The response contains no secret."""
+    response = request_coverage(**fields)
+    assert 502 == response.status_code
+    assert words in response.json()["error"] + response.json()["remedy"]
+    assert response.json()["remedy"]
+    assert SECRET not in response.text
+    assert "emulator-secret" not in response.text
 
 
-def test_a_connection_of_another_type_is_not_used(ask: Callable[..., Any], emulator: Any) -> None:
-    """Its secret would be sent to Adobe, or to whatever its extra names."""
+def test_connection_of_another_type_is_not_used(request_coverage: Callable[..., Any], emulator: Any) -> None:
+    """The client would send the connection's secret to Adobe or to the host in its extra."""
     before = emulator.ledger()["requests"]
-    answer = ask(conn_type="http", password=SECRET)
-    assert 400 == answer.status_code
-    assert "not of the type" in answer.json()["error"]
-    assert SECRET not in answer.text
+    response = request_coverage(conn_type="http", password=SECRET)
+    assert 400 == response.status_code
+    assert "not of the type" in response.json()["error"]
+    assert SECRET not in response.text
     assert before == emulator.ledger()["requests"]
 
 
-def test_a_connection_that_is_not_there(ask: Callable[..., Any]) -> None:
-    """Is told as such to somebody who may read connections."""
-    answer = ask("none_such")
-    assert 502 == answer.status_code
-    assert "none_such" in answer.json()["error"]
+def test_missing_connection_is_reported(request_coverage: Callable[..., Any]) -> None:
+    response = request_coverage("none_such")
+    assert 502 == response.status_code
+    assert "none_such" in response.json()["error"]
 
 
-def test_only_some_runs_are_read(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the answer says that there are more."""
-    monkeypatch.setattr(flow_run_lookup, "MOST_RUNS", 0)
-    assert {"runs": 0, "whole": False} == ask().json()["service"]
+def test_number_of_listed_runs_is_limited(
+    request_coverage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The response states that the list is incomplete."""
+    monkeypatch.setattr(flow_run_lookup, "MAX_RUNS", 0)
+    assert {"runs": 0, "whole": False} == request_coverage().json()["service"]
 
 
-def test_a_slow_service_is_left_in_time(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two runs, whatever is still to come."""
-    monkeypatch.setattr(flow_run_lookup, "SECONDS", -1.0)
-    assert {"runs": 0, "whole": False} == ask().json()["service"]
+def test_duration_of_listing_is_limited(request_coverage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the deadline, the listing stops after the current run."""
+    monkeypatch.setattr(flow_run_lookup, "MAX_LISTING_S", -1.0)
+    assert {"runs": 0, "whole": False} == request_coverage().json()["service"]
 
 
-def test_requests_are_given_up_early(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the connection allows a worker."""
+def test_requests_have_short_timeouts(request_coverage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Larger limits of the connection apply only to workers."""
     seen = []
     monkeypatch.setattr(flow_run_lookup, "client_of", lambda _, **options: seen.append(options) or _refuse())
-    ask(extra={"timeout_s": 600, "max_attempts": 20})
+    request_coverage(extra={"timeout_s": 600, "max_attempts": 20})
     assert [(8.0, 2)] == [(options["timeout_s"], options["max_attempts"]) for options in seen]
 
 
@@ -123,10 +126,10 @@ def _refuse() -> Any:
     raise flow_run_lookup.FlowServiceError("enough")
 
 
-def test_not_all_threads_wait_for_the_service(ask: Callable[..., Any]) -> None:
-    """The third user at a time is told so at once."""
-    with flow_run_lookup._AT_A_TIME, flow_run_lookup._AT_A_TIME:
-        answer = ask()
-    assert 503 == answer.status_code
-    assert "again" in answer.json()["remedy"]
-    assert 200 == ask().status_code
+def test_third_concurrent_query_is_refused(request_coverage: Callable[..., Any]) -> None:
+    """While two queries run, the next one fails immediately, so the API server keeps free threads."""
+    with flow_run_lookup._QUERY_SLOTS, flow_run_lookup._QUERY_SLOTS:
+        response = request_coverage()
+    assert 503 == response.status_code
+    assert "again" in response.json()["remedy"]
+    assert 200 == request_coverage().status_code
