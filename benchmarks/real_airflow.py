@@ -1,4 +1,4 @@
-"""A real Airflow beside an emulated Flow Service, for the benchmarks that need both."""
+"""Start a real Airflow and an emulated Flow Service for the benchmarks that need both."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from airflow_flowservice.demo.processes import Supervisor
 
 @dataclass(frozen=True)
 class Bench:
-    """Both of them, running."""
+    """Running Airflow and running emulator."""
 
     airflow: LocalAirflow
     emulator: EmulatedFlowService
 
-    def tell(self, path: str, *, method: str = "POST", **fields: Any) -> Any:
-        """Tell the emulator something on its own routes."""
+    def post_to_emulator(self, path: str, *, method: str = "POST", **fields: Any) -> Any:
+        """Send a request to a control route of the emulator; return the JSON of the response."""
         with requests.Session() as session:
             session.trust_env = False
-            answer = session.request(method, f"{self.emulator.url}/_emulator/{path}", json=fields, timeout=60)
-            answer.raise_for_status()
-            return answer.json()
+            response = session.request(method, f"{self.emulator.url}/_emulator/{path}", json=fields, timeout=60)
+            response.raise_for_status()
+            return response.json()
 
     def release(self, dag_id: str, *, flow_id: str) -> None:
-        """Make the dataflow that a DAG ingests from, and let the scheduler run the DAG."""
-        self.tell("flows", id=flow_id, name=dag_id, kind="file")
+        """Create the dataflow of a DAG in the emulator, and unpause the DAG."""
+        self.post_to_emulator("flows", id=flow_id, name=dag_id, kind="file")
         self.airflow.wait_for_dag(dag_id)
         self.airflow.unpause(dag_id)
 
@@ -48,11 +48,14 @@ def real_airflow(
     triggerers: int = 1,
     more: Sequence[str] = (),
 ) -> Iterator[Bench]:
-    """Start both in a folder of their own, which is removed at the end.
+    """Start both in a temporary folder, which is removed at the end.
 
-    :param dag_file: the text of a DAG file.
-    :param connection: what differs from the emulator's own connection's extra.
-    :param run_seconds: how long the emulator's flow runs are in progress.
+    :param dag_file: source code of a DAG file.
+    :param config: environment variables of Airflow.
+    :param connection: fields of the connection's extra that override the emulator's defaults.
+    :param run_seconds: seconds that a flow run of the emulator is in progress.
+    :param triggerers: number of triggerers.
+    :param more: additional components of Airflow.
     """
     with tempfile.TemporaryDirectory(prefix="flowservice-benchmark-", ignore_cleanup_errors=True) as folder:
         home, dags = Path(folder) / "airflow", Path(folder) / "dags"
@@ -62,12 +65,12 @@ def real_airflow(
         with Supervisor(log_folder=Path(folder)) as children:
             options = {"--queue-seconds": "0.3", "--run-seconds": str(run_seconds)}
             emulator = start_emulator(children, cwd=Path(folder), options=options)
-            known = emulator.connection
-            known["extra"] |= connection or {}
+            emulator_connection = emulator.connection
+            emulator_connection["extra"] |= connection or {}
             with LocalAirflow(
                 home=home,
                 dags_folder=dags,
-                connections={"flowservice_default": known},
+                connections={"flowservice_default": emulator_connection},
                 config=config,
                 triggerers=triggerers,
                 more=more,

@@ -1,13 +1,15 @@
-"""A backfill of a thousand windows, while Flow Service fails and Airflow's components are killed every minute.
+"""Backfill a thousand windows while Flow Service fails and Airflow's components are killed every minute.
 
 `python benchmarks/soak.py` starts an Airflow with two schedulers and two triggerers on PostgreSQL, and an emulated
-Flow Service where, from a seed, one in five POSTs fails in one of ten ways and one in a hundred requests meets expired
-tokens. Every minute a component is killed with all its processes, and started again some seconds later. The second
-triggerer is let alone, so that its memory can be followed. It prints a table, and ends with 1 unless all windows are in
-once and no DAG run has failed. At most half an hour (`--minutes`).
+Flow Service. From a seed, one in five POSTs fails in one of ten ways, and one in a hundred requests expires all tokens.
+Every minute the script kills a component with all its processes and starts it again five seconds later. It never kills
+the second triggerer, so that it can measure the memory of that triggerer.
 
-With `--celery` it runs with the CeleryExecutor, two Celery workers and a Redis of its own, in an environment that has
-apache-airflow-providers-celery and redis, and a `redis-server` on the PATH.
+The script prints the counts. The exit status is 1 unless all windows are ingested exactly once and no DAG run failed.
+It takes at most half an hour (`--minutes`).
+
+With `--celery` it uses the CeleryExecutor with two Celery workers and a separate Redis. This needs
+apache-airflow-providers-celery, redis, and a `redis-server` on the PATH.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ with DAG(
         poll_interval=2, uncertain_patience=20,
     )
 '''
-# Airflow notices within seconds what it would notice within minutes.
+# Short timeouts, so that Airflow detects killed components within seconds instead of minutes.
 CONFIG = {
     "AIRFLOW__CORE__PARALLELISM": "4",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
@@ -71,21 +73,22 @@ CONFIG = {
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
 }
-LET_ALONE = "triggerer-2"
+MEASURED_TRIGGERER = "triggerer-2"
+NEVER_KILLED = (MEASURED_TRIGGERER, "api-server", "dag-processor")
 
 
 @dataclass
-class Story:
-    """What happened meanwhile.
+class Record:
+    """Kills and memory samples during the backfill.
 
-    :param resident: memory of the triggerer that is let alone, in MiB, by the minutes since the begin.
+    :param resident: minutes since the start, with the resident memory of the measured triggerer in MiB.
     """
 
     kills: Counter[str] = field(default_factory=Counter)
     resident: list[tuple[float, float]] = field(default_factory=list)
 
     def growth(self) -> float:
-        """Its memory in the last quarter of the time, beside the second quarter."""
+        """Return the ratio of the median memory in the last quarter of the time to the second quarter."""
         last = self.resident[-1][0] if self.resident else 0.0
         early = [size for minute, size in self.resident if last / 4 <= minute <= last / 2]
         late = [size for minute, size in self.resident if minute >= last * 3 / 4]
@@ -93,7 +96,7 @@ class Story:
 
 
 def main() -> None:
-    """Run it, and print what came of it."""
+    """Run the backfill and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--windows", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=28)
@@ -110,73 +113,74 @@ def main() -> None:
             more=("scheduler-2", *more),
         )
         with bench_of as bench:
-            sys.exit(not soaked(bench, windows=options.windows, minutes=options.minutes, seed=options.seed))
+            sys.exit(not soak(bench, windows=options.windows, minutes=options.minutes, seed=options.seed))
 
 
-def soaked(bench: Bench, *, windows: int, minutes: float, seed: int) -> bool:
-    """Backfill while everything fails; whether it came out as it should."""
+def soak(bench: Bench, *, windows: int, minutes: float, seed: int) -> bool:
+    """Backfill under faults; return whether all windows are ingested exactly once and all DAG runs succeeded."""
     bench.release(DAG_ID, flow_id=FLOW_ID)
-    for number, way in enumerate(POST_FAULTS):
-        bench.tell("faults", **way, share=0.02, seed=seed + number)
-    bench.tell("faults", kind="*", action="expire_tokens", share=0.01, seed=seed)
+    for number, fault in enumerate(POST_FAULTS):
+        bench.post_to_emulator("faults", **fault, share=0.02, seed=seed + number)
+    bench.post_to_emulator("faults", kind="*", action="expire_tokens", share=0.01, seed=seed)
     last = FIRST + (windows - 1) * HOUR
     bench.airflow.create_backfill(DAG_ID, from_date=FIRST, to_date=last, max_active_runs=24)
-    begin, over, story = time.monotonic(), threading.Event(), Story()
-    following = threading.Thread(target=follow, args=(bench, story, begin, over), daemon=True)
-    following.start()
-    states = killed_until_over(bench, story, windows=windows, deadline=begin + 60 * minutes)
-    took = time.monotonic() - begin
-    over.set()
-    following.join()
+    begin, is_over, record = time.monotonic(), threading.Event(), Record()
+    sampler = threading.Thread(target=sample_memory, args=(bench, record, begin, is_over), daemon=True)
+    sampler.start()
+    states = kill_until_over(bench, record, windows=windows, deadline=begin + 60 * minutes)
+    duration_s = time.monotonic() - begin
+    is_over.set()
+    sampler.join()
     ledger = bench.emulator.ledger(flow_id=FLOW_ID, start=FIRST - HOUR, end=last)
-    struck: Counter[str] = Counter()
-    for fault in bench.tell("faults", method="GET")["faults"]:
-        struck[f"{fault['action']} {fault['status']}"] += fault["struck"]
-    print(f"DAG runs: {dict(states)} of {windows} in {took / 60:.1f} minutes")
-    print(f"killed: {dict(story.kills)}")
-    print(f"requests that were struck: {dict(struck)}")
+    faulty: Counter[str] = Counter()
+    for fault in bench.post_to_emulator("faults", method="GET")["faults"]:
+        faulty[f"{fault['action']} {fault['status']}"] += fault["struck"]
+    print(f"DAG runs: {dict(states)} of {windows} in {duration_s / 60:.1f} minutes")
+    print(f"killed: {dict(record.kills)}")
+    print(f"requests with faults: {dict(faulty)}")
     print(f"flow runs: {len(ledger['runs'])}; missing {ledger['missing']}, duplicated {ledger['duplicated']}")
     print(f"requests: {ledger['requests']}")
-    print(f"memory of {LET_ALONE}: {story.growth():.3f} of the last quarter to the second, {len(story.resident)} looks")
+    samples = len(record.resident)
+    print(f"memory of {MEASURED_TRIGGERER}: last quarter / second quarter = {record.growth():.3f} ({samples} samples)")
     return states == {"success": windows} and (ledger["missing"], ledger["duplicated"]) == (0, 0)
 
 
-def killed_until_over(bench: Bench, story: Story, *, windows: int, deadline: float) -> Counter[str]:
-    """Kill a component every minute until all DAG runs have ended, or the time is over; the runs' states."""
-    victims = cycle(name for name in bench.airflow.components if name not in (LET_ALONE, "api-server", "dag-processor"))
+def kill_until_over(bench: Bench, record: Record, *, windows: int, deadline: float) -> Counter[str]:
+    """Kill a component every minute until all DAG runs have ended or the deadline passes; return the runs' states."""
+    victims = cycle(name for name in bench.airflow.components if name not in NEVER_KILLED)
     while time.monotonic() < deadline:
-        minute = time.monotonic() + 60
-        while time.monotonic() < min(minute, deadline):
+        next_kill = time.monotonic() + 60
+        while time.monotonic() < min(next_kill, deadline):
             states = Counter(run["state"] for run in bench.airflow.dag_runs(DAG_ID))
             if states["success"] + states["failed"] >= windows:
                 return states
             time.sleep(5)
         name = next(victims)
         bench.airflow.kill(name)
-        story.kills[name] += 1
+        record.kills[name] += 1
         time.sleep(5)
         bench.airflow.start(name)
         print(f"{dict(states)}; {name} was killed", flush=True)
     return Counter(run["state"] for run in bench.airflow.dag_runs(DAG_ID))
 
 
-def follow(bench: Bench, story: Story, begin: float, over: threading.Event) -> None:
-    """Note how much memory the triggerer has that is let alone."""
-    leader = psutil.Process(bench.airflow.supervisor.children[LET_ALONE].pid)
-    while not over.wait(5):
+def sample_memory(bench: Bench, record: Record, begin: float, is_over: threading.Event) -> None:
+    """Sample the memory of the measured triggerer every five seconds."""
+    leader = psutil.Process(bench.airflow.supervisor.children[MEASURED_TRIGGERER].pid)
+    while not is_over.wait(5):
         size = sum(process.memory_info().rss for process in (leader, *leader.children(recursive=True)))
-        story.resident.append(((time.monotonic() - begin) / 60, size / 2**20))
+        record.resident.append(((time.monotonic() - begin) / 60, size / 2**20))
 
 
 @contextmanager
 def executor(*, celery: bool) -> Iterator[tuple[dict[str, str], tuple[str, ...]]]:
-    """The configuration, and the components that it needs besides."""
+    """Provide the configuration of the executor and the names of its additional components."""
     if not celery:
         yield {}, ()
         return
     server = shutil.which("redis-server")
     if server is None:
-        sys.exit("there is no redis-server: install Debian's redis-server")
+        sys.exit("No redis-server was found. Install Debian's package redis-server.")
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder, Supervisor(log_folder=Path(folder)) as children:
         port = free_port()
         command = [server, "--bind", "127.0.0.1", "--port", str(port), "--dir", folder, "--save", ""]
@@ -186,7 +190,7 @@ def executor(*, celery: bool) -> Iterator[tuple[dict[str, str], tuple[str, ...]]
             "AIRFLOW__CELERY__BROKER_URL": f"redis://127.0.0.1:{port}/0",
             "AIRFLOW__CELERY__RESULT_BACKEND": f"redis://127.0.0.1:{port}/1",
             "AIRFLOW__CELERY__WORKER_CONCURRENCY": "2",
-            # A task whose worker was killed is sent to another one after this many seconds.
+            # After this many seconds, Celery sends the task of a killed worker to another worker.
             "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "60",
         }
         yield config, ("worker-1", "worker-2")

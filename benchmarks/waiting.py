@@ -1,9 +1,9 @@
-"""What waiting costs: this package's trigger beside one request a run, in one event loop each, on the same emulator.
+"""Compare the cost of waiting: this package's trigger and a loop with one request per flow run.
 
-`python benchmarks/waiting.py` makes flow runs that go on for a while and end within ten seconds, and lets N
-triggers wait for them with a poll every five seconds: first ours, then a bare loop that reads each run by itself on
-one pooled session, which is what other providers' triggers come down to. Each has a process of its own, and runs of
-its own of the same kind. Bounded: about ten minutes. Compare the ratios; the other figures depend on the machine.
+`python benchmarks/waiting.py` creates flow runs that end within ten seconds of each other, and N triggers wait for them
+with a poll every five seconds. The first method is this package's trigger. The second is a loop that reads each run
+separately on one pooled session, as the triggers of other providers do. Each method has its own process, event loop,
+emulator and flow runs. It takes about ten minutes. Compare the ratios; the other figures depend on the machine.
 """
 
 from __future__ import annotations
@@ -31,37 +31,41 @@ STEADY_S = 40.0
 EMULATOR = ("-m", "airflow_flowservice.emulator", "--port", "0", "--queue-seconds", "0.1")
 COLUMNS = ("requests/min", "CPU s/min", "KiB/waiter", "growth %", "delay s", "p95 s", "late ms")
 _ROW = "{:>8} {:<10} {:>13} {:>10} {:>11} {:>9} {:>8} {:>7} {:>8}"
-WAYS = ("together", "one by one")
+METHODS = ("together", "one by one")
 
 
 def main() -> None:
-    """Measure, and print a table."""
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--waiters", type=int, nargs="+", default=[100, 1000, 10_000], help="how many wait at a time")
-    parser.add_argument("--alone-from", type=int, default=5000, help="from so many on, only our own way is measured")
+    parser.add_argument("--waiters", type=int, nargs="+", default=[100, 1000, 10_000], help="numbers of triggers")
+    parser.add_argument("--alone-from", type=int, default=5000, help="number from which only the package is measured")
     options = parser.parse_args()
     print(_ROW.format("waiters", "", *COLUMNS))
     for waiters in options.waiters:
-        found = {way: measured(way, waiters) for way in WAYS if way == WAYS[0] or waiters < options.alone_from}
-        for way, figures in found.items():
-            print(_ROW.format(waiters, way, *(f"{figures[name]:,.2f}" for name in COLUMNS)))
-        if len(found) == len(WAYS):
-            ours, theirs = (found[way] for way in WAYS)
-            print(_ROW.format("", "ratio", *(f"{ours[name] / theirs[name]:.3f}" for name in COLUMNS)), flush=True)
+        found = {
+            method: measure(method, waiters)
+            for method in METHODS
+            if method == METHODS[0] or waiters < options.alone_from
+        }
+        for method, figures in found.items():
+            print(_ROW.format(waiters, method, *(f"{figures[name]:,.2f}" for name in COLUMNS)))
+        if len(found) == len(METHODS):
+            package, loop = (found[method] for method in METHODS)
+            print(_ROW.format("", "ratio", *(f"{package[name] / loop[name]:.3f}" for name in COLUMNS)), flush=True)
 
 
-def measured(way: str, waiters: int) -> dict[str, float]:
-    """One way of waiting, in a process of its own, against an emulator of its own."""
+def measure(method: str, waiters: int) -> dict[str, float]:
+    """Measure a method of waiting in a new process against a new emulator."""
     with tempfile.TemporaryDirectory() as folder:
-        lasting = STEADY_S + 15 + waiters * 0.012
+        run_seconds = STEADY_S + 15 + waiters * 0.012
         emulator = subprocess.Popen(
-            [sys.executable, *EMULATOR, "--run-seconds", str(lasting)],
+            [sys.executable, *EMULATOR, "--run-seconds", str(run_seconds)],
             stdout=subprocess.PIPE,
             text=True,
         )
         try:
             url = str(emulator.stdout and emulator.stdout.readline()).split()[-1].strip()
-            command = [sys.executable, __file__, way, url, str(waiters)]
+            command = [sys.executable, __file__, method, url, str(waiters)]
             environment = {**os.environ, "AIRFLOW_HOME": folder, "AIRFLOW__CORE__UNIT_TEST_MODE": "False"}
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
         finally:
@@ -73,7 +77,7 @@ def measured(way: str, waiters: int) -> dict[str, float]:
 
 
 def client_of(url: str) -> Any:
-    """A client of the emulator."""
+    """Return a client of the emulator."""
     from airflow_flowservice.api.client import FlowServiceClient
 
     return FlowServiceClient(
@@ -85,8 +89,8 @@ def client_of(url: str) -> Any:
     )
 
 
-def created(client: Any, waiters: int) -> list[str]:
-    """Flow runs, each a little younger than the one before."""
+def create_runs(client: Any, waiters: int) -> list[str]:
+    """Create flow runs with different start times; return their ids."""
 
     def create(number: int) -> str:
         start = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(minutes=number)
@@ -102,7 +106,7 @@ def created(client: Any, waiters: int) -> list[str]:
 
 
 async def together(ids: list[str], url: str, ended: Any) -> None:
-    """Our triggers, as Airflow's triggerer makes and runs them."""
+    """Wait with this package's triggers, run as Airflow's triggerer runs them."""
     from airflow_flowservice.triggers import FlowRunTrigger
 
     extra = {"org_id": "EMULATOR@AdobeOrg", "ims_url": url}
@@ -119,7 +123,7 @@ async def together(ids: list[str], url: str, ended: Any) -> None:
 
 
 async def one_by_one(ids: list[str], url: str, ended: Any) -> None:
-    """A request for each, every five seconds."""
+    """Wait with one request for each flow run every five seconds."""
     client = client_of(url)
 
     async def wait(flow_run_id: str) -> None:
@@ -130,23 +134,23 @@ async def one_by_one(ids: list[str], url: str, ended: Any) -> None:
     await asyncio.gather(*map(wait, ids))
 
 
-async def child(way: str, url: str, waiters: int) -> dict[str, float]:
-    """Wait for all runs; measure while none has ended, and how late each end is told."""
-    import airflow_flowservice.triggers  # noqa: F401  both ways have imported the same
+async def child(method: str, url: str, waiters: int) -> dict[str, float]:
+    """Wait for all runs; measure the cost while none has ended, and the delay after each end."""
+    import airflow_flowservice.triggers  # noqa: F401  both methods import the same modules
 
-    ids = created(client_of(url), waiters)
+    ids = create_runs(client_of(url), waiters)
     _, idle = await lateness(STEADY_S / 4)
-    told: dict[str, float] = {}
-    waiting = {"together": together, "one by one": one_by_one}[way]
+    ended_at: dict[str, float] = {}
+    waiting = {"together": together, "one by one": one_by_one}[method]
     process = psutil.Process()
     before = process.memory_info().rss
-    task = asyncio.ensure_future(waiting(ids, url, lambda flow_run_id: told.setdefault(flow_run_id, time.time())))
-    await asyncio.sleep(12)  # everybody has looked once or twice
-    full, requests_then, then = process.memory_info().rss, asked(url), time.monotonic()
+    task = asyncio.ensure_future(waiting(ids, url, lambda flow_run_id: ended_at.setdefault(flow_run_id, time.time())))
+    await asyncio.sleep(12)  # each trigger has polled once or twice
+    full, earlier_requests, begin = process.memory_info().rss, request_count(url), time.monotonic()
     late, busy = await lateness(STEADY_S)
-    minutes = (time.monotonic() - then) / 60
+    minutes = (time.monotonic() - begin) / 60
     figures = {
-        "requests/min": (asked(url) - requests_then) / minutes,
+        "requests/min": (request_count(url) - earlier_requests) / minutes,
         "CPU s/min": busy - idle,
         "KiB/waiter": (full - before) / 1024 / waiters,
         "growth %": (process.memory_info().rss / full - 1) * 100,
@@ -154,28 +158,28 @@ async def child(way: str, url: str, waiters: int) -> dict[str, float]:
     }
     await task
     ends = {run.id: run.completed_at.timestamp() for run in client_of(url).list_runs(flow_id=FLOW)}
-    delays = sorted(told[flow_run_id] - ends[flow_run_id] for flow_run_id in ids)
+    delays = sorted(ended_at[flow_run_id] - ends[flow_run_id] for flow_run_id in ids)
     return {**figures, "delay s": median(delays), "p95 s": quantiles(delays, n=20)[-1]}
 
 
 async def lateness(seconds: float) -> tuple[float, float]:
-    """By how many seconds the event loop was late at most, and how many processor seconds a minute went by."""
+    """Return the maximum delay of the event loop in seconds, and the processor seconds per minute."""
     worst, begin, busy = 0.0, time.monotonic(), time.process_time()
     while time.monotonic() < begin + seconds:
-        begun = time.monotonic()
+        turn_begin = time.monotonic()
         await asyncio.sleep(0.05)
-        worst = max(worst, time.monotonic() - begun - 0.05)
+        worst = max(worst, time.monotonic() - turn_begin - 0.05)
     return worst, (time.process_time() - busy) * 60 / (time.monotonic() - begin)
 
 
-def asked(url: str) -> int:
-    """How many requests have arrived."""
+def request_count(url: str) -> int:
+    """Return the number of reads of flow runs that the emulator has received."""
     ledger = requests.get(f"{url}/_emulator/ledger", timeout=60).json()
     return sum(count for kind, count in ledger["requests"].items() if kind.startswith("GET /runs"))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 4 and sys.argv[1] in WAYS:
+    if len(sys.argv) == 4 and sys.argv[1] in METHODS:
         Path(os.environ["AIRFLOW_HOME"], "figures.json").write_text(
             json.dumps(asyncio.run(child(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
         )

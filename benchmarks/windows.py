@@ -1,8 +1,8 @@
-"""What finding a window costs, beside one step of croniter on the same machine at the same time.
+"""Compare the cost of finding a window with one step of croniter.
 
-`python benchmarks/windows.py` measures several crons on an ordinary day and in the hours after both changes of the
-clock, for `--seconds`, in turns, by processor time. It ends with 1 if a window costs a millisecond or more in the
-median at any moment.
+`python benchmarks/windows.py` measures the processor time for several crons in turns, for `--seconds`. The times are
+on an ordinary day and in the hours around both changes of the clock. The exit status is 1 if the median cost of a
+window is a millisecond or more at any time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CRONS = (
     ("0 * 1 * *",),
     ("10 2 * * *", "30 2 * * *", "0 12 * * 1-5"),
 )
-# For each zone the moment of a change forward, and of one back.
+# For each zone, the times of a clock change forward and of one back.
 CHANGES = {
     "Europe/Zurich": ("2026-03-29T01:00:00+00:00", "2026-10-25T01:00:00+00:00"),
     "Australia/Lord_Howe": ("2026-10-03T15:30:00+00:00", "2026-04-04T15:00:00+00:00"),
@@ -45,46 +45,46 @@ HOURS_AFTER = [timedelta(minutes=minutes) for minutes in range(-60, 241, 20)]
 
 @dataclass(frozen=True)
 class Case:
-    """One schedule at one kind of moment, and what was measured there, in milliseconds."""
+    """One schedule at one kind of times, with the measured milliseconds of processor time."""
 
     crons: tuple[str, ...]
     zone: ZoneInfo
     when: str
-    moments: list[datetime]
+    times: list[datetime]
     windows: dict[datetime, list[float]] = field(default_factory=dict)
     steps: dict[datetime, list[float]] = field(default_factory=dict)
 
     def measure(self) -> None:
-        """Find a window for each moment, and take one step beside it."""
-        for moment in self.moments:
-            self.windows.setdefault(moment, []).append(_milliseconds(self._schedule.previous, moment))
-            self.steps.setdefault(moment, []).append(_milliseconds(self._step, moment))
+        """For each time, measure finding a window and one step of croniter."""
+        for time in self.times:
+            self.windows.setdefault(time, []).append(_milliseconds(self._schedule.previous, time))
+            self.steps.setdefault(time, []).append(_milliseconds(self._step, time))
 
     @property
     def window(self) -> float:
-        """The median at the worst of the moments."""
+        """Return the largest median over the times, in milliseconds."""
         return max(median(samples) for samples in self.windows.values())
 
     @property
     def ratio(self) -> float:
-        """How many steps that is, at the worst of the moments."""
-        return max(median(self.windows[moment]) / median(self.steps[moment]) for moment in self.moments)
+        """Return the largest ratio of the median to the median of a step."""
+        return max(median(self.windows[time]) / median(self.steps[time]) for time in self.times)
 
     @property
     def _schedule(self) -> AnyOfSchedule | CronSchedule:
         schedules = tuple(CronSchedule(expression=cron, zone=self.zone) for cron in self.crons)
         return AnyOfSchedule(schedules=schedules) if len(schedules) > 1 else schedules[0]
 
-    def _step(self, moment: datetime) -> None:
-        wall_clock = moment.astimezone(self.zone).replace(tzinfo=None)
+    def _step(self, time: datetime) -> None:
+        wall_clock = time.astimezone(self.zone).replace(tzinfo=None)
         for cron in self.crons:
             croniter(cron, wall_clock).get_prev(datetime)
 
 
 def main() -> int:
-    """Measure, print a table, and say whether it is quick enough."""
+    """Measure and print a table; return 1 if a window exceeds the limit, else 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=15, help="how long to measure (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=15, help="duration of the measurement (default: %(default)s)")
     cases = list(_cases())
     rounds = _measure(cases, seconds=parser.parse_args().seconds)
     sys.stdout.write(_table(cases, rounds))
@@ -99,8 +99,8 @@ def _table(cases: list[Case], rounds: int) -> str:
         lines.append(f"{names} {case.ratio:6.2f} {case.window:7.3f}{slow}")
     lines += [
         "",
-        f"Medians of {rounds} rounds, at the worst of each row's moments. steps: how many steps of croniter, with the",
-        "parsing that each needs, finding a window takes. ms: of processor time, for information.",
+        f"Medians of {rounds} rounds; each row has its largest value. steps: cost of finding a window, in steps of",
+        "croniter with parsing. ms: processor time, for information.",
         f"Most steps: {max(case.ratio for case in cases):.2f}. Most ms: {max(case.window for case in cases):.3f}.",
     ]
     return "\n".join(lines) + "\n"
@@ -112,8 +112,8 @@ def _cases() -> Iterator[Case]:
             zone = ZoneInfo(key)
             yield Case(crons, zone, "ordinary", [datetime.fromisoformat(ORDINARY)])
             for when, change in zip(("clock forward", "clock back"), changes, strict=True):
-                moments = [datetime.fromisoformat(change) + after for after in HOURS_AFTER]
-                yield Case(crons, zone, when, [moment.astimezone(timezone.utc) for moment in moments])
+                times = [datetime.fromisoformat(change) + after for after in HOURS_AFTER]
+                yield Case(crons, zone, when, [time.astimezone(timezone.utc) for time in times])
 
 
 def _measure(cases: list[Case], *, seconds: float) -> int:
@@ -126,9 +126,9 @@ def _measure(cases: list[Case], *, seconds: float) -> int:
     return rounds
 
 
-def _milliseconds(function: Callable[[datetime], object], moment: datetime) -> float:
+def _milliseconds(function: Callable[[datetime], object], time: datetime) -> float:
     before = process_time()
-    function(moment)
+    function(time)
     return (process_time() - before) * 1000
 
 

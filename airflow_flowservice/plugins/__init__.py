@@ -1,1 +1,1 @@
-"""The page **Flow Service** in Airflow's UI: which windows of a dataflow are in."""
+"""Plugin that adds the page **Flow Service** to Airflow's UI; the page shows the state of a dataflow's windows."""

@@ -1,6 +1,6 @@
-"""What Airflow finds by the entry point `airflow.plugins`.
+"""Airflow plugin, found by the entry point `airflow.plugins`.
 
-Every Airflow process imports this module, so it imports nothing that is not there already.
+Every Airflow process imports this module, so it imports only modules that Airflow has already imported.
 """
 
 from __future__ import annotations
@@ -23,25 +23,28 @@ if TYPE_CHECKING:
 
 PATH = "/flowservice"
 _NAME = "Flow Service"
-# Before 3.1 Airflow shows no pages of others.
+# Airflow before 3.1 does not show pages of plugins.
 _HAS_PAGES = hasattr(AirflowPlugin, "external_views")
 
 
 async def page(
     scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
 ) -> None:
-    """The page's ASGI application, imported when somebody first asks for it."""
+    """Run the page's ASGI application; the first request imports it."""
     await (await asyncio.to_thread(_application))(scope, receive, send)
 
 
 def _application() -> Any:
-    from airflow_flowservice.plugins.app import application
+    from airflow_flowservice.plugins.page_app import application
 
     return application()
 
 
 def _href(query: str = "") -> str:
-    """The page's address below that of Airflow, which may have a path of its own; only with a slash it is found."""
+    """Return the path of the page, including the path of `[api] base_url`.
+
+    Without the slash after the page's path, Airflow's UI would show itself inside the frame.
+    """
     return f"{urlsplit(conf.get('api', 'base_url', fallback='')).path.rstrip('/')}{PATH}/{query}"
 
 
@@ -67,7 +70,7 @@ def _views() -> list[dict[str, Any]]:
 
 
 class FlowServicePlugin(AirflowPlugin):
-    """Adds the page to the menu Browse and, with the DAG chosen, to each DAG's page."""
+    """Plugin that adds the page to the menu Browse and, with the DAG selected, to the page of each DAG."""
 
     name = "flowservice"
     fastapi_apps: list[Any] = [{"app": page, "url_prefix": PATH, "name": _NAME}] if _HAS_PAGES else []

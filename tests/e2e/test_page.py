@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from airflow_flowservice._airflow import versions
 from tests.past import Past, year_of_days
+
+from airflow_flowservice._airflow.versions import versions
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.local_airflow import LocalAirflow

@@ -1,6 +1,6 @@
-// The page's data. A failure is an error with a text and a remedy, as the server gives them.
+// Requests to the page's data endpoints. A failed request throws a RequestError with the server's text and remedy.
 
-export class Failure extends Error {
+export class RequestError extends Error {
   constructor(message, remedy, status) {
     super(message);
     this.remedy = remedy ?? "";
@@ -10,20 +10,21 @@ export class Failure extends Error {
 
 export const readDataflows = () => get("dataflows", {});
 
-export const readCoverage = (choice, signal) => get("coverage", choice, signal);
+export const readCoverage = (parameters, signal) => get("coverage", parameters, signal);
 
 async function get(name, parameters, signal) {
   const given = Object.entries(parameters).filter(([, value]) => value);
-  const address = new URL(`../data/${name}?${new URLSearchParams(given)}`, import.meta.url);
-  let answer;
+  const url = new URL(`../data/${name}?${new URLSearchParams(given)}`, import.meta.url);
+  let response;
   try {
-    answer = await fetch(address, { signal, headers: { Accept: "application/json" } });
+    response = await fetch(url, { signal, headers: { Accept: "application/json" } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Failure("Airflow does not answer", "check the network, then try again");
+    throw new RequestError("Airflow does not respond", "check the network, then try again");
   }
-  const body = await answer.json().catch(() => null);
-  if (answer.ok && body) return body;
-  const message = body?.error ?? `Airflow answered with HTTP status ${answer.status}`;
-  throw new Failure(message, body?.remedy ?? "try again; if it stays, look at the API server's log", answer.status);
+  const body = await response.json().catch(() => null);
+  if (response.ok && body) return body;
+  const message = body?.error ?? `Airflow responded with HTTP status ${response.status}`;
+  const remedy = body?.remedy ?? "try again; if the error persists, look at the API server's log";
+  throw new RequestError(message, remedy, response.status);
 }

@@ -1,18 +1,20 @@
-// A button that copies. Without https there is no clipboard in a browser but the old command.
+// A button that copies text. Without https, browsers have no clipboard API, so the deprecated command is the fallback.
 
 import { el } from "./dom.js";
+
+const RESET_MS = 2000;
 
 export function copyButton(text) {
   const button = el("button", { type: "button", class: "copy", text: "Copy", "aria-label": `Copy ${text}` });
   button.addEventListener("click", async () => {
-    const done = (await byClipboard(text)) || byCommand(text, button);
-    button.textContent = done ? "Copied" : "Select and copy by hand";
-    setTimeout(() => (button.textContent = "Copy"), 2000);
+    const copied = (await copyByClipboardApi(text)) || copyByCommand(text, button);
+    button.textContent = copied ? "Copied" : "Select and copy manually";
+    setTimeout(() => (button.textContent = "Copy"), RESET_MS);
   });
   return button;
 }
 
-async function byClipboard(text) {
+async function copyByClipboardApi(text) {
   try {
     await navigator.clipboard.writeText(text);
     return true;
@@ -21,13 +23,13 @@ async function byClipboard(text) {
   }
 }
 
-function byCommand(text, button) {
+function copyByCommand(text, button) {
   const area = el("textarea", { class: "hidden", readonly: true });
   area.value = text;
   button.after(area);
   area.select();
-  const done = document.execCommand("copy");
+  const copied = document.execCommand("copy");
   area.remove();
   button.focus();
-  return done;
+  return copied;
 }

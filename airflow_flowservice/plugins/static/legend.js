@@ -1,8 +1,8 @@
-// The states with how much there is of each; pressed, they choose which windows the table shows.
+// The legend: each state with its number of windows and hours. Its buttons filter the windows of the table.
 
 import { el, svg } from "./dom.js";
+import { countText, counted, durationText } from "./formats.js";
 import { STATES } from "./states.js";
-import { countText, counted, lengthText } from "./times.js";
 
 export function swatch(state) {
   return svg(
@@ -12,9 +12,9 @@ export function swatch(state) {
   );
 }
 
-/** @param chosen the states that are shown; an empty set means all. */
-export function drawLegend(place, { totals, chosen, onToggle }) {
-  const buttons = Object.entries(STATES).map(([state, { word, text }]) => {
+/** @param stateFilter the states that the table shows; an empty set means all states. */
+export function drawLegend(place, { totals, stateFilter, onToggle }) {
+  const buttons = Object.entries(STATES).map(([state, { label, description }]) => {
     const { windows = 0, seconds = 0 } = totals[state] ?? {};
     return el(
       "button",
@@ -22,15 +22,15 @@ export function drawLegend(place, { totals, chosen, onToggle }) {
         type: "button",
         "data-state": state,
         class: windows ? null : "none",
-        "aria-pressed": String(chosen.has(state)),
-        "aria-label": `${word}: ${counted(windows, "window")}, ${lengthText(seconds)}; ${text}`,
-        title: `${word}: ${text}`,
+        "aria-pressed": String(stateFilter.has(state)),
+        "aria-label": `${label}: ${counted(windows, "window")}, ${durationText(seconds)}; ${description}`,
+        title: `${label}: ${description}`,
         onclick: () => onToggle(state),
       },
       swatch(state),
-      el("span", { class: "word", text: word }),
+      el("span", { class: "word", text: label }),
       el("span", { class: "count", text: countText(windows) }),
-      el("span", { class: "hours", text: windows ? lengthText(seconds) : "none" }),
+      el("span", { class: "hours", text: windows ? durationText(seconds) : "none" }),
     );
   });
   const focused = place.contains(document.activeElement) ? document.activeElement.dataset.state : null;

@@ -1,277 +1,289 @@
-// The page: what is chosen, what is loaded, and what is drawn of it.
+// The page: loads the data of the selected dataflow, draws it, and handles the user's input.
+// Times are epoch milliseconds.
 
 import { readCoverage, readDataflows } from "./api.js";
-import { KEYS, moved, watch } from "./brush.js";
-import { readChoice, writeChoice } from "./choice.js";
+import { drawSummary } from "./coverage_summary.js";
 import { byId, el, show } from "./dom.js";
-import { drawCommands, drawUnplaced } from "./gaps.js";
+import { drawCommands, drawUnplacedRuns } from "./fill_commands.js";
+import { counted, countText, dateText, isoText, rangeText, utcText } from "./formats.js";
 import { drawLegend } from "./legend.js";
-import { STATES } from "./states.js";
-import { drawRows, ROWS_OF_A_PAGE } from "./table.js";
+import { stateLabel, STATES } from "./states.js";
 import { drawTimeline, windowAt } from "./timeline.js";
-import { counted, countText, dateText, isoText, rangeText, utcText } from "./times.js";
-import { drawVerdict } from "./verdict.js";
-import { totalsOf, windowsOf } from "./windows.js";
+import { readSelection, writeSelection } from "./url_state.js";
+import { changedView, KEYS, watchPointer } from "./view_control.js";
+import { totalsOf, windowsOf } from "./window_data.js";
+import { drawRows, ROWS_PER_PAGE } from "./window_table.js";
 
-const MANY = 8;
+const MAX_DATAFLOWS_WITHOUT_SEARCH = 8;
+const MAX_RUNS_IN_TOOLTIP = 3;
 const DAY = 86_400_000;
 
-const choice = readChoice();
+const selection = readSelection();
 let dataflows = [];
-let loaded = null; // the answer, its windows, and the range in milliseconds
-let view = null; // the part of the range that is shown
-let chosen = new Set(choice.states.split(" ").filter((state) => state in STATES));
-let selected = null;
+let loaded = null; // {response, range: {from, until}, windows, unplaced}
+let view = null; // the visible part of the range, {from, until}
+let stateFilter = new Set(selection.states.split(" ").filter((state) => state in STATES));
+let selectedWindow = null;
 let page = 0;
-let loading = null;
-let again = start;
+let pendingRequest = null;
+let retry = start;
 
 // Loading
 
 async function start() {
-  again = start;
-  say("Loading ...");
+  retry = start;
+  showStatus("Loading ...");
   try {
     dataflows = (await readDataflows()).dataflows;
   } catch (error) {
-    return fail(error);
+    return showError(error);
   }
-  if (!fitting().length) return say(nothingYet());
-  if (!fitting().some(({ flow_id }) => flow_id === choice.flow_id)) choice.flow_id = fitting()[0].flow_id;
-  show(byId("search-label"), fitting().length > MANY);
-  drawChoosers();
+  const candidates = matchingDataflows();
+  if (!candidates.length) return showStatus(noDataflowText());
+  if (!candidates.some(({ flow_id }) => flow_id === selection.flow_id)) selection.flow_id = candidates[0].flow_id;
+  show(byId("search-label"), candidates.length > MAX_DATAFLOWS_WITHOUT_SEARCH);
+  drawSelectors();
   await load();
 }
 
-/** @param conn_id asks Flow Service too. */
+/** @param conn_id if given, the server also queries Flow Service with this connection. */
 async function load(conn_id = "") {
-  again = load;
-  loading?.abort();
-  loading = new AbortController();
-  const { signal } = loading;
+  retry = load;
+  pendingRequest?.abort();
+  pendingRequest = new AbortController();
+  const { signal } = pendingRequest;
   document.body.setAttribute("aria-busy", "true");
-  if (!loaded) say("Loading ...");
+  if (!loaded) showStatus("Loading ...");
   try {
-    const { flow_id, dag_id, from, to } = choice;
-    const answer = await readCoverage({ flow_id, dag_id, from, to, conn_id }, signal);
-    take(answer);
+    const { flow_id, dag_id, from, to } = selection;
+    showCoverage(await readCoverage({ flow_id, dag_id, from, to, conn_id }, signal));
   } catch (error) {
     if (error.name === "AbortError") return;
-    if (conn_id) failToAsk(error);
-    else fail(error);
+    if (conn_id) showQueryError(error);
+    else showError(error);
   } finally {
     if (!signal.aborted) document.body.removeAttribute("aria-busy");
   }
 }
 
-function take(answer) {
-  performance.mark("taken");
-  const range = { from: Date.parse(answer.from), until: Date.parse(answer.to) };
-  loaded = { answer, range, ...windowsOf(answer) };
-  view = zoomOf(choice.zoom, range);
-  [selected, page] = [null, 0];
+function showCoverage(response) {
+  performance.mark("received");
+  const range = { from: Date.parse(response.from), until: Date.parse(response.to) };
+  loaded = { response, range, ...windowsOf(response) };
+  view = parseView(selection.zoom, range);
+  [selectedWindow, page] = [null, 0];
   byId("from").value = dateText(range.from);
   byId("to").value = dateText(range.until - 1);
   show(byId("status"), false);
   show(byId("error"), false);
   show(byId("service-error"), false);
   show(byId("coverage"), true);
-  drawVerdict(byId("verdict"), answer);
-  drawCommands(answer.commands, answer.again);
-  drawUnplaced(loaded.unplaced);
+  drawSummary(byId("coverage-summary"), response);
+  drawCommands(response.commands, response.again);
+  drawUnplacedRuns(loaded.unplaced);
   draw();
-  performance.measure("drawn", "taken");
+  performance.measure("drawn", "received");
 }
 
-function say(text) {
+function showStatus(text) {
   byId("status").textContent = text;
   show(byId("status"), true);
   show(byId("error"), false);
   show(byId("coverage"), false);
 }
 
-function fail(error) {
+function showError(error) {
   loaded = null;
   byId("error-text").textContent = error.message;
-  byId("error-remedy").textContent = remedyOf(error);
+  byId("error-remedy").textContent = remedyText(error);
   show(byId("error"), true);
   show(byId("status"), false);
   show(byId("coverage"), false);
 }
 
-function failToAsk(error) {
-  byId("service-error").replaceChildren(el("strong", { text: error.message }), el("p", { text: remedyOf(error) }));
+function showQueryError(error) {
+  byId("service-error").replaceChildren(el("strong", { text: error.message }), el("p", { text: remedyText(error) }));
   show(byId("service-error"), true);
 }
 
-const remedyOf = ({ remedy }) => (remedy ? `What to do: ${remedy}` : "");
+const remedyText = ({ remedy }) => (remedy ? `What to do: ${remedy}` : "");
 
-function nothingYet() {
-  const whose = choice.dag_id ? `the DAG ${choice.dag_id}` : "a DAG that you may read";
-  return `No task of ${whose} has created a flow run yet. Windows appear here as soon as one has.`;
+function noDataflowText() {
+  const dags = selection.dag_id ? `the DAG ${selection.dag_id}` : "a DAG that you may read";
+  return `No task of ${dags} has created a flow run yet. Windows appear here after the first flow run is created.`;
 }
 
-// Choosing
+// Selecting a dataflow, a DAG and a range
 
-const fitting = () =>
-  dataflows.filter(({ tasks }) => !choice.dag_id || tasks.some(({ dag_id }) => dag_id === choice.dag_id));
+const matchingDataflows = () =>
+  dataflows.filter(({ tasks }) => !selection.dag_id || tasks.some(({ dag_id }) => dag_id === selection.dag_id));
 
-const labelOf = ({ flow_id, tasks }) => `${tasks.map(({ dag_id, task_id }) => `${dag_id}.${task_id}`).join(", ")} (${flow_id})`;
+function dataflowLabel({ flow_id, tasks }) {
+  return `${tasks.map(({ dag_id, task_id }) => `${dag_id}.${task_id}`).join(", ")} (${flow_id})`;
+}
 
-function drawChoosers() {
-  const sought = byId("search").value.trim().toLowerCase();
-  const shown = fitting().filter((each) => each.flow_id === choice.flow_id || labelOf(each).toLowerCase().includes(sought));
-  byId("flow").replaceChildren(...shown.map((each) => option(each.flow_id, labelOf(each), choice.flow_id)));
+function drawSelectors() {
+  const searched = byId("search").value.trim().toLowerCase();
+  const isShown = (dataflow) =>
+    dataflow.flow_id === selection.flow_id || dataflowLabel(dataflow).toLowerCase().includes(searched);
+  const shown = matchingDataflows().filter(isShown);
+  byId("flow").replaceChildren(
+    ...shown.map((dataflow) => option(dataflow.flow_id, dataflowLabel(dataflow), selection.flow_id)),
+  );
   byId("flow").disabled = false;
-  const dags = [...new Set(dataflows.find(({ flow_id }) => flow_id === choice.flow_id).tasks.map(({ dag_id }) => dag_id))];
-  show(byId("dag-label"), dags.length > 1 || choice.dag_id !== "");
+  const { tasks } = dataflows.find(({ flow_id }) => flow_id === selection.flow_id);
+  const dags = [...new Set(tasks.map(({ dag_id }) => dag_id))];
+  show(byId("dag-label"), dags.length > 1 || selection.dag_id !== "");
   byId("dag").replaceChildren(
-    option("", "all that feed it", choice.dag_id),
-    ...dags.map((dag) => option(dag, dag, choice.dag_id)),
+    option("", "all DAGs of the dataflow", selection.dag_id),
+    ...dags.map((dag) => option(dag, dag, selection.dag_id)),
   );
 }
 
 const option = (value, text, current) => el("option", { value, text, selected: value === current });
 
-/** Take over a part of the choice, and load it. */
-function choose(part) {
-  Object.assign(choice, part, { zoom: "" });
-  keep();
-  drawChoosers();
+/** Change a part of the selection, and load its data. */
+function changeSelection(changes) {
+  Object.assign(selection, changes, { zoom: "" });
+  saveSelection();
+  drawSelectors();
   load();
 }
 
-function keep() {
-  writeChoice({ ...choice, states: [...chosen].join(" ") });
+function saveSelection() {
+  writeSelection({ ...selection, states: [...stateFilter].join(" ") });
 }
 
-function zoomOf(text, range) {
+/** Parse a view, `from/until` in ISO 8601; return the whole range if the view is not within it. */
+function parseView(text, range) {
   const [from, until] = text.split("/").map((edge) => Date.parse(edge));
   return from >= range.from && until <= range.until && from < until ? { from, until } : { ...range };
 }
 
 // Drawing
 
+const isVisible = (window) => window.until > view.from && window.from < view.until;
+const passesFilter = ({ state }) => !stateFilter.size || stateFilter.has(state);
+const isWholeRange = () => view.from === loaded.range.from && view.until === loaded.range.until;
+
 function draw() {
-  const { windows, range } = loaded;
-  const visible = windows.filter((each) => each.until > view.from && each.from < view.until);
-  const shown = visible.filter(({ state }) => !chosen.size || chosen.has(state)).reverse();
+  const visible = loaded.windows.filter(isVisible);
   byId("view-text").textContent = rangeText(view.from, view.until);
-  drawTimeline(byId("timeline"), { windows, view, selected, chosen });
-  drawLegend(byId("legend"), { totals: totalsOf(visible), chosen, onToggle: toggle });
-  drawPage(shown);
-  const whole = view.from === range.from && view.until === range.until;
-  for (const id of ["zoom-out", "zoom-all", "earlier", "later"]) byId(id).disabled = whole;
+  drawTimeline(byId("timeline"), { windows: loaded.windows, view, selected: selectedWindow, stateFilter });
+  drawLegend(byId("legend"), { totals: totalsOf(visible), stateFilter, onToggle: toggleState });
+  drawPage(visible.filter(passesFilter).reverse());
+  for (const id of ["zoom-out", "zoom-all", "earlier", "later"]) byId(id).disabled = isWholeRange();
 }
 
 function drawPage(shown) {
-  const pages = Math.max(1, Math.ceil(shown.length / ROWS_OF_A_PAGE));
+  const pages = Math.max(1, Math.ceil(shown.length / ROWS_PER_PAGE));
   page = Math.min(page, pages - 1);
-  const first = page * ROWS_OF_A_PAGE;
-  const rows = shown.slice(first, first + ROWS_OF_A_PAGE);
-  drawRows(byId("rows"), rows, { selected });
+  const first = page * ROWS_PER_PAGE;
+  const rows = shown.slice(first, first + ROWS_PER_PAGE);
+  drawRows(byId("rows"), rows, { selected: selectedWindow });
+  const position = `${countText(first + 1)} to ${countText(first + rows.length)}`;
   byId("rows-text").textContent = shown.length
-    ? `${countText(first + 1)} to ${countText(first + rows.length)} of ${counted(shown.length, "window")}, newest first`
-    : "None in this part of the time line.";
+    ? `${position} of ${counted(shown.length, "window")}, newest first`
+    : "No windows in this part of the timeline.";
   byId("newer").disabled = page === 0;
   byId("older").disabled = page >= pages - 1;
   show(byId("pager"), pages > 1);
   show(byId("windows"), rows.length > 0);
 }
 
-function turn(pages) {
+function changePage(pages) {
   page += pages;
   draw();
   byId("windows-title").scrollIntoView({ block: "nearest" });
 }
 
-function toggle(state) {
-  if (!chosen.delete(state)) chosen.add(state);
+function toggleState(state) {
+  if (!stateFilter.delete(state)) stateFilter.add(state);
   page = 0;
-  keep();
+  saveSelection();
   draw();
 }
 
-function look(next) {
-  const { range } = loaded;
-  view = next;
+function setView(newView) {
+  view = newView;
   page = 0;
-  const whole = view.from === range.from && view.until === range.until;
-  choice.zoom = whole ? "" : `${isoText(Math.floor(view.from / 1000) * 1000)}/${isoText(Math.floor(view.until / 1000) * 1000)}`;
-  keep();
+  const edges = [view.from, view.until].map((edge) => isoText(Math.floor(edge / 1000) * 1000));
+  selection.zoom = isWholeRange() ? "" : edges.join("/");
+  saveSelection();
   draw();
 }
 
-/** Show a window in the table, whatever is filtered. */
-function select(window) {
+/** Select a window and show its row. If the filter hides the window, the filter is cleared. */
+function selectWindow(window) {
   if (!window) return;
-  selected = window;
-  if (chosen.size && !chosen.has(window.state)) chosen = new Set();
-  const shown = loaded.windows.filter(
-    (each) => each.until > view.from && each.from < view.until && (!chosen.size || chosen.has(each.state)),
-  );
-  page = Math.floor((shown.length - 1 - shown.indexOf(window)) / ROWS_OF_A_PAGE);
+  selectedWindow = window;
+  if (!passesFilter(window)) stateFilter = new Set();
+  const shown = loaded.windows.filter((each) => isVisible(each) && passesFilter(each));
+  page = Math.floor((shown.length - 1 - shown.indexOf(window)) / ROWS_PER_PAGE);
   draw();
   byId("rows").querySelector(".selected")?.scrollIntoView({ block: "center" });
 }
 
-// Listening
+// Input
 
-function momentAt(pixels) {
+function timeAt(pixels) {
   const width = byId("timeline").clientWidth;
-  const part = Math.min(Math.max(pixels / width, 0), 1);
-  return view.from + part * (view.until - view.from);
+  const fraction = Math.min(Math.max(pixels / width, 0), 1);
+  return view.from + fraction * (view.until - view.from);
 }
 
-function tell(moment, event) {
-  const window = moment === null ? null : windowAt(loaded.windows, moment);
-  const tip = byId("tip");
-  show(tip, window !== null);
+function showTooltip(time, event) {
+  const window = time === null ? null : windowAt(loaded.windows, time);
+  const tooltip = byId("tooltip");
+  show(tooltip, window !== null);
   if (!window) return;
-  tip.replaceChildren(
-    el("strong", { text: `${STATES[window.state].sign} ${STATES[window.state].word}` }),
+  const runIds = window.tasks.slice(0, MAX_RUNS_IN_TOOLTIP).map(({ dag_run_id }) => dag_run_id);
+  tooltip.replaceChildren(
+    el("strong", { text: `${STATES[window.state].sign} ${stateLabel(window)}` }),
     el("span", { text: `${utcText(window.start)} to ${utcText(window.end)}` }),
-    ...window.tasks.slice(0, 3).map(({ dag_run_id }) => el("span", { class: "quiet", text: dag_run_id })),
+    ...runIds.map((text) => el("span", { class: "quiet", text })),
   );
-  const left = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8);
-  tip.style.left = `${Math.max(8, left)}px`;
-  tip.style.top = `${event.clientY + 18}px`;
+  const left = Math.min(event.clientX + 14, innerWidth - tooltip.offsetWidth - 8);
+  tooltip.style.left = `${Math.max(8, left)}px`;
+  tooltip.style.top = `${event.clientY + 18}px`;
 }
 
-watch(byId("timeline"), {
-  momentAt,
-  onDrag: (from, until) => look(moved({ from, until }, loaded.range, {})),
-  onClick: (moment) => select(windowAt(loaded.windows, moment)),
-  onHover: tell,
+watchPointer(byId("timeline"), {
+  timeAt,
+  onDrag: (from, until) => setView(changedView({ from, until }, loaded.range, {})),
+  onClick: (time) => selectWindow(windowAt(loaded.windows, time)),
+  onHover: showTooltip,
 });
-const steps = { earlier: "ArrowLeft", later: "ArrowRight", "zoom-in": "+", "zoom-out": "-", "zoom-all": "0" };
-for (const [id, key] of Object.entries(steps)) {
-  byId(id).addEventListener("click", () => look(moved(view, loaded.range, KEYS[key])));
+const KEYS_OF_BUTTONS = { earlier: "ArrowLeft", later: "ArrowRight", "zoom-in": "+", "zoom-out": "-", "zoom-all": "0" };
+for (const [id, key] of Object.entries(KEYS_OF_BUTTONS)) {
+  byId(id).addEventListener("click", () => setView(changedView(view, loaded.range, KEYS[key])));
 }
 byId("timeline").addEventListener("keydown", (event) => {
   if (!(event.key in KEYS) || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
-  look(moved(view, loaded.range, KEYS[event.key]));
+  setView(changedView(view, loaded.range, KEYS[event.key]));
 });
-byId("newer").addEventListener("click", () => turn(-1));
-byId("older").addEventListener("click", () => turn(1));
-byId("retry").addEventListener("click", () => again());
-byId("search").addEventListener("input", drawChoosers);
-byId("flow").addEventListener("change", (event) => choose({ flow_id: event.target.value, from: "", to: "" }));
-byId("dag").addEventListener("change", (event) => choose({ dag_id: event.target.value }));
-byId("from").addEventListener("change", (event) => choose({ from: event.target.value && `${event.target.value}T00:00:00Z` }));
-byId("to").addEventListener("change", (event) => choose({ to: endOf(event.target.value) }));
-byId("choice").addEventListener("submit", (event) => event.preventDefault());
-byId("ask").addEventListener("submit", async (event) => {
+const onChange = (id, changesOf) =>
+  byId(id).addEventListener("change", ({ target }) => changeSelection(changesOf(target.value)));
+byId("newer").addEventListener("click", () => changePage(-1));
+byId("older").addEventListener("click", () => changePage(1));
+byId("retry").addEventListener("click", () => retry());
+byId("search").addEventListener("input", drawSelectors);
+onChange("flow", (flow_id) => ({ flow_id, from: "", to: "" }));
+onChange("dag", (dag_id) => ({ dag_id }));
+onChange("from", (day) => ({ from: day && `${day}T00:00:00Z` }));
+onChange("to", (day) => ({ to: endOfDay(day) }));
+byId("selection").addEventListener("submit", (event) => event.preventDefault());
+byId("query").addEventListener("submit", async (event) => {
   event.preventDefault();
-  byId("ask-button").disabled = true;
+  byId("query-button").disabled = true;
   await load(byId("conn").value.trim());
-  byId("ask-button").disabled = false;
+  byId("query-button").disabled = false;
 });
 new ResizeObserver(() => loaded && draw()).observe(byId("timeline"));
 
-/** The day that was chosen is inside; today ends now. */
-function endOf(day) {
+/** Return the end of a day, which the range includes; empty (for the current time) if it is in the future. */
+function endOfDay(day) {
   const end = Date.parse(`${day}T00:00:00Z`) + DAY;
   return !day || end > Date.now() ? "" : isoText(end);
 }

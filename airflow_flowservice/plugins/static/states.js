@@ -1,14 +1,36 @@
-// The seven states: colour and pattern are in page.css and page.html under the same names.
+// The states of windows and the statuses of flow runs as text.
+// The keys are those of the server's JSON. page.css and page.html have the colours and patterns under the same keys.
 
 export const STATES = {
-  ingested: { sign: "✓", word: "Ingested", text: "a flow run that a task made has succeeded" },
-  running: { sign: "…", word: "Running", text: "a flow run or its task goes on" },
-  failed: { sign: "✕", word: "Failed", text: "the flow run or the task ended as failed" },
-  missing: { sign: "–", word: "Missing", text: "asked for, and nothing ingests it" },
-  twice: { sign: "2", word: "Twice", text: "more than one flow run has succeeded" },
-  outside: { sign: "↗", word: "Outside", text: "ingested by a flow run that none of these tasks made" },
-  unknown: { sign: "?", word: "Unknown", text: "there is a flow run, and nobody has looked how it ended" },
+  ingested: { sign: "✓", label: "Ingested", description: "a flow run of these tasks succeeded, at least in part" },
+  running: { sign: "…", label: "Running", description: "the task or its flow run is scheduled or in progress" },
+  failed: { sign: "✕", label: "Failed", description: "the flow run or the task failed" },
+  missing: { sign: "–", label: "Missing", description: "expected by a DAG run or the schedule, but not ingested" },
+  twice: { sign: "2", label: "Duplicated", description: "more than one flow run succeeded" },
+  outside: { sign: "↗", label: "External", description: "ingested by a flow run that none of these tasks created" },
+  unknown: { sign: "?", label: "Unknown outcome", description: "no task has read the outcome of the flow run" },
 };
 
-/** What is painted later is on top where windows are narrower than a pixel. */
-export const PAINTED = ["ingested", "outside", "running", "unknown", "twice", "failed", "missing"];
+export const RUN_STATUSES = {
+  scheduled: "scheduled",
+  in_progress: "running",
+  success: "ingested",
+  partial_success: "ingested in part",
+  failed: "failed",
+  unknown: "unknown outcome",
+};
+
+/** Order in which the states are drawn: if windows are narrower than a pixel, a later state covers an earlier one. */
+export const DRAW_ORDER = ["ingested", "outside", "running", "unknown", "twice", "failed", "missing"];
+
+const NOT_STARTED = new Set([null, undefined, "none", "scheduled", "queued"]);
+
+/** Return the text of a window's state; windows ingested in part and scheduled windows have separate texts. */
+export function stateLabel({ state, tasks, runs }) {
+  if (state === "ingested" && runs.some(({ status }) => status === "partial_success")) return "Ingested in part";
+  const isScheduled = runs.length
+    ? runs.every(({ status }) => status === "scheduled")
+    : tasks.every(({ task_state }) => NOT_STARTED.has(task_state));
+  if (state === "running" && isScheduled) return "Scheduled";
+  return STATES[state].label;
+}

@@ -1,37 +1,38 @@
-// Light or dark, as Airflow is: its page's class, else what was chosen there, else what the system prefers; on its ground.
-// Not a module, so that it runs before anything is painted.
+// Light or dark theme and background colour of Airflow. The theme is the class of Airflow's page, else the theme
+// stored by Airflow, else the system's preference.
+// This script is not a module, so that it runs before the first paint.
 (function () {
   "use strict";
   const root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
 
-  function outer() {
+  function outerRoot() {
     try {
       return parent !== window ? parent.document.documentElement : null;
     } catch {
-      return null; // another site's frame
+      return null; // the frame belongs to another site
     }
   }
 
-  function chosen() {
-    const classes = outer()?.classList;
+  function currentTheme() {
+    const classes = outerRoot()?.classList;
     for (const theme of ["dark", "light"]) if (classes?.contains(theme)) return theme;
     const stored = localStorage.getItem("theme");
     if (stored === "dark" || stored === "light") return stored;
     return system.matches ? "dark" : "light";
   }
 
-  function apply() {
-    root.dataset.theme = chosen();
-    const page = outer();
-    const ground = page ? getComputedStyle(page.ownerDocument.body).backgroundColor : "transparent";
-    if (/^rgb\(/.test(ground)) root.style.setProperty("--page", ground);
-    else root.style.removeProperty("--page"); // it has none of its own
+  function applyTheme() {
+    root.dataset.theme = currentTheme();
+    const page = outerRoot();
+    const background = page ? getComputedStyle(page.ownerDocument.body).backgroundColor : "transparent";
+    if (/^rgb\(/.test(background)) root.style.setProperty("--page", background);
+    else root.style.removeProperty("--page"); // Airflow's page sets no background
   }
 
-  apply();
-  system.addEventListener("change", apply);
-  addEventListener("storage", apply);
-  const page = outer();
-  if (page) new MutationObserver(apply).observe(page, { attributes: true, attributeFilter: ["class"] });
+  applyTheme();
+  system.addEventListener("change", applyTheme);
+  addEventListener("storage", applyTheme);
+  const page = outerRoot();
+  if (page) new MutationObserver(applyTheme).observe(page, { attributes: true, attributeFilter: ["class"] });
 })();

@@ -1,4 +1,4 @@
-"""Airflow's own API server application, with its database, its auth manager, and the plugin as Airflow finds it."""
+"""Fixtures for Airflow's API server with its database, its auth manager, and the plugin loaded by Airflow."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from airflow_flowservice._airflow import versions
 from tests.past import Past
 
-# The FAB auth manager does not fit together with the other versions, so it has an environment of its own.
+from airflow_flowservice._airflow import versions
+
+# The FAB auth manager conflicts with the other pinned versions, so its tests run in a separate environment.
 collect_ignore = [] if find_spec("airflow.providers.fab") else ["test_fab.py"]
-# Before 3.1, Airflow has no pages.
+# Airflow before 3.1 does not show pages of plugins.
 collect_ignore_glob = ["test_*.py"] if versions.version() < (3, 1) else []
 
 BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -39,21 +39,22 @@ for dag_id, schedule in (("page_seen", "@daily"), ("{HIDDEN_DAG}", "@daily"), ("
 
 
 def day(number: int) -> datetime:
+    """Return the start of a day, counted from `BEGIN`."""
     return BEGIN + number * DAY
 
 
 def window(number: int) -> tuple[datetime, datetime]:
-    """The window of the daily DAG's run dated a day later."""
+    """Return the window of a day; the daily DAG's run with the logical date of the next day ingests it."""
     return day(number), day(number + 1)
 
 
 @pytest.fixture(scope="session")
 def database(airflow_db: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The metadata database with three DAGs and their past; its address.
+    """Fill the metadata database with three DAGs and their past; return its URL.
 
-    The first days of the dataflow: in, failed, in twice, missing, in by the hidden DAG, then all missing.
+    The dataflow's first days: ingested, failed, duplicated, missing, ingested by the hidden DAG, then missing.
     """
-    _know_dags(tmp_path_factory.mktemp("dags"))
+    _register_dags(tmp_path_factory.mktemp("dags"))
     url = f"sqlite:///{airflow_db}"
     seen = Past(dag_id="page_seen", flow_id=FLOW)
     seen.ran(day(1), window=window(0), failed_records=3)
@@ -73,8 +74,8 @@ def database(airflow_db: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return url
 
 
-def _know_dags(folder: Path) -> None:
-    """As the dag-processor makes DAGs known."""
+def _register_dags(folder: Path) -> None:
+    """Write the DAGs to the database with the functions that the dag-processor uses."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
 
     try:
@@ -89,7 +90,7 @@ def _know_dags(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def server(database: str) -> Any:
-    """The application that `airflow api-server` serves."""
+    """Return the application that `airflow api-server` serves."""
     from airflow.api_fastapi.app import create_app
 
     return create_app(apps="core")
@@ -97,7 +98,7 @@ def server(database: str) -> Any:
 
 @pytest.fixture(scope="session")
 def as_user(server: Any) -> Callable[..., Any]:
-    """A client of the server with somebody's token: a role of the simple auth manager, or any user."""
+    """Return a factory of clients with the token of a role (simple auth manager) or of a user."""
     from fastapi.testclient import TestClient
 
     def client(role: str | None = None, *, user: Any = None) -> Any:
@@ -118,12 +119,12 @@ def _token(role: str | None, *, user: Any) -> str:
 def _simple_user(role: str | None) -> Any:
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 
-    return SimpleAuthManagerUser(username="somebody", role=role)
+    return SimpleAuthManagerUser(username="test", role=role)
 
 
 @pytest.fixture
 def viewer(as_user: Callable[..., Any]) -> Iterator[Any]:
-    """A client of somebody who may read all DAGs."""
-    with_token = as_user("viewer")
-    yield with_token
-    with_token.close()
+    """Create a client with the role `viewer`, which may read all DAGs."""
+    client = as_user("viewer")
+    yield client
+    client.close()

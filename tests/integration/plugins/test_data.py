@@ -1,4 +1,4 @@
-"""What the page's data endpoints answer."""
+"""Responses of the page's data endpoints."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.integration.plugins.conftest import FLOW, HOSTILE, RANGE
 COVERAGE = "/flowservice/data/coverage"
 
 
-def told(answer: dict[str, Any]) -> list[str]:
-    """The states, by time."""
-    return [answer["states"][number] for number in answer["spans"]["state"]]
+def states_of(response: dict[str, Any]) -> list[str]:
+    """Return the states of the windows, in order of time."""
+    return [response["states"][number] for number in response["spans"]["state"]]
 
 
 @pytest.fixture
-def ask(viewer: Any) -> Any:
-    """Ask for the coverage of the dataflow, as one DAG has it."""
+def request_coverage(viewer: Any) -> Any:
+    """Return a function that requests the coverage of the dataflow for one DAG."""
 
     def get(**parameters: Any) -> Any:
         return viewer.get(COVERAGE, params={"flow_id": FLOW, "dag_id": "page_seen", **RANGE, **parameters})
@@ -27,56 +27,54 @@ def ask(viewer: Any) -> Any:
     return get
 
 
-def test_dataflows_are_listed_with_the_tasks_that_feed_them(viewer: Any) -> None:
-    """By their ids."""
+def test_dataflows_are_listed_with_their_tasks(viewer: Any) -> None:
     found = {each["flow_id"]: each["tasks"] for each in viewer.get("/flowservice/data/dataflows").json()["dataflows"]}
     assert ["page_hidden", "page_seen"] == [task["dag_id"] for task in found[FLOW]]
     assert [{"dag_id": "page_hostile", "task_id": "ingest"}] == found[HOSTILE]
 
 
-def test_each_window_has_its_state(ask: Any) -> None:
-    """Those that no DAG run took are told from the schedule."""
-    answer = ask().json()
-    assert ["ingested", "failed", "twice", *["missing"] * 7] == told(answer)
-    assert ("2026-01-01T00:00:00Z", "2026-01-11T00:00:00Z") == (answer["from"], answer["to"])
-    assert "2026-01-02T00:00:00Z" == answer["spans"]["end"][0] == answer["spans"]["start"][1]
-    assert {"windows": 7, "seconds": 7 * 86_400} == answer["totals"]["missing"]
-    assert answer["whole"] is False
+def test_each_window_has_its_state(request_coverage: Any) -> None:
+    """Windows without a DAG run are derived from the schedule."""
+    response = request_coverage().json()
+    assert ["ingested", "failed", "twice", *["missing"] * 7] == states_of(response)
+    assert ("2026-01-01T00:00:00Z", "2026-01-11T00:00:00Z") == (response["from"], response["to"])
+    assert "2026-01-02T00:00:00Z" == response["spans"]["end"][0] == response["spans"]["start"][1]
+    assert {"windows": 7, "seconds": 7 * 86_400} == response["totals"]["missing"]
+    assert response["whole"] is False
 
 
-def test_columns_lead_to_dag_runs_and_flow_runs(ask: Any) -> None:
-    """Each is written once, and named by its place."""
-    answer = ask().json()
-    twice = answer["spans"]["tasks"][2]
-    assert ["manual", "scheduled"] == sorted(answer["tasks"]["dag_run_id"][n].partition("__")[0] for n in twice)
-    assert ["success", "success"] == [answer["runs"]["status"][n] for n in answer["spans"]["runs"][2]]
-    assert [3] == [answer["runs"]["failed_records"][n] for n in answer["spans"]["runs"][0]]
-    assert [[]] * 7 == answer["spans"]["tasks"][3:]
+def test_columns_reference_dag_runs_and_flow_runs(request_coverage: Any) -> None:
+    """Each DAG run and each flow run occurs once and is referenced by its index."""
+    response = request_coverage().json()
+    duplicates = response["spans"]["tasks"][2]
+    assert ["manual", "scheduled"] == sorted(response["tasks"]["dag_run_id"][n].partition("__")[0] for n in duplicates)
+    assert ["success", "success"] == [response["runs"]["status"][n] for n in response["spans"]["runs"][2]]
+    assert [3] == [response["runs"]["failed_records"][n] for n in response["spans"]["runs"][0]]
+    assert [[]] * 7 == response["spans"]["tasks"][3:]
 
 
-def test_commands_fill_what_is_missing(ask: Any) -> None:
-    """With the DAG that they are for."""
-    commands = ask().json()["commands"]
+def test_commands_fill_missing_windows(request_coverage: Any) -> None:
+    """Each command names its DAG."""
+    commands = request_coverage().json()["commands"]
     assert {"page_seen"} == {each["dag_id"] for each in commands}
     assert "--from-date 2026-01-05T00:00:00+00:00 --to-date 2026-01-11T00:00:00+00:00" in commands[1]["command"]
 
 
-def test_tasks_that_the_commands_would_run_again_are_told(ask: Any) -> None:
-    """None here: each DAG run has one task."""
-    assert [] == ask().json()["again"]
+def test_no_task_would_run_again(request_coverage: Any) -> None:
+    """Each DAG run has only one task, so no command runs a succeeded task again."""
+    assert [] == request_coverage().json()["again"]
 
 
-def test_without_a_range_it_begins_with_the_first_window_known(ask: Any) -> None:
-    """And ends now; the year before is not called missing."""
-    answer = ask(**{"from": None, "to": None}).json()
-    assert ("2026-01-01T00:00:00Z", answer["now"]) == (answer["from"], answer["to"])
-    assert "ingested" == told(answer)[0]
+def test_default_range_starts_at_first_known_window(request_coverage: Any) -> None:
+    """The default range ends now. Time before the first window is not reported as missing."""
+    response = request_coverage(**{"from": None, "to": None}).json()
+    assert ("2026-01-01T00:00:00Z", response["now"]) == (response["from"], response["to"])
+    assert "ingested" == states_of(response)[0]
 
 
-def test_a_dataflow_that_nobody_feeds_is_not_found(ask: Any) -> None:
-    """With a text that says so."""
-    answer = ask(flow_id="nobody's")
-    assert (404, "choose one that is listed") == (answer.status_code, answer.json()["remedy"])
+def test_unknown_dataflow_is_not_found(request_coverage: Any) -> None:
+    response = request_coverage(flow_id="unknown")
+    assert (404, "choose one that is listed") == (response.status_code, response.json()["remedy"])
 
 
 @pytest.mark.parametrize(
@@ -94,40 +92,41 @@ def test_a_dataflow_that_nobody_feeds_is_not_found(ask: Any) -> None:
         ({"flow_id": None}, "parameter"),
     ],
 )
-def test_bad_parameters_are_refused_with_what_to_do(ask: Any, parameters: dict[str, Any], words: str) -> None:
-    """400, and a text for people."""
-    answer = ask(**parameters)
-    assert 400 == answer.status_code
-    assert words in answer.json()["error"]
-    assert answer.json()["remedy"]
+def test_invalid_parameters_are_refused_with_remedy(
+    request_coverage: Any, parameters: dict[str, Any], words: str
+) -> None:
+    response = request_coverage(**parameters)
+    assert 400 == response.status_code
+    assert words in response.json()["error"]
+    assert response.json()["remedy"]
 
 
-def test_more_windows_than_a_page_can_show_are_refused(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the range that would do; one that nobody asked for is cut."""
-    monkeypatch.setattr("airflow_flowservice.plugins.reading.MOST_WINDOWS", 5)
-    answer = ask()
-    assert 400 == answer.status_code
-    assert "5 days at most" in answer.json()["remedy"]
-    assert 5 == len(told(ask(**{"from": None}).json()))
+def test_range_with_too_many_windows_is_refused(request_coverage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The remedy names the maximum range. A default range is shortened instead."""
+    monkeypatch.setattr("airflow_flowservice.plugins.coverage_reader.MAX_WINDOWS", 5)
+    response = request_coverage()
+    assert 400 == response.status_code
+    assert "5 days at most" in response.json()["remedy"]
+    assert 5 == len(states_of(request_coverage(**{"from": None}).json()))
 
 
-def test_what_comes_from_outside_stays_text(viewer: Any) -> None:
-    """JSON, declared as such, whatever stands in ids, and nothing that a browser would take for a page."""
-    answer = viewer.get(COVERAGE, params={"flow_id": HOSTILE, **RANGE})
-    assert "application/json" == answer.headers["content-type"]
-    assert HOSTILE in answer.json()["tasks"]["dag_run_id"]
-    assert "<script>alert(2)</script>" in json.dumps(answer.json())
+def test_hostile_ids_stay_text(viewer: Any) -> None:
+    """Ids that look like HTML are returned unchanged, with the content type of JSON."""
+    response = viewer.get(COVERAGE, params={"flow_id": HOSTILE, **RANGE})
+    assert "application/json" == response.headers["content-type"]
+    assert HOSTILE in response.json()["tasks"]["dag_run_id"]
+    assert "<script>alert(2)</script>" in json.dumps(response.json())
 
 
-def test_a_failure_of_the_server_tells_no_detail(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may hold what the user must not see; the headers are there all the same."""
+def test_unexpected_error_reveals_no_details(request_coverage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error's text may contain secrets. The response has the security headers."""
 
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("password=hunter2")
 
-    monkeypatch.setattr("airflow_flowservice.plugins.app.Reading", fail)
-    answer = ask()
-    assert 500 == answer.status_code
-    assert "hunter2" not in answer.text
-    assert "log" in answer.json()["remedy"]
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    monkeypatch.setattr("airflow_flowservice.plugins.page_app.CoverageReader", fail)
+    response = request_coverage()
+    assert 500 == response.status_code
+    assert "hunter2" not in response.text
+    assert "log" in response.json()["remedy"]
+    assert "default-src 'none'" in response.headers["content-security-policy"]

@@ -1,4 +1,4 @@
-"""What Airflow finds, and what it costs all the processes that look."""
+"""Registration of the plugin, and the cost of its import for each Airflow process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from airflow_flowservice.get_provider_info import get_provider_info
 
 MODULE = "airflow_flowservice.plugins.plugin"
-THERE_ALREADY = """
+ALREADY_IMPORTED = """
 import asyncio
 try:
     import airflow.sdk.plugins_manager
@@ -23,8 +23,8 @@ except ImportError:
 """
 
 
-def run(code: str, **environment: str) -> Any:
-    """What a new Python prints as JSON at its end."""
+def run_python(code: str, **environment: str) -> Any:
+    """Run code in a new Python process; return the JSON in the last line of its output."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **environment},
@@ -37,22 +37,22 @@ def run(code: str, **environment: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_plugin_imports_next_to_nothing() -> None:
-    """Every Airflow process imports it, tasks too; the page's application waits for its first request."""
-    code = f"{THERE_ALREADY}\nimport sys, json\nbefore = set(sys.modules)\nimport {MODULE}\n"
-    added = run(f"{code}print(json.dumps(sorted(set(sys.modules) - before)))")
+def test_plugin_imports_only_its_own_modules() -> None:
+    """Every Airflow process imports the plugin, also tasks. The first request imports the page's application."""
+    code = f"{ALREADY_IMPORTED}\nimport sys, json\nbefore = set(sys.modules)\nimport {MODULE}\n"
+    added = run_python(f"{code}print(json.dumps(sorted(set(sys.modules) - before)))")
     assert {"airflow_flowservice.plugins", MODULE} == set(added) - {"airflow_flowservice"}
 
 
-def test_the_entry_point_leads_to_it_and_the_provider_does_not() -> None:
-    """Airflow reports a plugin that it finds in both places as registered twice."""
+def test_only_the_entry_point_registers_the_plugin() -> None:
+    """If the provider info also listed the plugin, Airflow would report a duplicate registration."""
     found = [point.value for point in entry_points(group="airflow.plugins") if point.name == "flowservice"]
     assert [f"{MODULE}:FlowServicePlugin"] == found
     assert "plugins" not in get_provider_info()
 
 
-def test_airflow_shows_two_views_and_no_error(viewer: Any, as_user: Any) -> None:
-    """In the menu, and on each DAG's page with its id; as the UI asks for them."""
+def test_airflow_lists_two_views_and_no_import_error(viewer: Any, as_user: Any) -> None:
+    """The REST API that the UI uses lists a view for the menu and a view for each DAG's page."""
     plugins = viewer.get("/api/v2/plugins").json()["plugins"]
     (plugin,) = [each for each in plugins if each["name"] == "flowservice"]
     views = {view["destination"]: (view["href"], view["url_route"]) for view in plugin["external_views"]}
@@ -70,21 +70,21 @@ def test_airflow_shows_two_views_and_no_error(viewer: Any, as_user: Any) -> None
         ("/", "/flowservice/"),
     ],
 )
-def test_the_address_has_the_prefix_of_airflows_own(base_url: str, expected: str) -> None:
-    """And ends with a slash, without which the UI shows itself inside itself."""
-    code = f"import json\nfrom {MODULE} import FlowServicePlugin as it\nprint(json.dumps(it.external_views))"
-    views = run(code, AIRFLOW__API__BASE_URL=base_url)
+def test_href_has_the_path_of_the_base_url(base_url: str, expected: str) -> None:
+    """The path ends with a slash; without it, the UI would show itself inside the frame."""
+    code = f"import json\nfrom {MODULE} import FlowServicePlugin as plugin\nprint(json.dumps(plugin.external_views))"
+    views = run_python(code, AIRFLOW__API__BASE_URL=base_url)
     assert [expected, f"{expected}?dag_id={{DAG_ID}}"] == [view["href"] for view in views]
 
 
-def test_airflow_without_pages_gets_none() -> None:
-    """On 3.0 nothing is mounted, and nothing is said."""
-    code = f"""{THERE_ALREADY}
+def test_airflow_without_external_views_gets_no_page() -> None:
+    """On Airflow 3.0 the plugin mounts nothing and logs nothing."""
+    code = f"""{ALREADY_IMPORTED}
 import sys, json
 for name in ("airflow.sdk.plugins_manager", "airflow.plugins_manager"):
     manager = sys.modules.get(name)
     if manager and hasattr(manager.AirflowPlugin, "external_views"):
         del manager.AirflowPlugin.external_views
-from {MODULE} import FlowServicePlugin as it
-print(json.dumps([it.external_views, it.fastapi_apps]))"""
-    assert [[], []] == run(code)
+from {MODULE} import FlowServicePlugin as plugin
+print(json.dumps([plugin.external_views, plugin.fastapi_apps]))"""
+    assert [[], []] == run_python(code)

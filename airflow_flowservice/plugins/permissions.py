@@ -1,4 +1,7 @@
-"""Whose windows a user may see: what a plugin mounts is open until it asks Airflow's auth manager itself."""
+"""Permission checks of the page.
+
+Airflow does not protect the applications that a plugin mounts, so the page queries Airflow's auth manager itself.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from airflow.models.connection import Connection
 from airflow.models.dag import DagModel
 
 from airflow_flowservice._airflow import database
-from airflow_flowservice.plugins.problem import Problem
+from airflow_flowservice.plugins.error_responses import PageRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,16 +22,16 @@ if TYPE_CHECKING:
 
     from airflow_flowservice._airflow.database import Feed
 
-# A window is told from a DAG run, its task instances and what these pushed.
-_READ = (DagAccessEntity.RUN, DagAccessEntity.TASK_INSTANCE, DagAccessEntity.XCOM)
-_HOW = "ask an administrator of Airflow for the permission to read this DAG, its runs, task instances and XComs"
+# The page derives a window from a DAG run, its task instances and their XComs.
+_REQUIRED_ENTITIES = (DagAccessEntity.RUN, DagAccessEntity.TASK_INSTANCE, DagAccessEntity.XCOM)
+_DAG_REMEDY = "ask an administrator of Airflow for the permission to read this DAG, its runs, task instances and XComs"
 
 
 def readable_feeds(session: Session, *, user: Any, dag_id: str | None = None) -> list[Feed]:
-    """The tasks that feed dataflows, of the DAGs that a user may read.
+    """Return the tasks that ingest into dataflows, limited to the DAGs that the user may read.
 
-    :param dag_id: of this DAG alone.
-    :raises Problem: 403, the user may read no DAG's XComs, or not this DAG's.
+    :param dag_id: return only the tasks of this DAG.
+    :raises PageRequestError: 403, the user may not read the XComs of any DAG, or of the given DAG.
     """
     dag_ids = set(get_auth_manager().get_authorized_dag_ids(user=user, method="GET", session=session))
     if dag_id is not None:
@@ -37,28 +40,31 @@ def readable_feeds(session: Session, *, user: Any, dag_id: str | None = None) ->
     feeds = database.feeds(session, dag_ids=sorted(dag_ids))
     readable = {each for each in sorted({feed.dag_id for feed in feeds}) if _may_read(user, DagDetails(id=each))}
     if not readable and not _may_read(user, None):
-        raise Problem(403, "You may not read the XComs of any DAG", remedy=_HOW)
+        raise PageRequestError(403, "You may not read the XComs of any DAG", remedy=_DAG_REMEDY)
     return [feed for feed in feeds if feed.dag_id in readable]
 
 
 def require_connection(conn_id: str, *, user: Any) -> None:
-    """Refuse a user who may not read a connection, whether or not there is one.
+    """Raise an error if the user may not read a connection, even if the connection does not exist.
 
-    :raises Problem: 403.
+    :raises PageRequestError: 403.
     """
     details = ConnectionDetails(conn_id=conn_id, team_name=Connection.get_team_name(conn_id))
     if not get_auth_manager().is_authorized_connection(method="GET", details=details, user=user):
-        raise Problem(
+        raise PageRequestError(
             403,
-            f"You may not read the connection {conn_id!r}, with which Flow Service would be asked",
+            f"You may not read the connection {conn_id!r}, which is needed to query Flow Service",
             remedy="ask an administrator of Airflow for the permission to read connections",
         )
 
 
 def _require_dag(dag_id: str, *, dag_ids: Iterable[str], user: Any) -> None:
-    """An id such as `~`, which Airflow takes for all DAGs, is none that a user is authorized for."""
+    """Raise an error if the user may not read a DAG, or if it does not exist.
+
+    Airflow's wildcard `~` (all DAGs) is never among the authorized ids, so it is refused.
+    """
     if dag_id not in dag_ids or not _may_read(user, DagDetails(id=dag_id)):
-        raise Problem(403, "There is no such DAG, or you may not read its XComs", remedy=_HOW)
+        raise PageRequestError(403, "There is no such DAG, or you may not read its XComs", remedy=_DAG_REMEDY)
 
 
 def _may_read(user: Any, details: DagDetails | None) -> bool:
@@ -66,5 +72,6 @@ def _may_read(user: Any, details: DagDetails | None) -> bool:
     if details is not None and details.id is not None:
         details.team_name = DagModel.get_team_name(details.id)
     return all(
-        manager.is_authorized_dag(method="GET", access_entity=entity, details=details, user=user) for entity in _READ
+        manager.is_authorized_dag(method="GET", access_entity=entity, details=details, user=user)
+        for entity in _REQUIRED_ENTITIES
     )

@@ -1,4 +1,8 @@
-"""Headers of each answer: what comes from outside could otherwise run as a script with the user's login."""
+"""Security headers of all responses.
+
+A response contains ids and texts from Adobe and from users. The headers prevent the browser from running any of it
+as a script with the user's login.
+"""
 
 from __future__ import annotations
 
@@ -28,25 +32,25 @@ HEADERS = {
 }
 
 
-class SafeAnswers:
-    """Adds the headers to all that an ASGI application answers, errors too.
+class SecurityHeadersMiddleware:
+    """ASGI middleware that adds the headers to all responses, including errors.
 
-    :param data: answers below this path are never stored; others are, and asked for again when they have changed.
+    :param data_path: browsers never store responses below this path; other responses are stored and revalidated.
     """
 
-    def __init__(self, application: Application, *, data: str) -> None:
+    def __init__(self, application: Application, *, data_path: str) -> None:
         self._application = application
-        self._data = data
+        self._data_path = data_path
 
     async def __call__(self, scope: Message, receive: Any, send: Callable[[Message], Awaitable[None]]) -> None:
-        """Answer a request."""
-        # Airflow's own path may stand in front of it, or not, if a proxy cuts it off.
-        caching = "no-store" if self._data in scope.get("path", "") else "no-cache"
+        """Handle a request."""
+        # The path may begin with Airflow's prefix, unless a proxy removes it.
+        caching = "no-store" if self._data_path in scope.get("path", "") else "no-cache"
         added = [(name.encode(), value.encode()) for name, value in {**HEADERS, "cache-control": caching}.items()]
 
-        async def send_safely(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", ()), *added]}
             await send(message)
 
-        await self._application(scope, receive, send_safely)
+        await self._application(scope, receive, send_with_headers)

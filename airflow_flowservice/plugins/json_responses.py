@@ -1,0 +1,108 @@
+"""JSON bodies of the page's data endpoints.
+
+The bodies have columns instead of objects, so that ten thousand windows load quickly.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from airflow_flowservice._airflow.backfill_commands import fill_commands, trigger_commands
+from airflow_flowservice.coverage.cover import State
+from airflow_flowservice.windows.window import iso
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    from airflow_flowservice._airflow.database import Feed
+    from airflow_flowservice.coverage.cover import Asked, Coverage, KnownRun
+    from airflow_flowservice.plugins.coverage_reader import CoverageResult
+    from airflow_flowservice.plugins.flow_run_lookup import ListedRuns
+
+_STATES = tuple(State)
+_TASK_COLUMNS = ("dag_id", "dag_run_id", "task_id", "map_index", "task_state")
+_RUN_COLUMNS = ("id", "status", "records", "failed_records", "url", "outside")
+
+
+def dataflows_json(feeds: Iterable[Feed]) -> dict[str, Any]:
+    """Return `{"dataflows": [{"flow_id", "tasks": [{"dag_id", "task_id"}]}]}`."""
+    tasks: dict[str, list[dict[str, str]]] = {}
+    for feed in feeds:
+        tasks.setdefault(feed.flow_id, []).append({"dag_id": feed.dag_id, "task_id": feed.task_id})
+    return {"dataflows": [{"flow_id": flow_id, "tasks": each} for flow_id, each in tasks.items()]}
+
+
+def coverage_json(result: CoverageResult, *, flow_id: str, now: datetime, listed: ListedRuns | None) -> dict[str, Any]:
+    """Return the coverage of a dataflow; all times are ISO 8601 in UTC.
+
+    `spans` has the columns `start`, `end`, `state`, `tasks` and `runs`. `state` is an index into `states`; `tasks` and
+    `runs` are lists of indexes into the columns of `tasks` and `runs`. `totals` has windows and seconds of each state.
+
+    :param listed: flow runs that Flow Service returned; None if Flow Service was not queried.
+    """
+    known = result.coverage
+    tasks = _Indexed(each for span in known.spans for each in span.asked if each.dag_run_id is not None)
+    runs = _Indexed([*(run for span in known.spans for run in span.runs), *known.unplaced])
+    return {
+        "flow_id": flow_id,
+        "dag_ids": result.dag_ids,
+        "from": iso(result.within.start),
+        "to": iso(result.within.end),
+        "now": iso(now),
+        "whole": known.whole,
+        "states": [state.value for state in _STATES],
+        "totals": {
+            state.value: {"windows": known.totals[state].spans, "seconds": known.totals[state].seconds}
+            for state in _STATES
+        },
+        "spans": _spans(known, tasks=tasks, runs=runs),
+        "tasks": _columns(tasks.values, _TASK_COLUMNS),
+        "runs": {**_columns(runs.values, _RUN_COLUMNS), "status": [run.status.value for run in runs.values]},
+        "unplaced": [runs.index_of(run) for run in known.unplaced],
+        "commands": [{"dag_id": dag_id, "command": command} for dag_id, command in _commands(result)],
+        "again": result.again,
+        "service": None if listed is None else {"runs": len(listed.runs), "whole": listed.complete},
+    }
+
+
+def _commands(result: CoverageResult) -> Iterator[tuple[str, str]]:
+    """Yield DAG ids with the commands that create the DAG runs of missing and failed windows."""
+    for dag_id in result.dag_ids:
+        for command in fill_commands(result.coverage, dag_id=dag_id):
+            yield dag_id, command
+    # A window that no backfill creates has no DAG in the coverage: the command is known only if there is one DAG.
+    if len(result.dag_ids) == 1:
+        for command in trigger_commands(result.coverage, dag_id=result.dag_ids[0]):
+            yield result.dag_ids[0], command
+
+
+class _Indexed:
+    """Distinct objects, by identity, and the index of each."""
+
+    def __init__(self, items: Iterable[Asked | KnownRun]) -> None:
+        self._indexes: dict[int, int] = {}
+        self.values: list[Any] = []
+        for item in items:
+            if id(item) not in self._indexes:
+                self._indexes[id(item)] = len(self.values)
+                self.values.append(item)
+
+    def index_of(self, item: Asked | KnownRun) -> int:
+        return self._indexes[id(item)]
+
+
+def _spans(known: Coverage, *, tasks: _Indexed, runs: _Indexed) -> dict[str, list[Any]]:
+    state_indexes = {state: index for index, state in enumerate(_STATES)}
+    return {
+        "start": [iso(span.window.start) for span in known.spans],
+        "end": [iso(span.window.end) for span in known.spans],
+        "state": [state_indexes[span.state] for span in known.spans],
+        "tasks": [[tasks.index_of(each) for each in span.asked if each.dag_run_id is not None] for span in known.spans],
+        "runs": [[runs.index_of(run) for run in span.runs] for span in known.spans],
+    }
+
+
+def _columns(items: Sequence[Any], names: Iterable[str]) -> dict[str, list[Any]]:
+    return {name: [attrgetter(name)(item) for item in items] for name in names}

@@ -1,0 +1,119 @@
+"""ASGI application of the page and its data, below `/flowservice/` of Airflow's API server.
+
+- `GET data/dataflows` returns the dataflows of the DAGs that the user may read.
+- `GET data/coverage?flow_id=&dag_id=&from=&to=&conn_id=` returns the states of a dataflow's windows, see
+  `json_responses.coverage_json`. With `conn_id` it also queries Flow Service.
+
+Error responses are `{"error": text, "remedy": text or null}`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from airflow.api_fastapi.common.db.common import SessionDep
+from airflow.api_fastapi.core_api.security import GetUserDep
+from fastapi import APIRouter, FastAPI, HTTPException, Query
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+
+from airflow_flowservice._airflow import versions
+from airflow_flowservice.plugins import flow_run_lookup, json_responses, permissions
+from airflow_flowservice.plugins.coverage_reader import CoverageReader, RequestedRange
+from airflow_flowservice.plugins.error_responses import PageRequestError
+from airflow_flowservice.plugins.security_headers import SecurityHeadersMiddleware
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+_STATIC = Path(__file__).parent / "static"
+_REMEDIES = {401: "log in to Airflow, then load this page again"}
+
+Text = Annotated[str, Query(min_length=1, max_length=250)]
+OptionalText = Annotated[str | None, Query(max_length=250)]
+
+# FastAPI runs plain functions in threads, so the database and Flow Service do not block Airflow's event loop.
+router = APIRouter(prefix="/data")
+
+
+@router.get("/dataflows")
+def read_dataflows(user: GetUserDep, session: SessionDep) -> JSONResponse:
+    """Return the dataflows of the DAGs that the user may read."""
+    return JSONResponse(json_responses.dataflows_json(permissions.readable_feeds(session, user=user)))
+
+
+@router.get("/coverage")
+def read_coverage(
+    user: GetUserDep,
+    session: SessionDep,
+    flow_id: Text,
+    dag_id: OptionalText = None,
+    start: Annotated[str | None, Query(alias="from", max_length=40)] = None,
+    end: Annotated[str | None, Query(alias="to", max_length=40)] = None,
+    conn_id: OptionalText = None,
+) -> JSONResponse:
+    """Return the states of a dataflow's windows."""
+    readable = permissions.readable_feeds(session, user=user, dag_id=dag_id or None)
+    feeds = [feed for feed in readable if feed.flow_id == flow_id]
+    if not feeds:
+        raise PageRequestError(
+            404, "No task that you may read ingests into this dataflow", remedy="choose one that is listed"
+        )
+    if conn_id:
+        permissions.require_connection(conn_id, user=user)
+    now = versions.utc_now()
+    requested = RequestedRange.parse(start, end, now=now)
+    reader = CoverageReader(session, flow_id=flow_id, feeds=feeds, requested=requested, now=now)
+    session.close()  # releases the database connection while Flow Service is queried
+    listed = flow_run_lookup.list_flow_runs(flow_id, conn_id=conn_id, since=reader.within.start) if conn_id else None
+    result = reader.coverage(listed.runs if listed else ())
+    return JSONResponse(json_responses.coverage_json(result, flow_id=flow_id, now=now, listed=listed))
+
+
+@cache
+def application() -> SecurityHeadersMiddleware:
+    """Return the ASGI application, which is created once per process."""
+    app = FastAPI(title="Flow Service", openapi_url=None)
+    app.include_router(router)
+    app.add_exception_handler(PageRequestError, _handle_page_request_error)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    app.add_exception_handler(Exception, _handle_unexpected_error)
+    app.add_api_route("/", _page, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=_STATIC))
+    return SecurityHeadersMiddleware(app, data_path="/data/")
+
+
+def _page() -> FileResponse:
+    return FileResponse(_STATIC / "page.html")
+
+
+def _handle_page_request_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, PageRequestError)  # noqa: S101 the handler is registered only for this class
+    return error.response()
+
+
+def _handle_http_exception(_: Request, error: Exception) -> JSONResponse:
+    """Convert an error of Airflow: the request has no token, or an invalid one."""
+    assert isinstance(error, HTTPException)  # noqa: S101
+    remedy = _REMEDIES.get(error.status_code)
+    return PageRequestError(error.status_code, str(error.detail), remedy=remedy).response()
+
+
+def _handle_validation_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    names = sorted({str(each["loc"][-1]) for each in error.errors()})
+    return PageRequestError(
+        400,
+        f"A parameter is missing, empty or too long: {', '.join(names)}",
+        remedy="give flow_id, and optionally dag_id, from, to (ISO 8601 with an offset) and conn_id",
+    ).response()
+
+
+def _handle_unexpected_error(_: Request, error: Exception) -> JSONResponse:
+    """Return status 500 with the error's class only; its text may contain data that the user may not see."""
+    name = type(error).__name__
+    return PageRequestError(500, f"The page's server failed ({name})", remedy="look at the API server's log").response()

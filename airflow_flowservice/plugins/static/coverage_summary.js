@@ -1,0 +1,40 @@
+// The summary at the top of the page: one sentence that states whether every window is ingested exactly once.
+
+import { el } from "./dom.js";
+import { counted, rangeText } from "./formats.js";
+
+const FAULTS = { missing: "missing", failed: "failed", twice: "duplicated" };
+const OPEN = { unknown: "with unknown outcome", running: "running" };
+
+export function drawSummary(place, response) {
+  const faults = phrases(FAULTS, response);
+  const open = phrases(OPEN, response);
+  const { level, sentence } = result(response, { faults, open });
+  place.dataset.level = level;
+  place.replaceChildren(
+    el("strong", { text: sentence }),
+    el("p", { class: "quiet", text: [rangeText(response.from, response.to), ...open, source(response)].join(" · ") }),
+  );
+}
+
+function result({ spans, unplaced }, { faults, open }) {
+  if (!spans.start.length) return { level: "empty", sentence: "No windows are expected in this range." };
+  if (faults.length) return { level: "bad", sentence: `${faults.join(", ")}.` };
+  if (open.length || unplaced.length) {
+    return { level: "open", sentence: "No window is known to be missing, failed or duplicated." };
+  }
+  return { level: "good", sentence: "Every window is ingested exactly once." };
+}
+
+function source({ service }) {
+  if (!service) return "source: Airflow's tasks";
+  const runs = counted(service.runs, "flow run");
+  return service.whole
+    ? `sources: Airflow's tasks and ${runs} of Flow Service`
+    : `sources: Airflow's tasks and the newest ${runs} of Flow Service, which has more`;
+}
+
+const phrases = (texts, { totals }) =>
+  Object.entries(texts)
+    .filter(([state]) => totals[state].windows)
+    .map(([state, text]) => `${counted(totals[state].windows, "window")} ${text}`);
