@@ -102,8 +102,7 @@ def warn(choice: Choice, context: Mapping[str, Any], *, mode: str, offset: timed
     if not choice.period or not task_context.attempt_of(context).is_first:
         return
     try:
-        _warn_of_interval(context)
-        if mode == "period":
+        if not _warn_of_interval(context) and mode == "period":
             _warn_of_gap(choice, context, offset=offset)
     except Exception as error:
         log.debug("Could not look whether windows were left out: %s", error)
@@ -213,23 +212,40 @@ def _keep(context: Mapping[str, Any], choice: Choice) -> None:
         store.set(_STORE_KEY, {"window": str(choice.window), "max_tries": max_tries})
 
 
-def _warn_of_interval(context: Mapping[str, Any]) -> None:
-    from airflow_flowservice.windows.cron import AnyOfSchedule, CronSchedule
-    from airflow_flowservice.windows.uneven import uneven_days
+def _warn_of_interval(context: Mapping[str, Any]) -> bool:
+    """Log a warning if the timetable's fixed data interval leaves a gap or an overlap to the previous DAG run.
 
-    schedule, interval = timetables.schedule_of(context["dag"].timetable)
-    if not interval or not isinstance(schedule, AnyOfSchedule | CronSchedule):
-        return
-    uneven = uneven_days(schedule=schedule, interval=interval, year=versions.utc_now().year)
-    if uneven.days:
+    The two DAG runs must follow each other in the schedule: otherwise DAG runs are missing between them.
+
+    :return: whether it logged a warning.
+    """
+    from airflow_flowservice.windows.contiguity import breaks, length_text
+
+    timetable = context["dag"].timetable
+    schedule, interval = timetables.schedule_of(timetable)
+    dates = task_context.run_dates(context)
+    if not interval or schedule is None or dates.manual or dates.own_window is None:
+        return False
+    previous_run = next(task_context.earlier_runs(context), None)
+    if previous_run is None:
+        return False
+    previous = task_context.dates_of(previous_run, timetable=timetable).own_window
+    if previous is None or previous.end != schedule.previous(dates.own_window.end):
+        return False
+    found = breaks([previous, dates.own_window])
+    for each in found:
         log.warning(
-            "%s(interval=%s) does not tile: windows overlap or leave a gap on %s%s. Without an interval each run takes "
-            "the time since the run before it.",
-            type(context["dag"].timetable).__name__,
+            "%s(interval=%s): the data intervals of two consecutive DAG runs %s %s. Run %s has %s, and this run has %s. "
+            "Remove the interval from the timetable: each run then ingests the time since the previous run.",
+            type(timetable).__name__,
             interval,
-            ", ".join(map(str, uneven.days)),
-            "" if uneven.complete else ", ...",
+            "overlap by" if each.kind == "overlap" else "leave a gap of",
+            length_text(each.length),
+            previous_run.run_id,
+            previous,
+            dates.own_window,
         )
+    return bool(found)
 
 
 def _warn_of_gap(choice: Choice, context: Mapping[str, Any], *, offset: timedelta | None) -> None:

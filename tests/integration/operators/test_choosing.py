@@ -501,12 +501,85 @@ def test_other_runs_are_not_warned_of(task_of, log, arguments):
     assert [] == warnings_of(log)
 
 
-def test_an_interval_that_does_not_tile_is_warned_of(task_of, log):
-    """A data interval of 24 hours overlaps on the day with 23, and leaves an hour out on the day with 25."""
-    schedule = CronTriggerTimetable("0 0 * * *", timezone="Europe/Zurich", interval=DAY)
-    start, end = utc(2026, 1, 8, 23), utc(2026, 1, 9, 23)
-    task_of(schedule=schedule, date=start, interval=(start, end), dag_settings={"catchup": True}).run()
-    [line] = warnings_of(log)
-    year = datetime.now(timezone.utc).year
-    assert f"{year}-03-" in line
-    assert f"{year}-10-" in line
+@pytest.fixture
+def interval_warnings(past, task_of, log):
+    """Run a task of a daily schedule in Zurich with a fixed data interval, and return the warnings in its log."""
+
+    def warnings(*, interval, end, previous_end=None, **arguments):
+        if previous_end is not None:
+            edges = {"data_interval_start": previous_end - interval, "data_interval_end": previous_end}
+            past.run(1, run_id="previous", logical_date=previous_end - interval, **edges)
+        schedule = CronTriggerTimetable("0 0 * * *", timezone="Europe/Zurich", interval=interval)
+        edges = (end - interval, end)
+        arguments = {"dag_settings": {"catchup": True}, "schedule": schedule, "interval": edges, **arguments}
+        assert "success" == task_of(date=edges[0], **arguments).run().state
+        return warnings_of(log)
+
+    return warnings
+
+
+@pytest.mark.parametrize(
+    ("interval", "end", "previous_end", "fault", "previous", "current"),
+    [
+        pytest.param(
+            DAY,
+            utc(2025, 10, 26, 23),
+            utc(2025, 10, 25, 22),
+            "leave a gap of 1 h",
+            "2025-10-24T22:00:00Z/2025-10-25T22:00:00Z",
+            "2025-10-25T23:00:00Z/2025-10-26T23:00:00Z",
+            id="a day of 25 hours",
+        ),
+        pytest.param(
+            DAY,
+            utc(2026, 3, 29, 22),
+            utc(2026, 3, 28, 23),
+            "overlap by 1 h",
+            "2026-03-27T23:00:00Z/2026-03-28T23:00:00Z",
+            "2026-03-28T22:00:00Z/2026-03-29T22:00:00Z",
+            id="a day of 23 hours",
+        ),
+        pytest.param(
+            timedelta(hours=6),
+            utc(2026, 1, 9, 23),
+            utc(2026, 1, 8, 23),
+            "leave a gap of 18 h",
+            "2026-01-08T17:00:00Z/2026-01-08T23:00:00Z",
+            "2026-01-09T17:00:00Z/2026-01-09T23:00:00Z",
+            id="a short interval",
+        ),
+    ],
+)
+@pytest.mark.parametrize("catchup", [True, False])
+def test_data_intervals_with_a_gap_or_overlap_log_a_warning(
+    interval_warnings, interval, end, previous_end, fault, previous, current, catchup
+):
+    """The warning names both DAG runs' data intervals, the length, and the remedy."""
+    [line] = interval_warnings(interval=interval, end=end, previous_end=previous_end, dag_settings={"catchup": catchup})
+    assert f"CronTriggerTimetable(interval={interval}): " in line
+    assert f"two consecutive DAG runs {fault}." in line
+    assert f"Run previous has {previous}, and this run has {current}." in line
+    assert "Remove the interval from the timetable" in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param({"previous_end": utc(2026, 1, 8, 23)}, id="contiguous"),
+        pytest.param({}, id="no previous DAG run"),
+        pytest.param({"previous_end": utc(2026, 1, 5, 23)}, id="DAG runs are missing between the two"),
+        pytest.param({"previous_end": utc(2026, 1, 8, 23), "interval": 2 * DAY, "run_type": "manual"}, id="manual"),
+    ],
+)
+def test_other_data_intervals_log_no_warning(interval_warnings, arguments):
+    assert [] == interval_warnings(**{"interval": DAY, "end": utc(2026, 1, 9, 23), **arguments})
+
+
+def test_an_error_while_reading_the_previous_run_does_not_fail_the_task(interval_warnings, monkeypatch):
+    """The warning is missing, and the task succeeds."""
+
+    def broken(_context):
+        raise RuntimeError("no supervisor")
+
+    monkeypatch.setattr("airflow_flowservice._airflow.task_context.earlier_runs", broken)
+    assert [] == interval_warnings(interval=DAY, end=utc(2026, 3, 29, 22), previous_end=utc(2026, 3, 28, 23))
