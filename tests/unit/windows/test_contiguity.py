@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_flowservice.windows.contiguity import breaks, length_text, uneven_day
+from airflow_flowservice.windows.contiguity import clock_change_note, find_breaks, length_text
 from airflow_flowservice.windows.window import IngestionWindow
 
 UTC = timezone.utc
@@ -26,57 +26,57 @@ spans = st.tuples(st.integers(0, 40), st.integers(1, 12)).map(lambda span: (span
 
 
 def window(start: int, end: int) -> IngestionWindow:
-    """From one hour to another."""
+    """Return the window between two hours after EPOCH."""
     return IngestionWindow(EPOCH + start * HOUR, EPOCH + end * HOUR)
 
 
 def hours(found: Any) -> set[int]:
-    """The hours of a break."""
+    """Return the hours of a break, counted from EPOCH."""
     return set(range(int((found.start - EPOCH) / HOUR), int((found.end - EPOCH) / HOUR)))
 
 
-class TestBreaks:
+class TestFindBreaks:
     @repeatable
     @given(edges=edges, data=st.data())
-    def test_windows_that_tile_have_none(self, edges: list[int], data: st.DataObject) -> None:
-        """In any order."""
+    def test_contiguous_windows_have_no_breaks(self, edges: list[int], data: st.DataObject) -> None:
+        """The order of the windows does not matter."""
         windows = data.draw(st.permutations([window(*pair) for pair in pairwise(edges)]))
-        assert [] == breaks(windows)
+        assert [] == find_breaks(windows)
 
     @repeatable
     @given(edges=edges, data=st.data())
-    def test_a_planted_gap_is_found(self, edges: list[int], data: st.DataObject) -> None:
-        """A window that is left out of a row of windows is the gap."""
-        # One more at either end, where nothing would be missing.
+    def test_removed_window_is_a_gap(self, edges: list[int], data: st.DataObject) -> None:
+        """A window that is removed from contiguous windows is the gap."""
+        # Add a window at each end: a removed first or last window leaves no gap.
         edges = [-1, *edges, 301]
         windows = [window(*pair) for pair in pairwise(edges)]
         out = data.draw(st.integers(1, len(windows) - 2))
-        [found] = breaks(windows[:out] + windows[out + 1 :])
+        [found] = find_breaks(windows[:out] + windows[out + 1 :])
         assert ("gap", out, windows[out]) == (found.kind, found.index, IngestionWindow(found.start, found.end))
 
     @repeatable
     @given(edges=edges, data=st.data())
-    def test_a_planted_overlap_is_found(self, edges: list[int], data: st.DataObject) -> None:
-        """A window that is there twice overlaps as a whole."""
+    def test_duplicated_window_is_an_overlap(self, edges: list[int], data: st.DataObject) -> None:
+        """The overlap is the whole window."""
         windows = [window(*pair) for pair in pairwise(edges)]
-        twice = data.draw(st.sampled_from(windows))
-        [found] = breaks([*windows, twice])
-        assert ("overlap", twice.start, twice.end) == (found.kind, found.start, found.end)
+        duplicate = data.draw(st.sampled_from(windows))
+        [found] = find_breaks([*windows, duplicate])
+        assert ("overlap", duplicate.start, duplicate.end) == (found.kind, found.start, found.end)
         assert len(windows) == found.index
 
     @repeatable
     @given(spans=st.lists(spans, max_size=12))
     @example(spans=[(0, 10), (2, 5), (5, 12)])
     @example(spans=[(0, 2), (4, 6), (4, 6)])
-    def test_any_windows(self, spans: list[tuple[int, int]]) -> None:
-        """An hour in no window is in a gap, an hour in several in an overlap, and no other hour in either."""
+    def test_breaks_match_a_count_of_each_hour(self, spans: list[tuple[int, int]]) -> None:
+        """An hour in no window is in a gap, an hour in several windows is in an overlap, and others are in neither."""
         windows = [window(*span) for span in spans]
         times = Counter(hour for span in spans for hour in range(*span))
-        found = breaks(windows)
+        found = find_breaks(windows)
         missing = {hour for one in found if one.kind == "gap" for hour in hours(one)}
-        doubled = {hour for one in found if one.kind == "overlap" for hour in hours(one)}
+        duplicated = {hour for one in found if one.kind == "overlap" for hour in hours(one)}
         assert {hour for hour in range(min(times, default=0), max(times, default=0)) if not times[hour]} == missing
-        assert {hour for hour, count in times.items() if count > 1} == doubled
+        assert {hour for hour, count in times.items() if count > 1} == duplicated
         for one in found:
             assert (one.end if one.kind == "gap" else one.start) == windows[one.index].start
 
@@ -93,8 +93,8 @@ class TestBreaks:
         (7 * DAY - HOUR, "167 h"),
     ],
 )
-def test_lengths_for_people(length: timedelta, text: str) -> None:
-    """A day is 24 h, so that 23 h and 25 h show beside it."""
+def test_length_text(length: timedelta, text: str) -> None:
+    """One day is shown as 24 h, so that it can be compared with 23 h and 25 h."""
     assert text == length_text(length)
 
 
@@ -113,8 +113,8 @@ def test_lengths_for_people(length: timedelta, text: str) -> None:
         ("UTC", "2026-03-29", "2026-03-30", ""),
     ],
 )
-def test_a_day_of_another_length(zone: str, start: str, end: str, note: str) -> None:
-    """Whole local days are noted if the clocks change on them; shorter windows are not."""
+def test_clock_change_note(zone: str, start: str, end: str, note: str) -> None:
+    """Windows of whole local days with a clock change have a note; shorter windows have none."""
     place = ZoneInfo(zone)
     local = IngestionWindow(*(datetime.fromisoformat(text).replace(tzinfo=place) for text in (start, end)))
-    assert note == uneven_day(local, zone=place)
+    assert note == clock_change_note(local, zone=place)
