@@ -1,6 +1,6 @@
-"""The wheel and the sdist in the folder `RELEASE` have exactly what belongs in them; `.ci/run` builds them.
+"""Tests of the contents of the wheel and the sdist in the folder `RELEASE`; `.ci/run` builds them.
 
-What belongs is told by git, so a file that is not committed, a cache or a forgotten folder shows.
+The expected files are those that git tracks. Therefore, the tests find files that are not committed, and caches.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ BUILT = Path(os.environ["RELEASE"])
 
 
 def version() -> str:
-    """The one place that has it."""
+    """Return the version of the package."""
     return re.search(r'^__version__ = "(.+)"$', (ROOT / "airflow_flowservice/__init__.py").read_text(), re.M)[1]
 
 
 def committed(*folders: str) -> set[str]:
-    """Files that git knows, in these folders."""
+    """Return the files that git tracks in these folders."""
     listed = subprocess.run(["git", "ls-files", *folders], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(listed.stdout.split("\n")) - {""}
 
 
 def wheel() -> zipfile.ZipFile:
-    """The only one."""
+    """Open the only wheel."""
     (file,) = BUILT.glob("*.whl")
     return zipfile.ZipFile(file)
 
 
-def test_the_wheel_has_the_package_and_the_examples_alone():
-    """No tests, no caches; its own description beside it."""
+def test_wheel_has_only_the_package_and_the_examples():
+    """The wheel has no tests and no caches; the only other files are its metadata."""
     about = f"airflow_flowservice-{version()}.dist-info"
     own = {f"{about}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")}
     examples = {f"airflow_flowservice/{name}" for name in committed("dags_examples")}
@@ -44,8 +44,8 @@ def test_the_wheel_has_the_package_and_the_examples_alone():
     assert package | examples | own == set(wheel().namelist())
 
 
-def test_the_sdist_has_what_git_has():
-    """All of it, so that whoever builds from it can test as well."""
+def test_sdist_has_all_files_in_git():
+    """The tests are included, so that they can be run from the sdist."""
     (file,) = BUILT.glob("*.tar.gz")
     folder = f"airflow_flowservice-{version()}/"
     with tarfile.open(file) as opened:
@@ -53,8 +53,8 @@ def test_the_sdist_has_what_git_has():
     assert {folder + name for name in committed()} | {f"{folder}PKG-INFO"} == names
 
 
-def test_the_description_is_complete():
-    """Version, description and extras, as an index shows them; nothing that only this checkout has."""
+def test_metadata_is_complete():
+    """The metadata has version, description and extras, and no reference to local files."""
     about = message_from_string(wheel().read(f"airflow_flowservice-{version()}.dist-info/METADATA").decode())
     assert (version(), ">=3.10", "text/markdown") == (
         about["Version"],
@@ -66,8 +66,8 @@ def test_the_description_is_complete():
     assert [] == [required for required in about.get_all("Requires-Dist") if "file:" in required or "@" in required]
 
 
-def test_airflow_finds_its_parts():
-    """The provider and the plugin, by their entry points."""
+def test_entry_points_of_provider_and_plugin():
+    """Airflow finds the provider and the plugin by their entry points."""
     points = wheel().read(f"airflow_flowservice-{version()}.dist-info/entry_points.txt").decode()
     assert (
         "[apache_airflow_provider]\nprovider_info = airflow_flowservice.get_provider_info:get_provider_info" in points

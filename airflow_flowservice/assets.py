@@ -1,11 +1,11 @@
-"""Dataflows as Airflow assets.
+"""Represent dataflows as Airflow assets.
 
-An asset's URI is `aep://{sandbox}/dataflows/{flow_id}`, or `aep://{organization}/{sandbox}/dataflows/{flow_id}` where
-one Airflow serves several organizations; of an organization's id it has what stands before `@AdobeOrg`, since Airflow
-3.0 takes that for the name of a user, and drops it.
+An asset's URI is `aep://{sandbox}/dataflows/{flow_id}`. If one Airflow serves several organizations, it is
+`aep://{organization}/{sandbox}/dataflows/{flow_id}`. The organization's id is without `@AdobeOrg`, because Airflow 3.0
+takes the text before an `@` for a user name, and removes it.
 
-Airflow calls `sanitize_uri` for every asset of this scheme, in every process that parses DAGs, so what is imported here
-is little.
+Airflow calls `sanitize_uri` for every asset of this scheme, in every process that parses DAGs. Therefore, this module
+has few imports.
 """
 
 from __future__ import annotations
@@ -36,62 +36,65 @@ def flow_asset(
     name: str | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Asset:
-    """The asset that a dataflow fills; the same arguments give the same asset in every DAG file.
+    """Return the asset of a dataflow; the same arguments give the same asset in every DAG file.
 
-    As an outlet of a task of this package its events carry the window, the flow run and its counts, and a DAG that is
-    scheduled on it takes the window from there.
+    If the asset is an outlet of a task of this package, its events contain the window, the flow run and its counts. A
+    DAG that is scheduled on the asset uses this window.
 
-    :param flow_id: the dataflow's id; as it is, since Airflow renders no templates in assets.
+    :param flow_id: the dataflow's id, without templates, because Airflow does not render templates in assets.
     :param sandbox: the sandbox's name, as in the connection.
-    :param org_id: the organization (`…@AdobeOrg`), where one Airflow serves several.
-    :param name: what Airflow shows; default: the URI.
-    :param extra: facts about the asset itself, as Airflow's own `Asset` takes them.
-    :raises ConfigurationError: an id or a name cannot be one.
+    :param org_id: the organization (`…@AdobeOrg`), if one Airflow serves several organizations.
+    :param name: the asset's name in Airflow; default: the URI.
+    :param extra: the `extra` of Airflow's `Asset`.
+    :raises ConfigurationError: flow_id, sandbox or org_id is not valid.
     """
     from airflow.sdk import Asset
 
-    uri = f"{SCHEME}://{_place(org_id, sandbox)}/{_FOLDER}/{_checked_flow_id(flow_id)}"
+    uri = f"{SCHEME}://{_namespace(org_id, sandbox)}/{_FOLDER}/{_checked_flow_id(flow_id)}"
     return Asset(name=uri if name is None else name, uri=uri, extra=extra)
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
-    """Airflow's hook for the scheme: a dataflow's URI in its one spelling; others of the scheme as they are.
+    """Normalize the URI of a dataflow, and return other URIs of the scheme unchanged. Airflow calls this function.
 
-    :raises ConfigurationError: it looks like a dataflow's and cannot be one.
+    :raises ConfigurationError: the URI has the form of a dataflow's URI, but a part of it is not valid.
     """
     found = _parts(uri)
     if found is None:
         return uri
     org_id, sandbox, flow_id = found
-    netloc, _, path = f"{_place(org_id, sandbox)}/{_FOLDER}/{_checked_flow_id(flow_id)}".partition("/")
+    netloc, _, path = f"{_namespace(org_id, sandbox)}/{_FOLDER}/{_checked_flow_id(flow_id)}".partition("/")
     return uri._replace(netloc=netloc, path=f"/{path}", query="", fragment="")
 
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Dataset | None:
-    """The asset as OpenLineage names it, for inlets and outlets of any task; None if it is no dataflow's."""
+    """Return the OpenLineage dataset of an asset; None if the asset is not a dataflow.
+
+    Airflow's OpenLineage provider calls this function for inlets and outlets of any task.
+    """
     from openlineage.client.event_v2 import Dataset
 
     found = _parts(urlsplit(asset.uri))
     if found is None:
         return None
     org_id, sandbox, flow_id = found
-    return Dataset(namespace=f"{SCHEME}://{_place(org_id, sandbox)}", name=f"{_FOLDER}/{flow_id}")
+    return Dataset(namespace=f"{SCHEME}://{_namespace(org_id, sandbox)}", name=f"{_FOLDER}/{flow_id}")
 
 
 def short(org_id: str) -> str:
-    """An organization's id without `@AdobeOrg`."""
+    """Return an organization's id without `@AdobeOrg`."""
     return org_id.removesuffix("@AdobeOrg")
 
 
 def _parts(uri: SplitResult) -> tuple[str | None, str, str] | None:
-    """Organization, sandbox and flow id; None if it is not of a dataflow."""
+    """Return organization, sandbox and flow id of a dataflow's URI; None if it is another URI."""
     parts = [uri.netloc, *uri.path.strip("/").split("/")]
     if len(parts) not in (3, 4) or parts[-2] != _FOLDER:
         return None
     return (parts[0] if len(parts) == 4 else None), parts[-3], parts[-1]
 
 
-def _place(org_id: str | None, sandbox: str) -> str:
+def _namespace(org_id: str | None, sandbox: str) -> str:
     if not isinstance(sandbox, str) or not _SANDBOX.fullmatch(sandbox):
         raise ConfigurationError(
             f"sandbox of the asset is {sandbox!r}", remedy="give the sandbox's name (not its title), such as 'prod'"
@@ -110,6 +113,6 @@ def _checked_flow_id(flow_id: str) -> str:
         raise ConfigurationError(
             f"flow_id of the asset is {flow_id!r}",
             remedy="give the dataflow's id, such as 3abea21c-7e36-4be1-bec1-d3bad0e3e0de (it is in the dataflow's "
-            "page address); templates are not rendered in assets",
+            "page address); Airflow does not render templates in assets",
         )
     return flow_id.strip().lower()

@@ -1,8 +1,8 @@
-"""What a task's flow run read and wrote, for OpenLineage (the extra `openlineage`).
+"""Report the inputs and outputs of a task's flow run to OpenLineage (the extra `openlineage`).
 
-Airflow's OpenLineage listener asks for it when a task has ended; nothing imports this module before. A flow's source
-and target connections are read from Flow Service then, in a few seconds at most, and what cannot be found out is named
-by its id. Nothing here can fail a task.
+Airflow's OpenLineage listener requests them when a task has ended; no module imports this one earlier. This module then
+reads the flow's source and target connections from Flow Service, within a few seconds. If a connection cannot be read,
+its id is the name of the dataset. An error in this module never fails a task.
 Facets: https://openlineage.io/docs/spec/facets/
 """
 
@@ -34,16 +34,16 @@ log = logging.getLogger(__name__)
 
 FACET = "flowservice_flowRun"
 
-# The listener gives up after ten seconds ([openlineage] execution_timeout), and drops the event then.
-_SECONDS = 5.0
-_SECONDS_OF_A_REQUEST = 3.0
+# The listener stops after ten seconds ([openlineage] execution_timeout), and drops the event.
+_TIMEOUT_S = 5.0
+_REQUEST_TIMEOUT_S = 3.0
 
 
 @attrs.define
 class FlowRunFacet(RunFacet):  # type: ignore[misc,unused-ignore]
     """The flow run of a task: its window and counts, as in the XCom `flow_run`.
 
-    Times are ISO 8601, UTC. Errors are Adobe's codes alone, since their messages may hold the names of hosts.
+    Times are ISO 8601, UTC. Errors are only Adobe's codes, because the messages may contain names of hosts.
     """
 
     flowRunId: str
@@ -63,10 +63,10 @@ class FlowRunFacet(RunFacet):  # type: ignore[misc,unused-ignore]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ends:
-    """The two ends of a dataflow, as far as they could be found out.
+class DataflowEnds:
+    """The sources and targets of a dataflow; None for a connection that could not be read.
 
-    :param namespace: of the sandbox: `aep://{organization}/{sandbox}`.
+    :param namespace: namespace of the sandbox: `aep://{organization}/{sandbox}`.
     """
 
     namespace: str
@@ -76,11 +76,14 @@ class Ends:
     targets: Mapping[str, TargetConnection | None]
 
     def inputs(self) -> list[InputDataset]:
-        """The tables or paths that are read, in a namespace for each credential; else the source connections."""
+        """Return the tables or paths of the sources, with one namespace per base connection.
+
+        If a table or path is not known, the source connection is returned.
+        """
         return [self._input(source_id) for source_id in self.source_ids]
 
     def outputs(self, facets: dict[str, Any]) -> list[OutputDataset]:
-        """The datasets in the data lake; else the target connections."""
+        """Return the datasets in the data lake; if a dataset is not known, the target connection."""
         return [self._output(target_id, facets) for target_id in self.target_ids]
 
     def _input(self, source_id: str) -> InputDataset:
@@ -97,34 +100,34 @@ class Ends:
 
 
 def lineage_of(task: Any, ti: Any) -> OperatorLineage[Any, Any] | None:
-    """What a task's flow run read and wrote; None when the task has no flow run, or on any error.
+    """Return the lineage of a task's flow run; None if the task has no flow run, or on any error.
 
-    :param task: an operator or sensor of this package, after it has run in this process.
+    :param task: an operator or sensor of this package that has run in this process.
     """
     try:
-        summary = task.flow_run_summary or _pushed(task, ti)
+        summary = task.flow_run_summary or _summary_from_xcom(task, ti)
         if not summary:
             return None
         return _lineage(summary, _ends(summary, task.flowservice_conn_id))
     except Exception as error:
-        log.info("OpenLineage is not told of the flow run: %s: %s", type(error).__name__, error)
+        log.info("The OpenLineage event does not contain the flow run: %s: %s", type(error).__name__, error)
         return None
 
 
-def _pushed(task: Any, ti: Any) -> Any:
-    """What the process before the deferral pushed."""
+def _summary_from_xcom(task: Any, ti: Any) -> Any:
+    """Return the summary that the task pushed before its deferral; None if it was not deferred."""
     return task_context.read_xcom(ti, key=task_context.FLOW_RUN_KEY) if task.was_deferred else None
 
 
-def _lineage(summary: Mapping[str, Any], ends: Ends | None) -> OperatorLineage[Any, Any]:
+def _lineage(summary: Mapping[str, Any], ends: DataflowEnds | None) -> OperatorLineage[Any, Any]:
     return OperatorLineage(
         inputs=ends.inputs() if ends else [],
-        outputs=ends.outputs(_statistics(summary)) if ends else [],
-        run_facets={FACET: _facet(summary)},
+        outputs=ends.outputs(_output_facets(summary)) if ends else [],
+        run_facets={FACET: _run_facet(summary)},
     )
 
 
-def _facet(summary: Mapping[str, Any]) -> FlowRunFacet:
+def _run_facet(summary: Mapping[str, Any]) -> FlowRunFacet:
     return FlowRunFacet(
         flowRunId=summary["id"],
         flowId=summary["flow_id"],
@@ -143,7 +146,7 @@ def _facet(summary: Mapping[str, Any]) -> FlowRunFacet:
     )
 
 
-def _statistics(summary: Mapping[str, Any]) -> dict[str, Any]:
+def _output_facets(summary: Mapping[str, Any]) -> dict[str, Any]:
     rows, size = summary["output_records"], summary["output_bytes"]
     if rows is None and size is None:
         return {}
@@ -151,51 +154,56 @@ def _statistics(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {"outputStatistics": facet}
 
 
-def _ends(summary: Mapping[str, Any], conn_id: str) -> Ends | None:
-    """The dataflow's two ends; None when even the dataflow cannot be read in time."""
+def _ends(summary: Mapping[str, Any], conn_id: str) -> DataflowEnds | None:
+    """Return the sources and targets of the dataflow; None if the dataflow cannot be read in time."""
     if not summary["flow_id"]:
         return None
     connection = connections.get_connection(conn_id)
-    client = client_of(connection, timeout_s=_SECONDS_OF_A_REQUEST, max_attempts=1)
-    return _in_time(lambda: _read(client, summary["flow_id"]))
+    client = client_of(connection, timeout_s=_REQUEST_TIMEOUT_S, max_attempts=1)
+    return _within_time_limit(lambda: _read_ends(client, summary["flow_id"]))
 
 
-def _read(client: FlowServiceClient, flow_id: str) -> Ends:
+def _read_ends(client: FlowServiceClient, flow_id: str) -> DataflowEnds:
     flow = client.get_flow(flow_id)
-    return Ends(
+    return DataflowEnds(
         namespace=f"{SCHEME}://{short(client.org_id)}/{client.sandbox}",
         source_ids=flow.source_connection_ids,
         target_ids=flow.target_connection_ids,
-        sources={each: _tried(client.get_source_connection, each) for each in flow.source_connection_ids},
-        targets={each: _tried(client.get_target_connection, each) for each in flow.target_connection_ids},
+        sources={each: _read_or_none(client.get_source_connection, each) for each in flow.source_connection_ids},
+        targets={each: _read_or_none(client.get_target_connection, each) for each in flow.target_connection_ids},
     )
 
 
-def _tried(read: Callable[[str], T], identifier: str) -> T | None:
+def _read_or_none(read: Callable[[str], T], identifier: str) -> T | None:
     try:
         return read(identifier)
     except Exception as error:
-        log.info("For OpenLineage, %s is named by its id alone: %s", identifier, error)
+        log.info(
+            "OpenLineage: the connection %s cannot be read, so the dataset's name is its id: %s", identifier, error
+        )
         return None
 
 
-def _in_time(work: Callable[[], T]) -> T | None:
-    """The answer of some blocking work, or None after some seconds; its thread is left alone then."""
-    answers: queue.Queue[T | Exception] = queue.Queue()
+def _within_time_limit(work: Callable[[], T]) -> T | None:
+    """Run a blocking function in a thread and return its result; return None on an error or after a time limit.
 
-    def working() -> None:
+    After the time limit, the thread continues as daemon.
+    """
+    results: queue.Queue[T | Exception] = queue.Queue()
+
+    def run() -> None:
         try:
-            answers.put(work())
+            results.put(work())
         except Exception as error:
-            answers.put(error)
+            results.put(error)
 
-    threading.Thread(target=working, name="flowservice-lineage", daemon=True).start()
+    threading.Thread(target=run, name="flowservice-lineage", daemon=True).start()
     try:
-        answer = answers.get(timeout=_SECONDS)
+        result = results.get(timeout=_TIMEOUT_S)
     except queue.Empty:
-        log.info("OpenLineage is not told what the dataflow reads and writes: no answer in %g seconds", _SECONDS)
+        log.info("The OpenLineage event does not contain inputs and outputs: no response in %g seconds", _TIMEOUT_S)
         return None
-    if isinstance(answer, Exception):
-        log.info("OpenLineage is not told what the dataflow reads and writes: %s", answer)
+    if isinstance(result, Exception):
+        log.info("The OpenLineage event does not contain inputs and outputs: %s", result)
         return None
-    return answer
+    return result

@@ -366,10 +366,10 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
             "Window %s (%s seconds) of dataflow %s: %s", window, f"{window.seconds:,}", self.flow_id, choice.source
         )
         with telling(flow_id=self.flow_id, window=str(window)):
-            choose_window.warn(choice, context, mode=self.window, offset=self.window_offset)
+            choose_window.log_warnings(choice, context, mode=self.window, offset=self.window_offset)
             window.require_past(
                 now=versions.utc_now(),
-                remedy=choose_window.remedy_if_future(context["dag"].timetable, offset=self.window_offset)
+                remedy=choose_window.future_window_remedy(context["dag"].timetable, offset=self.window_offset)
                 if choice.period
                 else None,
             )
@@ -380,18 +380,18 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
                 delta_column=None if self.delta_column is None else DeltaColumn.parse(self.delta_column),
             )
 
-    def _choose(self, context: Mapping[str, Any], hook: FlowServiceHook) -> choose_window.Choice:
+    def _choose(self, context: Mapping[str, Any], hook: FlowServiceHook) -> choose_window.ChosenWindow:
         from airflow_flowservice.windows.window import IngestionWindow, parse_instant
 
         if "window_start" in self._given:
             window = IngestionWindow(
                 parse_instant(self.window_start, name="window_start"), parse_instant(self.window_end, name="window_end")
             )
-            return choose_window.Choice(window=window, source="the task's window_start and window_end")
+            return choose_window.ChosenWindow(window=window, source="the task's window_start and window_end")
         choice = choose_window.choose(context, offset=self.window_offset)
         if self.window == "period":
             return choice
-        return choose_window.reach_back(choice, context, flow_id=self.flow_id.strip(), service=hook.client)
+        return choose_window.extend_to_last_success(choice, context, flow_id=self.flow_id.strip(), service=hook.client)
 
     def _recall(self, summary: Mapping[str, Any]) -> None:
         self.window_start, self.window_end = summary["window_start"], summary["window_end"]

@@ -1,10 +1,10 @@
-"""For tests of your own DAGs: Flow Service on loopback, as a pytest fixture.
+"""Provide a pytest fixture for tests of DAGs: an emulated Flow Service on loopback.
 
 In `conftest.py`::
 
     pytest_plugins = ["airflow_flowservice.testing"]
 
-Needs the extra `emulator`, and pytest.
+This module needs the extra `emulator`, and pytest.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ CONN_ID = "flowservice_default"
 
 @pytest.fixture
 def flow_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """A new Flow Service, to which the connection `flowservice_default` leads; its runs take a tenth of a second.
+    """Start a new emulated Flow Service, and set the connection `flowservice_default` to it.
 
-    For another connection, set `AIRFLOW_CONN_...` to `json.dumps(flow_service.connection)` yourself.
+    Its flow runs take 0.1 seconds. For another connection, set `AIRFLOW_CONN_...` to
+    `json.dumps(flow_service.connection)`.
     """
     with running_emulator(Settings(queue_s=0.0, run_s=0.1)) as emulator:
         monkeypatch.setenv(f"AIRFLOW_CONN_{CONN_ID.upper()}", json.dumps(emulator.connection))

@@ -184,7 +184,7 @@ class FlowRunTrigger(BaseTrigger):
 
     async def _stopped(self) -> None:
         """Before Airflow 3.3, find out whether somebody ended the task; else it is the triggerer that stops."""
-        if not versions.tells_triggers_of_kills() and await task_end.was_undeferred(self.task_instance):
+        if not versions.supports_trigger_on_kill() and await task_end.was_undeferred(self.task_instance):
             await self.on_kill()
 
     async def on_kill(self) -> None:
@@ -201,7 +201,7 @@ def _poller_of(conn_id: str) -> Poller:
     pollers = _pollers.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
     poller = pollers.get(conn_id)
     if poller is None:
-        in_thread = versions.own_thread()
+        in_thread = versions.dedicated_thread()
         poller = pollers[conn_id] = Poller(partial(_connect, conn_id, in_thread), in_thread=in_thread)
     return poller
 

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 from croniter import croniter
 
-from airflow_flowservice.windows.cron import AnyOfSchedule, CronSchedule
+from airflow_flowservice.windows.cron import CronSchedule, MultipleCronSchedule
 
 LIMIT_MS = 1.0
 CRONS = (
@@ -71,9 +71,9 @@ class Case:
         return max(median(self.windows[time]) / median(self.steps[time]) for time in self.times)
 
     @property
-    def _schedule(self) -> AnyOfSchedule | CronSchedule:
+    def _schedule(self) -> MultipleCronSchedule | CronSchedule:
         schedules = tuple(CronSchedule(expression=cron, zone=self.zone) for cron in self.crons)
-        return AnyOfSchedule(schedules=schedules) if len(schedules) > 1 else schedules[0]
+        return MultipleCronSchedule(schedules=schedules) if len(schedules) > 1 else schedules[0]
 
     def _step(self, time: datetime) -> None:
         wall_clock = time.astimezone(self.zone).replace(tzinfo=None)

@@ -1,4 +1,4 @@
-"""Gives all tests an Airflow of their own: set before anything imports Airflow, and gone at the end."""
+"""Set up a separate Airflow for the tests, before anything imports Airflow, and remove it at the end."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ HOME = Path(tempfile.mkdtemp(prefix="airflow-flowservice-tests-"))
 DAG_FOLDER = TESTS / "integration" / "operators" / "dags"
 
 
-def _make_airflow_ours() -> None:
-    """Nothing of the user's own Airflow is read or written."""
+def _use_separate_airflow() -> None:
+    """Set the environment so that the tests neither read nor write the user's Airflow."""
     for name in [name for name in os.environ if name.startswith(("AIRFLOW", "_AIRFLOW"))]:
         del os.environ[name]
     os.environ.update(
@@ -29,7 +29,7 @@ def _make_airflow_ours() -> None:
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(HOME / "plugins"),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME / 'airflow.db'}",
             "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
-            # Its listener changes how tasks end; tests of it register it themselves.
+            # The listener changes how tasks end, so only its tests register it.
             "AIRFLOW__OPENLINEAGE__DISABLED": "True",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "SCARF_ANALYTICS": "false",
@@ -37,13 +37,13 @@ def _make_airflow_ours() -> None:
     )
 
 
-_make_airflow_ours()
-# At the very end: Airflow's own exit handlers still write there.
+_use_separate_airflow()
+# This handler is registered first, so it runs last: Airflow's exit handlers still write to the folder.
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what is marked with `needs_airflow(major, minor, reason)` on earlier ones."""
+    """Skip tests with the marker `needs_airflow(major, minor, reason)` on earlier versions."""
     from airflow_flowservice._airflow import versions
 
     for item in items:
@@ -55,13 +55,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def airflow_home() -> Path:
-    """`AIRFLOW_HOME` of these tests."""
+    """Return the `AIRFLOW_HOME` of the tests."""
     return HOME
 
 
 @pytest.fixture(scope="session")
 def airflow_db(airflow_home: Path) -> Path:
-    """The metadata database of these tests, migrated once."""
+    """Create the metadata database of the tests, and return its path."""
     command = [sys.executable, "-m", "airflow", "db", "migrate"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

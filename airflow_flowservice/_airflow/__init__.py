@@ -1,1 +1,1 @@
-"""Everything this package asks of Airflow. Private."""
+"""Access Airflow: its versions, task context, timetables and database. Private."""

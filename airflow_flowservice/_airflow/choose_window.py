@@ -1,4 +1,4 @@
-"""Which window a task's DAG run ingests: the facts from Airflow, the arithmetic from `ingestion`."""
+"""Choose the window that a task's DAG run ingests, from Airflow's context and the functions in `windows`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _STORE_KEY = "flowservice_window"
-_RUNS_LOOKED_AT = 500
+_MAX_EARLIER_RUNS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """A window, and where it comes from, for the log.
+class ChosenWindow:
+    """The window of a DAG run, and its source for the log.
 
-    :param period: it is the DAG run's own, not one that somebody named.
+    :param period: whether the window is the DAG run's period, not a requested window.
     """
 
     window: IngestionWindow
@@ -36,56 +36,65 @@ class Choice:
 
 
 def window_of_run(*, timetable: Any, dates: RunDates, offset: timedelta | None = None) -> IngestionWindow:
-    """The window that a run of a timetable owns, before anybody asked for another one.
+    """Return the window that a timetable gives a DAG run, without regard to requested windows.
 
-    :param timetable: the SDK's, or the core's.
+    :param timetable: a timetable of the SDK or of Airflow's core.
     :param offset: the task's `window_offset`.
-    :raises WindowError: the run has no data interval and the schedule no period.
+    :raises WindowError: the run has no data interval, and the schedule has no period.
     """
-    return _owned(timetable=timetable, dates=dates, offset=offset).window
+    return _from_schedule(timetable=timetable, dates=dates, offset=offset).window
 
 
-def choose(context: Mapping[str, Any], *, offset: timedelta | None = None) -> Choice:
-    """The window of a task's DAG run: the one in its conf or its DAG's params, that of its events, or its period.
+def choose(context: Mapping[str, Any], *, offset: timedelta | None = None) -> ChosenWindow:
+    """Return the window of a task's DAG run.
+
+    The first that exists is used: the window in the run's conf, the window in the DAG's params, the window of the
+    run's asset events, the run's period.
 
     :raises WindowError: none of these gives a window.
     """
-    choice = _named(context) or _of_events(context)
-    if choice is not None:
-        return choice
+    chosen = _requested(context) or _from_events(context)
+    if chosen is not None:
+        return chosen
     timetable = context["dag"].timetable
-    return _owned(timetable=timetable, dates=task_context.run_dates(context), offset=offset)
+    return _from_schedule(timetable=timetable, dates=task_context.run_dates(context), offset=offset)
 
 
-def reach_back(choice: Choice, context: Mapping[str, Any], *, flow_id: str, service: Service) -> Choice:
-    """The window `since_last_success`; a retry keeps the one that the attempt before it found.
+def extend_to_last_success(
+    chosen: ChosenWindow, context: Mapping[str, Any], *, flow_id: str, service: Service
+) -> ChosenWindow:
+    """Return the window for `since_last_success`: from the end of the last success to the end of the run's period.
 
-    :raises WindowError: a backfill, a run without a logical date, or a part of the window is in already.
-    :raises FlowRunActiveError: an earlier flow run goes on.
+    A retry uses the window of the earlier attempt.
+
+    :raises WindowError: the run is a backfill's or has no logical date, or a part of the window is already ingested.
+    :raises FlowRunActiveError: an earlier flow run has not ended.
+    :raises AirflowSkipException: earlier runs have ingested the whole period.
     """
     from airflow_flowservice.runs import since_last
 
-    if not choice.period:
-        return choice
+    if not chosen.period:
+        return chosen
     _require_order_of_runs(context)
-    if kept := _kept(context):
-        since_last.require_untouched(kept.window, service.list_runs(flow_id=flow_id, created_since=kept.window.start))
-        return kept
+    if stored := _stored(context):
+        runs = service.list_runs(flow_id=flow_id, created_since=stored.window.start)
+        since_last.require_untouched(stored.window, runs)
+        return stored
     end = since_last.last_success(_earlier_flow_runs(context), get_run=service.get_run)
-    window = since_last.reaching_back(choice.window, to=end)
+    window = since_last.reaching_back(chosen.window, to=end)
     if window is None:
         raise versions.airflow_exception("AirflowSkipException")(
-            f"Nothing is new: an earlier run of this task has ingested everything up to {choice.window.end.isoformat()}"
+            f"No new data: an earlier run of this task has ingested all data until {chosen.window.end.isoformat()}"
         )
     since_last.require_untouched(window, service.list_runs(flow_id=flow_id, created_since=window.start))
     since = "no earlier run has succeeded" if end is None else f"the last success ended at {end.isoformat()}"
-    kept = Choice(window=window, source=f"{choice.source}, since the last success ({since})", period=True)
-    _keep(context, kept)
-    return kept
+    extended = ChosenWindow(window=window, source=f"{chosen.source}, since the last success ({since})", period=True)
+    _store(context, extended)
+    return extended
 
 
-def remedy_if_future(timetable: Any, *, offset: timedelta | None = None) -> str | None:
-    """What to do when the windows of this timetable lie in the future; None if nothing special."""
+def future_window_remedy(timetable: Any, *, offset: timedelta | None = None) -> str | None:
+    """Return the remedy if a window of this timetable is in the future; None if there is no specific one."""
     if offset and offset.total_seconds() > 0:
         return f"window_offset is {offset}, which moves windows later; for data that arrives late it must be negative"
     run_offset = timetables.run_offset_of(timetable)
@@ -93,69 +102,68 @@ def remedy_if_future(timetable: Any, *, offset: timedelta | None = None) -> str 
         return None
     return (
         f"set run_offset=-1 in CronPartitionTimetable (it is {run_offset}), so that a run's partition is the period "
-        "that ends at its date; else a run is made when its period only begins"
+        "that ends at its date; otherwise, Airflow creates a run when its period begins"
     )
 
 
-def warn(choice: Choice, context: Mapping[str, Any], *, mode: str, offset: timedelta | None) -> None:
-    """Say in the task's log, once for each DAG run, where its schedule leaves windows out or takes them twice."""
-    if not choice.period or not task_context.attempt_of(context).is_first:
+def log_warnings(chosen: ChosenWindow, context: Mapping[str, Any], *, mode: str, offset: timedelta | None) -> None:
+    """Log warnings, once for each DAG run, if the schedule leaves a gap or an overlap before its window."""
+    if not chosen.period or not task_context.attempt_of(context).is_first:
         return
     try:
-        _warn_of_interval(context)
-        if mode == "period":
-            _warn_of_gap(choice, context, offset=offset)
+        if not _warn_of_interval(context) and mode == "period":
+            _warn_of_gap(chosen, context, offset=offset)
     except Exception as error:
-        log.debug("Could not look whether windows were left out: %s", error)
+        log.debug("Could not check for gaps and overlaps before this window: %s", error)
 
 
-def _named(context: Mapping[str, Any]) -> Choice | None:
-    from airflow_flowservice.windows.requested import named_window
+def _requested(context: Mapping[str, Any]) -> ChosenWindow | None:
+    from airflow_flowservice.windows.requested import requested_window
 
     run_type = task_context.run_type(context)
-    if window := named_window(task_context.conf_of(context), where="the run's conf"):
+    if window := requested_window(task_context.conf_of(context), where="the run's conf"):
         if run_type == "backfill":
             raise WindowError(
-                "every run of this backfill has the same window in its conf, which would be ingested again and again",
+                "every run of this backfill has the same window in its conf, and would ingest it again",
                 window=str(window),
                 remedy="create the backfill without window_start and window_end in --dag-run-conf",
             )
-        return Choice(window=window, source="window_start and window_end in the run's conf")
-    if run_type in task_context.MADE_BY_AIRFLOW:
+        return ChosenWindow(window=window, source="window_start and window_end in the run's conf")
+    if run_type in task_context.AUTOMATIC_RUN_TYPES:
         return None
-    if window := named_window(context.get("params") or {}, where="the DAG's params"):
-        return Choice(window=window, source="window_start and window_end in the DAG's params")
+    if window := requested_window(context.get("params") or {}, where="the DAG's params"):
+        return ChosenWindow(window=window, source="window_start and window_end in the DAG's params")
     return None
 
 
-def _of_events(context: Mapping[str, Any]) -> Choice | None:
-    from airflow_flowservice.windows.requested import named_window, window_of_events
+def _from_events(context: Mapping[str, Any]) -> ChosenWindow | None:
+    from airflow_flowservice.windows.requested import requested_window, window_of_events
 
     if task_context.run_type(context) != "asset_triggered":
         return None
     events = list(task_context.triggering_events(context))
     if window := window_of_events(events):
-        bare = [asset for asset, extra in events if named_window(extra, where=asset) is None]
-        if bare:
-            log.warning("Events of %s carry no window and are left out of it", ", ".join(sorted(set(bare))))
-        return Choice(window=window, source="the events of the assets that triggered the run")
+        without = {asset for asset, extra in events if requested_window(extra, where=asset) is None}
+        if without:
+            log.warning("Events of %s contain no window and are ignored", ", ".join(sorted(without)))
+        return ChosenWindow(window=window, source="the events of the assets that triggered the run")
     raise WindowError(
-        "this DAG run was triggered by assets, and none of their events carries a window",
+        "this DAG run was triggered by assets, and none of their events contains a window",
         remedy=(
-            "have the task that updates the asset be one of airflow_flowservice's, with the asset among its outlets; "
-            "or put window_start and window_end into the event's extra; or pass both to this task"
+            "update the asset in a task of airflow_flowservice that has it as an outlet; or put window_start and "
+            "window_end into the event's extra; or pass both to this task"
         ),
     )
 
 
-def _owned(*, timetable: Any, dates: RunDates, offset: timedelta | None) -> Choice:
+def _from_schedule(*, timetable: Any, dates: RunDates, offset: timedelta | None) -> ChosenWindow:
     from airflow_flowservice.windows.schedule import period_of
 
-    schedule, interval = timetables.schedule_of(timetable)
+    schedule, interval = timetables.parse_timetable(timetable)
     period = period_of(dates=dates, schedule=schedule, interval=interval, name=type(timetable).__name__)
     if not offset:
-        return Choice(window=period.window, source=period.source, period=True)
-    return Choice(
+        return ChosenWindow(window=period.window, source=period.source, period=True)
+    return ChosenWindow(
         window=period.window.shifted(offset), source=f"{period.source}, moved by window_offset {offset}", period=True
     )
 
@@ -163,97 +171,116 @@ def _owned(*, timetable: Any, dates: RunDates, offset: timedelta | None) -> Choi
 def _require_order_of_runs(context: Mapping[str, Any]) -> None:
     if task_context.run_type(context) == "backfill":
         raise WindowError(
-            "window='since_last_success' has no meaning in a backfill, whose runs come in any order",
+            "window='since_last_success' is not possible in a backfill, because its runs have no fixed order",
             remedy="set window='period' for it, or trigger a run with window_start and window_end in its conf",
         )
     if context["dag_run"].logical_date is None:
         raise WindowError(
-            "window='since_last_success' needs a run with a logical date, which puts runs in order",
+            "window='since_last_success' needs a run with a logical date, which defines the order of runs",
             remedy="trigger the run with a logical date, or give it window_start and window_end in its conf",
         )
 
 
 def _earlier_flow_runs(context: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """What the task pushed as `flow_run` in the DAG runs before this one, newest first."""
+    """Yield the XComs `flow_run` of the task in earlier DAG runs, newest first."""
     runs = task_context.earlier_runs(context)
-    for run in islice(runs, _RUNS_LOOKED_AT):
+    for run in islice(runs, _MAX_EARLIER_RUNS):
         summary = task_context.read_xcom(context["ti"], key=task_context.FLOW_RUN_KEY, run_id=run.run_id)
         if summary:
             yield summary
-        elif task_context.is_going_on(run):
+        elif task_context.is_active(run):
             raise FlowRunActiveError(
-                f"the earlier DAG run {run.run_id} goes on, and may yet create a flow run for a part of this window",
-                remedy="wait until it has ended; a retry looks again; max_active_runs=1 avoids this",
+                f"the earlier DAG run {run.run_id} has not ended, and may create a flow run for a part of this window",
+                remedy="wait until it has ended; a retry checks again; max_active_runs=1 avoids this",
             )
     if next(runs, None) is not None:
         raise WindowError(
-            f"none of the {_RUNS_LOOKED_AT} DAG runs before this one has succeeded",
-            remedy="trigger a run with window_start and window_end in its conf; later runs reach back to that one",
+            f"none of the {_MAX_EARLIER_RUNS} DAG runs before this one has succeeded",
+            remedy="trigger a run with window_start and window_end in its conf; later runs continue from that window",
         )
 
 
-def _kept(context: Mapping[str, Any]) -> Choice | None:
-    """The window that an earlier attempt found: looking again could give another one, and a second flow run."""
+def _stored(context: Mapping[str, Any]) -> ChosenWindow | None:
+    """Return the window that an earlier attempt stored.
+
+    A new search could return another window, and cause a second flow run.
+    """
     from airflow_flowservice.windows.window import IngestionWindow
 
     store = task_context.state_store(context)
     value = store.get(_STORE_KEY) if store else None
     if not isinstance(value, dict) or value.get("max_tries") != task_context.attempt_of(context).max_tries:
         return None
-    return Choice(
+    return ChosenWindow(
         window=IngestionWindow.parse(value["window"]),
-        source="what an earlier attempt of this task found",
+        source="the window of an earlier attempt of this task",
         period=True,
     )
 
 
-def _keep(context: Mapping[str, Any], choice: Choice) -> None:
+def _store(context: Mapping[str, Any], chosen: ChosenWindow) -> None:
     if store := task_context.state_store(context):
         max_tries = task_context.attempt_of(context).max_tries
-        store.set(_STORE_KEY, {"window": str(choice.window), "max_tries": max_tries})
+        store.set(_STORE_KEY, {"window": str(chosen.window), "max_tries": max_tries})
 
 
-def _warn_of_interval(context: Mapping[str, Any]) -> None:
-    from airflow_flowservice.windows.cron import AnyOfSchedule, CronSchedule
-    from airflow_flowservice.windows.uneven import uneven_days
+def _warn_of_interval(context: Mapping[str, Any]) -> bool:
+    """Log a warning if the timetable's fixed data interval leaves a gap or an overlap to the previous DAG run.
 
-    schedule, interval = timetables.schedule_of(context["dag"].timetable)
-    if not interval or not isinstance(schedule, AnyOfSchedule | CronSchedule):
-        return
-    uneven = uneven_days(schedule=schedule, interval=interval, year=versions.utc_now().year)
-    if uneven.days:
+    The two DAG runs must follow each other in the schedule: otherwise DAG runs are missing between them.
+
+    :return: whether it logged a warning.
+    """
+    from airflow_flowservice.windows.contiguity import find_breaks, length_text
+
+    timetable = context["dag"].timetable
+    schedule, interval = timetables.parse_timetable(timetable)
+    dates = task_context.run_dates(context)
+    if not interval or schedule is None or dates.manual or dates.data_interval is None:
+        return False
+    previous_run = next(task_context.earlier_runs(context), None)
+    if previous_run is None:
+        return False
+    previous = task_context.dates_of(previous_run, timetable=timetable).data_interval
+    if previous is None or previous.end != schedule.previous(dates.data_interval.end):
+        return False
+    found = find_breaks([previous, dates.data_interval])
+    for each in found:
         log.warning(
-            "%s(interval=%s) does not tile: windows overlap or leave a gap on %s%s. Without an interval each run takes "
-            "the time since the run before it.",
-            type(context["dag"].timetable).__name__,
+            "%s(interval=%s): the data intervals of two consecutive DAG runs %s %s. Run %s has %s, and this run has "
+            "%s. Remove the interval from the timetable: each run then ingests the time since the previous run.",
+            type(timetable).__name__,
             interval,
-            ", ".join(map(str, uneven.days)),
-            "" if uneven.complete else ", ...",
+            "overlap by" if each.kind == "overlap" else "leave a gap of",
+            length_text(each.length),
+            previous_run.run_id,
+            previous,
+            dates.data_interval,
         )
+    return bool(found)
 
 
-def _warn_of_gap(choice: Choice, context: Mapping[str, Any], *, offset: timedelta | None) -> None:
-    """Say which windows a DAG with `catchup=False` has left out before this one; on its first run, that it may."""
+def _warn_of_gap(chosen: ChosenWindow, context: Mapping[str, Any], *, offset: timedelta | None) -> None:
+    """Log a warning if a DAG with `catchup=False` has missing windows before this one, or if this is its first run."""
     dag = context["dag"]
     if dag.catchup or task_context.run_type(context) != "scheduled" or context["dag_run"].logical_date is None:
         return
-    before = next(task_context.earlier_runs(context), None)
-    if before is None:
+    previous_run = next(task_context.earlier_runs(context), None)
+    if previous_run is None:
         log.warning(
-            "catchup=False: while this DAG is paused, or Airflow is down, its windows are left out. Fill them with "
-            "`airflow backfill create`, or set window='since_last_success'."
+            "catchup=False: while this DAG is paused or Airflow is down, Airflow creates no DAG runs, so windows are "
+            "missing. Fill them with `airflow backfill create`, or set window='since_last_success'."
         )
         return
-    end = window_of_run(
-        timetable=dag.timetable, dates=task_context.dates_of(before, timetable=dag.timetable), offset=offset
-    ).end
-    if end < choice.window.start:
-        first, last = _dates_between(end, choice.window.start, dates=task_context.run_dates(context), offset=offset)
+    previous_dates = task_context.dates_of(previous_run, timetable=dag.timetable)
+    end = window_of_run(timetable=dag.timetable, dates=previous_dates, offset=offset).end
+    if end < chosen.window.start:
+        first, last = _dates_between(end, chosen.window.start, dates=task_context.run_dates(context), offset=offset)
         log.warning(
-            "catchup=False: no DAG run has the time from %s to %s, for instance because the DAG was paused. If it was "
-            "not ingested otherwise, fill it with: airflow backfill create --dag-id %s --from-date %s --to-date %s",
+            "catchup=False: no DAG run has the time from %s to %s, for example because the DAG was paused. If its data "
+            "is missing, fill the gap with: airflow backfill create --dag-id %s --from-date %s --to-date %s",
             end.isoformat(),
-            choice.window.start.isoformat(),
+            chosen.window.start.isoformat(),
             dag.dag_id,
             first.isoformat(),
             last.isoformat(),
@@ -263,12 +290,12 @@ def _warn_of_gap(choice: Choice, context: Mapping[str, Any], *, offset: timedelt
 def _dates_between(
     end: datetime, start: datetime, *, dates: RunDates, offset: timedelta | None
 ) -> tuple[datetime, datetime]:
-    """The first and last date for a backfill of what lies between two windows.
+    """Return the first and last date of a backfill for the gap between two windows.
 
-    A run's date is where its window begins if Airflow gave it a data interval, else where its window ends.
+    A run's logical date is the start of its window if the run has a data interval, otherwise its end.
     """
     second = timedelta(seconds=1)
     shift = offset or timedelta(0)
-    if dates.own_window:
+    if dates.data_interval:
         return end - shift, start - shift - second
     return end - shift + second, start - shift

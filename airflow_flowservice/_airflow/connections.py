@@ -27,7 +27,7 @@ def get_connection(conn_id: str) -> Connection:
 async def aget_connection(conn_id: str) -> Connection:
     """As `get_connection`, without blocking the event loop."""
     with _connection_exists(conn_id):
-        connection: Connection = await versions.aget_connection(conn_id)
+        connection: Connection = await versions.get_connection_async(conn_id)
         return connection
 
 

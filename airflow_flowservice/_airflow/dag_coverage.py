@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_flowservice._airflow import choose_window, dag_runs, timetables, versions
 from airflow_flowservice.coverage.cover import Asked, Coverage, cover, known_runs, window_of_summary
 from airflow_flowservice.exceptions import WindowError
-from airflow_flowservice.windows.requested import named_window
+from airflow_flowservice.windows.requested import requested_window
 from airflow_flowservice.windows.schedule import DeltaSchedule
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_flowservice.windows.window import IngestionWindow
 
 _ENOUGH = 20
-_OF_THE_SCHEDULE = ("scheduled", "backfill")
+_SCHEDULE_RUN_TYPES = ("scheduled", "backfill")
 # A year of five-minute windows; more is neither drawn nor read.
 MOST_WINDOWS = 110_000
 
@@ -138,7 +138,7 @@ def _asked(row: TaskRow, plan: Plan, offset: timedelta | None) -> Asked | None:
         dag_run_state=row.run_state,
         task_id=row.task_id,
         map_index=row.map_index,
-        date=_backfill_date(row.dates, plan.timetable) if row.run_type in _OF_THE_SCHEDULE else None,
+        date=_backfill_date(row.dates, plan.timetable) if row.run_type in _SCHEDULE_RUN_TYPES else None,
         task_state=row.state,
         readable=row.readable,
     )
@@ -146,7 +146,7 @@ def _asked(row: TaskRow, plan: Plan, offset: timedelta | None) -> Asked | None:
 
 def _window_before_it_ran(row: TaskRow, plan: Plan, offset: timedelta | None) -> IngestionWindow | None:
     try:
-        if named := named_window(row.conf, where="conf"):
+        if named := requested_window(row.conf, where="conf"):
             return named
         return _window(plan.timetable, row.dates, offset)
     except WindowError:
@@ -228,7 +228,7 @@ def _stretches(made: Iterable[Asked]) -> dict[datetime, datetime]:
 
 def _first_date(plan: Plan, rows: Iterable[TaskRow], begin: datetime) -> datetime:
     """Where to begin counting: some period earlier, so that a window that sticks out is there."""
-    schedule, _ = timetables.schedule_of(plan.timetable)
+    schedule, _ = timetables.parse_timetable(plan.timetable)
     if schedule is None:
         return begin
     try:
@@ -241,7 +241,7 @@ def _first_date(plan: Plan, rows: Iterable[TaskRow], begin: datetime) -> datetim
 
 def _on_the_runs_dates(plan: Plan, rows: Iterable[TaskRow], begin: datetime, schedule: DeltaSchedule) -> datetime:
     """A moment at or before the begin from which a delta counts to the dates that the DAG's runs have."""
-    dates = [row.dates.logical_date for row in rows if row.run_type in _OF_THE_SCHEDULE and row.dates.logical_date]
+    dates = [row.dates.logical_date for row in rows if row.run_type in _SCHEDULE_RUN_TYPES and row.dates.logical_date]
     earlier = [date for date in dates if date <= begin]
     moment = max(earlier) if earlier else min(dates, default=plan.start or begin)
     if isinstance(schedule.delta, timedelta):
@@ -259,7 +259,7 @@ def _offset_shown(rows: Iterable[TaskRow], plan: Plan) -> timedelta | None:
     """By how much earlier windows of the schedule's own runs were moved: the API server has no `window_offset`."""
     shifts: Counter[timedelta] = Counter()
     for row in rows:
-        window = window_of_summary(row.flow_run) if row.flow_run and row.run_type in _OF_THE_SCHEDULE else None
+        window = window_of_summary(row.flow_run) if row.flow_run and row.run_type in _SCHEDULE_RUN_TYPES else None
         if window is None:
             continue
         try:
@@ -288,6 +288,6 @@ def _as_backfill_takes(moment: datetime, timetable: Any) -> datetime:
     """A moment as a backfill's date: for partitions Airflow reads the clock in the schedule's zone, not the offset."""
     if not versions.backfills_by_partition(timetable):
         return moment
-    schedule, _ = timetables.schedule_of(timetable)
+    schedule, _ = timetables.parse_timetable(timetable)
     zone = getattr(schedule, "zone", timezone.utc)
     return moment.astimezone(zone).replace(tzinfo=timezone.utc)

@@ -1,4 +1,4 @@
-"""What Airflow's context says of the task that runs: its DAG run, its attempt, its events, its XComs."""
+"""Read the context of a running task: its DAG run, its attempt, its asset events, its XComs."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ FLOW_RUN_KEY = "flow_run"
 URL_KEY = "flow_run_url"
 DATAFLOW_KEY = "dataflow_url"
 
-_OF_THE_SCHEDULE = frozenset({"scheduled", "backfill"})
-# Nobody could name a window for one of these.
-MADE_BY_AIRFLOW = _OF_THE_SCHEDULE | {"asset_triggered"}
+_SCHEDULE_RUN_TYPES = frozenset({"scheduled", "backfill"})
+# Airflow creates runs of these types without a user, who could request a window.
+AUTOMATIC_RUN_TYPES = _SCHEDULE_RUN_TYPES | {"asset_triggered"}
 
 
 def run_dates(context: Mapping[str, Any]) -> RunDates:
-    """What the context says of its DAG run's dates."""
+    """Return the dates of the context's DAG run."""
     return dates_of(context["dag_run"], timetable=context["dag"].timetable)
 
 
 def dates_of(run: Any, *, timetable: Any = None) -> RunDates:
-    """A DAG run's dates.
+    """Return the dates of a DAG run.
 
-    :param timetable: of its DAG; without it, a worker of Airflow 3.2 cannot tell where a partition begins.
+    :param timetable: timetable of its DAG. Without it, the partition date is missing on a worker of Airflow 3.2.
     """
     from airflow_flowservice.windows.schedule import RunDates
 
@@ -44,42 +44,45 @@ def dates_of(run: Any, *, timetable: Any = None) -> RunDates:
         data_interval_start=run.data_interval_start,
         data_interval_end=run.data_interval_end,
         partition_date=_partition_date(run, timetable),
-        manual=word(run.run_type) not in _OF_THE_SCHEDULE,
+        manual=text_of(run.run_type) not in _SCHEDULE_RUN_TYPES,
     )
 
 
 def _partition_date(run: Any, timetable: Any) -> datetime | None:
-    """Where a run's partition begins. Airflow 3.2 tells a worker only its key: it is counted from the run's date."""
+    """Return the start of a run's partition.
+
+    A worker of Airflow 3.2 receives only the partition's key, so the start is computed from the run's date.
+    """
     if hasattr(run, "partition_date"):
         date: datetime | None = run.partition_date
         return date
-    if word(run.run_type) not in _OF_THE_SCHEDULE:
+    if text_of(run.run_type) not in _SCHEDULE_RUN_TYPES:
         return None
-    return timetables.counted_partition(run.run_after, timetable)
+    return timetables.partition_date_from_run_date(run.run_after, timetable)
 
 
 def run_type(context: Mapping[str, Any]) -> str:
-    """The DAG run's type, in Airflow's words: `scheduled`, `backfill`, `manual`, `asset_triggered`, ..."""
-    return word(context["dag_run"].run_type)
+    """Return the DAG run's type: `scheduled`, `backfill`, `manual`, `asset_triggered`, ..."""
+    return text_of(context["dag_run"].run_type)
 
 
 def conf_of(context: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The DAG run's conf; empty where there is none."""
+    """Return the DAG run's conf; empty if there is none."""
     conf = getattr(context["dag_run"], "conf", None)
     return conf if isinstance(conf, dict) else {}
 
 
-def word(value: Any) -> str:
-    """A state or type in Airflow's words, whether it comes as a text or as one of Airflow's enumerations."""
+def text_of(value: Any) -> str:
+    """Return a state or type as text; Airflow gives either text or a member of an enumeration."""
     return str(getattr(value, "value", value))
 
 
 def triggering_events(context: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The asset events that triggered the DAG run: the asset's name, and the event's `extra`."""
+    """Yield the asset events that triggered the DAG run: the asset's name, and the event's `extra`."""
     seen = {}
     for events in (context.get("triggering_asset_events") or {}).values():
         for event in events:
-            seen[id(event)] = event  # an event that came by an alias is listed under both
+            seen[id(event)] = event  # an event of an asset alias is listed under both
     for event in seen.values():
         yield event.asset.name, event.extra or {}
 
@@ -100,9 +103,9 @@ def tell_outlets(context: Mapping[str, Any], task: Any, extra: Mapping[str, Any]
 
 
 def earlier_runs(context: Mapping[str, Any]) -> Iterator[Any]:
-    """The DAG's runs with a logical date before this run's, newest first; one request each.
+    """Yield the DAG's runs with a logical date before this run's, newest first, with one request for each run.
 
-    Each has at least `run_id`, `run_type`, `state`, `run_after`, and the dates of its data interval.
+    Each run has at least `run_id`, `run_type`, `state`, `run_after`, and the dates of its data interval.
     """
     from airflow.sdk.execution_time import task_runner
     from airflow.sdk.execution_time.comms import GetPreviousDagRun
@@ -117,13 +120,13 @@ def earlier_runs(context: Mapping[str, Any]) -> Iterator[Any]:
         date = answer.dag_run.logical_date
 
 
-def is_going_on(run: Any) -> bool:
-    """Whether a DAG run has not ended."""
-    return word(run.state) in ("queued", "running")
+def is_active(run: Any) -> bool:
+    """Return whether a DAG run has not ended."""
+    return text_of(run.state) in ("queued", "running")
 
 
 def attempt_of(context: Mapping[str, Any]) -> Attempt:
-    """Which attempt of the task this is."""
+    """Return the current attempt of the task."""
     from airflow_flowservice.runs.intent import Attempt
 
     ti = context["ti"]
@@ -132,60 +135,63 @@ def attempt_of(context: Mapping[str, Any]) -> Attempt:
         max_tries=getattr(ti, "max_tries", 0) or 0,
         retries=context["task"].retries or 0,
         began=getattr(context["dag_run"], "start_date", None),
-        started_before=ti.try_number == 1 and _has_left_xcoms(ti),
+        started_before=ti.try_number == 1 and _has_earlier_xcoms(ti),
     )
 
 
-def _has_left_xcoms(ti: Any) -> bool:
-    """Whether there were XComs of this task when it started: an earlier start pushed them, as ours do before a POST.
+def _has_earlier_xcoms(ti: Any) -> bool:
+    """Return whether XComs of this task existed when it started.
 
-    Airflow's executor race may start a task again under the same number (seen on 3.0.6 and 3.3.2).
+    An earlier start of the same attempt pushed them: the operators push XComs before a POST. A race in Airflow's
+    executor can start a task twice with the same try number (seen on 3.0.6 and 3.3.2).
     """
     details = getattr(ti, "_ti_context_from_server", None)
     return bool(getattr(details, "xcom_keys_to_clear", None))
 
 
 def run_to_adopt(context: Mapping[str, Any]) -> str | None:
-    """The flow run that the DAG run's conf names for this task: `{"flowservice": {"adopt": id or {task id: id}}}`.
+    """Return the id of the flow run to adopt, from the DAG run's conf; None if there is none.
+
+    The conf is `{"flowservice": {"adopt": id}}` or `{"flowservice": {"adopt": {task id: id}}}`.
 
     :raises ConfigurationError: the conf has another shape.
     """
-    asked: Any = conf_of(context).get("flowservice") or {}
-    adopt = asked.get("adopt") if isinstance(asked, dict) else asked
+    value: Any = conf_of(context).get("flowservice") or {}
+    adopt = value.get("adopt") if isinstance(value, dict) else value
     named = adopt.get(context["ti"].task_id) if isinstance(adopt, dict) else adopt
     if named is None or (isinstance(named, str) and named.strip()):
         return named.strip() if named else None
     raise ConfigurationError(
-        f"flowservice in the DAG run's conf is {asked!r}",
+        f"flowservice in the DAG run's conf is {value!r}",
         remedy='name the flow run as {"flowservice": {"adopt": "FLOW_RUN_ID"}}',
     )
 
 
 def state_store(context: Mapping[str, Any]) -> Store | None:
-    """What survives an attempt of this task: Airflow 3.3's `task_state_store`; None before."""
+    """Return the store that keeps values between attempts: `task_state_store` of Airflow 3.3; None before."""
     store: Store | None = context.get("task_state_store")
     return store
 
 
 def push_xcom(ti: Any, *, key: str, value: Any) -> None:
-    """Push an XCom for a task instance, also from the triggerer; blocks, so there in a thread."""
+    """Push an XCom for a task instance. The call blocks, so the triggerer must run it in a thread."""
     from airflow.sdk.execution_time.xcom import XCom
 
-    XCom.set(key=key, value=value, **coordinates(ti))
+    XCom.set(key=key, value=value, **task_instance_key(ti))
 
 
 def read_xcom(ti: Any, *, key: str, run_id: str | None = None) -> Any:
-    """A task instance's own XCom, or None.
+    """Return an XCom of a task instance, or None.
 
-    :param run_id: of another DAG run, for the same task there.
+    :param run_id: the id of another DAG run, to read the XCom of the same task there.
     """
     from airflow.sdk.execution_time.xcom import XCom
 
-    where = coordinates(ti)
-    return XCom.get_one(key=key, **{**where, "run_id": run_id or where["run_id"]})
+    identity = task_instance_key(ti)
+    return XCom.get_one(key=key, **{**identity, "run_id": run_id or identity["run_id"]})
 
 
-def coordinates(ti: Any) -> dict[str, Any]:
-    """What names a task instance: `dag_id`, `task_id`, `run_id`, and `map_index` (-1 where it is not mapped)."""
+def task_instance_key(ti: Any) -> dict[str, Any]:
+    """Return the key of a task instance: `dag_id`, `task_id`, `run_id`, and `map_index` (-1 if it is not mapped)."""
     map_index = ti.map_index if ti.map_index is not None else -1
     return {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": map_index}

@@ -24,7 +24,7 @@ def ends_in_triggerer(task: Any) -> bool:
     Airflow then leaves out asset events, listeners and `post_execute` (seen on 3.3.2), so only where
     there are none.
     """
-    if not versions.triggers_push_xcoms() or task.outlets or getattr(task, "_post_execute_hook", None):
+    if not versions.supports_trigger_xcoms() or task.outlets or getattr(task, "_post_execute_hook", None):
         return False
     return not has_listeners()
 
@@ -44,7 +44,7 @@ async def was_undeferred(ti: Any) -> bool:
         dag_id=ti.dag_id,
         task_ids=[ti.task_id],
         run_ids=[ti.run_id],
-        map_index=task_context.coordinates(ti)["map_index"],
+        map_index=task_context.task_instance_key(ti)["map_index"],
     )
     # Never cancelled in the middle of an answer, which other triggers in the process would then read as theirs.
     asking = asyncio.ensure_future(task_runner.SUPERVISOR_COMMS.asend(question))
@@ -52,7 +52,7 @@ async def was_undeferred(ti: Any) -> bool:
     if not done or asking.exception() is not None:
         return False
     states: Any = getattr(asking.result(), "task_states", {}).get(ti.run_id, {})
-    return bool(states) and all(task_context.word(state) != "deferred" for state in states.values())
+    return bool(states) and all(task_context.text_of(state) != "deferred" for state in states.values())
 
 
 def has_listeners() -> bool:

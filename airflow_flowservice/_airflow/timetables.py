@@ -1,7 +1,7 @@
-"""Airflow's timetables become schedules.
+"""Convert Airflow's timetables to schedules.
 
-Both kinds of them: the SDK's plain values, which a worker has, and the core's, which the scheduler has and which keep
-the same facts under names with an underscore. They are told by name, so that neither has to be imported.
+There are two kinds of timetables. A worker has the SDK's plain values. The scheduler has the core's timetables, whose
+attributes' names begin with an underscore. Class names identify both, so that neither must be imported.
 """
 
 from __future__ import annotations
@@ -17,34 +17,39 @@ _CRON = frozenset({"CronTriggerTimetable", "CronDataIntervalTimetable", "CronPar
 _DELTA = frozenset({"DeltaTriggerTimetable", "DeltaDataIntervalTimetable"})
 
 
-def schedule_of(timetable: Any) -> tuple[Schedule | None, Any]:
-    """A timetable's schedule (None if it has no period), and the data interval that it gives its runs."""
-    from airflow_flowservice.windows.cron import AnyOfSchedule, CronSchedule
+def parse_timetable(timetable: Any) -> tuple[Schedule | None, Any]:
+    """Return a timetable's schedule (None if it has no period), and the data interval that it gives its runs."""
+    from airflow_flowservice.windows.cron import CronSchedule, MultipleCronSchedule
     from airflow_flowservice.windows.schedule import DeltaSchedule, EventSchedule
 
     kinds = {cls.__name__ for cls in type(timetable).__mro__}
     if "AssetOrTimeSchedule" in kinds:
-        return schedule_of(_fact(timetable, "timetable"))
+        return parse_timetable(_attribute(timetable, "timetable"))
     if "MultipleCronTriggerTimetable" in kinds:
-        parts = [schedule_of(part) for part in _fact(timetable, "timetables")]
-        return AnyOfSchedule(schedules=tuple(part for part, _ in parts if isinstance(part, CronSchedule))), parts[0][1]
+        parts = [parse_timetable(part) for part in _attribute(timetable, "timetables")]
+        return MultipleCronSchedule(
+            schedules=tuple(part for part, _ in parts if isinstance(part, CronSchedule))
+        ), parts[0][1]
     if kinds & _CRON:
-        zone = _zone(_fact(timetable, "timezone"))
-        return CronSchedule(expression=_expression(timetable), zone=zone), _fact(timetable, "interval")
+        zone = _zone(_attribute(timetable, "timezone"))
+        return CronSchedule(expression=_expression(timetable), zone=zone), _attribute(timetable, "interval")
     if kinds & _DELTA:
-        return DeltaSchedule(delta=_fact(timetable, "delta")), _fact(timetable, "interval")
+        return DeltaSchedule(delta=_attribute(timetable, "delta")), _attribute(timetable, "interval")
     if "EventsTimetable" in kinds:
-        return EventSchedule(dates=tuple(_fact(timetable, "event_dates"))), None
+        return EventSchedule(dates=tuple(_attribute(timetable, "event_dates"))), None
     return None, None
 
 
 def _expression(timetable: Any) -> str:
-    """The cron expression: a worker of Airflow 3.2 is told presets by name, and croniter does not know this one."""
-    expression: str = _fact(timetable, "expression")
+    """Return the cron expression.
+
+    A worker of Airflow 3.2 receives presets by name, and croniter does not support `@quarterly`.
+    """
+    expression: str = _attribute(timetable, "expression")
     return "0 0 1 */3 *" if expression == "@quarterly" else expression
 
 
-def _fact(timetable: Any, name: str) -> Any:
+def _attribute(timetable: Any, name: str) -> Any:
     return getattr(timetable, name, getattr(timetable, f"_{name}", None))
 
 
@@ -55,15 +60,15 @@ def _zone(zone: Any) -> Any:
 
 
 def run_offset_of(timetable: Any) -> int | None:
-    """A `CronPartitionTimetable`'s `run_offset`; None for other timetables."""
+    """Return the `run_offset` of a `CronPartitionTimetable`; None for other timetables."""
     if not any(cls.__name__ == "CronPartitionTimetable" for cls in type(timetable).__mro__):
         return None
-    return int(_fact(timetable, "run_offset") or 0)
+    return int(_attribute(timetable, "run_offset") or 0)
 
 
-def counted_partition(date: datetime, timetable: Any) -> datetime | None:
-    """Where the partition of a run of this date begins, counted from the date; None without partitions."""
-    offset, (schedule, _) = run_offset_of(timetable), schedule_of(timetable)
+def partition_date_from_run_date(date: datetime, timetable: Any) -> datetime | None:
+    """Return the start of the partition of a run, computed from the run's date; None without partitions."""
+    offset, (schedule, _) = run_offset_of(timetable), parse_timetable(timetable)
     if offset is None or schedule is None:
         return None
     for _ in range(abs(offset)):

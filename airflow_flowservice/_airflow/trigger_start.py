@@ -10,7 +10,7 @@ from airflow_flowservice.exceptions import ConfigurationError
 
 def can_start_in_triggerer(task: Any) -> bool:
     """Whether this Airflow begins such a task in the triggerer; never one of a mapped task (seen on 3.3.2)."""
-    return versions.starts_in_triggerer() and not getattr(task, "_BaseOperator__from_mapped", False)
+    return versions.supports_start_from_trigger() and not getattr(task, "_BaseOperator__from_mapped", False)
 
 
 def start_trigger_args(*, trigger: str, arguments: dict[str, Any], next_method: str, timeout: float) -> Any:

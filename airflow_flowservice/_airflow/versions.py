@@ -1,6 +1,6 @@
-"""The one place that knows Airflow's versions: where each keeps things, and what it can do.
+"""Hide the differences between Airflow versions: import paths and features. No other module checks the version.
 
-Heavy imports are inside functions: a DAG file that uses our operators pays for `airflow.sdk` alone.
+Heavy imports are inside functions, so a DAG file that imports the operators imports only `airflow.sdk` from Airflow.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @cache
 def version() -> tuple[int, int]:
-    """Airflow's major and minor version."""
+    """Return Airflow's major and minor version."""
     from importlib.metadata import version as installed
 
     major, minor = installed("apache-airflow-core").split(".")[:2]
@@ -33,7 +33,7 @@ def version() -> tuple[int, int]:
 
 
 def default_deferrable() -> bool:
-    """Airflow's `[operators] default_deferrable`."""
+    """Return Airflow's setting `[operators] default_deferrable`."""
     return bool(_conf().getboolean("operators", "default_deferrable", fallback=False))
 
 
@@ -46,7 +46,7 @@ def _conf() -> Any:
 
 
 def stats() -> Any:
-    """Airflow's own metrics, with `incr`, `gauge` and their like."""
+    """Return Airflow's metrics client, with methods such as `incr` and `gauge`."""
     try:
         from airflow.sdk.observability.stats import Stats
     except ImportError:  # before 3.2
@@ -62,16 +62,16 @@ def takes_rendered_fields_again() -> bool:
     return version() >= (3, 3)
 
 
-def resumes_retries() -> bool:
-    """Whether a retry of a task that failed after it was deferred may begin where that attempt resumed (before 3.1.1).
+def retries_resume_after_deferral() -> bool:
+    """Return whether a retry may begin at the method in which the failed attempt resumed after its deferral.
 
-    Source: apache/airflow issue 56704.
+    Airflow before 3.1.1 does this. Source: apache/airflow issue 56704.
     """
     return version() < (3, 2)
 
 
 def dag_bag(*args: Any, **kwargs: Any) -> Any:
-    """Airflow's `DagBag`: the DAGs of a file or folder."""
+    """Return Airflow's `DagBag`: the DAGs of a file or folder."""
     try:
         from airflow.dag_processing.dagbag import DagBag
     except ImportError:  # before 3.2
@@ -80,24 +80,27 @@ def dag_bag(*args: Any, **kwargs: Any) -> Any:
 
 
 def core_timetable(timetable: Any) -> Any:
-    """A DAG file's timetable as the scheduler has it."""
+    """Convert a DAG file's timetable to the scheduler's timetable."""
     try:
         from airflow.serialization.encoders import coerce_to_core_timetable
-    except ImportError:  # before 3.2, a DAG file's timetable is the scheduler's
+    except ImportError:  # before 3.2, a DAG file uses the scheduler's timetable
         return timetable
     return coerce_to_core_timetable(timetable)
 
 
 def backfills_by_partition(timetable: Any) -> bool:
-    """Whether a backfill's dates are those of partitions; Airflow 3.2 goes by the dates of their runs."""
+    """Return whether a backfill's dates are partition dates; in Airflow 3.2 they are the dates of the runs."""
     return version() >= (3, 3) and bool(getattr(timetable, "partitioned", False))
 
 
 def run_infos(timetable: Any, *, earliest: Any, latest: Any) -> Iterator[Any]:
-    """As `iter_dagrun_infos_between` of Airflow's DAG, which would hide a timetable's errors.
+    """Yield the runs of a timetable, like `iter_dagrun_infos_between` of Airflow's DAG.
 
-    :param timetable: the core's.
-    :param earliest: pendulum's, inclusive; as `latest`, which may be None.
+    Airflow's method hides errors of the timetable; this function raises them.
+
+    :param timetable: a timetable of Airflow's core.
+    :param earliest: pendulum datetime, inclusive.
+    :param latest: pendulum datetime, inclusive, or None.
     """
     from airflow.timetables.base import TimeRestriction
 
@@ -119,28 +122,29 @@ def _next_info(timetable: Any, last: Any, restriction: Any) -> Any:
 
 
 def partition_date_of(run: Any, timetable: Any) -> datetime | None:
-    """Where the partition of a schedule's run begins.
+    """Return the start of the partition of a scheduled run, or None if it has no partition.
 
-    :param run: one that a timetable would make, or the dates of one that is in the database.
-    :param timetable: the core's. On the day after a change of the clock at midnight, 3.2's own steps back to no run.
+    :param run: a run that a timetable would create, or the dates of a run in the database.
+    :param timetable: a timetable of Airflow's core.
     """
-    from airflow_flowservice._airflow.timetables import counted_partition
+    from airflow_flowservice._airflow.timetables import partition_date_from_run_date
 
     if version() < (3, 3):
-        return counted_partition(run.run_after, timetable)
+        # After a clock change at midnight, the method of 3.2's timetable steps back to a date without a run.
+        return partition_date_from_run_date(run.run_after, timetable)
     date: datetime | None = run.partition_date
     return date
 
 
-async def aget_connection(conn_id: str) -> Any:
-    """As `BaseHook.get_connection`, without blocking the event loop."""
+async def get_connection_async(conn_id: str) -> Any:
+    """Return the connection like `BaseHook.get_connection`, without blocking the event loop."""
     if hasattr(BaseHook, "aget_connection"):
         return await BaseHook.aget_connection(conn_id)
     return await in_thread(BaseHook.get_connection, conn_id)  # before 3.1
 
 
 def mask_secret(text: str) -> None:
-    """Have Airflow replace exactly this text by `***`."""
+    """Add a text to the secrets that Airflow replaces by `***` in logs."""
     try:
         from airflow.sdk.log import mask_secret as mask
     except ImportError:  # before 3.1
@@ -149,25 +153,26 @@ def mask_secret(text: str) -> None:
 
 
 async def in_thread(function: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Run a blocking call beside the event loop, in one of its few threads; Airflow's own look-ups work from there too.
+    """Run a blocking call in a thread of the event loop's pool, in which Airflow's look-ups also work.
 
-    Before 3.2 a look-up from any other thread reads the triggerer's answers out of order, which ends the triggerer
-    (seen on 3.0.6). From asgiref's threads it takes its turn in the event loop.
+    Before Airflow 3.2, a look-up from any other thread reads the triggerer's responses out of order, which ends the
+    triggerer (seen on 3.0.6). A look-up from asgiref's threads waits for its turn in the event loop.
     """
     return await _in_pool(None, partial(function, *args, **kwargs))
 
 
-def own_thread() -> Callable[..., Awaitable[Any]]:
-    """As `in_thread`, in a thread that nobody else takes up; it ends when this is not held any more.
+def dedicated_thread() -> Callable[..., Awaitable[Any]]:
+    """Return a function like `in_thread` that uses a separate thread.
 
-    The event loop's threads may all be taken: each XCom that is pushed holds one until the supervisor answers.
+    The event loop's threads may all be busy: each XCom push occupies one until the supervisor responds. The separate
+    thread ends when the returned function is garbage collected.
     """
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flowservice")
 
-    async def in_own_thread(function: Any, /, *args: Any, **kwargs: Any) -> Any:
+    async def in_dedicated_thread(function: Any, /, *args: Any, **kwargs: Any) -> Any:
         return await _in_pool(pool, partial(function, *args, **kwargs))
 
-    return in_own_thread
+    return in_dedicated_thread
 
 
 async def _in_pool(pool: ThreadPoolExecutor | None, call: Callable[[], Any]) -> Any:
@@ -178,23 +183,23 @@ async def _in_pool(pool: ThreadPoolExecutor | None, call: Callable[[], Any]) -> 
     return await sync_to_async(call, thread_sensitive=False, executor=pool)()
 
 
-def starts_in_triggerer() -> bool:
-    """Whether this Airflow can begin a task in the triggerer, and render its templates there."""
+def supports_start_from_trigger() -> bool:
+    """Return whether this Airflow can start a task in the triggerer and render its templates there."""
     return version() >= (3, 3)
 
 
-def shows_pages() -> bool:
-    """Whether this Airflow's UI shows pages of plugins."""
+def supports_plugin_pages() -> bool:
+    """Return whether this Airflow's UI shows pages of plugins."""
     return version() >= (3, 1)
 
 
-def triggers_push_xcoms() -> bool:
-    """Whether a trigger can be relied on to push XComs."""
+def supports_trigger_xcoms() -> bool:
+    """Return whether a trigger can push XComs reliably."""
     return version() >= (3, 3)
 
 
 def listener_manager() -> Any:
-    """Where Airflow keeps those who want to hear of tasks that end."""
+    """Return Airflow's manager of listeners, which receive the ends of tasks."""
     try:
         from airflow.sdk.listener import get_listener_manager
     except ImportError:  # before 3.2
@@ -202,21 +207,21 @@ def listener_manager() -> Any:
     return get_listener_manager()
 
 
-def tells_triggers_of_kills() -> bool:
-    """Whether this Airflow calls a trigger's `on_kill`."""
+def supports_trigger_on_kill() -> bool:
+    """Return whether this Airflow calls a trigger's `on_kill`."""
     return version() >= (3, 3)
 
 
 def airflow_exception(name: str) -> type[BaseException]:
-    """One of Airflow's exceptions, wherever this version keeps it."""
-    from airflow.sdk import exceptions as places
+    """Return an Airflow exception by its class name, from the module of this version."""
+    from airflow.sdk import exceptions as module
 
-    if not hasattr(places, name):  # before 3.1
-        from airflow import exceptions as places  # type: ignore[no-redef,unused-ignore]
-    found: type[BaseException] = getattr(places, name)
+    if not hasattr(module, name):  # before 3.1
+        from airflow import exceptions as module  # type: ignore[no-redef,unused-ignore]
+    found: type[BaseException] = getattr(module, name)
     return found
 
 
 def utc_now() -> datetime:
-    """Now, aware."""
+    """Return the current time as aware datetime."""
     return datetime.now(timezone.utc)

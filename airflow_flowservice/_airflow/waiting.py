@@ -98,7 +98,7 @@ def push_return_value(task: Any, context: Mapping[str, Any], flow_run_id: str) -
 
 def note_attempt(context: Mapping[str, Any]) -> None:
     """Leave word, before a task defers, of which attempt it is: see `is_another_attempts`."""
-    if versions.resumes_retries():
+    if versions.retries_resume_after_deferral():
         context["ti"].xcom_push(key=_ATTEMPT_KEY, value=context["ti"].try_number)
 
 
@@ -107,7 +107,7 @@ def is_another_attempts(context: Mapping[str, Any], next_kwargs: Mapping[str, An
 
     The news of a success is this attempt's too, whatever its number: the window is in.
     """
-    if not versions.resumes_retries() or _tells_a_success((next_kwargs or {}).get("event")):
+    if not versions.retries_resume_after_deferral() or _tells_a_success((next_kwargs or {}).get("event")):
         return False
     deferred = task_context.read_xcom(context["ti"], key=_ATTEMPT_KEY)
     if deferred in (None, context["ti"].try_number):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow.choose_window import window_of_run
 from airflow_flowservice.exceptions import WindowError
-from airflow_flowservice.windows.contiguity import breaks, length_text, uneven_day
+from airflow_flowservice.windows.contiguity import clock_change_note, find_breaks, length_text
 from airflow_flowservice.windows.window import iso
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def rows_of(
     """
     rows = [_row(dates, timetable=timetable, zone=zone, now=now, offset=offset) for dates in runs]
     with_window = [index for index, row in enumerate(rows) if row.window]
-    for found in breaks([row.window for row in rows if row.window]):
+    for found in find_breaks([row.window for row in rows if row.window]):
         index = with_window[found.index]
         before = f"{found.kind} of {length_text(found.length)}"
         note = f"{before}; {rows[index].note}" if rows[index].note else before
@@ -90,7 +90,7 @@ def _row(dates: RunDates, *, timetable: Any, zone: tzinfo, now: datetime, offset
         window = window_of_run(timetable=timetable, dates=dates, offset=offset)
     except WindowError as error:
         return replace(row, note=str(error), faults=("no window",))
-    notes = [uneven_day(window, zone=zone), "not over yet" if window.end > now else ""]
+    notes = [clock_change_note(window, zone=zone), "not over yet" if window.end > now else ""]
     return replace(row, window=window, note="; ".join(filter(None, notes)))
 
 

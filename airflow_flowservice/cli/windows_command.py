@@ -47,7 +47,7 @@ def _rows(arguments: argparse.Namespace) -> tuple[list[Row], tzinfo]:
             "with window='since_last_success' a window reaches back to where the last success ended, and backfills are "
             "refused"
         )
-    if remedy := choose_window.remedy_if_future(timetable, offset=settings.offset):
+    if remedy := choose_window.future_window_remedy(timetable, offset=settings.offset):
         remark(f"runs come before their windows are over, and are refused until then: {remedy}")
     zone = _zone(dag, timetable)
     return rows_of(runs, timetable=timetable, zone=zone, now=versions.utc_now(), offset=settings.offset), zone
@@ -56,7 +56,7 @@ def _rows(arguments: argparse.Namespace) -> tuple[list[Row], tzinfo]:
 def _zone(dag: Any, timetable: Any) -> tzinfo:
     from airflow_flowservice._airflow import timetables
 
-    schedule, _ = timetables.schedule_of(timetable)
+    schedule, _ = timetables.parse_timetable(timetable)
     crons = getattr(schedule, "schedules", (schedule,))
     zone: tzinfo = getattr(crons[0], "zone", None) or dag.timezone
     return zone

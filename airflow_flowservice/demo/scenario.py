@@ -145,7 +145,7 @@ def _ui_path() -> str:
     """Return the path of the page with the windows, or the page of the DAG before Airflow 3.1."""
     from airflow_flowservice._airflow import versions
 
-    return "/plugin/flowservice" if versions.shows_pages() else f"/dags/{_DAG_ID}"
+    return "/plugin/flowservice" if versions.supports_plugin_pages() else f"/dags/{_DAG_ID}"
 
 
 def _keep_open(console: Console, airflow: LocalAirflow) -> None:

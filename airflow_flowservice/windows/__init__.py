@@ -1,1 +1,1 @@
-"""The time window that a DAG run owns. Pure: no Airflow, no network."""
+"""Compute the time window of a DAG run. Pure: no Airflow, no network."""

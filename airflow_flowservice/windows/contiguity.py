@@ -1,4 +1,4 @@
-"""Whether windows tile: where they leave a gap or overlap, and which of them are days of another length."""
+"""Find gaps and overlaps between windows, and windows whose length differs because of a clock change."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _DAY = timedelta(days=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Break:
-    """A span of time between windows that nobody ingests (`gap`), or that is ingested again (`overlap`).
+    """A gap (time between windows that no window contains) or an overlap (time that several windows contain).
 
-    :param index: of the window that begins late or early, in the windows that were given.
+    :param index: index of the window that begins late or early, in the windows given to `find_breaks`.
     """
 
     kind: Literal["gap", "overlap"]
@@ -28,16 +28,17 @@ class Break:
 
     @property
     def length(self) -> timedelta:
-        """From start to end."""
+        """Return the time from start to end."""
         return self.end - self.start
 
 
-def breaks(windows: Sequence[IngestionWindow]) -> list[Break]:
-    """All gaps and overlaps of windows, by time; none if they tile.
+def find_breaks(windows: Sequence[IngestionWindow]) -> list[Break]:
+    """Return all gaps and overlaps of windows, ordered by time; an empty list if the windows are contiguous.
 
-    Each window is held against all that begin before it, so a long window that covers several is found too.
+    Each window is compared with all windows that begin before it. Therefore, an overlap with a long window that covers
+    several windows is also found.
 
-    :param windows: in any order.
+    :param windows: windows in any order.
     """
     found = []
     reached: datetime | None = None
@@ -52,7 +53,7 @@ def breaks(windows: Sequence[IngestionWindow]) -> list[Break]:
 
 
 def length_text(length: timedelta) -> str:
-    """A length of time for people: `25 h`, `1 h 30 min`, `7 d`; up to 48 hours not in days."""
+    """Return a length of time as text: `25 h`, `1 h 30 min`, `7 d`. Days are used from 48 hours on, if whole."""
     if length >= 2 * _DAY and not length % _DAY:
         return f"{length // _DAY} d"
     minutes, seconds = divmod(int(length.total_seconds()), 60)
@@ -61,9 +62,9 @@ def length_text(length: timedelta) -> str:
     return " ".join(parts) or "0 s"
 
 
-def uneven_day(window: IngestionWindow, *, zone: tzinfo) -> str:
-    """Says so if a window is a local day, or several, of another length because the clocks change; else empty."""
-    local = [moment.astimezone(zone).replace(tzinfo=None) for moment in (window.start, window.end)]
+def clock_change_note(window: IngestionWindow, *, zone: tzinfo) -> str:
+    """Return a note if a window is one or more local days, and a clock change makes it longer or shorter; else ''."""
+    local = [edge.astimezone(zone).replace(tzinfo=None) for edge in (window.start, window.end)]
     days, rest = divmod(local[1] - local[0], _DAY)
     length = window.end - window.start
     if days < 1 or rest or days * _DAY == length:

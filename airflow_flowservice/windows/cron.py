@@ -1,9 +1,11 @@
-"""The run dates of cron expressions, counted as Airflow's scheduler counts them.
+"""Compute the run dates of cron expressions exactly as Airflow's scheduler does.
 
-The arithmetic is that of `airflow/timetables/_cron.py`: wall clock in the schedule's time zone, except
-that crons which cover every hour count elapsed time, so that a repeated hour is not lost. The scheduler
-steps from run to run. Here the last run before any moment is found in a few steps: back by the wall clock,
-and forward to be sure, since beside a change of the clock stepping back finds dates that are no runs.
+The arithmetic is that of `airflow/timetables/_cron.py`: it uses the wall clock in the schedule's time zone. Only crons
+that run every hour count elapsed time, so that a repeated hour is not lost.
+
+The scheduler steps forward from run to run. This module finds the last run date before any instant in a few steps: one
+step back by the wall clock, then forward to confirm the date. Near a clock change, a step back alone can find dates
+at which the scheduler creates no DAG run.
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ if TYPE_CHECKING:
     from croniter import croniter
 
 _SECOND = timedelta(seconds=1)
-# No change of the clock is greater (Samoa left out a day in 2011), so none moves a run by more.
+# The largest clock change: Samoa skipped a day in 2011. No clock change moves a run by more.
 _DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CronSchedule:
-    """Runs at the moments of a cron expression, in the wall clock of a time zone.
+    """A schedule whose run dates match a cron expression, in the wall clock of a time zone.
 
     :param expression: five or six fields, or a preset such as `@daily`.
     :param zone: the schedule's time zone.
@@ -34,45 +36,45 @@ class CronSchedule:
     expression: str
     zone: tzinfo
 
-    def next(self, moment: datetime) -> datetime:
-        """The first run date after the moment."""
-        moment = _whole_second_utc(moment)
-        wall_clock = _wall_clock(moment, zone=self.zone)
+    def next(self, instant: datetime) -> datetime:
+        """Return the first run date after an instant."""
+        instant = _whole_second_utc(instant)
+        wall_clock = _wall_clock(instant, zone=self.zone)
         reading: datetime = self._cron(wall_clock).get_next(datetime)
         if self.covers_every_hour:
-            return moment + (reading - wall_clock)
-        return self._moments(reading)[1]
+            return instant + (reading - wall_clock)
+        return self._instants_of(reading)[1]
 
-    def previous(self, moment: datetime) -> datetime:
-        """The last run date before the moment."""
-        return AnyOfSchedule(schedules=(self,)).previous(moment)
+    def previous(self, instant: datetime) -> datetime:
+        """Return the last run date before an instant."""
+        return MultipleCronSchedule(schedules=(self,)).previous(instant)
 
-    def floor(self, moment: datetime) -> datetime:
-        """The last run date at or before the moment."""
-        return AnyOfSchedule(schedules=(self,)).floor(moment)
+    def floor(self, instant: datetime) -> datetime:
+        """Return the last run date at or before an instant."""
+        return MultipleCronSchedule(schedules=(self,)).floor(instant)
 
-    def last_reading(self, moment: datetime) -> tuple[datetime, datetime]:
-        """The last reading of the wall clock that the expression names up to a moment, and when that is."""
-        reading: datetime = self._cron(_wall_clock(moment, zone=self.zone) + _SECOND).get_prev(datetime)
-        first, second = self._moments(reading)
-        if second <= moment or (change := _change(moment, second, zone=self.zone)) is None:
+    def last_reading(self, instant: datetime) -> tuple[datetime, datetime]:
+        """Return the last wall clock reading up to an instant that the expression matches, and its instant in UTC."""
+        reading: datetime = self._cron(_wall_clock(instant, zone=self.zone) + _SECOND).get_prev(datetime)
+        first, second = self._instants_of(reading)
+        if second <= instant or (change := _clock_change(instant, second, zone=self.zone)) is None:
             return reading, second
         if self.covers_every_hour:
             return reading, first
-        # The clock shows this a second time, and the run comes then: look before what is shown twice.
+        # The clock shows this reading again after the instant, and the run is then. Search before the repeated hour.
         return self.last_reading(change - (second - first) - _SECOND)
 
     @property
     def covers_every_hour(self) -> bool:
-        """Whether it counts elapsed time, as the scheduler then does."""
+        """Return whether the expression runs every hour; the scheduler then counts elapsed time."""
         return bool(_parsed(self.expression).expanded[1] == ["*"])
 
     @property
-    def may_step_too_far(self) -> bool:
-        """Whether stepping forward over days without runs may miss readings far from any change of the clock.
+    def may_miss_dates(self) -> bool:
+        """Return whether a step forward over days without runs may miss readings far from any clock change.
 
-        Elapsed time counts over all those days, with the changes in them. And croniter before 6.2 may step from the
-        end of February over the first of March.
+        This happens in two cases: elapsed time includes the clock changes on all these days, and croniter before 6.2
+        may step from the end of February over 1 March.
         """
         days = _parsed(self.expression).expanded[2:5]
         return bool((self.covers_every_hour and days != [["*"]] * 3) or not {29, 30, 31}.isdisjoint(days[0]))
@@ -82,56 +84,60 @@ class CronSchedule:
         cron.set_current(start, force=True)
         return cron
 
-    def _moments(self, reading: datetime) -> list[datetime]:
-        """When the clock shows a reading: the first and the second time, mostly the same.
+    def _instants_of(self, reading: datetime) -> list[datetime]:
+        """Return the first and the second instant at which the clock shows a reading; they are usually equal.
 
-        As in Airflow's `make_aware`, the second counts, and a reading that is left out comes as much later.
+        As in Airflow's `make_aware`, the second one counts. A reading that the clock skips is moved later by the
+        length of the change.
         """
         return sorted(reading.replace(tzinfo=self.zone, fold=fold).astimezone(timezone.utc) for fold in (0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnyOfSchedule:
-    """Runs whenever one of several schedules does (`MultipleCronTriggerTimetable`); all in one time zone."""
+class MultipleCronSchedule:
+    """A schedule of several crons in one time zone, with all their run dates (`MultipleCronTriggerTimetable`)."""
 
     schedules: tuple[CronSchedule, ...]
 
-    def next(self, moment: datetime) -> datetime:
-        """The first run date of any after the moment."""
-        return min(schedule.next(moment) for schedule in self.schedules)
+    def next(self, instant: datetime) -> datetime:
+        """Return the first run date of any cron after an instant."""
+        return min(schedule.next(instant) for schedule in self.schedules)
 
-    def previous(self, moment: datetime) -> datetime:
-        """The last run date of any before the moment."""
-        return self.floor(_utc(moment) - timedelta.resolution)
+    def previous(self, instant: datetime) -> datetime:
+        """Return the last run date of any cron before an instant."""
+        return self.floor(_utc(instant) - timedelta.resolution)
 
-    def floor(self, moment: datetime) -> datetime:
-        """The last run date of any at or before the moment."""
-        return self._around(_whole_second_utc(moment))[0]
+    def floor(self, instant: datetime) -> datetime:
+        """Return the last run date of any cron at or before an instant."""
+        return self._surrounding(_whole_second_utc(instant))[0]
 
-    def _around(self, moment: datetime) -> tuple[datetime, datetime]:
-        """The last run date up to a moment, and the first after it."""
-        date, following = self._around_some(moment)
-        while following <= moment:
+    def _surrounding(self, instant: datetime) -> tuple[datetime, datetime]:
+        """Return the last run date up to an instant, and the first one after it."""
+        date, following = self._estimate(instant)
+        while following <= instant:
             date, following = following, self.next(following)
         return date, following
 
-    def _around_some(self, moment: datetime) -> tuple[datetime, datetime]:
-        """A run date up to the moment, mostly the last, and the run date that follows it."""
-        reading, date = self._last_reading(moment)
-        if undisturbed := self._before_disturbance(date, moment):
-            before, after = self._around(undisturbed)
-            # Only the first run after a disturbance is moved; from there on the readings are the runs again.
-            if after > moment or reading <= _wall_clock(after, zone=self._zone):
+    def _estimate(self, instant: datetime) -> tuple[datetime, datetime]:
+        """Return a run date up to the instant, usually the last one, and the run date that follows it."""
+        reading, date = self._last_reading(instant)
+        if reliable := self._last_reliable_instant(date, instant):
+            before, after = self._surrounding(reliable)
+            # A clock change moves only the first run date after it. Later readings are run dates again.
+            if after > instant or reading <= _wall_clock(after, zone=self._zone):
                 return before, after
         return date, self.next(date)
 
-    def _before_disturbance(self, date: datetime, moment: datetime) -> datetime | None:
-        """A moment before what may make stepping forward miss the date of a reading; mostly None, for nothing does."""
+    def _last_reliable_instant(self, date: datetime, instant: datetime) -> datetime | None:
+        """Return an instant from which steps forward find all run dates; None if the date of a reading is reliable.
+
+        A reading is usually reliable. A clock change, or a date that a step forward may miss, makes it unreliable.
+        """
         counts_elapsed = any(schedule.covers_every_hour for schedule in self.schedules)
-        change = _change(date, moment, zone=self._zone) if counts_elapsed else None
-        if change := change or _change(date - _DAY, date, zone=self._zone):
+        change = _clock_change(date, instant, zone=self._zone) if counts_elapsed else None
+        if change := change or _clock_change(date - _DAY, date, zone=self._zone):
             return change - _SECOND
-        if not any(schedule.may_step_too_far for schedule in self.schedules):
+        if not any(schedule.may_miss_dates for schedule in self.schedules):
             return None
         _, run = self._last_reading(date - _DAY)
         return run if self.next(run) > date else None
@@ -140,20 +146,20 @@ class AnyOfSchedule:
     def _zone(self) -> tzinfo:
         return self.schedules[0].zone
 
-    def _last_reading(self, moment: datetime) -> tuple[datetime, datetime]:
-        return max(schedule.last_reading(moment) for schedule in self.schedules)
+    def _last_reading(self, instant: datetime) -> tuple[datetime, datetime]:
+        return max(schedule.last_reading(instant) for schedule in self.schedules)
 
 
 @lru_cache(maxsize=256)
 def _parsed(expression: str) -> croniter:
-    """Threads share it, so it is never stepped; copies of it are."""
+    """Return a parsed expression. Threads share it, so callers step only copies of it."""
     from croniter import croniter
 
     return croniter(expression)
 
 
-def _change(since: datetime, until: datetime, *, zone: tzinfo) -> datetime | None:
-    """The moment at which the clock was changed; None if it goes the same at both."""
+def _clock_change(since: datetime, until: datetime, *, zone: tzinfo) -> datetime | None:
+    """Return the instant of a clock change between two instants; None if the UTC offset is the same at both."""
 
     def is_changed(seconds: int) -> bool:
         return (since + seconds * _SECOND).astimezone(zone).utcoffset() != offset
@@ -165,15 +171,18 @@ def _change(since: datetime, until: datetime, *, zone: tzinfo) -> datetime | Non
     return since + bisect_left(range(seconds), True, key=is_changed) * _SECOND
 
 
-def _wall_clock(moment: datetime, *, zone: tzinfo) -> datetime:
-    return moment.astimezone(zone).replace(tzinfo=None, fold=0)
+def _wall_clock(instant: datetime, *, zone: tzinfo) -> datetime:
+    return instant.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
-def _utc(moment: datetime) -> datetime:
-    """A plain datetime: pendulum's subclass loses its zone in arithmetic after `astimezone(timezone.utc)`."""
-    utc = moment.astimezone(timezone.utc)
+def _utc(instant: datetime) -> datetime:
+    """Return a plain datetime in UTC.
+
+    Pendulum's subclass of datetime loses its zone in arithmetic after `astimezone(timezone.utc)`.
+    """
+    utc = instant.astimezone(timezone.utc)
     return datetime.combine(utc.date(), utc.time(), tzinfo=timezone.utc)
 
 
-def _whole_second_utc(moment: datetime) -> datetime:
-    return _utc(moment).replace(microsecond=0)
+def _whole_second_utc(instant: datetime) -> datetime:
+    return _utc(instant).replace(microsecond=0)

@@ -1,8 +1,10 @@
-"""A schedule and a DAG run's dates become its window.
+"""Compute the window of a DAG run from its schedule and its dates.
 
-In Airflow 3 most runs have an empty data interval (`schedule="@daily"` makes a `CronTriggerTimetable`).
-Their window is the schedule's own period that ends at the run's date, so it depends on the date alone:
-runs in any order, scheduled or backfilled, have the same windows, and the windows tile.
+In Airflow 3, most DAG runs have an empty data interval (`schedule="@daily"` makes a `CronTriggerTimetable`). The window
+of such a run is the schedule's period that ends at the run date. It depends only on this date. Therefore, DAG runs have
+the same windows in any order, scheduled or backfilled, and the windows are contiguous.
+
+A run date is an instant at which a schedule creates a DAG run.
 """
 
 from __future__ import annotations
@@ -10,98 +12,98 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.windows.window import IngestionWindow
 
 
 class Schedule(Protocol):
-    """Gives a sequence of run dates; all datetimes are aware, results in UTC."""
+    """A sequence of run dates. All datetimes are aware, results are in UTC."""
 
-    def previous(self, moment: datetime) -> datetime:
-        """The last run date before the moment."""
+    def previous(self, instant: datetime) -> datetime:
+        """Return the last run date before an instant."""
 
-    def floor(self, moment: datetime) -> datetime:
-        """The last run date at or before the moment."""
+    def floor(self, instant: datetime) -> datetime:
+        """Return the last run date at or before an instant."""
 
-    def next(self, moment: datetime) -> datetime:
-        """The first run date after the moment."""
+    def next(self, instant: datetime) -> datetime:
+        """Return the first run date after an instant."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeltaSchedule:
-    """Runs one delta after another.
+    """A schedule with a fixed length of time between two run dates.
 
     :param delta: `timedelta` or `dateutil.relativedelta`, positive.
     """
 
     delta: Any
 
-    def previous(self, moment: datetime) -> datetime:
-        """One delta before the moment."""
-        previous: datetime = _utc(moment) - self.delta
+    def previous(self, instant: datetime) -> datetime:
+        """Return the instant minus one delta."""
+        previous: datetime = _utc(instant) - self.delta
         return previous
 
-    def next(self, moment: datetime) -> datetime:
-        """One delta after the moment."""
-        following: datetime = _utc(moment) + self.delta
+    def next(self, instant: datetime) -> datetime:
+        """Return the instant plus one delta."""
+        following: datetime = _utc(instant) + self.delta
         return following
 
-    def floor(self, moment: datetime) -> datetime:
-        """The moment itself: a delta has no dates of its own, it counts from run to run."""
-        return _utc(moment)
+    def floor(self, instant: datetime) -> datetime:
+        """Return the instant itself: a delta has no fixed run dates, it counts from run to run."""
+        return _utc(instant)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventSchedule:
-    """Runs at listed moments (`EventsTimetable`).
+    """A schedule with listed run dates (`EventsTimetable`).
 
-    :param dates: aware datetimes in any order; the same one twice counts once.
+    :param dates: aware datetimes in any order; duplicates are allowed.
     """
 
     dates: tuple[datetime, ...]
 
-    def previous(self, moment: datetime) -> datetime:
-        """The last listed date before the moment.
+    def previous(self, instant: datetime) -> datetime:
+        """Return the last listed date before an instant.
 
-        :raises WindowError: it is the first one.
+        :raises WindowError: no such date is listed.
         """
-        return self._last(date for date in self.dates if date < moment)
+        return self._last(date for date in self.dates if date < instant)
 
-    def floor(self, moment: datetime) -> datetime:
-        """The last listed date at or before the moment.
+    def floor(self, instant: datetime) -> datetime:
+        """Return the last listed date at or before an instant.
 
-        :raises WindowError: there is none.
+        :raises WindowError: no such date is listed.
         """
-        return self._last(date for date in self.dates if date <= moment)
+        return self._last(date for date in self.dates if date <= instant)
 
-    def next(self, moment: datetime) -> datetime:
-        """The first listed date after the moment.
+    def next(self, instant: datetime) -> datetime:
+        """Return the first listed date after an instant.
 
-        :raises WindowError: there is none.
+        :raises WindowError: no such date is listed.
         """
-        return self._or_none(min((date for date in self.dates if date > moment), default=None))
+        return self._require(min((date for date in self.dates if date > instant), default=None), side="later")
 
     def _last(self, dates: Iterable[datetime]) -> datetime:
-        return self._or_none(max(dates, default=None))
+        return self._require(max(dates, default=None), side="earlier")
 
     @staticmethod
-    def _or_none(date: datetime | None) -> datetime:
+    def _require(date: datetime | None, *, side: Literal["earlier", "later"]) -> datetime:
         if date is not None:
             return _utc(date)
         raise WindowError(
-            "the schedule lists no other event on that side, so this run has no period",
+            f"the schedule lists no {side} event, so this run has no period",
             remedy="begin the list with an event that opens the first period, or pass window_start and window_end",
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunDates:
-    """What Airflow says of a DAG run; aware datetimes or None.
+    """Dates of a DAG run, as Airflow reports them; aware datetimes or None.
 
-    :param run_after: the earliest moment at which the run may start; always there.
-    :param manual: somebody triggered it, so its date need not be one of the schedule's.
+    :param run_after: the earliest time at which the DAG run may start; always set.
+    :param manual: the schedule did not create the DAG run, so its date need not be one of the schedule's run dates.
     """
 
     run_after: datetime
@@ -112,8 +114,8 @@ class RunDates:
     manual: bool = False
 
     @property
-    def own_window(self) -> IngestionWindow | None:
-        """The data interval, unless it is empty or missing."""
+    def data_interval(self) -> IngestionWindow | None:
+        """Return the data interval, or None if it is empty or missing."""
         start, end = self.data_interval_start, self.data_interval_end
         if start is None or end is None or start == end:
             return None
@@ -121,13 +123,16 @@ class RunDates:
 
     @property
     def date(self) -> datetime:
-        """The moment that the run is for."""
+        """Return the first that is set: the end of the data interval, the logical date, or `run_after`."""
         return self.data_interval_end or self.logical_date or self.run_after
 
 
 @dataclass(frozen=True, kw_only=True)
 class Period:
-    """A window that a schedule gives, and in words why it is this one."""
+    """A window that a schedule gives.
+
+    :param source: the rule that gives this window, as text for the log.
+    """
 
     window: IngestionWindow
     source: str
@@ -136,37 +141,40 @@ class Period:
 def window_of(
     *, dates: RunDates, schedule: Schedule | None, interval: timedelta | Any | None = None
 ) -> IngestionWindow:
-    """The window that a DAG run owns; as `period_of`."""
+    """Return the window of a DAG run; see `period_of`."""
     return period_of(dates=dates, schedule=schedule, interval=interval).window
 
 
 def period_of(
     *, dates: RunDates, schedule: Schedule | None, interval: timedelta | Any | None = None, name: str | None = None
 ) -> Period:
-    """The window that a DAG run owns.
+    """Return the period of a DAG run.
 
-    A partitioned run owns the period that begins at its partition date. A data interval that is not empty
-    is taken as it is. An empty one, or none, gives the schedule's period that ends at the run's date. A
-    manual run takes the last complete period before its date.
+    The first rule that applies gives the window:
+
+    - A partitioned run has the period that begins at its partition date.
+    - A manual run without a data interval, or with `interval`, has the last complete period before its date.
+    - A run with a data interval that is not empty has its data interval.
+    - Any other run has the schedule's period that ends at the run's date.
 
     :param schedule: None for schedules that have no period (`None`, `@once`, assets).
-    :param interval: the data interval that the schedule gives its runs (`CronTriggerTimetable(interval=)`).
-    :param name: of the timetable, for messages.
-    :raises WindowError: the run has no interval and the schedule no period.
+    :param interval: the data interval that the schedule gives its DAG runs (`CronTriggerTimetable(interval=)`).
+    :param name: name of the timetable, for error messages.
+    :raises WindowError: the DAG run has no data interval, and the schedule has no period.
     """
     if dates.partition_date is not None and schedule is not None:
         begin = dates.partition_date
         return Period(window=IngestionWindow(begin, schedule.next(begin)), source="the period of the run's partition")
-    if dates.manual and schedule is not None and (interval or not dates.own_window):
+    if dates.manual and schedule is not None and (interval or not dates.data_interval):
         end = schedule.floor(dates.date)
         begin = end - interval if interval else schedule.previous(end)
         return Period(window=IngestionWindow(begin, end), source="the last complete period before a manual run's date")
-    if window := dates.own_window:
+    if window := dates.data_interval:
         return Period(window=window, source="the run's data interval")
     if schedule is None:
         raise WindowError(
             f"this DAG run has no data interval, and the DAG's schedule{f' ({name})' if name else ''} has no period to "
-            "take instead",
+            "use instead",
             remedy=(
                 "trigger the run with window_start and window_end in its conf, or pass them to the task (templates "
                 "work), or give the DAG a cron or timedelta schedule"
@@ -176,7 +184,10 @@ def period_of(
     return Period(window=window, source="the schedule's period that ends at the run's date")
 
 
-def _utc(moment: datetime) -> datetime:
-    """A plain datetime: pendulum's subclass loses its zone in arithmetic after `astimezone(timezone.utc)`."""
-    utc = moment.astimezone(timezone.utc)
+def _utc(instant: datetime) -> datetime:
+    """Return a plain datetime in UTC.
+
+    Pendulum's subclass of datetime loses its zone in arithmetic after `astimezone(timezone.utc)`.
+    """
+    utc = instant.astimezone(timezone.utc)
     return datetime.combine(utc.date(), utc.time(), tzinfo=timezone.utc)

@@ -1,4 +1,4 @@
-"""The window: the span of time that one DAG run owns and one flow run ingests."""
+"""Define the window, the span of time of one DAG run that one flow run ingests, and parse its edges."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from airflow_flowservice.exceptions import WindowError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-# As seconds this is the year 5138, as milliseconds it is 1973: nobody means the former.
+# As seconds, this is the year 5138, which is not plausible; as milliseconds, it is 1973.
 _LOOKS_LIKE_MILLISECONDS = 100_000_000_000
 _NUMBER = re.compile(r"-?\d+(\.\d*)?", re.ASCII)
-# Airflow's `{{ ds_nodash }}`; as epoch seconds it would be a day in 1970.
+# Airflow's `{{ ds_nodash }}`. As epoch seconds, it would be a day in 1970.
 _DATE_IN_DIGITS = re.compile(r"(19|20)\d{6}", re.ASCII)
-# A worker's clock may lag behind the scheduler's; the run then starts when the window has ended.
+# A worker's clock may be behind the scheduler's clock, although the scheduler starts a run after its window's end.
 CLOCK_SKEW = timedelta(seconds=60)
 
 
@@ -24,12 +24,12 @@ CLOCK_SKEW = timedelta(seconds=60)
 class IngestionWindow:
     """A span of time, start-inclusive and end-exclusive, in whole seconds, UTC.
 
-    Flow Service takes whole seconds, so both edges are cut down to the second; cutting keeps the order
-    of all edges, so windows that tile still tile.
+    Flow Service takes whole seconds, so both edges are truncated to the second. Truncation keeps the order of all
+    edges, so contiguous windows stay contiguous.
 
     :param start: aware datetime.
     :param end: aware datetime, after start.
-    :raises WindowError: naive, empty or reversed, before 1970 or beyond the year 9999.
+    :raises WindowError: the window is empty or reversed, or an edge is naive, before 1970 or after the year 9999.
     """
 
     start: datetime
@@ -51,33 +51,33 @@ class IngestionWindow:
 
     @classmethod
     def parse(cls, text: str) -> IngestionWindow:
-        """The window that `str()` made."""
+        """Return the window of a text that `str()` returned."""
         start, _, end = text.partition("/")
         return cls(parse_instant(start, name="window_start"), parse_instant(end, name="window_end"))
 
     @property
     def seconds(self) -> int:
-        """Length in seconds."""
+        """Return the length in seconds."""
         return int((self.end - self.start).total_seconds())
 
     def overlaps(self, other: IngestionWindow) -> bool:
-        """Whether both contain a moment."""
+        """Return whether an instant exists that both windows contain."""
         return self.start < other.end and other.start < self.end
 
     def meets(self, other: IngestionWindow) -> bool:
-        """Whether the other one begins where this one ends."""
+        """Return whether the other window begins where this one ends."""
         return self.end == other.start
 
     def shifted(self, offset: timedelta) -> IngestionWindow:
-        """The same length of time, so much later (or earlier, if negative)."""
+        """Return a window of the same length that is moved later, or earlier if the offset is negative."""
         return IngestionWindow(self.start + offset, self.end + offset)
 
     def require_past(self, *, now: datetime, remedy: str | None = None) -> None:
-        """Refuse a window that is not over: it would be ingested in part, and never again.
+        """Raise an error if the window has not ended: its data would be ingested only in part.
 
-        :param now: aware datetime; a window that ends within `CLOCK_SKEW` after it counts as over.
-        :param remedy: what to do about it, where more is known than here.
-        :raises WindowError: it ends later.
+        :param now: aware datetime; a window that ends within `CLOCK_SKEW` after it counts as ended.
+        :param remedy: the remedy in the error, if the caller knows a more specific one.
+        :raises WindowError: the window ends later.
         """
         if self.end <= now + CLOCK_SKEW:
             return
@@ -86,18 +86,18 @@ class IngestionWindow:
             window=str(self),
             remedy=remedy
             or (
-                "wait until the window is over; a run that should take the period before its date needs no "
-                "window_end, and a manual run's date must not lie in the future"
+                "wait until the window has ended; a run for the period before its logical date needs no window_end, "
+                "and a manual run's logical date must not be in the future"
             ),
         )
 
 
 def parse_instant(value: Any, *, name: str) -> datetime:
-    """A moment as people write it, as aware UTC datetime in whole seconds.
+    """Parse an instant, and return it as aware UTC datetime in whole seconds.
 
     :param value: aware datetime, ISO 8601 text with an offset, or epoch seconds (number or digits).
-    :param name: of the argument, for messages.
-    :raises WindowError: naive, empty, unreadable, milliseconds, or out of range.
+    :param name: name of the argument, for error messages.
+    :raises WindowError: the value is naive, empty, unreadable, in milliseconds, or out of range.
     """
     if isinstance(value, datetime):
         return _whole_second_utc(value, name=name)
@@ -106,7 +106,7 @@ def parse_instant(value: Any, *, name: str) -> datetime:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _from_epoch(value, name=name)
     raise WindowError(
-        f"{name} is {value!r}, which is not a moment in time",
+        f"{name} is {value!r}, which is not a valid time",
         remedy=f"give {name} as aware datetime, ISO 8601 with an offset, or epoch seconds",
     )
 
@@ -117,7 +117,7 @@ def _parse_text(text: str, *, name: str) -> datetime:
     if text in ("", "None"):
         raise WindowError(
             f"{name} is empty: its template rendered to {text!r}",
-            remedy=f"check the template of {name}; this DAG run may not have the value that it names",
+            remedy=f"check the template of {name}; this DAG run may not have the value that the template uses",
         )
     if _NUMBER.fullmatch(text) and not _DATE_IN_DIGITS.fullmatch(text):
         return _from_epoch(float(text), name=name)
@@ -125,7 +125,7 @@ def _parse_text(text: str, *, name: str) -> datetime:
         return _whole_second_utc(isoparse(text), name=name)
     except (ValueError, OverflowError) as error:
         raise WindowError(
-            f"{name} is {text[:80]!r}, which is not a moment in time",
+            f"{name} is {text[:80]!r}, which is not a valid time",
             remedy=f"give {name} as ISO 8601 with an offset (2026-01-31T00:00:00+00:00) or as epoch seconds",
         ) from error
 
@@ -141,31 +141,31 @@ def _from_epoch(seconds: float, *, name: str) -> datetime:
             remedy=f"give {name} in epoch seconds (divide by 1000)",
         )
     try:
-        moment = EPOCH + timedelta(seconds=seconds)
+        instant = EPOCH + timedelta(seconds=seconds)
     except (OverflowError, ValueError) as error:  # inf, nan
         raise WindowError(
-            f"{name} is {seconds}, which is not a moment in time",
+            f"{name} is {seconds}, which is not a valid time",
             remedy=f"give {name} in epoch seconds, such as 1769817600",
         ) from error
-    return _whole_second_utc(moment, name=name)
+    return _whole_second_utc(instant, name=name)
 
 
-def _whole_second_utc(moment: datetime, *, name: str) -> datetime:
-    if moment.utcoffset() is None:
+def _whole_second_utc(instant: datetime, *, name: str) -> datetime:
+    if instant.utcoffset() is None:
         raise WindowError(
-            f"{name} is {moment.isoformat()}, which has no time zone",
-            remedy=f"give {name} an offset, for instance {moment.isoformat()}+00:00; nobody can guess it",
+            f"{name} is {instant.isoformat()}, which has no time zone",
+            remedy=f"give {name} an offset, for instance {instant.isoformat()}+00:00; no zone is assumed",
         )
     try:
-        utc = moment.astimezone(timezone.utc)
+        utc = instant.astimezone(timezone.utc)
     except OverflowError as error:
-        raise WindowError(f"{name} is {moment.isoformat()}, which is out of range in UTC") from error
+        raise WindowError(f"{name} is {instant.isoformat()}, which is out of range in UTC") from error
     if utc < EPOCH:
-        raise WindowError(f"{name} is {moment.isoformat()}, which is before 1970")
-    # A plain datetime, also from pendulum's subclass: it compares, pickles and renders the same anywhere.
+        raise WindowError(f"{name} is {instant.isoformat()}, which is before 1970")
+    # A plain datetime, also from pendulum's subclass: plain datetimes compare, pickle and render the same everywhere.
     return datetime(utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, tzinfo=timezone.utc)
 
 
-def iso(moment: datetime) -> str:
-    """ISO 8601 in UTC, to the second: `2026-01-31T00:00:00Z`."""
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+def iso(instant: datetime) -> str:
+    """Return ISO 8601 text in UTC, to the second: `2026-01-31T00:00:00Z`."""
+    return instant.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

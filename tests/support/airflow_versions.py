@@ -1,4 +1,4 @@
-"""Where the Airflows that the tests run with keep things: the tests' part of what `versions.py` is to the package."""
+"""Hide the differences between Airflow versions from the tests, as `versions.py` does for the package."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ EVENTS = ("airflow.sdk", "airflow.timetables.events")
 
 
 class Missing:
-    """Stands for what this Airflow does not have, in tests that `needs_airflow` then skips."""
+    """Placeholder for a class that this Airflow does not have; `needs_airflow` skips its tests."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
 
 def first(name: str, *places: str, default: Any = None) -> Any:
-    """What the first of some modules has under a name."""
+    """Return the object with a name from the first module that has it."""
     for place in places:
         try:
             return getattr(importlib.import_module(place), name)
@@ -36,7 +36,7 @@ def first(name: str, *places: str, default: Any = None) -> Any:
     return default
 
 
-# The SDK has timetables of its own since 3.2; before, a DAG file takes the scheduler's.
+# Since 3.2, the SDK has separate timetables. Before, a DAG file uses the scheduler's timetables.
 AssetOrTimeSchedule = first("AssetOrTimeSchedule", *TIMETABLES)
 CronDataIntervalTimetable = first("CronDataIntervalTimetable", *TIMETABLES)
 CronPartitionTimetable = first("CronPartitionTimetable", *TIMETABLES, default=Missing)
@@ -48,32 +48,35 @@ MultipleCronTriggerTimetable = first("MultipleCronTriggerTimetable", *TIMETABLES
 BaseTimetable = first("BaseTimetable", "airflow.sdk.bases.timetable", default=Timetable)
 
 
-# What turns a DAG into a dictionary and back, as from the DAG processor to the scheduler.
+# Converts a DAG to a dictionary and back, as between the DAG processor and the scheduler.
 _SERIALIZED_OBJECTS = "airflow.serialization.serialized_objects"
 DagSerialization = first("DagSerialization", _SERIALIZED_OBJECTS, default=first("SerializedDAG", _SERIALIZED_OBJECTS))
 
 
 def import_string(path: str) -> Any:
-    """The object at a dotted path, as the triggerer finds it."""
+    """Return the object at a dotted path, as the triggerer does."""
     return first("import_string", "airflow.sdk._shared.module_loading", "airflow.utils.module_loading")(path)
 
 
 def encode_arguments(arguments: Any) -> Any:
-    """Arguments of a trigger or of the method after it, as they go into Airflow's database."""
+    """Encode arguments of a trigger, or of the method that resumes after it, for Airflow's database."""
     if VERSION >= (3, 2):
         return first("serialize", "airflow.sdk.serde")(arguments)
     return _serialization().serialize(arguments)
 
 
 def decode_arguments(arguments: Any) -> Any:
-    """What `encode_arguments` encoded; before 3.2 the server encodes what the worker sends as it is."""
+    """Decode the result of `encode_arguments`.
+
+    Before 3.2, the worker sends arguments without encoding, and the server encodes them.
+    """
     if VERSION >= (3, 2):
         return first("deserialize", "airflow.sdk.serde")(arguments)
     return _serialization().deserialize(_serialization().serialize(arguments))
 
 
 def decode_xcom(value: Any) -> Any:
-    """An XCom's value from what a worker sends."""
+    """Decode the value of an XCom that a worker sends."""
     return first("deserialize", "airflow.sdk.serde", "airflow.serialization.serde")(value)
 
 
@@ -87,8 +90,8 @@ NoStatsLogger = first(
 
 
 @contextmanager
-def metrics_told_to(backend: Any) -> Iterator[None]:
-    """Put a backend in the place of what `[metrics]` configures."""
+def metrics_sent_to(backend: Any) -> Iterator[None]:
+    """Replace the backend that `[metrics]` configures."""
     if VERSION < (3, 3):
         with mock.patch.object(type(versions.stats()), "__getattr__", lambda _, name: getattr(backend, name)):
             yield
@@ -101,8 +104,8 @@ def metrics_told_to(backend: Any) -> Iterator[None]:
     stats.initialize(factory=configured, export_legacy_names=False)
 
 
-def known_to(model: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """Those values that a message of this Airflow has; a server tells nothing of a later one's."""
+def known_fields(model: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Return only the values that a message of this Airflow has; a server does not send values of later versions."""
     return {name: value for name, value in values.items() if name in model.model_fields}
 
 

@@ -1,4 +1,4 @@
-"""Commands in the environment of an Airflow that runs."""
+"""Run commands in the environment of a running Airflow."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from airflow_flowservice.demo.local_airflow import LocalAirflow
 
 
-def run(airflow: LocalAirflow, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """What follows `airflow`, or what stands for it before 3.2, whose command line takes no provider's commands."""
-    if words[0] == "flowservice" and versions.version() < (3, 2):
-        command = [sys.executable, "-m", "airflow_flowservice", *words[1:]]
+def run(airflow: LocalAirflow, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run `airflow` with these arguments.
+
+    Before 3.2, Airflow's command line does not include providers' commands, so the package's module is run instead.
+    """
+    if arguments[0] == "flowservice" and versions.version() < (3, 2):
+        command = [sys.executable, "-m", "airflow_flowservice", *arguments[1:]]
         return subprocess.run(command, env=airflow.environment, capture_output=True, text=True, timeout=120)
-    return airflow.cli(*words)
+    return airflow.cli(*arguments)

@@ -1,4 +1,4 @@
-"""Instants as JSON has them."""
+"""Parse instants in JSON."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from datetime import datetime
 
 
 def instant(text: str) -> datetime:
-    """Out of ISO 8601; Python 3.10 does not read the `Z`."""
+    """Parse ISO 8601 text; Python 3.10 does not accept the `Z`."""
     return datetime.fromisoformat(text.replace("Z", "+00:00"))

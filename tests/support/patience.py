@@ -1,4 +1,4 @@
-"""Waits for what a real Airflow does in its own time."""
+"""Wait for a real Airflow."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T | None], *, what: str, timeout: float = 240) -> T:
-    """What a condition returns, as soon as it is true; for waits during which a component may be dead."""
+    """Call a condition until its result is true, and return the result; fail after a time limit."""
     deadline = time.monotonic() + timeout
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout:.0f} s in vain for {what}"
+        assert time.monotonic() < deadline, f"waited {timeout:.0f} s for {what}"
         time.sleep(0.3)
     return found

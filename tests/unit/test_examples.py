@@ -1,4 +1,4 @@
-"""The example DAGs import, and Airflow can serialize them."""
+"""Tests of the example DAGs: they import without errors, and Airflow can serialize them."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ TASKS = {
 
 @pytest.fixture(scope="module")
 def bag():
-    """Airflow's own reading of the folder."""
-
+    """Return the DAGs that Airflow finds in the folder."""
     return versions.dag_bag(str(EXAMPLES))
 
 
-def test_they_import_without_errors(bag):
-    """All of them, and no other."""
+def test_examples_import_without_errors(bag):
+    """The folder has exactly these DAGs and tasks."""
     assert {} == bag.import_errors
     assert TASKS == {dag_id: sorted(dag.task_ids) for dag_id, dag in bag.dags.items()}
 
 
 @pytest.mark.parametrize("dag_id", TASKS)
-def test_they_survive_airflows_serialization(bag, dag_id):
-    """Through JSON, as from the DAG processor to the scheduler: tasks, schedules and buttons stay."""
+def test_examples_are_unchanged_by_serialization(bag, dag_id):
+    """Tasks, schedules and buttons survive the way from the DAG processor to the scheduler, as JSON."""
     text = json.dumps(DagSerialization.to_dict(bag.dags[dag_id]))
     scheduler_dag = DagSerialization.from_dict(json.loads(text))
     assert TASKS[dag_id] == sorted(scheduler_dag.task_ids)
@@ -43,8 +42,7 @@ def test_they_survive_airflows_serialization(bag, dag_id):
     assert {buttons} == {tuple(sorted(task.extra_links)) for task in ours}
 
 
-def test_the_dags_of_these_tests_import_too():
-    """What `dag.test()` runs."""
-
+def test_dags_of_the_integration_tests_import_without_errors():
+    """These DAGs are run by `dag.test()`."""
     bag = versions.dag_bag(str(Path(__file__).parents[1] / "integration" / "operators" / "dags"))
     assert {} == bag.import_errors

@@ -20,7 +20,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from airflow_versions import VERSION, decode_arguments, decode_xcom, encode_arguments, import_string, known_to
+from airflow_versions import VERSION, decode_arguments, decode_xcom, encode_arguments, import_string, known_fields
 
 from airflow_flowservice.emulator import Settings, running_emulator
 from airflow_flowservice.emulator.server import Emulator
@@ -117,7 +117,7 @@ class Supervisor:
         before = [run for run in self.earlier_runs if run["logical_date"] < msg.logical_date]
         last = max(before, key=lambda run: run["logical_date"], default=None)
         return PreviousDagRunResult(
-            dag_run=None if last is None else DagRun(dag_id=msg.dag_id, **known_to(DagRun, last))
+            dag_run=None if last is None else DagRun(dag_id=msg.dag_id, **known_fields(DagRun, last))
         )
 
     def _on_GetXComSequenceSlice(self, msg: Any) -> Any:
@@ -305,7 +305,7 @@ class Task:
             end_date=None,
             state="running",
             consumed_asset_events=self.events,
-            **known_to(DagRun, self.dates),
+            **known_fields(DagRun, self.dates),
         )
         from_server = TIRunContext(
             dag_run=dag_run,

@@ -1,4 +1,4 @@
-"""Bad input: a clear error that says which flow, which window, what Adobe said and what to do; nothing is lost."""
+"""Tests of invalid input: the error names the flow, the window, Adobe's code and message, and the remedy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 @pytest.fixture
 def refused(worker, emulator):
-    """What a task ends with whose input is bad: the error. Nothing was created, and no retry is wasted."""
+    """Return a function that runs a task with invalid input and returns its error.
+
+    The task creates no flow run, and fails without a retry (unless `state` is another one).
+    """
 
     def run(*, state="failed", **arguments):
         defaults = {"flow_id": FLOW, "delta_column": "updated_at", "retries": 2, "uncertain_patience": 0.3}
@@ -46,15 +49,15 @@ def refused(worker, emulator):
 
 
 def shown(error, *parts):
-    """Whether all of these are in the line that the user sees."""
+    """Return whether the text of the error contains all parts."""
     return [part for part in parts if str(part) not in str(error)] == []
 
 
 # --- the connection ---
 
 
-def test_a_missing_connection(refused, supervisor):
-    """The message names the connection, and the command that makes it."""
+def test_missing_connection(refused, supervisor):
+    """The error names the connection, and the command that creates it."""
     del supervisor.connections["flowservice_default"]
     error = refused()
     assert isinstance(error, ConfigurationError)
@@ -79,8 +82,8 @@ def test_a_missing_connection(refused, supervisor):
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_a_connection_value_that_the_form_did_not_check(refused, connection, emulator, extra, message):
-    """The message names the connection and the field; nothing is asked of anybody."""
+def test_invalid_connection_value(refused, connection, emulator, extra, message):
+    """The error names the connection and the field, and no request is sent."""
     connection["extra"].update(extra)
     error = refused()
     assert isinstance(error, ConfigurationError)
@@ -101,8 +104,8 @@ def test_a_connection_value_that_the_form_did_not_check(refused, connection, emu
     ],
     ids=["plain http", "ftp", "no client id", "no secret"],
 )
-def test_a_connection_that_cannot_work(refused, connection, values, message):
-    """A host that would send the secret in the clear is refused; so is half a credential."""
+def test_invalid_host_or_credential(refused, connection, values, message):
+    """A host without TLS and an incomplete credential are refused."""
     connection.update(values)
     error = refused()
     assert isinstance(error, ConfigurationError)
@@ -110,14 +113,14 @@ def test_a_connection_that_cannot_work(refused, connection, values, message):
     assert "connection 'flowservice_default'" in error.message
 
 
-def test_a_missing_org_id_says_where_to_set_it(refused, connection):
+def test_remedy_for_a_missing_org_id(refused, connection):
     """The remedy names the field of the connection."""
     del connection["extra"]["org_id"]
     assert "set org_id in the connection's extra" in refused().remedy
 
 
-def test_a_wrong_secret(refused, connection):
-    """IMS answers 401: the remedy names login and password; the secret is nowhere."""
+def test_wrong_secret(refused, connection):
+    """If IMS responds with 401, the remedy names the password. The error does not contain the secret."""
     connection["password"] = "wrong-secret-value"
     error = refused()
     assert isinstance(error, AuthenticationError)
@@ -128,8 +131,8 @@ def test_a_wrong_secret(refused, connection):
     assert "wrong-secret-value" not in str(error)
 
 
-def test_a_token_that_has_expired_and_cannot_be_renewed(refused, connection):
-    """A ready token is used as it is; the remedy says to replace it."""
+def test_expired_token_without_a_client_secret(refused, connection):
+    """A token in the connection cannot be renewed; the remedy is to replace it."""
     connection["password"] = None
     connection["extra"]["access_token"] = "stale-token-value"
     error = refused()
@@ -138,8 +141,8 @@ def test_a_token_that_has_expired_and_cannot_be_renewed(refused, connection):
     assert "stale-token-value" not in str(error)
 
 
-def test_a_credential_that_may_only_read(refused, connection):
-    """403, 1427: the remedy names the permission to ask for."""
+def test_credential_with_read_permission_only(refused, connection):
+    """For 403 with code 1427, the remedy names the missing permission."""
     connection["login"] = "emulator-reader"
     error = refused()
     assert isinstance(error, CreateNotAllowedError)
@@ -149,8 +152,8 @@ def test_a_credential_that_may_only_read(refused, connection):
     assert "'Manage Sources' permission" in error.remedy
 
 
-def test_an_unknown_sandbox(refused, connection):
-    """The remedy says that it is the name, not the title."""
+def test_unknown_sandbox(refused, connection):
+    """The remedy states that the name is required, not the title."""
     connection["extra"]["sandbox"] = "Production"
     error = refused()
     assert isinstance(error, SandboxError)
@@ -160,13 +163,13 @@ def test_an_unknown_sandbox(refused, connection):
     assert "the sandbox's name (not its title)" in error.remedy
 
 
-def test_a_wrong_organization(refused, connection):
+def test_wrong_organization(refused, connection):
     """The remedy names org_id."""
-    connection["extra"]["org_id"] = "SOMEBODY@AdobeOrg"
+    connection["extra"]["org_id"] = "OTHER@AdobeOrg"
     error = refused()
     assert isinstance(error, OrganizationError)
     assert (401, "FLOW-2000-401", FLOW, WINDOW) == (error.http_status, error.code, error.flow_id, error.window)
-    assert "'SOMEBODY@AdobeOrg'" in error.message
+    assert "'OTHER@AdobeOrg'" in error.message
     assert "set org_id in the connection's extra" in error.remedy
 
 
@@ -176,10 +179,10 @@ def test_a_wrong_organization(refused, connection):
 @pytest.mark.parametrize(
     ("check_flow", "status", "code"),
     [(True, 404, "FLOW-1101-404"), (False, 400, "FLOW-1430-400")],
-    ids=["looked at before", "refused by the service"],
+    ids=["checked before", "refused by the service"],
 )
-def test_an_unknown_flow(refused, check_flow, status, code):
-    """Whether it is noticed before or by Flow Service, the error is the same class."""
+def test_unknown_flow(refused, check_flow, status, code):
+    """The check and Flow Service cause the same class of error."""
     error = refused(flow_id=UNKNOWN, check_flow=check_flow)
     assert isinstance(error, FlowNotFoundError)
     assert (status, code, UNKNOWN, WINDOW) == (error.http_status, error.code, error.flow_id, error.window)
@@ -188,9 +191,9 @@ def test_an_unknown_flow(refused, check_flow, status, code):
     assert shown(error, UNKNOWN, WINDOW, status, code, error.request_id, error.remedy)
 
 
-@pytest.mark.parametrize("check_flow", [True, False], ids=["looked at before", "refused by the service"])
-def test_a_scheduled_flow(refused, check_flow):
-    """1386: only one-time flows take on-demand runs."""
+@pytest.mark.parametrize("check_flow", [True, False], ids=["checked before", "refused by the service"])
+def test_scheduled_flow(refused, check_flow):
+    """Code 1386: only one-time flows accept on-demand runs."""
     error = refused(flow_id=HOURLY, check_flow=check_flow)
     assert isinstance(error, NotOnDemandError)
     assert (HOURLY, WINDOW) == (error.flow_id, error.window)
@@ -198,14 +201,14 @@ def test_a_scheduled_flow(refused, check_flow):
     assert "one-time ('once')" in error.remedy
 
 
-def test_a_scheduled_flows_refusal_shows_adobes_code(refused):
-    """What Flow Service said is kept."""
+def test_refusal_of_a_scheduled_flow_shows_adobes_code(refused):
+    """The error has the status, the code and the request id of Flow Service."""
     error = refused(flow_id=HOURLY, check_flow=False)
     assert (400, "FLOW-1386-400", True) == (error.http_status, error.code, bool(error.request_id))
 
 
-def test_a_disabled_flow(refused):
-    """A run of it would never be carried out."""
+def test_disabled_flow(refused):
+    """Flow Service never executes a run of a disabled flow."""
     error = refused(flow_id=DISABLED)
     assert isinstance(error, FlowDisabledError)
     assert (DISABLED, WINDOW) == (error.flow_id, error.window)
@@ -213,17 +216,17 @@ def test_a_disabled_flow(refused):
     assert "enable the dataflow in Experience Platform" in error.remedy
 
 
-def test_a_disabled_flow_that_nobody_looked_at(refused):
-    """1380 says why in its message only, so that is shown."""
+def test_disabled_flow_without_a_check(refused):
+    """Code 1380 has the reason only in its message, so the error shows the message."""
     error = refused(flow_id=DISABLED, check_flow=False)
     assert isinstance(error, RunRefusedError)
     assert (400, "FLOW-1380-400", DISABLED) == (error.http_status, error.code, error.flow_id)
     assert f"flow {DISABLED} is disabled" in error.message
 
 
-@pytest.mark.parametrize("check_flow", [True, False], ids=["looked at before", "refused by the service"])
-def test_a_wrong_delta_column(refused, emulator, check_flow):
-    """1382: the flow has another one already."""
+@pytest.mark.parametrize("check_flow", [True, False], ids=["checked before", "refused by the service"])
+def test_wrong_delta_column(refused, emulator, check_flow):
+    """Code 1382: the flow already has another delta column."""
     emulator.add_flow(id=FLOW, kind="table", delta_column="updated_at")
     error = refused(delta_column="created_at", check_flow=check_flow)
     assert isinstance(error, DeltaColumnDiffersError)
@@ -233,8 +236,8 @@ def test_a_wrong_delta_column(refused, emulator, check_flow):
     assert "leave delta_column out" in error.remedy
 
 
-def test_a_missing_delta_column(refused):
-    """1383: the first run of a table-based flow must name it."""
+def test_missing_delta_column(refused):
+    """Code 1383: the first run of a table-based flow must have a delta column."""
     error = refused(delta_column=None)
     assert isinstance(error, DeltaColumnMissingError)
     assert (400, "FLOW-1383-400", FLOW, WINDOW) == (error.http_status, error.code, error.flow_id, error.window)
@@ -257,8 +260,8 @@ def test_a_missing_delta_column(refused):
     ],
     ids=str,
 )
-def test_a_malformed_delta_column(refused, emulator, malformed):
-    """The remedy shows both right forms."""
+def test_malformed_delta_column(refused, emulator, malformed):
+    """The remedy shows both valid forms."""
     error = refused(delta_column=malformed)
     assert isinstance(error, ConfigurationError)
     assert (FLOW, WINDOW) == (error.flow_id, error.window)
@@ -268,16 +271,16 @@ def test_a_malformed_delta_column(refused, emulator, malformed):
 
 
 @pytest.mark.parametrize("flow_id", ["", None, "../runs", "a/b", "a,b", "flow?x=1"])
-def test_a_flow_id_that_is_none(refused, emulator, flow_id):
-    """Nothing that is no identifier reaches an address."""
+def test_invalid_flow_id(refused, emulator, flow_id):
+    """Only an identifier is put into a URL."""
     error = refused(flow_id=flow_id)
     assert isinstance(error, ConfigurationError)
     assert "flow_id" in error.message
     assert {"POST /runs"}.isdisjoint(emulator.ledger()["requests"])
 
 
-def test_a_flow_id_whose_template_renders_to_nothing(refused, emulator):
-    """The remedy points to the template."""
+def test_flow_id_template_that_renders_to_empty_text(refused, emulator):
+    """The remedy mentions the template."""
     error = refused(flow_id="{{ dag_run.conf.get('flow', '') }}", conf={"x": 1})
     assert "flow_id is ''" == error.message
     assert "if it is a template, check it" in error.remedy
@@ -290,26 +293,26 @@ SOON = datetime.now(timezone.utc) + timedelta(days=2)
 WINDOWS = [
     ("2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z", "the window is reversed", "swap window_start and window_end"),
     ("2026-01-02T00:00:00Z", "2026-01-02T00:00:00Z", "the window is empty", "pass window_start and window_end"),
-    ("2026-01-02T00:00:00Z", SOON.isoformat(), "ends in the future", "wait until the window is over"),
+    ("2026-01-02T00:00:00Z", SOON.isoformat(), "ends in the future", "wait until the window has ended"),
     ("2026-01-02T00:00:00", "2026-01-03T00:00:00Z", "has no time zone", "give window_start an offset"),
     ("2026-01-02T00:00:00Z", "2026-01-03T00:00:00", "has no time zone", "give window_end an offset"),
-    (datetime(2026, 1, 2), datetime(2026, 1, 3), "has no time zone", "nobody can guess it"),  # noqa: DTZ001
+    (datetime(2026, 1, 2), datetime(2026, 1, 3), "has no time zone", "no zone is assumed"),  # noqa: DTZ001
     ("1769000000000", "1769100000000", "looks like milliseconds", "divide by 1000"),
     (1769000000, 1769100000000, "window_end is 1769100000000, which looks like milliseconds", "divide by 1000"),
-    ("10000-01-01T00:00:00Z", "2026-01-03T00:00:00Z", "is not a moment in time", "ISO 8601 with an offset"),
+    ("10000-01-01T00:00:00Z", "2026-01-03T00:00:00Z", "is not a valid time", "ISO 8601 with an offset"),
     ("9999-12-31T23:59:59-14:00", "2026-01-03T00:00:00Z", "is out of range", "pass window_start and window_end"),
     ("1969-12-31T00:00:00Z", "2026-01-03T00:00:00Z", "is before 1970", "pass window_start and window_end"),
-    ("2026-01-02T00:00:00Z", "99999999999", "ends in the future", "wait until the window is over"),
-    ("yesterday", "2026-01-03T00:00:00Z", "'yesterday', which is not a moment in time", "ISO 8601 with an offset"),
+    ("2026-01-02T00:00:00Z", "99999999999", "ends in the future", "wait until the window has ended"),
+    ("yesterday", "2026-01-03T00:00:00Z", "'yesterday', which is not a valid time", "ISO 8601 with an offset"),
     ("{{ dag_run.conf.get('x', '') }}", "2026-01-03T00:00:00Z", "window_start is empty", "check the template"),
     ("{{ dag_run.conf.get('x') }}", "2026-01-03T00:00:00Z", "rendered to 'None'", "check the template"),
-    (True, "2026-01-03T00:00:00Z", "is not a moment in time", "aware datetime, ISO 8601"),
+    (True, "2026-01-03T00:00:00Z", "is not a valid time", "aware datetime, ISO 8601"),
 ]
 
 
 @pytest.mark.parametrize(("start", "end", "message", "remedy"), WINDOWS)
-def test_a_window_that_cannot_be(refused, emulator, start, end, message, remedy):
-    """The message names the argument and its value, the remedy what to write instead; nothing is asked."""
+def test_invalid_window(refused, emulator, start, end, message, remedy):
+    """The message names the argument and its value, the remedy a valid form. No request is sent."""
     error = refused(window_start=start, window_end=end, conf={"a": 1})
     assert isinstance(error, WindowError)
     assert FLOW == error.flow_id
@@ -319,16 +322,16 @@ def test_a_window_that_cannot_be(refused, emulator, start, end, message, remedy)
     assert {} == emulator.ledger()["requests"]
 
 
-def test_a_future_window_is_named(refused):
-    """A run whose window is not over says which window, and what time it is."""
+def test_error_names_a_future_window(refused):
+    """The error has the window that has not ended."""
     end = SOON.replace(hour=0, minute=0, second=0, microsecond=0)
     error = refused(date=end)
     expected = f"{end - timedelta(days=1):%Y-%m-%dT%H:%M:%SZ}/{end:%Y-%m-%dT%H:%M:%SZ}"
     assert (FLOW, expected) == (error.flow_id, error.window)
 
 
-def test_a_template_that_renders_to_a_native_none(refused):
-    """A rendered None must not pass for a window that was never given."""
+def test_template_that_renders_to_native_none(refused):
+    """A rendered None is not a missing argument."""
     start = "{{ dag_run.conf.get('start') }}"
     error = refused(native=True, window_start=start, window_end="2026-01-03T00:00:00Z", conf={"a": 1})
     assert isinstance(error, WindowError)
@@ -336,22 +339,22 @@ def test_a_template_that_renders_to_a_native_none(refused):
 
 
 @pytest.mark.parametrize("start_time", ["2026-01-02T00:00:00", "soon", "", 1769000000000])
-def test_a_start_time_that_cannot_be(refused, start_time):
+def test_invalid_start_time(refused, start_time):
     """The message names the argument."""
     error = refused(start_time=start_time)
     assert (FLOW, WINDOW) == (error.flow_id, error.window)
     assert "start_time is" in error.message
 
 
-def test_a_start_time_in_the_past(refused):
-    """1360: Flow Service refuses it, and nothing is created."""
+def test_start_time_in_the_past(refused):
+    """Code 1360: Flow Service refuses the request, and creates no flow run."""
     error = refused(start_time="2026-01-02T00:00:00Z")
     assert (400, "FLOW-1360-400", FLOW, WINDOW) == (error.http_status, error.code, error.flow_id, error.window)
     assert "leave start_time out" in error.remedy
 
 
-def test_a_window_that_flow_service_refuses(refused, emulator):
-    """1381: Adobe's own word is shown, with code and request id."""
+def test_window_that_flow_service_refuses(refused, emulator):
+    """Code 1381: the error shows Adobe's message, code and request id."""
     emulator.plan_fault(kind="POST /runs", action="refuse", status=400, code="1381", message="the end is too early")
     error = refused()
     assert (400, "FLOW-1381-400", FLOW, WINDOW) == (error.http_status, error.code, error.flow_id, error.window)
@@ -359,7 +362,7 @@ def test_a_window_that_flow_service_refuses(refused, emulator):
     assert shown(error, FLOW, WINDOW, "HTTP status 400", "Adobe code FLOW-1381-400", error.request_id, error.remedy)
 
 
-# --- what a service or a proxy answers ---
+# --- unreadable responses ---
 
 NONSENSE = [
     pytest.param("<html><body>Please log in</body></html>", "Please log in", id="a proxy's HTML"),
@@ -372,8 +375,8 @@ NONSENSE = [
 
 @pytest.mark.parametrize(("body", "excerpt"), NONSENSE)
 @pytest.mark.parametrize("kind", ["GET /flows/{id}", "POST /runs"])
-def test_an_answer_that_says_nothing(refused, emulator, kind, body, excerpt):
-    """An excerpt is shown, and the remedy is to check the host; a retry may help, and finds out first."""
+def test_unreadable_response(refused, emulator, kind, body, excerpt):
+    """The error shows an excerpt, and the remedy is to check the host. A retry is possible."""
     emulator.plan_fault(kind=kind, action="answer", body=body)
     error = refused(state="up_for_retry")
     assert isinstance(error, UnreadableAnswerError)
@@ -384,8 +387,8 @@ def test_an_answer_that_says_nothing(refused, emulator, kind, body, excerpt):
 
 
 @pytest.mark.parametrize(("body", "excerpt"), NONSENSE)
-def test_a_token_answer_that_says_nothing(refused, connection, emulator, body, excerpt):
-    """IMS's answer is no token: the remedy is to check ims_url."""
+def test_unreadable_token_response(refused, connection, emulator, body, excerpt):
+    """If the response contains no token, the remedy is to check ims_url."""
     connection["extra"]["scopes"] = f"openid,{abs(hash(str(body)))}"
     emulator.plan_fault(kind="POST /ims/token/v3", action="answer", body=body)
     error = refused(state="up_for_retry")
@@ -393,12 +396,12 @@ def test_a_token_answer_that_says_nothing(refused, connection, emulator, body, e
     assert (FLOW, WINDOW) == (error.flow_id, error.window)
 
 
-# --- what the DAG's author wrote ---
+# --- arguments in the DAG file ---
 
 
 @pytest.mark.parametrize("given", ["window_start", "window_end"])
-def test_half_a_window(given):
-    """Only one edge is an error when the DAG is parsed."""
+def test_window_with_one_edge(given):
+    """The error is raised when the DAG is parsed."""
     with pytest.raises(ConfigurationError) as caught:
         OnDemandFlowRunOperator(task_id="task", flow_id=FLOW, **{given: "2026-01-02T00:00:00Z"})
     assert f"only {given} is given" == caught.value.message
@@ -407,8 +410,8 @@ def test_half_a_window(given):
 
 @pytest.mark.parametrize("name", ["poll_interval", "wait_timeout", "uncertain_patience"])
 @pytest.mark.parametrize("value", [0, -1, "10", True, float("inf"), float("nan")], ids=str)
-def test_seconds_that_are_none(name, value):
-    """A poll interval of zero is an error when the DAG is parsed."""
+def test_invalid_seconds(name, value):
+    """The error is raised when the DAG is parsed."""
     with pytest.raises(ConfigurationError) as caught:
         OnDemandFlowRunOperator(task_id="task", flow_id=FLOW, **{name: value})
     assert f"{name} is {value!r}" == caught.value.message
@@ -416,8 +419,8 @@ def test_seconds_that_are_none(name, value):
 
 
 @pytest.mark.parametrize("operator", [OnDemandFlowRunOperator, RetriggerFlowRunOperator])
-def test_an_unknown_on_uncertain(operator):
-    """A word that is not one of the three is an error when the DAG is parsed."""
+def test_unknown_on_uncertain(operator):
+    """Other values raise an error when the DAG is parsed."""
     name = "flow_id" if operator is OnDemandFlowRunOperator else "flow_run_id"
     with pytest.raises(ConfigurationError) as caught:
         operator(task_id="task", on_uncertain="maybe", **{name: FLOW})
@@ -427,8 +430,8 @@ def test_an_unknown_on_uncertain(operator):
 
 @pytest.mark.parametrize("operator", [FlowRunSensor, RetriggerFlowRunOperator])
 @pytest.mark.parametrize("rendered", ["", None])
-def test_a_flow_run_id_that_is_none(worker, emulator, operator, rendered):
-    """An upstream task that was skipped leaves no id: the remedy points to the template."""
+def test_missing_flow_run_id(worker, emulator, operator, rendered):
+    """A skipped upstream task returns no id; the remedy mentions the template."""
     ended = worker.task(operator, flow_run_id=rendered, retries=2, deferrable=False).run()
     assert ("failed", True) == (ended.state, isinstance(ended.error, ConfigurationError))
     assert f"flow_run_id is {rendered!r}" == ended.error.message

@@ -1,4 +1,4 @@
-"""Lineage as Airflow's real OpenLineage provider writes it into a file; and that it never harms a task."""
+"""Tests of lineage that Airflow's real OpenLineage provider writes to a file; errors in it never fail a task."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ FILES = "c9cef9cb-c934-4467-8ef9-cbc934546741"
 HOURLY = "2edc08ac-4df5-4fe6-936f-81a19ce92f5c"
 DATASET = "5f0000000000000000000001"
 SANDBOX = "aep://EMULATOR/prod"
-# Earlier providers ask for lineage in a fork of the process, whose log is not seen here.
-LOGS_HERE = hasattr(conf, "execute_in_thread")
+# Earlier providers request lineage in a fork of the process; its log is not captured.
+HAS_LOGS = hasattr(conf, "execute_in_thread")
 WAYS = pytest.mark.parametrize("deferrable", [True, False])
 
 
 def related(flow_id: str, role: str) -> str:
-    """A connection's id in the emulator."""
+    """Return the id of a connection in the emulator."""
     return str(uuid5(UUID(int=0), f"{flow_id}/{role}"))
 
 
 @pytest.fixture
 def events(tmp_path, monkeypatch):
-    """What the listener has written of the task named `task`."""
+    """Return a function that returns the listener's events of the task named `task`."""
     file = tmp_path / "lineage.jsonl"
     transport = {"type": "file", "log_file_path": str(file), "append": True}
     monkeypatch.setenv("AIRFLOW__OPENLINEAGE__TRANSPORT", json.dumps(transport))
-    # A fork of this process would take the emulator's thread along.
+    # A fork of this process would copy the state of the emulator's thread.
     monkeypatch.setenv("AIRFLOW__OPENLINEAGE__EXECUTE_IN_THREAD", "True")
 
     def read():
@@ -53,7 +53,7 @@ def events(tmp_path, monkeypatch):
 
 @pytest.fixture
 def listener(events):
-    """Airflow's own listener, registered as its plugin does it."""
+    """Register Airflow's listener, as its plugin does."""
     manager = get_listener_manager()
     manager.add_listener(OpenLineageListener())
     yield
@@ -62,7 +62,7 @@ def listener(events):
 
 @pytest.fixture
 def ingest(worker, listener):
-    """A task that ingests and waits."""
+    """Return a function that creates a task which ingests and waits."""
 
     def make(**arguments):
         defaults = {"flow_id": FLOW, "delta_column": "updated_at", "wait_for_completion": True, "poll_interval": 0.1}
@@ -72,13 +72,13 @@ def ingest(worker, listener):
 
 
 def ends(event):
-    """Inputs and outputs by namespace and name."""
+    """Return inputs and outputs of an event by namespace and name."""
     return [[(each["namespace"], each["name"]) for each in event[side]] for side in ("inputs", "outputs")]
 
 
 @WAYS
-def test_what_was_read_and_written(ingest, events, deferrable):
-    """The source's table, the dataset in the data lake, and how much went in; also after a deferral."""
+def test_event_contains_inputs_and_outputs(ingest, events, deferrable):
+    """The event has the source's table, the dataset in the data lake, and the counts, also after a deferral."""
     assert "success" == ingest(deferrable=deferrable).run().state
     *_, event = events()
     table = (f"{SANDBOX}/connections/{related(FLOW, 'base')}", "made_up")
@@ -90,8 +90,8 @@ def test_what_was_read_and_written(ingest, events, deferrable):
 
 
 @WAYS
-def test_the_window_and_the_counts(ingest, events, runs_of, deferrable):
-    """In a facet of our own, all that the XCom `flow_run` has."""
+def test_facet_contains_window_and_counts(ingest, events, runs_of, deferrable):
+    """The provider's facet has the values of the XCom `flow_run`."""
     ingest(deferrable=deferrable).run()
     [run] = runs_of()
     facet = events()[-1]["run"]["facets"][openlineage.FACET]
@@ -116,15 +116,15 @@ def test_the_window_and_the_counts(ingest, events, runs_of, deferrable):
     assert facet["_schemaURL"].startswith("https://openlineage.io/spec/")
 
 
-def test_files(ingest, events):
-    """A file-based source is named by its path."""
+def test_path_of_a_file_source_is_its_name(ingest, events):
+    """The name of a file-based source is its path."""
     ingest(flow_id=FILES, delta_column=None).run()
     assert [(f"{SANDBOX}/connections/{related(FILES, 'base')}", "/made-up")] == ends(events()[-1])[0]
 
 
 @WAYS
-def test_a_failed_flow_run(ingest, events, emulator, deferrable):
-    """The same ends; of the run's errors our facet has the codes alone, since messages may name hosts."""
+def test_event_of_a_failed_flow_run(ingest, events, emulator, deferrable):
+    """The facet contains only the codes of errors, because messages may contain names of hosts."""
     emulator.plan_outcome(status="failed", errors=[{"code": "CONNECTOR-1001-500", "message": "db.customer.example"}])
     assert "failed" == ingest(deferrable=deferrable).run().state
     event = events()[-1]
@@ -135,8 +135,8 @@ def test_a_failed_flow_run(ingest, events, emulator, deferrable):
     assert "CONNECTOR-1001-500" in event["run"]["facets"]["errorMessage"]["message"]
 
 
-def test_a_task_that_created_nothing_has_read_nothing(ingest, events):
-    """A refused request moved no data."""
+def test_task_without_flow_run_has_no_inputs_and_outputs(ingest, events):
+    """A refused request moves no data."""
     assert "failed" == ingest(flow_id=HOURLY).run().state
     event = events()[-1]
     assert ("FAIL", [[], []]) == (event["eventType"], ends(event))
@@ -144,8 +144,8 @@ def test_a_task_that_created_nothing_has_read_nothing(ingest, events):
 
 
 @pytest.mark.parametrize("way", [{}, {"mode": "reschedule"}, {"deferrable": True}], ids=str)
-def test_the_sensor(worker, create_run, listener, events, way):
-    """Knows the counts that the creating task did not know yet."""
+def test_event_of_the_sensor(worker, create_run, listener, events, way):
+    """The sensor's event has the counts, which the creating task did not have."""
     run_id = create_run()
     task = worker.task(FlowRunSensor, flow_run_id=run_id, poke_interval=0.05, **{"deferrable": False, **way})
     ended = task.run()
@@ -157,8 +157,8 @@ def test_the_sensor(worker, create_run, listener, events, way):
     assert [(SANDBOX, DATASET)] == ends(event)[1]
 
 
-def test_a_task_that_only_creates(ingest, events):
-    """The ends are known, the counts are not; so there are no statistics."""
+def test_event_of_a_task_that_only_creates(ingest, events):
+    """Inputs and outputs are known, but counts are not; so the event has no statistics."""
     ingest(wait_for_completion=False).run()
     event = events()[-1]
     assert [(SANDBOX, DATASET)] == ends(event)[1]
@@ -166,8 +166,8 @@ def test_a_task_that_only_creates(ingest, events):
     assert "created" == event["run"]["facets"][openlineage.FACET]["status"]
 
 
-def test_a_repeated_run(worker, create_run, listener, events, emulator, wait_for_end):
-    """The dataflow is that of the run that is repeated."""
+def test_event_of_a_retriggered_run(worker, create_run, listener, events, emulator, wait_for_end):
+    """The dataflow is that of the original flow run."""
     emulator.plan_outcome(status="failed")
     failed = create_run()
     wait_for_end(failed)
@@ -175,20 +175,20 @@ def test_a_repeated_run(worker, create_run, listener, events, emulator, wait_for
     assert [(SANDBOX, DATASET)] == ends(events()[-1])[1]
 
 
-def test_a_time_limit_in_the_triggerer(ingest, events, runs_of):
-    """The process that ends the task knows the run from the one before it."""
+def test_event_after_a_time_limit_in_the_triggerer(ingest, events, runs_of):
+    """The last process of the task reads the flow run from the XCom of the previous process."""
     ingest(deferrable=True, wait_timeout=60, deferral_timeout=True).run()
     [run] = runs_of()
     event = events()[-1]
     assert ("FAIL", run["id"]) == (event["eventType"], event["run"]["facets"][openlineage.FACET]["flowRunId"])
 
 
-# --- what cannot be found out ---
+# --- missing information ---
 
 
 @pytest.mark.parametrize("role", ["source", "target"])
-def test_a_connection_that_cannot_be_read_is_named_by_its_id(ingest, events, emulator, role):
-    """Whoever may read flows may perhaps not read these."""
+def test_name_of_an_unreadable_connection_is_its_id(ingest, events, emulator, role):
+    """A credential may have the permission to read flows, but not connections."""
     emulator.plan_fault(kind=f"GET /{role}Connections/{{id}}", action="answer", status=403, body={"code": 403000})
     assert "success" == ingest().run().state
     sides = ends(events()[-1])
@@ -196,8 +196,8 @@ def test_a_connection_that_cannot_be_read_is_named_by_its_id(ingest, events, emu
     assert [1, 1] == [len(side) for side in sides]
 
 
-def test_a_dataflow_that_cannot_be_read_leaves_the_window(ingest, events, emulator):
-    """Window and counts need no request."""
+def test_event_has_the_window_if_the_dataflow_is_unreadable(ingest, events, emulator):
+    """Window and counts require no request."""
     task = ingest(check_flow=False)
     emulator.plan_fault(kind="GET /flows/{id}", action="answer", status=503, body={})
     assert "success" == task.run().state
@@ -206,34 +206,34 @@ def test_a_dataflow_that_cannot_be_read_leaves_the_window(ingest, events, emulat
     assert "2026-01-09T00:00:00Z" == event["run"]["facets"][openlineage.FACET]["windowStart"]
 
 
-def test_a_service_that_hangs_is_not_waited_for(ingest, events, emulator, monkeypatch, caplog):
-    """The task ends in bounded time; the window is told all the same."""
+def test_time_limit_if_flow_service_does_not_respond(ingest, events, emulator, monkeypatch, caplog):
+    """The task ends in bounded time, and the event has the window."""
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(openlineage, "_SECONDS", 0.5)
+    monkeypatch.setattr(openlineage, "_TIMEOUT_S", 0.5)
     task = ingest(check_flow=False, wait_for_completion=False)
     emulator.plan_fault(kind="GET /flows/{id}", action="hang", seconds=8)
     began = time.monotonic()
     assert "success" == task.run().state
     assert 5 > time.monotonic() - began
     assert openlineage.FACET in events()[-1]["run"]["facets"]
-    assert not LOGS_HERE or "no answer in 0.5 seconds" in caplog.text
+    assert not HAS_LOGS or "no response in 0.5 seconds" in caplog.text
 
 
-def test_an_error_of_ours_fails_no_task(ingest, events, monkeypatch, caplog):
-    """The event is told without us."""
+def test_error_in_this_package_does_not_fail_the_task(ingest, events, monkeypatch, caplog):
+    """Airflow emits the event without our lineage."""
     caplog.set_level(logging.INFO)
 
     def broken(*_):
-        raise RuntimeError("a fault of ours")
+        raise RuntimeError("planned error")
 
-    monkeypatch.setattr(openlineage, "_facet", broken)
+    monkeypatch.setattr(openlineage, "_run_facet", broken)
     assert "success" == ingest().run().state
     assert "COMPLETE" == events()[-1]["eventType"]
-    assert not LOGS_HERE or "OpenLineage is not told of the flow run: RuntimeError: a fault of ours" in caplog.text
+    assert not HAS_LOGS or "does not contain the flow run: RuntimeError: planned error" in caplog.text
 
 
-def test_secrets_stand_in_no_event(ingest, events, connection):
-    """Neither the client secret nor a token."""
+def test_events_contain_no_secrets(ingest, events, connection):
+    """Events contain neither the client secret nor a token."""
     ingest(outlets=[flow_asset(FLOW)]).run()
     assert connection["password"] not in json.dumps(events())
     assert "Bearer" not in json.dumps(events())
@@ -242,14 +242,14 @@ def test_secrets_stand_in_no_event(ingest, events, connection):
 # --- the listener and the triggerer ---
 
 
-def test_with_the_listener_a_task_ends_on_a_worker(ingest):
-    """Airflow tells no listener of a task that ends in the triggerer."""
+def test_task_ends_on_a_worker_if_a_listener_is_registered(ingest):
+    """Airflow does not call listeners for a task that ends in the triggerer."""
     assert "SucceedTask" == type(ingest(deferrable=True).run().message).__name__
 
 
 @pytest.mark.parametrize(("disabled", "listens"), [("True", "False"), ("False", "True")])
-def test_the_provider_that_is_disabled_registers_no_listener(disabled, listens):
-    """So with `[openlineage] disabled` tasks still end in the triggerer; each in a process of its own."""
+def test_disabled_provider_registers_no_listener(disabled, listens):
+    """With `[openlineage] disabled`, tasks can end in the triggerer. Each case runs in a separate process."""
     transport = {"AIRFLOW__OPENLINEAGE__TRANSPORT": '{"type": "console"}'}
     code = "from airflow_flowservice._airflow import task_end; print(task_end.has_listeners())"
     environment = {**os.environ, **transport, "AIRFLOW__OPENLINEAGE__DISABLED": disabled}

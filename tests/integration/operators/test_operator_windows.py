@@ -1,4 +1,4 @@
-"""Which window a task ingests: its DAG run's, in every schedule, or the one that was given."""
+"""Tests of the window that a task ingests: the DAG run's window, for all schedules, or the task's arguments."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def utc(*parts: int) -> datetime:
     return datetime(*parts, tzinfo=timezone.utc)
 
 
-class Whimsical(BaseTimetable):
-    """A timetable of somebody's own."""
+class CustomTimetable(BaseTimetable):
+    """A custom timetable."""
 
 
 MATCHES = EventsTimetable([pendulum.datetime(2026, 1, day, 20) for day in (9, 3, 6, 3)])
@@ -38,7 +38,7 @@ MATCHES = EventsTimetable([pendulum.datetime(2026, 1, day, 20) for day in (9, 3,
 
 @pytest.fixture
 def task_of(worker):
-    """A task that ingests."""
+    """Return a function that creates a task which ingests."""
 
     def make(**arguments):
         return worker.task(OnDemandFlowRunOperator, flow_id=FLOW, delta_column="updated_at", **arguments)
@@ -48,13 +48,13 @@ def task_of(worker):
 
 @pytest.fixture
 def window_of(task_of, window_of_task):
-    """The window of the run that a task with these arguments creates."""
+    """Return a function that returns the window of the flow run of a task with these arguments."""
     return lambda **arguments: window_of_task(task_of(**arguments))
 
 
 @pytest.fixture
 def window_of_task(runs_of):
-    """The window of the run that a task creates."""
+    """Return a function that runs a task and returns the window of its flow run."""
 
     def ingest(task):
         ended = task.run()
@@ -150,7 +150,7 @@ SCHEDULED = [
         id="@continuous",
     ),
     pytest.param(
-        Whimsical(),
+        CustomTimetable(),
         {"date": utc(2026, 1, 9), "interval": (utc(2026, 1, 9), utc(2026, 1, 9, 5))},
         "2026-01-09T00:00",
         "2026-01-09T05:00",
@@ -161,8 +161,8 @@ SCHEDULED = [
 
 @pytest.mark.parametrize("run_type", ["scheduled", "backfill"])
 @pytest.mark.parametrize(("schedule", "run", "start", "end"), SCHEDULED)
-def test_a_scheduled_run_owns_its_period(window_of, schedule, run, start, end, run_type):
-    """Scheduled or backfilled, the same date has the same window."""
+def test_scheduled_run_has_its_period(window_of, schedule, run, start, end, run_type):
+    """A scheduled and a backfilled run of the same date have the same window."""
     start, end = (f"{edge}:00Z"[:19].rstrip("Z") + "Z" for edge in (start, end))
     assert (start, end) == window_of(schedule=schedule, run_type=run_type, **run)
 
@@ -176,9 +176,11 @@ def test_a_scheduled_run_owns_its_period(window_of, schedule, run, start, end, r
         (timedelta(days=1), True, {"interval": (utc(2026, 1, 9), utc(2026, 1, 10))}),
     ],
 )
-def test_airflows_setting_for_data_intervals_is_no_matter(task_of, window_of_task, monkeypatch, schedule, on, run):
-    """The same schedule makes another timetable, and its run another date; the window is the same."""
-    for kind in ("CRON", "DELTA"):  # Airflow 3.3.2 looks at the one for crons alone
+def test_window_does_not_depend_on_airflows_setting_for_data_intervals(
+    task_of, window_of_task, monkeypatch, schedule, on, run
+):
+    """The setting changes the timetable and the logical date of the schedule, but not the window."""
+    for kind in ("CRON", "DELTA"):  # Airflow 3.3.2 reads only the setting for crons
         monkeypatch.setenv(f"AIRFLOW__SCHEDULER__CREATE_{kind}_DATA_INTERVALS", str(on))
     date = run["interval"][0] if on else run["date"]
     task = task_of(schedule=schedule, **{"date": date, **run})
@@ -226,25 +228,25 @@ def test_airflows_setting_for_data_intervals_is_no_matter(task_of, window_of_tas
         ),
     ],
 )
-def test_a_manual_run_takes_the_last_complete_period(window_of, schedule, run, start, end):
-    """Triggered by hand, a run's window is the same as a scheduled run's would have been."""
+def test_manual_run_has_the_last_complete_period(window_of, schedule, run, start, end):
+    """The window of a manual run is the window of a scheduled run."""
     assert (f"{start}:00Z", f"{end}:00Z") == window_of(schedule=schedule, run_type="manual", **run)
 
 
 @pytest.mark.parametrize(
-    ("schedule", "run_type", "says"),
+    ("schedule", "run_type", "message"),
     [
         (None, "manual", "the DAG's schedule (NullTimetable) has no period"),
         ("@once", "scheduled", "the DAG's schedule (OnceTimetable) has no period"),
         ("@continuous", "manual", "the DAG's schedule (ContinuousTimetable) has no period"),
-        (Whimsical(), "scheduled", "the DAG's schedule (Whimsical) has no period"),
-        ([Asset("orders")], "asset_triggered", "none of their events carries a window"),
+        (CustomTimetable(), "scheduled", "the DAG's schedule (CustomTimetable) has no period"),
+        ([Asset("orders")], "asset_triggered", "none of their events contains a window"),
         ([Asset("orders")], "manual", "the DAG's schedule (AssetTriggeredTimetable) has no period"),
     ],
-    ids=["none", "@once", "@continuous, by hand", "a custom timetable", "an asset", "an asset, by hand"],
+    ids=["none", "@once", "@continuous, manual", "a custom timetable", "an asset", "an asset, manual"],
 )
-def test_a_run_without_a_period_says_what_to_do(window_of, emulator, schedule, run_type, says):
-    """No data interval, and a schedule that has no period: the remedy names the two ways out."""
+def test_error_for_a_run_without_a_period_states_the_remedy(window_of, emulator, schedule, run_type, message):
+    """The run has no data interval, and its schedule has no period."""
     with pytest.raises(WindowError) as caught:
         window_of(
             schedule=schedule,
@@ -254,7 +256,7 @@ def test_a_run_without_a_period_says_what_to_do(window_of, emulator, schedule, r
             dag_settings={"max_active_runs": 1},
         )
     assert FLOW == caught.value.flow_id
-    assert says in caught.value.message
+    assert message in caught.value.message
     assert "window_start and window_end" in caught.value.remedy
     assert {} == emulator.ledger()["requests"]
 
@@ -285,20 +287,20 @@ FORMS = [
 
 
 @pytest.mark.parametrize(("start", "end"), FORMS)
-def test_a_given_window_is_taken_in_all_its_forms(window_of, start, end, request):
-    """Moments are aware datetimes, ISO 8601 with an offset, or epoch seconds."""
+def test_window_arguments_accept_all_forms(window_of, start, end, request):
+    """Instants are aware datetimes, ISO 8601 with an offset, or epoch seconds."""
     last = "2026-01-10T00:00:00Z" if request.node.callspec.id == "templates" else "2026-01-03T00:00:00Z"
     assert ("2026-01-02T00:00:00Z", last) == window_of(window_start=start, window_end=end)
 
 
-def test_a_given_window_may_render_to_native_objects(window_of):
-    """With `render_template_as_native_obj` a template gives a datetime."""
+def test_window_arguments_may_render_to_native_objects(window_of):
+    """With `render_template_as_native_obj`, a template renders to a datetime."""
     given = {"window_start": "{{ logical_date - macros.timedelta(hours=1) }}", "window_end": "{{ logical_date }}"}
     assert ("2026-01-09T23:00:00Z", "2026-01-10T00:00:00Z") == window_of(native=True, **given)
 
 
-def test_a_given_window_needs_no_schedule(window_of):
-    """A DAG without a schedule can ingest what its configuration says."""
+def test_window_arguments_need_no_schedule(window_of):
+    """A DAG without a schedule can use a window in its conf."""
     assert ("2026-01-02T00:00:00Z", "2026-01-02T06:00:00Z") == window_of(
         schedule=None,
         run_type="manual",
@@ -309,8 +311,8 @@ def test_a_given_window_needs_no_schedule(window_of):
     )
 
 
-def test_the_first_of_listed_events_has_no_period(window_of):
-    """Nothing lies before it, and the error says what to do."""
-    with pytest.raises(WindowError, match="lists no other event on that side") as caught:
+def test_first_of_listed_events_has_no_period(window_of):
+    """No event precedes it, and the error states the remedy."""
+    with pytest.raises(WindowError, match="lists no earlier event") as caught:
         window_of(schedule=MATCHES, date=utc(2026, 1, 3, 20))
     assert "begin the list with an event that opens the first period" in caught.value.remedy

@@ -19,7 +19,7 @@ WAITS = {"wait_for_completion": True, "deferrable": True, "poll_interval": 0.05,
 @pytest.fixture
 def task(worker, emulator, monkeypatch):
     """Make a task that such an Airflow runs; it keeps no task state either."""
-    monkeypatch.setattr(versions, "resumes_retries", lambda: True)
+    monkeypatch.setattr(versions, "retries_resume_after_deferral", lambda: True)
     monkeypatch.setattr("airflow_flowservice._airflow.task_end.ends_in_triggerer", lambda _: False)
 
     def make(operator, **arguments):

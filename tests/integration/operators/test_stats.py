@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from airflow_versions import VERSION, NoStatsLogger, metrics_told_to
+from airflow_versions import VERSION, NoStatsLogger, metrics_sent_to
 
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
@@ -36,7 +36,7 @@ class Backend(NoStatsLogger):
 def backend() -> Iterator[Backend]:
     """Takes the place of what `[metrics]` configures."""
     made = Backend()
-    with metrics_told_to(made):
+    with metrics_sent_to(made):
         yield made
 
 

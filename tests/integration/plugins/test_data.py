@@ -80,7 +80,7 @@ def test_unknown_dataflow_is_not_found(request_coverage: Any) -> None:
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"from": "yesterday"}, "not a moment in time"),
+        ({"from": "yesterday"}, "not a valid time"),
         ({"from": "2026-01-01"}, "no time zone"),
         ({"to": "2026-01-01T00:00:00"}, "no time zone"),
         ({"from": "2026-02-01T00:00:00Z", "to": "2026-01-01T00:00:00Z"}, "reversed"),

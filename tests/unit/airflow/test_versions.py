@@ -1,4 +1,4 @@
-"""What differs between Airflow's versions: in `versions.py` alone, and each with its answer."""
+"""Tests of the differences between Airflow versions, which only `versions.py` contains."""
 
 from __future__ import annotations
 
@@ -15,19 +15,17 @@ import pytest
 from airflow_flowservice._airflow import task_context, versions
 
 PACKAGE = Path(versions.__file__).parents[1]
-ASKS_FOR_A_VERSION = re.compile(r"except \(?ImportError|\bversion\(\) *[<>=]|airflow.__version__")
+VERSION_CHECK = re.compile(r"except \(?ImportError|\bversion\(\) *[<>=]|airflow.__version__")
 
 
 def utc(*parts):
     return datetime(*parts, tzinfo=timezone.utc)
 
 
-def test_no_other_module_tells_versions_apart():
-    """Whoever raises the oldest version has one file to look at, and the plugin, which may import next to nothing."""
+def test_no_other_module_checks_the_version():
+    """The only exception is the plugin, which must import very little."""
     found = {
-        file.relative_to(PACKAGE).as_posix()
-        for file in PACKAGE.rglob("*.py")
-        if ASKS_FOR_A_VERSION.search(file.read_text())
+        file.relative_to(PACKAGE).as_posix() for file in PACKAGE.rglob("*.py") if VERSION_CHECK.search(file.read_text())
     }
     assert {"_airflow/versions.py", "plugins/plugin.py"} == found
 
@@ -42,53 +40,58 @@ def test_no_other_module_tells_versions_apart():
     ],
 )
 @pytest.mark.parametrize("run_type", ["scheduled", "backfill"])
-def test_a_worker_of_3_2_counts_where_its_partition_begins(offset, run_after, expected, run_type):
-    """It is told the partition's key alone, whose format is the DAG author's; also across a change of the clock."""
+def test_worker_of_3_2_computes_the_start_of_its_partition(offset, run_after, expected, run_type):
+    """The worker receives only the partition's key, in the format of the DAG's author.
+
+    The start is also correct across a clock change.
+    """
     timetable = airflow_versions.CronPartitionTimetable("0 0 * * *", timezone="Europe/Zurich", run_offset=offset)
     assert expected == task_context.dates_of(run_of_3_2(run_after, run_type), timetable=timetable).partition_date
 
 
-def test_a_run_of_3_2_without_partition_has_no_date_of_one():
-    """Nor has a run whose timetable is not known."""
+def test_run_of_3_2_without_partition_has_no_partition_date():
+    """A run of an unknown timetable has none, either."""
     daily = airflow_versions.CronTriggerTimetable("0 0 * * *", timezone="UTC")
     assert task_context.dates_of(run_of_3_2(utc(2026, 3, 28), "scheduled"), timetable=daily).partition_date is None
     assert task_context.dates_of(run_of_3_2(utc(2026, 3, 28), "scheduled")).partition_date is None
 
 
 @pytest.mark.needs_airflow(3, 2, "partitions")
-def test_a_run_of_3_2_by_hand_takes_no_partition():
-    """Its date is not its schedule's."""
+def test_manual_run_of_3_2_has_no_partition_date():
+    """The date of a manual run is not a run date of the schedule."""
     timetable = airflow_versions.CronPartitionTimetable("0 0 * * *", timezone="UTC", run_offset=-1)
     assert task_context.dates_of(run_of_3_2(utc(2026, 3, 28, 7), "manual"), timetable=timetable).partition_date is None
 
 
-@pytest.mark.parametrize("beside", [lambda: versions.in_thread, versions.own_thread], ids=["any thread", "own thread"])
-def test_look_ups_from_a_thread_take_their_turn_in_the_event_loop(beside):
-    """The triggerer before 3.2 has one connection to its supervisor, whose lock knows the event loop alone.
+@pytest.mark.parametrize(
+    "runner", [lambda: versions.in_thread, versions.dedicated_thread], ids=["any thread", "dedicated thread"]
+)
+def test_look_ups_from_a_thread_run_in_the_event_loop(runner):
+    """Before Airflow 3.2, the triggerer has one connection to its supervisor, with a lock of the event loop.
 
-    Later ones have a way of their own, and look-ups need not wait for the loop.
+    Later versions have a separate connection for threads, so look-ups need not wait for the event loop.
     """
     from asgiref.sync import async_to_sync
 
     async def loop():
         return asyncio.get_running_loop()
 
-    async def ask():
-        return await loop(), await beside()(look_up)
+    async def loops():
+        return await loop(), await runner()(look_up)
 
     def look_up():
         return async_to_sync(loop)()  # as `TriggerCommsDecoder.send`
 
-    own, of_look_up = asyncio.run(ask())
+    own, of_look_up = asyncio.run(loops())
     assert (own is of_look_up) == (versions.version() < (3, 2))
 
 
-def test_an_own_thread_is_one_and_ends_with_its_holder():
-    """A triggerer lives for months, and the connections that are waited on come and go."""
+def test_dedicated_thread_is_reused_and_ends_with_its_function():
+    """A triggerer runs for months, and must not keep threads of unused connections."""
 
     async def names():
-        in_own_thread = versions.own_thread()
-        return [await in_own_thread(threading.current_thread) for _ in range(3)]
+        in_dedicated_thread = versions.dedicated_thread()
+        return [await in_dedicated_thread(threading.current_thread) for _ in range(3)]
 
     thread, *others = asyncio.run(names())
     thread.join(10)
@@ -97,7 +100,7 @@ def test_an_own_thread_is_one_and_ends_with_its_holder():
 
 
 def run_of_3_2(run_after, run_type):
-    """A DAG run as the task runner of 3.2 has it: without `partition_date`."""
+    """Return a DAG run of 3.2's task runner, which has no `partition_date`."""
     return SimpleNamespace(
         run_after=run_after, logical_date=None, data_interval_start=None, data_interval_end=None, run_type=run_type
     )

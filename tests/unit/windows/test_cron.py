@@ -1,4 +1,4 @@
-"""Run dates of crons: all through a change of the clock, in a few steps, in any thread."""
+"""Tests of run dates of crons: near clock changes, in a few steps, and in threads."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import pytest
 from airflow.timetables import trigger as core
 from croniter import croniter
 
-from airflow_flowservice._airflow.timetables import schedule_of
+from airflow_flowservice._airflow.timetables import parse_timetable
 from airflow_flowservice.windows.cron import CronSchedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_flowservice.windows.cron import AnyOfSchedule
+    from airflow_flowservice.windows.cron import MultipleCronSchedule
 
 UTC = timezone.utc
-# The moments of changes: forward and back, by an hour, half an hour, at midnight, and over a whole day.
+# Clock changes forward and back: by one hour, by half an hour, at midnight, and by a whole day.
 CHANGES = [
     ("Europe/Zurich", "2026-03-29T01:00:00+00:00"),
     ("Europe/Zurich", "2026-10-25T01:00:00+00:00"),
@@ -48,45 +48,45 @@ SEVERAL = [
 ]
 
 
-def runs_of(moment: datetime, *timetables: Any) -> Iterator[datetime]:
-    """The dates of the runs that the scheduler steps through after a moment."""
-    date = pendulum.instance(moment)
+def runs_of(instant: datetime, *timetables: Any) -> Iterator[datetime]:
+    """Yield the dates of the runs that the scheduler creates after an instant."""
+    date = pendulum.instance(instant)
     while True:
         date = min(timetable._get_next(date) for timetable in timetables)
         yield date
 
 
 def runs_through(change: datetime, *timetables: Any) -> list[datetime]:
-    """The run dates from two hours before a change of the clock until three hours after it, and at least three."""
+    """Return the run dates from two hours before a clock change until three hours after it, at least three."""
     runs = runs_of(change - timedelta(hours=2), *timetables)
     return [*islice(runs, 3), *takewhile(lambda date: date < change + timedelta(hours=3), runs)]
 
 
-def found(schedule: CronSchedule | AnyOfSchedule, dates: list[datetime]) -> list[set[datetime]]:
-    """What is taken for the run before each date but the first, for the last run up to just before, and to half way."""
-    instant = timedelta(microseconds=1)
+def found(schedule: CronSchedule | MultipleCronSchedule, dates: list[datetime]) -> list[set[datetime]]:
+    """Return the run dates found before each date except the first, from the date and from two earlier instants."""
+    smallest = timedelta(microseconds=1)
     return [
-        {schedule.previous(date), schedule.floor(date - instant), schedule.floor(before + (date - before) / 2)}
+        {schedule.previous(date), schedule.floor(date - smallest), schedule.floor(before + (date - before) / 2)}
         for before, date in pairwise(dates)
     ]
 
 
 @pytest.mark.parametrize(("zone", "change"), CHANGES)
 @pytest.mark.parametrize("cron", DENSE)
-def test_every_run_through_a_change_of_the_clock(cron: str, zone: str, change: str) -> None:
-    """Also with many runs an hour, each one's window begins at the run before."""
+def test_all_run_dates_near_a_clock_change(cron: str, zone: str, change: str) -> None:
+    """Each run's window begins at the previous run date, also with many runs per hour."""
     timetable = core.CronTriggerTimetable(cron, timezone=zone)
-    schedule, _ = schedule_of(timetable)
+    schedule, _ = parse_timetable(timetable)
     dates = runs_through(datetime.fromisoformat(change), timetable)
     assert [{date} for date in dates[:-1]] == found(schedule, dates)
 
 
 @pytest.mark.parametrize(("zone", "change"), CHANGES)
 @pytest.mark.parametrize("crons", SEVERAL, ids=" and ".join)
-def test_every_run_of_several_crons(crons: tuple[str, ...], zone: str, change: str) -> None:
-    """A run of one expression may make a later run of another fall out."""
+def test_all_run_dates_of_several_crons(crons: tuple[str, ...], zone: str, change: str) -> None:
+    """A run of one expression can remove a later run of another expression."""
     timetable = core.MultipleCronTriggerTimetable(*crons, timezone=zone)
-    schedule, _ = schedule_of(timetable)
+    schedule, _ = parse_timetable(timetable)
     dates = runs_through(datetime.fromisoformat(change), *timetable._timetables)
     assert [{date} for date in dates[:-1]] == found(schedule, dates)
 
@@ -94,23 +94,23 @@ def test_every_run_of_several_crons(crons: tuple[str, ...], zone: str, change: s
 @pytest.mark.parametrize(
     "cron", ["0 0 */10 * *", "0 0 */2 * *", "0 0 1,15,31 * *", "0 17 26,29,30 1-6 *", "30 2 29 * sun", "0 */8 L * *"]
 )
-def test_the_ends_of_months(cron: str) -> None:
-    """The windows tile, though croniter before 6.2 may step over the first of March, and back over a leap day."""
+def test_run_dates_at_ends_of_months(cron: str) -> None:
+    """The windows are contiguous, although croniter before 6.2 may skip 1 March forward and a leap day backward."""
     timetable = core.CronTriggerTimetable(cron, timezone="UTC")
-    schedule, _ = schedule_of(timetable)
+    schedule, _ = parse_timetable(timetable)
     dates = list(islice(runs_of(datetime(2019, 12, 31, 12, tzinfo=UTC), timetable), 60))
     assert [{date} for date in dates[:-1]] == found(schedule, dates)
 
 
 class Steps:
-    """Counts what croniter is asked for, since that is what finding a window costs."""
+    """Count the calls of croniter, which are the cost of finding a window."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.taken = self.parsed = 0
         for name in ("get_next", "get_prev", "__init__"):
-            monkeypatch.setattr(croniter, name, self.counted(name, getattr(croniter, name)))
+            monkeypatch.setattr(croniter, name, self._count(name, getattr(croniter, name)))
 
-    def counted(self, name: str, function: Any) -> Any:
+    def _count(self, name: str, function: Any) -> Any:
         def counting(*args: Any, **kwargs: Any) -> Any:
             self.parsed += name == "__init__"
             self.taken += name != "__init__"
@@ -121,8 +121,8 @@ class Steps:
 
 @pytest.mark.parametrize(("zone", "change"), CHANGES)
 @pytest.mark.parametrize("cron", [*DENSE, "0 0 * * *", "0 6 * * 1-5", "0 0 29 2 *"])
-def test_a_window_is_found_in_a_few_steps(cron: str, zone: str, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many runs an hour there are, and however close a change of the clock is."""
+def test_window_is_found_in_a_few_steps(cron: str, zone: str, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cost depends neither on the number of runs per hour nor on the distance to a clock change."""
     schedule = CronSchedule(expression=cron, zone=ZoneInfo(zone))
     steps = Steps(monkeypatch)
     for minutes in range(-90, 240, 7):
@@ -132,17 +132,17 @@ def test_a_window_is_found_in_a_few_steps(cron: str, zone: str, change: str, mon
     assert steps.parsed <= 1
 
 
-def test_threads_do_not_disturb_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triggerer and workers find windows in threads: one may be held up in the middle while another steps."""
+def test_threads_do_not_affect_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread can be interrupted while another thread computes a window with the same expression."""
     schedule = CronSchedule(expression="0 0 * * *", zone=ZoneInfo("UTC"))
-    step, held_up = croniter.get_prev, []
+    step, interrupted = croniter.get_prev, []
 
     def other_thread_first(cron: croniter, *args: Any) -> Any:
-        if not held_up:
-            held_up.append(schedule.previous)
+        if not interrupted:
+            interrupted.append(schedule.previous)
             schedule.previous(datetime(2030, 1, 1, tzinfo=UTC))
         return step(cron, *args)
 
     monkeypatch.setattr(croniter, "get_prev", other_thread_first)
     assert datetime(2026, 1, 1, tzinfo=UTC) == schedule.previous(datetime(2026, 1, 2, tzinfo=UTC))
-    assert held_up
+    assert interrupted

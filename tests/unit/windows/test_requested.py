@@ -1,4 +1,4 @@
-"""Windows that somebody asked for, in mappings and asset events."""
+"""Tests of windows that are requested in mappings and asset events."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_flowservice.exceptions import WindowError
-from airflow_flowservice.windows.requested import joined, named_window, window_of_events
+from airflow_flowservice.windows.requested import merge_windows, requested_window, window_of_events
 from airflow_flowservice.windows.window import IngestionWindow
 
 UTC = timezone.utc
-moments = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)).map(  # noqa: DTZ001
-    lambda moment: moment.replace(microsecond=0)
+instants = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)).map(  # noqa: DTZ001
+    lambda instant: instant.replace(microsecond=0)
 )
-edges = st.lists(moments, min_size=2, max_size=8, unique=True).map(sorted)
+edges = st.lists(instants, min_size=2, max_size=8, unique=True).map(sorted)
 
 
 def windows_between(chosen: list[datetime]) -> list[IngestionWindow]:
@@ -25,27 +25,27 @@ def windows_between(chosen: list[datetime]) -> list[IngestionWindow]:
 
 
 @given(edges, st.randoms())
-def test_windows_that_tile_join_in_any_order(chosen, random):
-    """Also when some of them are there twice."""
+def test_contiguous_windows_merge_in_any_order(chosen, random):
+    """Duplicated windows do not matter."""
     windows = windows_between(chosen)
     mixed = [*windows, random.choice(windows)]
     random.shuffle(mixed)
-    assert IngestionWindow(chosen[0], chosen[-1]) == joined(set(mixed))
+    assert IngestionWindow(chosen[0], chosen[-1]) == merge_windows(set(mixed))
 
 
-@given(st.lists(moments, min_size=4, max_size=8, unique=True).map(sorted), st.data())
-def test_a_window_that_is_missing_is_a_gap(chosen, data):
-    """What lies between is told."""
+@given(st.lists(instants, min_size=4, max_size=8, unique=True).map(sorted), st.data())
+def test_missing_window_is_a_gap(chosen, data):
+    """The error names the edge of the gap."""
     windows = windows_between(chosen)
-    gone = windows.pop(data.draw(st.integers(1, len(windows) - 2)))
+    removed = windows.pop(data.draw(st.integers(1, len(windows) - 2)))
     with pytest.raises(WindowError, match="leave a gap") as caught:
-        joined(windows)
-    assert str(gone.end)[:10] in str(caught.value)
+        merge_windows(windows)
+    assert str(removed.end)[:10] in str(caught.value)
 
 
 @given(edges, st.timedeltas(timedelta(days=-400), timedelta(days=400)))
-def test_moved_windows_still_tile(chosen, offset):
-    """By any offset, also one with fractions of a second."""
+def test_shifted_windows_stay_contiguous(chosen, offset):
+    """The offset may have fractions of a second."""
     moved = [window.shifted(offset) for window in windows_between(chosen)]
     assert all(one.meets(other) for one, other in pairwise(moved))
 
@@ -54,20 +54,20 @@ def test_moved_windows_still_tile(chosen, offset):
     "values",
     [{}, {"window_start": None, "window_end": None}, {"window_start": "", "window_end": ""}, {"windowStart": 1}],
 )
-def test_a_mapping_may_ask_for_nothing(values):
-    """Empty values count as not given."""
-    assert None is named_window(values, where="the conf")
+def test_mapping_without_window_returns_none(values):
+    """Empty values count as missing."""
+    assert None is requested_window(values, where="the conf")
 
 
-def test_a_mapping_asks_in_any_form():
-    """Moments in all forms that the task's own arguments take."""
+def test_mapping_takes_all_forms_of_instants():
+    """The forms are those of the task's arguments."""
     values = {"window_start": 1767312000, "window_end": "2026-01-02T01:00:00+01:00"}
     with pytest.raises(WindowError, match="empty"):
-        named_window(values, where="the conf")
+        requested_window(values, where="the conf")
     values["window_end"] = datetime(2026, 1, 3, tzinfo=UTC)
-    assert "2026-01-02T00:00:00Z/2026-01-03T00:00:00Z" == str(named_window(values, where="the conf"))
+    assert "2026-01-02T00:00:00Z/2026-01-03T00:00:00Z" == str(requested_window(values, where="the conf"))
 
 
-def test_a_windowless_event_is_left_out():
-    """Somebody pressed the button that makes an event."""
+def test_event_without_window_is_ignored():
+    """For example, a user creates such an event with the button in Airflow's UI."""
     assert None is window_of_events([("orders", {}), ("orders", {"rows": 3})])

@@ -1,4 +1,4 @@
-"""Windows of schedules, held against the timetables of Airflow's own scheduler."""
+"""Tests of the windows of schedules, compared with the timetables of Airflow's scheduler."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 
 from airflow_flowservice._airflow.dag_runs import dates_between
-from airflow_flowservice._airflow.timetables import schedule_of
+from airflow_flowservice._airflow.timetables import parse_timetable
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.windows.cron import CronSchedule
 from airflow_flowservice.windows.schedule import DeltaSchedule, RunDates, window_of
@@ -42,15 +42,13 @@ thorough = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
 
-# Airflow 3.0 has the scheduler's timetables on workers too, and no partitions.
-needs_values = pytest.mark.skipif(
-    not hasattr(sdk, "CronTriggerTimetable"), reason="the SDK has no timetables of its own"
-)
+# In Airflow 3.0, workers have the scheduler's timetables, and partitions do not exist.
+needs_values = pytest.mark.skipif(not hasattr(sdk, "CronTriggerTimetable"), reason="the SDK has no timetables")
 needs_partitions = pytest.mark.skipif(
     not hasattr(core, "CronPartitionTimetable"), reason="this Airflow has no CronPartitionTimetable"
 )
 
-# Around changes of the clock, both ways: also by half an hour, at midnight, for Ramadan, and by a whole day.
+# Days of clock changes in both directions: by one hour, by half an hour, at midnight, for Ramadan, and by a whole day.
 CHANGES = {
     "Europe/Zurich": ("2026-03-29", "2026-10-25"),
     "America/Sao_Paulo": ("2018-11-04", "2018-02-18"),
@@ -60,13 +58,13 @@ CHANGES = {
     "Pacific/Apia": ("2011-12-30", "2012-04-01"),
     "UTC": ("2024-02-29", "2026-12-31"),
 }
-# Before 6.2, croniter steps back to a first of March that it steps over on the way forward, as the scheduler goes.
+# Before 6.2, croniter steps back to a 1 March that it skips forward. The scheduler steps forward.
 MISSES_MARCH = croniter("0 0 */10 * *", datetime(2019, 2, 21)).get_next(datetime) != datetime(2019, 3, 1)  # noqa: DTZ001
 PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
 
 
 def both(name: str) -> pytest.MarkDecorator:
-    """For the scheduler's timetable of this name, and for the value that a worker has."""
+    """Parametrize a test with the scheduler's timetable of this name and with the SDK's, which workers have."""
     core_kind, value = getattr(core, name, None), getattr(sdk, name, None)
     kinds = [pytest.param(core_kind, id="core"), pytest.param(value, id="sdk", marks=needs_values)]
     return pytest.mark.parametrize("kind", kinds)
@@ -94,7 +92,7 @@ distances = st.timedeltas(timedelta(hours=1), timedelta(days=4))
 
 
 def run_dates_of(timetable: Any, earliest: datetime) -> Iterator[datetime]:
-    """The dates of the runs that the scheduler, or a backfill, makes from a moment on."""
+    """Yield the dates of the runs that the scheduler or a backfill creates from an instant on."""
     last = None
     restriction = TimeRestriction(pendulum.instance(earliest), None, catchup=True)
     while info := timetable.next_dagrun_info(last_automated_data_interval=last, restriction=restriction):
@@ -108,17 +106,17 @@ def some_run_dates(timetable: Any, earliest: datetime) -> list[datetime]:
 
 
 def hourly_on_some_days(cron: str) -> bool:
-    """Such crons count elapsed time from one day of runs to the next, also across a change of the clock."""
+    """Return whether a cron counts elapsed time between days with runs, also across a clock change."""
     return cron.split()[1:2] == ["*"] and cron.split()[2:] != ["*", "*", "*"]
 
 
-def settled_start(timetable: Any, moment: datetime) -> datetime:
-    """An earlier run date that all start dates before it lead to.
+def settled_start(timetable: Any, instant: datetime) -> datetime:
+    """Return an earlier run date that does not depend on the start date.
 
-    Beside a change of the clock the scheduler's own first runs depend on where it begins: no date alone can tell.
+    Near a clock change, the scheduler's first runs depend on its start date, so a date is not sufficient.
     """
     zone = timetable._timezone
-    date = timetable._get_prev(pendulum.instance(moment))
+    date = timetable._get_prev(pendulum.instance(instant))
     if not hourly_on_some_days(timetable._expression):
         return date
     while not 4 <= date.in_timezone(zone).hour < 22:
@@ -133,20 +131,20 @@ def near(change: str, distance: timedelta, zone: str) -> datetime:
 
 
 def of_run(date: datetime) -> RunDates:
-    """What Airflow says of a scheduled run of a trigger timetable: an empty data interval."""
+    """Return the dates of a scheduled run of a trigger timetable: its data interval is empty."""
     return RunDates(run_after=date, logical_date=date, data_interval_start=date, data_interval_end=date)
 
 
 def windows_of(timetable: Any, dates: list[datetime]) -> list[IngestionWindow]:
-    """The windows of runs, found in a random order, in the order of the dates."""
-    schedule, interval = schedule_of(timetable)
+    """Return the windows of runs in the order of the dates; they are computed in a random order."""
+    schedule, interval = parse_timetable(timetable)
     shuffled = random.sample(dates, len(dates))
     windows = {date: window_of(dates=of_run(date), schedule=schedule, interval=interval) for date in shuffled}
     return [windows[date] for date in dates]
 
 
 def gaps(windows: list[IngestionWindow]) -> list[tuple[str, str]]:
-    """Neighbours that do not tile."""
+    """Return the pairs of consecutive windows that are not contiguous."""
     return [(str(one), str(other)) for one, other in pairwise(windows) if not one.meets(other)]
 
 
@@ -160,8 +158,8 @@ class TestCron:
     @example(cron="0 * 1 * *", place=("Europe/Zurich", "2026-03-29"), distance=timedelta(days=4))
     @example(cron="0 * 1 * *", place=("Pacific/Apia", "2011-12-30"), distance=timedelta(days=4))
     @example(cron="0 0 */10 * *", place=("America/Sao_Paulo", "2018-02-18"), distance=timedelta(days=1))
-    def test_windows_tile(self, cron: str, place: tuple[str, str], distance: timedelta) -> None:
-        """Each run's window begins at the scheduler's previous run date, found in any order."""
+    def test_windows_are_contiguous(self, cron: str, place: tuple[str, str], distance: timedelta) -> None:
+        """Each run's window begins at the scheduler's previous run date, in any order of the runs."""
         zone, change = place
         timetable = core.CronTriggerTimetable(cron, timezone=zone)
         dates = some_run_dates(timetable, settled_start(timetable, near(change, distance, zone)))
@@ -171,54 +169,54 @@ class TestCron:
 
     @thorough
     @given(cron=crons, place=places, distance=distances)
-    def test_away_from_clock_changes_it_is_the_timetables_own_period(
+    def test_periods_far_from_clock_changes_match_the_timetable(
         self, cron: str, place: tuple[str, str], distance: timedelta
     ) -> None:
-        """Where the clock goes on evenly, a window begins where the timetable itself steps back to."""
+        """If the UTC offset does not change, a window begins at the date to which the timetable steps back."""
         zone, change = place
         timetable = core.CronTriggerTimetable(cron, timezone=zone)
-        schedule, _ = schedule_of(timetable)
+        schedule, _ = parse_timetable(timetable)
         assume(not hourly_on_some_days(timetable._expression))
         assume(not (MISSES_MARCH and "*/10" in cron.split()[2:3]))
         for date in islice(run_dates_of(timetable, near(change, distance, zone)), 10):
             before = timetable._get_prev(date)
-            offsets = {moment.in_timezone(zone).utcoffset() for moment in (before.subtract(hours=50), before, date)}
+            offsets = {instant.in_timezone(zone).utcoffset() for instant in (before.subtract(hours=50), before, date)}
             if len(offsets) == 1 and date - before < timedelta(days=32):
                 assert schedule.previous(date) == before
 
     @needs_values
     @thorough
     @given(cron=crons, place=places, distance=distances)
-    def test_both_kinds_of_timetable_mean_the_same(
+    def test_worker_and_scheduler_timetables_agree(
         self, cron: str, place: tuple[str, str], distance: timedelta
     ) -> None:
-        """A worker, which has the SDK's timetable, finds the window that the scheduler's timetable gives."""
+        """The SDK's timetable, which workers have, gives the window of the scheduler's timetable."""
         zone, change = place
-        moment = near(change, distance, zone)
-        workers, _ = schedule_of(sdk.CronTriggerTimetable(cron, timezone=zone))
-        schedulers, _ = schedule_of(core.CronTriggerTimetable(cron, timezone=zone))
-        assert workers.previous(moment) == schedulers.previous(moment)
+        instant = near(change, distance, zone)
+        workers, _ = parse_timetable(sdk.CronTriggerTimetable(cron, timezone=zone))
+        schedulers, _ = parse_timetable(core.CronTriggerTimetable(cron, timezone=zone))
+        assert workers.previous(instant) == schedulers.previous(instant)
 
     @thorough
     @given(cron=crons, place=places, distance=distances, micros=st.integers(0, 999_999))
-    def test_floor_is_the_last_date_up_to_the_moment(
+    def test_floor_is_the_last_date_up_to_an_instant(
         self, cron: str, place: tuple[str, str], distance: timedelta, micros: int
     ) -> None:
-        """A run date is its own floor; any moment's floor is a run date, and the next one comes after it."""
+        """A run date is its own floor. The floor of any instant is a run date, and the next run date is later."""
         zone, change = place
-        schedule, _ = schedule_of(core.CronTriggerTimetable(cron, timezone=zone))
-        moment = near(change, distance, zone) + timedelta(microseconds=micros)
-        floor = schedule.floor(moment)
-        assert floor <= moment < schedule.next(floor)
+        schedule, _ = parse_timetable(core.CronTriggerTimetable(cron, timezone=zone))
+        instant = near(change, distance, zone) + timedelta(microseconds=micros)
+        floor = schedule.floor(instant)
+        assert floor <= instant < schedule.next(floor)
         assert schedule.floor(floor) == floor
 
     @pytest.mark.parametrize("cron", ["0 * * * *", "0 0 * * *"])
-    @pytest.mark.parametrize("kind", [pendulum.instance, lambda moment: moment], ids=["pendulum", "plain"])
-    def test_any_datetime_will_do(self, cron: str, kind: Any) -> None:
-        """Pendulum's datetimes, which Airflow hands over, give plain aware ones like any other."""
+    @pytest.mark.parametrize("kind", [pendulum.instance, lambda instant: instant], ids=["pendulum", "plain"])
+    def test_all_kinds_of_datetimes_are_accepted(self, cron: str, kind: Any) -> None:
+        """Pendulum's datetimes, which Airflow passes, give plain aware datetimes."""
         schedule = CronSchedule(expression=cron, zone=ZoneInfo("Europe/Zurich"))
-        moment = kind(datetime(2026, 1, 31, 23, tzinfo=UTC))
-        results = [schedule.previous(moment), schedule.floor(moment), schedule.next(moment)]
+        instant = kind(datetime(2026, 1, 31, 23, tzinfo=UTC))
+        results = [schedule.previous(instant), schedule.floor(instant), schedule.next(instant)]
         assert [(type(result), result.tzinfo) for result in results] == [(datetime, UTC)] * 3
 
     @pytest.mark.parametrize(
@@ -230,8 +228,8 @@ class TestCron:
         ],
         ids=["after the change: 23 hours", "the skipped 2:30", "the second 2:30: 25 hours"],
     )
-    def test_a_daily_run_in_the_hour_that_changes(self, run: str, start: str) -> None:
-        """`30 2 * * *` in Zurich: the run of the skipped 2:30 comes at 3:30, and of two 2:30 the second."""
+    def test_daily_run_in_the_hour_of_a_clock_change(self, run: str, start: str) -> None:
+        """`30 2 * * *` in Zurich runs at 3:30 if 2:30 is skipped, and at the second 2:30 if there are two."""
         schedule = CronSchedule(expression="30 2 * * *", zone=ZoneInfo("Europe/Zurich"))
         assert schedule.previous(datetime.fromisoformat(run)) == datetime.fromisoformat(start)
 
@@ -241,8 +239,8 @@ class TestSeveralCrons:
     @given(several=st.lists(crons, min_size=2, max_size=3), place=places, distance=distances)
     @example(several=["10 3 * * *", "30 2 * * *"], place=("Europe/Zurich", "2026-03-29"), distance=timedelta(days=3))
     @example(several=["45 * * * *", "30 2 * * *"], place=("Europe/Zurich", "2026-10-25"), distance=timedelta(hours=6))
-    def test_windows_tile(self, several: list[str], place: tuple[str, str], distance: timedelta) -> None:
-        """The window of a run begins at the run before, whichever expression made that one."""
+    def test_windows_are_contiguous(self, several: list[str], place: tuple[str, str], distance: timedelta) -> None:
+        """The window of a run begins at the previous run, of any expression."""
         zone, change = place
         timetable = core.MultipleCronTriggerTimetable(*several, timezone=zone)
         parts = timetable._timetables
@@ -251,33 +249,33 @@ class TestSeveralCrons:
         assert gaps(windows) == []
 
     @needs_values
-    def test_both_kinds_of_timetable_mean_the_same(self) -> None:
-        """The SDK's value and the scheduler's timetable give the same window."""
+    def test_worker_and_scheduler_timetables_agree(self) -> None:
+        """The SDK's timetable and the scheduler's timetable give the same window."""
         several = ("0 6 * * *", "0 18 * * 1-5")
-        workers, _ = schedule_of(sdk.MultipleCronTriggerTimetable(*several, timezone="Europe/Zurich"))
-        schedulers, _ = schedule_of(core.MultipleCronTriggerTimetable(*several, timezone="Europe/Zurich"))
-        moment = datetime(2026, 3, 29, 12, tzinfo=UTC)
-        assert workers.previous(moment) == schedulers.previous(moment) == datetime(2026, 3, 29, 4, tzinfo=UTC)
+        workers, _ = parse_timetable(sdk.MultipleCronTriggerTimetable(*several, timezone="Europe/Zurich"))
+        schedulers, _ = parse_timetable(core.MultipleCronTriggerTimetable(*several, timezone="Europe/Zurich"))
+        instant = datetime(2026, 3, 29, 12, tzinfo=UTC)
+        assert workers.previous(instant) == schedulers.previous(instant) == datetime(2026, 3, 29, 4, tzinfo=UTC)
 
 
 @needs_partitions
 class TestPartitions:
     @thorough
     @given(cron=crons, place=places, distance=distances)
-    def test_windows_tile(self, cron: str, place: tuple[str, str], distance: timedelta) -> None:
-        """A partitioned run owns the period that begins at its partition date; a backfill's windows tile."""
+    def test_windows_are_contiguous(self, cron: str, place: tuple[str, str], distance: timedelta) -> None:
+        """A partitioned run has the period that begins at its partition date; a backfill's windows are contiguous."""
         zone, change = place
         timetable = core.CronPartitionTimetable(cron, timezone=zone, run_offset=-1)
-        schedule, _ = schedule_of(timetable)
+        schedule, _ = parse_timetable(timetable)
         first = near(change, distance, zone)
         runs = dates_between(timetable, earliest=first, latest=first + timedelta(days=400))
         windows = [window_of(dates=dates, schedule=schedule) for dates in islice(runs, 40)]
         assert gaps(windows) == []
 
     @both("CronPartitionTimetable")
-    def test_the_period_begins_at_the_partition_date(self, kind: Any) -> None:
-        """With `run_offset=-1` the run of the 2nd takes the 1st, from midnight to midnight of its zone."""
-        schedule, interval = schedule_of(kind("0 0 * * *", timezone="Europe/Zurich", run_offset=-1))
+    def test_period_begins_at_the_partition_date(self, kind: Any) -> None:
+        """With `run_offset=-1`, the run of 2 June has the window of 1 June, from midnight to midnight in its zone."""
+        schedule, interval = parse_timetable(kind("0 0 * * *", timezone="Europe/Zurich", run_offset=-1))
         dates = RunDates(
             run_after=datetime(2026, 6, 1, 22, tzinfo=UTC), partition_date=datetime(2026, 5, 31, 22, tzinfo=UTC)
         )
@@ -288,11 +286,11 @@ class TestPartitions:
 class TestDataIntervals:
     @thorough
     @given(cron=crons, place=places, distance=distances)
-    def test_they_are_taken_as_they_are(self, cron: str, place: tuple[str, str], distance: timedelta) -> None:
-        """A `CronDataIntervalTimetable`'s run owns its data interval."""
+    def test_data_interval_is_the_window(self, cron: str, place: tuple[str, str], distance: timedelta) -> None:
+        """The window of a `CronDataIntervalTimetable`'s run is its data interval."""
         zone, change = place
         timetable = core_interval.CronDataIntervalTimetable(cron, zone)
-        schedule, interval = schedule_of(timetable)
+        schedule, interval = parse_timetable(timetable)
         restriction = TimeRestriction(pendulum.instance(near(change, distance, zone)), None, catchup=True)
         info = timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
         start, end = info.data_interval
@@ -301,16 +299,16 @@ class TestDataIntervals:
         assert (window.start, window.end) == (start, end)
 
     @both("CronTriggerTimetable")
-    def test_an_interval_of_a_trigger_timetable(self, kind: Any) -> None:
-        """A scheduled run of `CronTriggerTimetable(interval=)` owns that interval, not the schedule's period."""
-        schedule, interval = schedule_of(kind("0 0 * * *", timezone="UTC", interval=timedelta(hours=6)))
+    def test_interval_of_a_trigger_timetable_is_the_window(self, kind: Any) -> None:
+        """A scheduled run of `CronTriggerTimetable(interval=)` has that interval, not the schedule's period."""
+        schedule, interval = parse_timetable(kind("0 0 * * *", timezone="UTC", interval=timedelta(hours=6)))
         end = datetime(2026, 1, 2, tzinfo=UTC)
         dates = RunDates(run_after=end, data_interval_start=end - timedelta(hours=6), data_interval_end=end)
         window = window_of(dates=dates, schedule=schedule, interval=interval)
         assert str(window) == "2026-01-01T18:00:00Z/2026-01-02T00:00:00Z"
 
-    def test_without_a_schedule(self) -> None:
-        """A custom timetable that we know nothing of is fine as long as it gives data intervals."""
+    def test_data_interval_without_a_schedule_is_the_window(self) -> None:
+        """An unknown custom timetable works if it gives data intervals."""
         end = datetime(2026, 1, 2, tzinfo=UTC)
         dates = RunDates(run_after=end, data_interval_start=end - timedelta(hours=6), data_interval_end=end)
         assert window_of(dates=dates, schedule=None).seconds == 6 * 3600
@@ -327,8 +325,8 @@ class TestDelta:
         [core.DeltaTriggerTimetable, core_interval.DeltaDataIntervalTimetable],
         ids=["trigger", "data interval"],
     )
-    def test_windows_tile(self, delta: Any, kind: Any) -> None:
-        """One delta after another, with the worker's value as with the scheduler's timetable."""
+    def test_windows_are_contiguous(self, delta: Any, kind: Any) -> None:
+        """The SDK's timetable and the scheduler's timetable give the same contiguous windows."""
         timetable, of_worker = kind(delta), getattr(sdk, kind.__name__, kind)(delta)
         dates = list(islice(run_dates_of(timetable, datetime(2026, 1, 28, tzinfo=UTC)), 30))
         assert gaps(windows_of(timetable, dates)) == []
@@ -336,14 +334,14 @@ class TestDelta:
 
     @thorough
     @given(seconds=st.integers(1, 10**7), first=st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1)))  # noqa: DTZ001
-    def test_any_delta_tiles(self, seconds: int, first: datetime) -> None:
-        """For every delta in whole seconds and every start."""
+    def test_windows_of_any_delta_are_contiguous(self, seconds: int, first: datetime) -> None:
+        """The delta is in whole seconds; the start is any time."""
         timetable = core.DeltaTriggerTimetable(timedelta(seconds=seconds))
         dates = list(islice(run_dates_of(timetable, first.replace(tzinfo=UTC)), 10))
         assert gaps(windows_of(timetable, dates)) == []
 
-    def test_a_pendulum_moment(self) -> None:
-        """A delta counts from pendulum's datetimes too."""
+    def test_pendulum_instant(self) -> None:
+        """A delta can be subtracted from pendulum's datetimes."""
         schedule = DeltaSchedule(delta=timedelta(hours=1))
         assert schedule.previous(pendulum.datetime(2026, 1, 1)) == datetime(2025, 12, 31, 23, tzinfo=UTC)
 
@@ -352,38 +350,38 @@ class TestManualRuns:
     MOMENT = datetime(2026, 1, 31, 10, 17, 23, 500_000, tzinfo=UTC)
 
     def window(self, timetable: Any, **dates: Any) -> str:
-        schedule, interval = schedule_of(timetable)
+        schedule, interval = parse_timetable(timetable)
         facts = RunDates(run_after=self.MOMENT, manual=True, **dates)
         return str(window_of(dates=facts, schedule=schedule, interval=interval))
 
     @both("CronTriggerTimetable")
-    def test_they_take_the_last_complete_period(self, kind: Any) -> None:
-        """Triggered at 10:17, an hourly DAG takes nine to ten."""
+    def test_manual_run_has_the_last_complete_period(self, kind: Any) -> None:
+        """If an hourly DAG is triggered at 10:17, its window is 9:00 to 10:00."""
         timetable = kind("0 * * * *", timezone="UTC")
         assert self.window(timetable) == "2026-01-31T09:00:00Z/2026-01-31T10:00:00Z"
 
-    def test_a_date_of_the_schedule_ends_its_period(self) -> None:
-        """A manual run for midnight takes the day that ends there, as the scheduled run would."""
+    def test_manual_run_for_a_run_date_has_the_period_that_ends_there(self) -> None:
+        """A manual run for midnight has the window of the scheduled run for midnight."""
         midnight = datetime(2026, 1, 30, tzinfo=UTC)
         timetable = core.CronTriggerTimetable("0 0 * * *", timezone="UTC")
         assert self.window(timetable, logical_date=midnight) == "2026-01-29T00:00:00Z/2026-01-30T00:00:00Z"
 
-    def test_the_data_interval_that_the_scheduler_infers_is_empty(self) -> None:
-        """Airflow gives it `run_after` twice; the window is the last complete period all the same."""
+    def test_inferred_data_interval_is_empty(self) -> None:
+        """Airflow sets both edges to `run_after`; the window is the last complete period."""
         timetable = core.CronTriggerTimetable("0 0 * * *", timezone="UTC")
         start, end = timetable.infer_manual_data_interval(run_after=pendulum.instance(self.MOMENT))
         window = self.window(timetable, data_interval_start=start, data_interval_end=end)
         assert window == "2026-01-30T00:00:00Z/2026-01-31T00:00:00Z"
 
-    def test_an_interval_ends_at_the_last_run_date(self) -> None:
-        """With `interval=` a manual run has that length, and ends where the last scheduled run did."""
+    def test_interval_of_a_manual_run_ends_at_the_last_run_date(self) -> None:
+        """With `interval=`, the window has that length, and ends at the last scheduled run date."""
         timetable = core.CronTriggerTimetable("0 0 * * *", timezone="UTC", interval=timedelta(hours=6))
         start, end = timetable.infer_manual_data_interval(run_after=pendulum.instance(self.MOMENT))
         window = self.window(timetable, data_interval_start=start, data_interval_end=end)
         assert window == "2026-01-30T18:00:00Z/2026-01-31T00:00:00Z"
 
-    def test_a_delta_counts_back_from_the_run(self) -> None:
-        """A delta has no dates of its own, so the window ends at the run's date."""
+    def test_delta_of_a_manual_run_ends_at_its_date(self) -> None:
+        """A delta has no fixed run dates, so the window ends at the run's date."""
         assert self.window(core.DeltaTriggerTimetable(timedelta(hours=1))) == (
             "2026-01-31T09:17:23Z/2026-01-31T10:17:23Z"
         )
@@ -391,12 +389,12 @@ class TestManualRuns:
 
 class TestNoPeriod:
     @pytest.mark.parametrize("manual", [True, False], ids=["manual", "scheduled"])
-    def test_a_run_without_period_is_refused(self, manual: bool) -> None:
-        """Without data interval and schedule there is no window, and the error says how to give one."""
+    def test_run_without_period_is_refused(self, manual: bool) -> None:
+        """Without data interval and schedule, there is no window; the error states how to give one."""
         with pytest.raises(WindowError) as caught:
             window_of(dates=RunDates(run_after=datetime(2026, 1, 1, tzinfo=UTC), manual=manual), schedule=None)
         assert caught.value.message == (
-            "this DAG run has no data interval, and the DAG's schedule has no period to take instead"
+            "this DAG run has no data interval, and the DAG's schedule has no period to use instead"
         )
         assert str(caught.value.remedy).startswith(
             "trigger the run with window_start and window_end in its conf, or pass them"
@@ -404,22 +402,22 @@ class TestNoPeriod:
 
     @pytest.mark.parametrize("schedule", [None, "@once", "@continuous", [sdk.Asset("a")]], ids=str)
     def test_schedules_without_period(self, schedule: Any) -> None:
-        """A DAG without times in its schedule has none for us."""
+        """A timetable without fixed times gives neither a schedule nor an interval."""
         dag = sdk.DAG("d", schedule=schedule, start_date=datetime(2026, 1, 1, tzinfo=UTC), max_active_runs=1)
-        assert schedule_of(dag.timetable) == (None, None)
+        assert parse_timetable(dag.timetable) == (None, None)
 
 
 @pytest.mark.parametrize(
     ("schedule", "seconds"), [("@daily", 86_400), ("*/30 * * * *", 1800), (timedelta(hours=2), 7200)], ids=str
 )
-def test_what_a_dag_author_writes(schedule: Any, seconds: int) -> None:
-    """Strings and timedeltas in a DAG give windows of their period, though their data intervals are empty."""
+def test_schedules_as_text_or_timedelta(schedule: Any, seconds: int) -> None:
+    """Text and timedeltas in a DAG give windows of their period, although their data intervals are empty."""
     dag = sdk.DAG("d", schedule=schedule, start_date=datetime(2026, 1, 1, tzinfo=UTC))
     (window,) = windows_of(dag.timetable, [datetime(2026, 6, 1, tzinfo=UTC)])
     assert (window.seconds, window.end) == (seconds, datetime(2026, 6, 1, tzinfo=UTC))
 
 
-def as_scheduler_has_it(dag: Any) -> Any:
+def to_scheduler_dag(dag: Any) -> Any:
     from airflow.serialization import serialized_objects
 
     serialization = getattr(serialized_objects, "DagSerialization", serialized_objects.SerializedDAG)  # before 3.2
@@ -428,39 +426,39 @@ def as_scheduler_has_it(dag: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["Europe/Zurich", "Australia/Lord_Howe"])
 @pytest.mark.parametrize("cron", ["@daily", "@hourly", "30 2 * * *"])
-def test_a_backfill_over_a_whole_year(cron: str, name: str) -> None:
-    """What `airflow backfill create` asks the DAG for, over both changes of the clock, tiles."""
+def test_backfill_over_both_clock_changes_is_contiguous(cron: str, name: str) -> None:
+    """The windows of the runs that `airflow backfill create` creates are contiguous."""
     zone = pendulum.timezone(name)
     dag = sdk.DAG("d", schedule=cron, start_date=pendulum.datetime(2026, 1, 1, tz=zone))
-    scheduler_dag = as_scheduler_has_it(dag)
+    scheduler_dag = to_scheduler_dag(dag)
     edges = [(datetime(2026, 3, 25), datetime(2026, 4, 9)), (datetime(2026, 10, 1), datetime(2026, 10, 28))]  # noqa: DTZ001
     for edge in edges:
-        earliest, latest = (moment.replace(tzinfo=UTC) for moment in edge)
+        earliest, latest = (instant.replace(tzinfo=UTC) for instant in edge)
         infos = list(scheduler_dag.iter_dagrun_infos_between(earliest, latest))
         assert len(infos) >= 15
         assert gaps(windows_of(dag.timetable, [info.data_interval.end for info in infos])) == []
 
 
 class TestEvents:
-    """`EventsTimetable`: from the event before to the run's own."""
+    """Tests of `EventsTimetable`: a window is the time from the previous event to the run's event."""
 
     @thorough
     @given(st.lists(st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)), min_size=2, max_size=12, unique=True))  # noqa: DTZ001
-    def test_windows_tile(self, moments: list[datetime]) -> None:
-        """Listed in any order, and some of them twice."""
-        dates = [pendulum.instance(moment.replace(microsecond=0), tz="UTC") for moment in moments]
+    def test_windows_are_contiguous(self, instants: list[datetime]) -> None:
+        """Events may be listed in any order, and more than once."""
+        dates = [pendulum.instance(instant.replace(microsecond=0), tz="UTC") for instant in instants]
         assume(len(set(dates)) > 1)
         timetable = events.EventsTimetable([*dates, dates[0]])
         runs = list(islice(run_dates_of(timetable, min(dates)), len(dates)))
-        schedule, _ = schedule_of(timetable)
+        schedule, _ = parse_timetable(timetable)
         windows = [window_of(dates=of_run(date), schedule=schedule) for date in runs[1:]]
         assert all(one.meets(other) for one, other in pairwise(windows))
         assert (min(dates), max(dates)) == (windows[0].start, windows[-1].end)
 
-    def test_the_first_one_has_no_period(self) -> None:
-        """Nothing lies before it."""
-        schedule, _ = schedule_of(
+    def test_first_event_has_no_period(self) -> None:
+        """No event precedes it."""
+        schedule, _ = parse_timetable(
             events.EventsTimetable([pendulum.datetime(2026, 1, 3), pendulum.datetime(2026, 1, 9)])
         )
-        with pytest.raises(WindowError, match="lists no other event"):
+        with pytest.raises(WindowError, match="lists no earlier event"):
             window_of(dates=of_run(datetime(2026, 1, 3, tzinfo=UTC)), schedule=schedule)

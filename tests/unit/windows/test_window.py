@@ -1,4 +1,4 @@
-"""The window, and moments as people write them."""
+"""Tests of windows and of parsing instants."""
 
 from __future__ import annotations
 
@@ -37,42 +37,42 @@ def refusal(value: Any) -> WindowError:
 
 class TestWindow:
     def test_edges_are_in_utc(self) -> None:
-        """Whatever zone an edge is given in, the window holds it in UTC."""
+        """The window converts its edges from any time zone to UTC."""
         window = IngestionWindow(datetime(2026, 1, 31, 1, tzinfo=ZoneInfo("Europe/Zurich")), day(1))
         assert (window.start, window.start.tzinfo) == (MIDNIGHT, UTC)
 
     def test_edges_are_plain_datetimes(self) -> None:
-        """A pendulum edge becomes a plain datetime, which pickles and renders the same anywhere."""
+        """A pendulum edge becomes a plain datetime, which pickles and renders the same everywhere."""
         window = IngestionWindow(pendulum.datetime(2026, 1, 31), pendulum.datetime(2026, 2, 1))
         assert (type(window.start), type(window.end)) == (datetime, datetime)
 
-    def test_fractions_are_cut_down(self) -> None:
-        """A fraction of a second is cut, never rounded up."""
+    def test_fractions_are_truncated(self) -> None:
+        """A fraction of a second is never rounded up."""
         window = IngestionWindow(MIDNIGHT + timedelta(microseconds=999_999), day(1))
         assert window.start == MIDNIGHT
 
     @given(edges=st.lists(AWARE, min_size=3, max_size=3))
-    def test_cutting_keeps_tiling(self, edges: list[datetime]) -> None:
-        """Windows that share an edge share it after cutting, and still neither overlap nor reverse."""
+    def test_truncation_keeps_contiguity(self, edges: list[datetime]) -> None:
+        """Windows that share an edge also share it after truncation, and do not overlap."""
         first, second, third = sorted(edge.astimezone(UTC) for edge in edges)
         if first + timedelta(seconds=1) > second or second + timedelta(seconds=1) > third:
             return
         before, after = IngestionWindow(first, second), IngestionWindow(second, third)
         assert (before.meets(after), before.overlaps(after)) == (True, False)
 
-    def test_an_empty_window_is_refused(self) -> None:
-        """A window that contains no moment can ingest nothing."""
+    def test_empty_window_is_refused(self) -> None:
+        """An empty window contains no data."""
         with pytest.raises(WindowError) as caught:
             IngestionWindow(MIDNIGHT, MIDNIGHT)
         assert caught.value.message == "the window is empty: it starts and ends at 2026-01-31T00:00:00Z"
 
-    def test_a_window_within_one_second_is_refused_as_empty(self) -> None:
-        """Flow Service takes whole seconds, so less than one is nothing."""
+    def test_window_within_one_second_is_refused_as_empty(self) -> None:
+        """Flow Service takes whole seconds, so a shorter window is empty."""
         with pytest.raises(WindowError, match="the window is empty"):
             IngestionWindow(MIDNIGHT, MIDNIGHT + timedelta(milliseconds=999))
 
-    def test_a_reversed_window_is_refused(self) -> None:
-        """A window that ends before it starts names both edges, and says to swap them."""
+    def test_reversed_window_is_refused(self) -> None:
+        """The error states both edges, and that they must be swapped."""
         with pytest.raises(WindowError) as caught:
             IngestionWindow(day(1), MIDNIGHT)
         assert caught.value.message == (
@@ -80,36 +80,36 @@ class TestWindow:
         )
         assert caught.value.remedy == "swap window_start and window_end"
 
-    def test_a_window_from_before_1970_is_refused(self) -> None:
+    def test_window_before_1970_is_refused(self) -> None:
         """Flow Service counts seconds since 1970."""
         with pytest.raises(WindowError) as caught:
             IngestionWindow(datetime(1969, 12, 31, tzinfo=UTC), MIDNIGHT)
         assert caught.value.message == "window_start is 1969-12-31T00:00:00+00:00, which is before 1970"
 
-    def test_the_first_moment_of_1970_is_taken(self) -> None:
-        """Zero seconds is a moment like any other."""
+    def test_first_instant_of_1970_is_accepted(self) -> None:
+        """Zero epoch seconds are valid."""
         assert IngestionWindow(datetime(1970, 1, 1, tzinfo=UTC), MIDNIGHT).start.timestamp() == 0
 
-    def test_a_naive_edge_is_refused(self) -> None:
-        """A moment without a zone is not guessed at; the message says which edge it is."""
+    def test_naive_edge_is_refused(self) -> None:
+        """No zone is assumed, and the error names the edge."""
         with pytest.raises(WindowError) as caught:
             IngestionWindow(MIDNIGHT, datetime(2026, 2, 1))  # noqa: DTZ001
         assert caught.value.message == "window_end is 2026-02-01T00:00:00, which has no time zone"
 
     def test_text_is_an_iso_interval(self) -> None:
-        """As text it is the ISO 8601 interval that errors and logs show."""
+        """The text of a window is the ISO 8601 interval that errors and logs show."""
         assert str(IngestionWindow(MIDNIGHT, day(1))) == "2026-01-31T00:00:00Z/2026-02-01T00:00:00Z"
 
     @given(start=AWARE, seconds=st.integers(1, 10**6))
     def test_text_round_trip(self, start: datetime, seconds: int) -> None:
-        """`parse` reads what `str` wrote."""
+        """`parse` restores a window from its `str`."""
         start = min(start.astimezone(UTC), datetime(9999, 1, 1, tzinfo=UTC))
         window = IngestionWindow(start, start + timedelta(seconds=seconds))
         assert IngestionWindow.parse(str(window)) == window
 
     @pytest.mark.parametrize("text", ["", "/", "2026-01-31T00:00:00Z", "2026-01-31T00:00:00Z/", "a/b"])
-    def test_parsing_something_else_is_refused(self, text: str) -> None:
-        """Text that `str` did not write is refused as typed error."""
+    def test_parsing_other_text_is_refused(self, text: str) -> None:
+        """Text that `str` cannot return raises a WindowError."""
         with pytest.raises(WindowError):
             IngestionWindow.parse(text)
 
@@ -123,7 +123,7 @@ class TestWindow:
         assert IngestionWindow(MIDNIGHT, day(1)).seconds == 86_400
 
     def test_windows_sort_by_start(self) -> None:
-        """Sorting puts windows into the order of time."""
+        """Windows are ordered by time."""
         later, earlier = IngestionWindow(day(1), day(2)), IngestionWindow(day(0), day(1))
         assert sorted([later, earlier]) == [earlier, later]
 
@@ -135,7 +135,7 @@ class TestNeighbours:
         ids=["next", "same", "after a gap", "before"],
     )
     def test_meets(self, start: int, end: int, expected: bool) -> None:
-        """A window meets the one that begins where it ends, and no other."""
+        """A window meets only a window that begins where it ends."""
         assert IngestionWindow(day(0), day(1)).meets(IngestionWindow(day(start), day(end))) is expected
 
     @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ class TestNeighbours:
         ids=["same", "part", "around", "next", "before"],
     )
     def test_overlaps(self, start: int, end: int, expected: bool) -> None:
-        """Windows overlap if a moment is in both; a shared edge is in one only."""
+        """Windows overlap if both contain an instant; a shared edge is in only one of them."""
         one, other = IngestionWindow(day(0), day(2)), IngestionWindow(day(start), day(end))
         assert (one.overlaps(other), other.overlaps(one)) == (expected, expected)
 
@@ -152,23 +152,23 @@ class TestNeighbours:
 class TestRequirePast:
     WINDOW = IngestionWindow(MIDNIGHT - DAY, MIDNIGHT)
 
-    def test_a_window_that_is_over_passes(self) -> None:
-        """A window that has ended may be ingested."""
+    def test_window_that_has_ended_is_accepted(self) -> None:
+        """A window that ends now has ended."""
         assert self.WINDOW.require_past(now=MIDNIGHT) is None
 
-    def test_a_minute_of_clock_skew_passes(self) -> None:
-        """A worker whose clock lags by 60 seconds refuses nothing."""
+    def test_one_minute_of_clock_skew_is_accepted(self) -> None:
+        """A worker's clock may be 60 seconds behind."""
         assert timedelta(seconds=60) == CLOCK_SKEW
         assert self.WINDOW.require_past(now=MIDNIGHT - timedelta(seconds=60)) is None
 
-    def test_a_window_that_ends_later_is_refused(self) -> None:
-        """The error shows the window, the time, and how to come by a window that is over."""
+    def test_window_that_ends_later_is_refused(self) -> None:
+        """The error shows the window, the current time, and the remedy."""
         with pytest.raises(WindowError) as caught:
             self.WINDOW.require_past(now=MIDNIGHT - timedelta(seconds=61))
         assert caught.value.window == str(self.WINDOW)
         assert caught.value.message == "the window ends in the future: it is now 2026-01-30T23:58:59Z"
         assert caught.value.remedy is not None
-        assert caught.value.remedy.startswith("wait until the window is over")
+        assert caught.value.remedy.startswith("wait until the window has ended")
 
 
 class TestParseInstant:
@@ -194,47 +194,48 @@ class TestParseInstant:
         ],
         ids=repr,
     )
-    def test_every_form_gives_the_moment(self, value: Any) -> None:
-        """All accepted forms of one moment give the same aware UTC datetime."""
+    def test_all_forms_give_the_same_instant(self, value: Any) -> None:
+        """All accepted forms of an instant give the same aware UTC datetime."""
         assert parse_instant(value, name="window_end") == MIDNIGHT
 
-    def test_the_result_is_a_plain_utc_datetime(self) -> None:
-        """Also of a pendulum moment in another zone."""
-        moment = parse_instant(pendulum.datetime(2026, 1, 31, tz="Asia/Kathmandu"), name="window_end")
-        assert (type(moment), moment.tzinfo) == (datetime, UTC)
+    def test_result_is_a_plain_utc_datetime(self) -> None:
+        """A pendulum datetime in another zone is converted."""
+        instant = parse_instant(pendulum.datetime(2026, 1, 31, tz="Asia/Kathmandu"), name="window_end")
+        assert (type(instant), instant.tzinfo) == (datetime, UTC)
 
     @pytest.mark.parametrize("value", [16515859567, "16515859567"], ids=repr)
-    def test_the_number_in_adobes_sample_is_seconds(self, value: Any) -> None:
-        """Adobe's documentation shows 16515859567, which is the year 2493 in seconds, and is taken so."""
+    def test_number_in_adobes_sample_is_seconds(self, value: Any) -> None:
+        """Adobe's documentation shows 16515859567. It is accepted as seconds, in the year 2493."""
         assert parse_instant(value, name="window_end") == datetime(2493, 5, 13, 18, 46, 7, tzinfo=UTC)
 
-    def test_naive_is_refused_with_a_suggestion(self) -> None:
-        """The remedy shows the same moment with an offset."""
+    def test_naive_instant_is_refused_with_a_suggestion(self) -> None:
+        """The remedy shows the same time with an offset."""
         error = refusal("2026-01-31T00:00:00")
         assert error.message == "window_end is 2026-01-31T00:00:00, which has no time zone"
-        assert error.remedy == (
-            "give window_end an offset, for instance 2026-01-31T00:00:00+00:00; nobody can guess it"
-        )
+        assert error.remedy == ("give window_end an offset, for instance 2026-01-31T00:00:00+00:00; no zone is assumed")
 
     @pytest.mark.parametrize(
         "value",
         [datetime(2026, 1, 31), "2026-01-31", "2026-01-31 00:00", "2026-W05", "20260131"],  # noqa: DTZ001
         ids=repr,
     )
-    def test_a_moment_without_zone_is_refused(self, value: Any) -> None:
-        """Naive datetimes and dates alone have no zone, and none is guessed."""
+    def test_instant_without_zone_is_refused(self, value: Any) -> None:
+        """Naive datetimes and dates without time have no zone, and no zone is assumed."""
         assert "which has no time zone" in refusal(value).message
 
     @pytest.mark.parametrize("value", ["", "   ", "None"], ids=repr)
-    def test_an_empty_template_is_refused(self, value: str) -> None:
-        """A template that rendered to nothing is named as the cause."""
+    def test_empty_template_is_refused(self, value: str) -> None:
+        """The error names the template as the cause."""
         error = refusal(value)
         assert error.message == f"window_end is empty: its template rendered to {value.strip()!r}"
-        assert error.remedy == "check the template of window_end; this DAG run may not have the value that it names"
+        assert (
+            error.remedy
+            == "check the template of window_end; this DAG run may not have the value that the template uses"
+        )
 
     @pytest.mark.parametrize("value", [1769817600000, 1769817600000.0, "1769817600000"], ids=repr)
     def test_milliseconds_are_refused(self, value: Any) -> None:
-        """Milliseconds would be a year that nobody means."""
+        """As seconds, the number would be an implausible year."""
         error = refusal(value)
         assert error.message == "window_end is 1769817600000, which looks like milliseconds"
         assert error.remedy == "give window_end in epoch seconds (divide by 1000)"
@@ -244,46 +245,46 @@ class TestParseInstant:
         [float("nan"), float("inf"), float("-inf"), "nan", "inf", 10**400, -(10**5000), "9" * 400],
         ids=lambda value: str(value)[:8] if isinstance(value, str | float) else "huge",
     )
-    def test_numbers_that_are_no_moment_are_refused(self, value: Any) -> None:
-        """NaN, infinity and numbers beyond any float are typed errors with a remedy."""
+    def test_numbers_out_of_range_are_refused(self, value: Any) -> None:
+        """NaN, infinity and numbers beyond any float raise a WindowError with a remedy."""
         assert refusal(value).remedy
 
     @pytest.mark.parametrize("value", [True, False, [], [1769817600], {}, None, b"1769817600", object], ids=repr)
     def test_other_types_are_refused(self, value: Any) -> None:
-        """A value that is no moment is shown, with the forms that are."""
+        """The error shows the value, and the accepted forms."""
         error = refusal(value)
-        assert error.message == f"window_end is {value!r}, which is not a moment in time"
+        assert error.message == f"window_end is {value!r}, which is not a valid time"
         assert error.remedy == "give window_end as aware datetime, ISO 8601 with an offset, or epoch seconds"
 
     @pytest.mark.parametrize(
         "value", ["yesterday", "2026-13-01T00:00:00Z", "31.01.2026", "{{ ds }}", "--1769817600", "²²²²²"], ids=repr
     )
     def test_unreadable_text_is_refused(self, value: str) -> None:
-        """Text that is no moment is shown, with an example of one."""
+        """The error shows the text, and a valid example."""
         error = refusal(value)
-        assert error.message == f"window_end is {value!r}, which is not a moment in time"
+        assert error.message == f"window_end is {value!r}, which is not a valid time"
         assert "2026-01-31T00:00:00+00:00" in str(error.remedy)
 
-    def test_long_text_is_shown_in_part(self) -> None:
-        """An error never repeats more than 80 characters of what it was given."""
+    def test_long_text_is_truncated_in_errors(self) -> None:
+        """An error repeats at most 80 characters of the value."""
         assert "x" * 81 not in refusal("x" * 500).message
 
     @pytest.mark.parametrize("value", [-1, -1.5, "-1", "1969-12-31T23:59:59Z"], ids=repr)
     def test_before_1970_is_refused(self, value: Any) -> None:
-        """Moments before 1970 have no epoch seconds that Flow Service takes."""
+        """Instants before 1970 have no epoch seconds that Flow Service accepts."""
         assert refusal(value).message.endswith("which is before 1970")
 
-    def test_the_last_second_of_9999_is_taken(self) -> None:
-        """The calendar's last second is in range."""
-        moment = parse_instant("9999-12-31T23:59:59Z", name="window_end")
-        assert moment == datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    def test_last_second_of_9999_is_accepted(self) -> None:
+        """The last second that a datetime can represent is in range."""
+        instant = parse_instant("9999-12-31T23:59:59Z", name="window_end")
+        assert instant == datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
     def test_beyond_9999_in_utc_is_refused(self) -> None:
-        """A moment that is within 9999 only in its own zone is out of range."""
+        """An instant that is in 9999 only in its local zone is out of range."""
         assert refusal("9999-12-31T23:59:59-01:00").message.endswith("which is out of range in UTC")
 
     def test_before_year_1_in_utc_is_refused(self) -> None:
-        """A moment that is within year 1 only in its own zone is out of range."""
+        """An instant that is in year 1 only in its local zone is out of range."""
         assert refusal("0001-01-01T00:00:00+01:00").message.endswith("which is out of range in UTC")
 
     @given(
@@ -301,10 +302,10 @@ class TestParseInstant:
     @example(value="--1769817600")
     @example(value=10**400)
     @example(value="²²")
-    def test_anything_gives_a_moment_or_a_window_error(self, value: Any) -> None:
-        """No text, number or datetime makes another error than WindowError, or another result than a UTC second."""
+    def test_any_value_gives_an_instant_or_a_window_error(self, value: Any) -> None:
+        """Any text, number or datetime gives a UTC datetime in whole seconds or raises a WindowError."""
         try:
-            moment = parse_instant(value, name="window_end")
+            instant = parse_instant(value, name="window_end")
         except WindowError:
             return
-        assert (type(moment), moment.tzinfo, moment.microsecond) == (datetime, UTC, 0)
+        assert (type(instant), instant.tzinfo, instant.microsecond) == (datetime, UTC, 0)
