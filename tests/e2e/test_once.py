@@ -119,9 +119,9 @@ def tell(emulator: EmulatedFlowService) -> Iterator[Tell]:
         session.trust_env = False
 
         def send(path: str, *, method: str = "POST", **fields: Any) -> Any:
-            answer = session.request(method, f"{emulator.url}/_emulator/{path}", json=fields, timeout=30)
-            answer.raise_for_status()
-            return answer.json()
+            response = session.request(method, f"{emulator.url}/_emulator/{path}", json=fields, timeout=30)
+            response.raise_for_status()
+            return response.json()
 
         yield send
 
