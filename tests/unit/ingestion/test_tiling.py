@@ -212,7 +212,7 @@ class TestUnevenDays:
         assert (False, date.fromisoformat(first)) == (found.complete, found.days[0])
         assert 10 <= len(found.days) <= 12
 
-    @settings(repeatable, max_examples=40)
+    @settings(repeatable, max_examples=settings.default.max_examples * 2 // 5)
     @given(
         expression=st.sampled_from(
             [
