@@ -123,7 +123,7 @@ def test_the_backfill_makes_exactly_the_missing_windows(
 
 @pytest.mark.parametrize("name", SCHEDULES)
 @given(data=st.data())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=settings.default.max_examples // 10, deadline=None)
 def test_whatever_is_missing_is_found(name: str, data: st.DataObject) -> None:
     """Any of a schedule's windows, over a change of the clocks, whether or not the scheduler counts them."""
     timetable = SCHEDULES[name]()

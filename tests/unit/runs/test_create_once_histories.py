@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from typing import Any
 
@@ -23,8 +22,6 @@ from airflow_flowservice.exceptions import (
     UnreadableAnswerError,
 )
 
-# FLOWSERVICE_EXAMPLES=5000 makes these tests thorough; the default keeps them quick.
-EXAMPLES = int(os.environ.get("FLOWSERVICE_EXAMPLES", "100"))
 PATIENCE = 180.0
 
 posts = st.sampled_from(
@@ -190,7 +187,5 @@ def test_one_run_or_an_error_that_says_why(make_world: Any, circumstances: dict[
     """In every history: never two runs for the window, never a silent none."""
     run_state_machine_as_test(
         histories(make_world, **circumstances),
-        settings=settings(
-            max_examples=EXAMPLES, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
+        settings=settings(stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)),
     )
