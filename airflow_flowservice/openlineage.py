@@ -65,7 +65,7 @@ class FlowRunFacet(RunFacet):  # type: ignore[misc,unused-ignore]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataflowEnds:
+class Ends:
     """The sources and targets of a dataflow; None for a connection that could not be read.
 
     :param namespace: namespace of the sandbox: `aep://{organization}/{sandbox}`.
@@ -123,7 +123,7 @@ def _summary_from_xcom(task: Any, ti: Any) -> FlowRunSummary | None:
     return FlowRunSummary.from_json(task_context.read_xcom(ti, key=task_context.FLOW_RUN_KEY))
 
 
-def _lineage(summary: FlowRunSummary, ends: DataflowEnds | None) -> OperatorLineage[Any, Any]:
+def _lineage(summary: FlowRunSummary, ends: Ends | None) -> OperatorLineage[Any, Any]:
     return OperatorLineage(
         inputs=ends.inputs() if ends else [],
         outputs=ends.outputs(_output_facets(summary)) if ends else [],
@@ -159,7 +159,7 @@ def _output_facets(summary: FlowRunSummary) -> dict[str, Any]:
     return {"outputStatistics": facet}
 
 
-def _ends(summary: FlowRunSummary, conn_id: str) -> DataflowEnds | None:
+def _ends(summary: FlowRunSummary, conn_id: str) -> Ends | None:
     """Return the sources and targets of the dataflow; None if the dataflow cannot be read in time."""
     flow_id = summary.flow_id
     if not flow_id:
@@ -169,9 +169,9 @@ def _ends(summary: FlowRunSummary, conn_id: str) -> DataflowEnds | None:
     return _within_time_limit(lambda: _read_ends(client, flow_id))
 
 
-def _read_ends(client: FlowServiceClient, flow_id: str) -> DataflowEnds:
+def _read_ends(client: FlowServiceClient, flow_id: str) -> Ends:
     flow = client.get_flow(flow_id)
-    return DataflowEnds(
+    return Ends(
         namespace=f"{SCHEME}://{short(client.org_id)}/{client.sandbox}",
         source_ids=flow.source_connection_ids,
         target_ids=flow.target_connection_ids,
