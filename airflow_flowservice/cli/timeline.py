@@ -211,10 +211,10 @@ def _print_bar(console: Console, spans: Iterable[Span], *, within: IngestionWind
 
 
 def _advice(report: CoverageReport) -> Iterator[str]:
-    """Yield the commands that fill the gaps, and the limits of what is known; a blank line before each part."""
+    """Yield the runs without a window and the commands that fill the gaps, with a blank line before each part."""
     if report.coverage.unplaced:
         yield ""
-        yield ("Flow Service reported no window for these runs; each may cover a window listed as missing or ingested:")
+        yield "Flow Service reported no window for these runs; each may cover a window listed as missing or ingested:"
         yield from (f"  {_run_text(run)}" for run in report.coverage.unplaced)
     if report.fill:
         yield ""
