@@ -61,7 +61,7 @@ def rows_of_flow(
     """Return the rows of one dataflow.
 
     A row with a flow run belongs to the dataflow of that flow run. A row without one belongs to the dataflow of the
-    newest flow run of the same task and map index, or else to the dataflows in `feeds`.
+    newest flow run of the same task and map index. If there is none, it belongs to the task's dataflows in `feeds`.
 
     :param rows: sorted by the time of their DAG runs.
     :param feeds: the dataflow of each task's newest flow run.
