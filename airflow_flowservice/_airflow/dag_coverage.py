@@ -12,7 +12,7 @@ from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import choose_window, dag_runs, timetables, versions
-from airflow_flowservice.coverage.cover import Coverage, ExpectedWindow, cover, known_runs, window_of_summary
+from airflow_flowservice.coverage.cover import Coverage, ExpectedWindow, cover, known_runs
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.windows.requested import named_window
 from airflow_flowservice.windows.schedule import DeltaSchedule
@@ -85,8 +85,7 @@ def rows_of_flow(
 
 def flow_of(row: TaskRow) -> str | None:
     """Return the dataflow id in the XCom of a task instance; None if there is none."""
-    flow_id = (row.flow_run or {}).get("flow_id")
-    return flow_id if isinstance(flow_id, str) else None
+    return row.flow_run.flow_id if row.flow_run else None
 
 
 def _task_key(row: TaskRow) -> tuple[str, str, int]:
@@ -129,7 +128,7 @@ def _with_task_partition(row: TaskRow, plan: Plan) -> TaskRow:
 
 def _expected_window(row: TaskRow, plan: Plan, offset: timedelta | None) -> ExpectedWindow | None:
     """Return the window in a task instance's XCom, or else the window that the task instance would choose."""
-    window = window_of_summary(row.flow_run) if row.flow_run else None
+    window = row.flow_run.window if row.flow_run else None
     if window is None:
         window = _window_from_dag_run(row, plan, offset)
     if window is None:
@@ -270,7 +269,7 @@ def _observed_offset(rows: Iterable[TaskRow], plan: Plan) -> timedelta | None:
     """
     shifts: Counter[timedelta] = Counter()
     for row in rows:
-        window = window_of_summary(row.flow_run) if row.flow_run and row.run_type in _SCHEDULE_RUN_TYPES else None
+        window = row.flow_run.window if row.flow_run and row.run_type in _SCHEDULE_RUN_TYPES else None
         if window is None:
             continue
         try:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from airflow_flowservice.runs.summary import FlowRunSummary
     from airflow_flowservice.windows.schedule import RunDates
 
 _CREATING = ("OnDemandFlowRunOperator", "RetriggerFlowRunOperator")
@@ -27,7 +28,7 @@ class TaskRow:
     """Task instance with the dates of its DAG run and its XCom `flow_run`.
 
     :param creates: True if the task creates flow runs, and so expects a window; False for a sensor.
-    :param flow_run: summary, as `runs.summary.summary_of` creates it; None if the task pushed none.
+    :param flow_run: summary in the XCom; None if the task pushed none.
     :param readable: False if this process cannot read the XCom, for example that of a custom backend.
     """
 
@@ -41,7 +42,7 @@ class TaskRow:
     conf: Mapping[str, Any]
     dates: RunDates
     creates: bool
-    flow_run: Mapping[str, Any] | None = None
+    flow_run: FlowRunSummary | None = None
     readable: bool = True
 
 
@@ -78,8 +79,8 @@ def feeds(session: Session, *, dag_ids: Collection[str] | None = None) -> list[F
     found = {}
     for dag_id, task_id, value in session.execute(query):
         summary, _ = _summary(value)
-        if summary and isinstance(summary.get("flow_id"), str):
-            feed = Feed(flow_id=summary["flow_id"], dag_id=dag_id, task_id=task_id)
+        if summary and summary.flow_id is not None:
+            feed = Feed(flow_id=summary.flow_id, dag_id=dag_id, task_id=task_id)
             found[feed] = feed
     return sorted(found, key=lambda feed: (feed.flow_id, feed.dag_id, feed.task_id))
 
@@ -197,15 +198,16 @@ def _task_row(row: Any) -> TaskRow:
     )
 
 
-def _summary(value: Any) -> tuple[dict[str, Any] | None, bool]:
+def _summary(value: Any) -> tuple[FlowRunSummary | None, bool]:
     """Return the summary in an XCom, if it has one, and whether the XCom is readable.
 
     The database contains JSON or, in Airflow 3.0, a JSON string that contains JSON.
     """
+    from airflow_flowservice.runs.summary import FlowRunSummary
+
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except ValueError:
             return None, False
-    is_summary = isinstance(value, dict) and isinstance(value.get("id"), str)
-    return (value if is_summary else None), not isinstance(value, str)
+    return FlowRunSummary.from_json(value), not isinstance(value, str)

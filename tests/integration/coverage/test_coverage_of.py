@@ -61,8 +61,8 @@ def test_flow_service_completes_the_records(ran: Any, coverage_until: Any) -> No
     found = [
         run(1),
         run(2),
-        run(20, window_start=day(1), window_end=day(2)),
-        run(30, window_start=day(2), window_end=day(3)),
+        run(20, window=IngestionWindow(day(1), day(2))),
+        run(30, window=IngestionWindow(day(2), day(3))),
         run(99),
     ]
     coverage = coverage_until(3, found=found)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from airflow_flowservice.api.models import FlowRun, FlowRunStatus
 from airflow_flowservice.coverage.cover import Coverage, ExpectedWindow, KnownRun, State, cover, gaps, known_runs
+from airflow_flowservice.runs.summary import FlowRunSummary
 from airflow_flowservice.windows.window import IngestionWindow
 
 BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -179,7 +180,7 @@ class TestGaps:
 class TestKnownRuns:
     def test_status_is_from_flow_service(self) -> None:
         """The window is from the task, even if Flow Service reports another one."""
-        found = FlowRun(id="a", status=FAILED, output_records=7, window_start=BEGIN, window_end=BEGIN + HOUR)
+        found = FlowRun(id="a", status=FAILED, output_records=7, window=IngestionWindow(BEGIN, BEGIN + HOUR))
         (known,) = known_runs([_summary("a", 5, "created")], [found])
         assert (window(5), FAILED, 7, False) == (known.window, known.status, known.records, known.outside)
 
@@ -193,34 +194,6 @@ class TestKnownRuns:
         """Another client, or a task that was cleared since, created the run."""
         (known,) = known_runs([], [FlowRun(id="a", status=SUCCESS)])
         assert (True, None) == (known.outside, known.window)
-
-    @pytest.mark.parametrize(
-        "value",
-        [{}, {"id": 5}, {"id": None}, "text", None, ["a"]],
-    )
-    def test_invalid_summaries_are_skipped(self, value: Any) -> None:
-        """Another package may use the same XCom key."""
-        assert [] == known_runs([value])
-
-    @pytest.mark.parametrize(
-        ("field", "value"),
-        [
-            ("window_start", "yesterday"),
-            ("window_end", None),
-            ("window_start", "2026-01-02T00:00:00Z"),
-            ("window_end", 5),
-        ],
-    )
-    def test_invalid_window_is_none(self, field: str, value: Any) -> None:
-        """The run is returned without a window."""
-        (known,) = known_runs([{**_summary("a", 0, "success"), field: value}])
-        assert None is known.window
-
-    @pytest.mark.parametrize("value", [-1, None, "7", True, 1.5])
-    def test_invalid_count_is_none(self, value: Any) -> None:
-        """Flow Service reports an unknown count as -1."""
-        (known,) = known_runs([{**_summary("a", 0, "success"), "output_records": value}])
-        assert None is known.records
 
 
 _hours = st.integers(0, 20)
@@ -257,6 +230,5 @@ def test_spans_are_sorted_without_overlaps(requested: list[tuple[int, int]], exi
     assert sum(each.seconds for each in windows) == sum(total.seconds for total in coverage.totals.values())
 
 
-def _summary(name: str, start: int | None, status: str) -> dict[str, Any]:
-    edges = (None, None) if start is None else str(window(start)).split("/")
-    return {"id": name, "status": status, "window_start": edges[0], "window_end": edges[1], "output_records": None}
+def _summary(name: str, start: int | None, status: str) -> FlowRunSummary:
+    return FlowRunSummary(id=name, status=status, window=None if start is None else window(start))
