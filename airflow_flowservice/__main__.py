@@ -1,4 +1,4 @@
-"""`python -m airflow_flowservice ...`: the commands of `airflow flowservice ...`, on every Airflow."""
+"""Run the commands of `airflow flowservice ...` in every version of Airflow: `python -m airflow_flowservice ...`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow_flowservice.cli import get_flowservice_cli_commands
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command, which exits with its status."""
+    """Run a command, which raises SystemExit with its exit status."""
     options = _parser().parse_args(arguments)
     options.func(options)
 
@@ -18,11 +18,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     group: Any = get_flowservice_cli_commands()[0]
     parser = argparse.ArgumentParser(prog="python -m airflow_flowservice", description=f"{group.help}.")
-    _add(parser, group.subcommands)
+    _add_commands(parser, group.subcommands)
     return parser
 
 
-def _add(parser: argparse.ArgumentParser, commands: Iterable[Any]) -> None:
+def _add_commands(parser: argparse.ArgumentParser, commands: Iterable[Any]) -> None:
     subparsers = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
     for command in commands:
         subparser = subparsers.add_parser(

@@ -1,4 +1,7 @@
-"""The commands that fill the gaps of a coverage: `airflow backfill create`, and `airflow dags trigger` for the rest."""
+"""Create the commands that ingest missing and failed windows.
+
+These are `airflow backfill create` and, for windows that no backfill creates exactly, `airflow dags trigger`.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +19,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from airflow_flowservice._airflow.database import TaskRow
-    from airflow_flowservice.coverage.cover import Asked, Coverage, Span
+    from airflow_flowservice.coverage.cover import Coverage, ExpectedWindow, Span
     from airflow_flowservice.windows.window import IngestionWindow
 
 
 def fill_commands(coverage: Coverage, *, dag_id: str) -> list[str]:
-    """The `airflow backfill create` commands that make DAG runs for exactly what is missing or has failed.
+    """Return the `airflow backfill create` commands for exactly the missing and failed windows.
 
-    Airflow runs one backfill of a DAG at a time. A window that is in by a part is left to `trigger_commands`.
+    Airflow runs one backfill of a DAG at a time. Partly ingested windows are omitted; see `trigger_commands`.
     """
-    groups = ([each for _, each in _fills(group, dag_id=dag_id) if each] for group in _groups(coverage))
+    groups = ([each for _, each in _with_windows(group, dag_id=dag_id) if each] for group in _groups(coverage))
     return [_command(group, dag_id=dag_id) for group in groups if group]
 
 
 def trigger_commands(coverage: Coverage, *, dag_id: str) -> list[str]:
-    """The `airflow dags trigger` commands for what is missing or has failed and no backfill makes exactly."""
+    """Return the `airflow dags trigger` commands for missing and failed windows that no backfill creates exactly."""
     commands = []
     for group in _groups(coverage):
-        for filled, spans in groupby(_fills(group, dag_id=dag_id), key=lambda pair: pair[1] is not None):
-            if not filled:
+        for backfilled, spans in groupby(_with_windows(group, dag_id=dag_id), key=lambda pair: pair[1] is not None):
+            if not backfilled:
                 windows = [span.window for span, _ in spans]
                 conf = json.dumps({"window_start": iso(windows[0].start), "window_end": iso(windows[-1].end)})
                 commands.append(f"airflow dags trigger {shlex.quote(dag_id)} --conf {shlex.quote(conf)}")
@@ -42,13 +45,13 @@ def trigger_commands(coverage: Coverage, *, dag_id: str) -> list[str]:
 
 
 def tasks_run_again(coverage: Coverage, rows: Iterable[TaskRow]) -> list[str]:
-    """The tasks that a `fill_commands` with `--reprocess-behavior` runs again although they have succeeded.
+    """Return the succeeded tasks that a command of `fill_commands` with `--reprocess-behavior` would run again.
 
-    Airflow runs all tasks of a DAG run again, so these would ingest their windows a second time.
+    Airflow runs all tasks of a DAG run again, so these tasks would ingest their windows a second time.
 
-    :param rows: of all dataflows that the DAG's tasks feed.
+    :param rows: of all dataflows of the DAG's tasks.
     """
-    filled = [each for group in _groups(coverage) for span in group.spans for each in span.asked if each.dag_run_id]
+    filled = [each for group in _groups(coverage) for span in group.spans for each in span.expected if each.dag_run_id]
     runs = {(each.dag_id, each.dag_run_id) for each in filled}
     wanted = {(each.dag_id, each.dag_run_id, each.task_id, each.map_index) for each in filled}
     return sorted(
@@ -63,17 +66,18 @@ def tasks_run_again(coverage: Coverage, rows: Iterable[TaskRow]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Group:
-    """Spans that follow each other and are not in.
+    """Contiguous spans that are missing or failed.
 
-    :param begins: they begin where the coverage does, so that a window may stick out there.
+    :param begins: True if the group starts with the coverage, so that its first window may start earlier.
+    :param ends: True if the group ends with the coverage, so that its last window may end later.
     """
 
     spans: tuple[Span, ...]
     begins: bool
     ends: bool
 
-    def holds(self, window: IngestionWindow) -> bool:
-        """Whether no part of a window is in, as far as one looked."""
+    def contains(self, window: IngestionWindow) -> bool:
+        """Return True if no part of the window, within the coverage, is ingested."""
         first, last = self.spans[0].window, self.spans[-1].window
         return (self.begins or first.start <= window.start) and (self.ends or window.end <= last.end)
 
@@ -83,17 +87,17 @@ def _groups(coverage: Coverage) -> Iterator[_Group]:
         yield _Group(spans=spans, begins=spans[0] is coverage.spans[0], ends=spans[-1] is coverage.spans[-1])
 
 
-def _fills(group: _Group, *, dag_id: str) -> list[tuple[Span, Asked | None]]:
-    """For each span the DAG run that a backfill makes, if that ingests nothing else."""
-    return [(span, _of_dag(span, dag_id, group)) for span in group.spans]
+def _with_windows(group: _Group, *, dag_id: str) -> list[tuple[Span, ExpectedWindow | None]]:
+    """Return each span with the window of a DAG run that a backfill can create; None if it ingests more than gaps."""
+    return [(span, _backfill_window(span, dag_id, group)) for span in group.spans]
 
 
-def _of_dag(span: Span, dag_id: str, group: _Group) -> Asked | None:
-    asked = (each for each in span.asked if each.dag_id == dag_id and each.date)
-    return next((each for each in asked if group.holds(each.window)), None)
+def _backfill_window(span: Span, dag_id: str, group: _Group) -> ExpectedWindow | None:
+    candidates = (each for each in span.expected if each.dag_id == dag_id and each.date)
+    return next((each for each in candidates if group.contains(each.window)), None)
 
 
-def _command(group: Sequence[Asked], *, dag_id: str) -> str:
+def _command(group: Sequence[ExpectedWindow], *, dag_id: str) -> str:
     dates = [each.date for each in group if each.date]
     parts = [
         "airflow backfill create",

@@ -1,4 +1,7 @@
-"""A dataflow's coverage, from what Airflow's database, a schedule and Flow Service say; for command line and page."""
+"""Compute the coverage of a dataflow from Airflow's database, the schedules of its DAGs and Flow Service.
+
+The command line and the page use it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import choose_window, dag_runs, timetables, versions
-from airflow_flowservice.coverage.cover import Asked, Coverage, cover, known_runs
+from airflow_flowservice.coverage.cover import Coverage, ExpectedWindow, cover, known_runs
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.windows.requested import requested_window
 from airflow_flowservice.windows.schedule import DeltaSchedule
@@ -22,20 +25,20 @@ if TYPE_CHECKING:
     from airflow_flowservice.windows.schedule import RunDates
     from airflow_flowservice.windows.window import IngestionWindow
 
-_ENOUGH = 20
+_OFFSET_SAMPLES = 20
 _SCHEDULE_RUN_TYPES = ("scheduled", "backfill")
-# A year of five-minute windows; more is neither drawn nor read.
+# One year of five-minute windows. Neither the commands nor the page can show more.
 MOST_WINDOWS = 110_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a DAG's schedule asks for.
+    """Schedule of a DAG, from which windows are expected.
 
-    :param timetable: the core's; None if nobody knows it.
-    :param offset: the task's `window_offset`; None takes the one that its earlier windows show.
-    :param start: the DAG's `start_date`; the schedule makes no run for an earlier date.
-    :param end: its `end_date`.
+    :param timetable: of Airflow core; None if it is unknown.
+    :param offset: the task's `window_offset`; None derives it from the task's earlier windows.
+    :param start: the DAG's `start_date`; the schedule creates no DAG run for an earlier date.
+    :param end: the DAG's `end_date`.
     """
 
     dag_id: str
@@ -46,46 +49,46 @@ class Plan:
 
 
 def plan_of(schedule: DagSchedule | None, *, dag_id: str) -> Plan:
-    """What a DAG's schedule asks for, as the metadata database has it; nothing if it has none."""
+    """Return the plan of a DAG; one without a timetable if the metadata database has no schedule."""
     if schedule is None:
         return Plan(dag_id=dag_id)
     return Plan(dag_id=dag_id, timetable=schedule.timetable, start=schedule.start, end=schedule.end)
 
 
 def rows_of_flow(
-    rows: Sequence[TaskRow], *, flow_id: str, feeds: Iterable[Feed], silent: bool = False
+    rows: Sequence[TaskRow], *, flow_id: str, feeds: Iterable[Feed], include_unknown: bool = False
 ) -> list[TaskRow]:
-    """The rows that are about one dataflow.
+    """Return the rows of one dataflow.
 
-    What pushed a flow run says it. Of what pushed none, the same task's newest flow run says it, of the same map
-    index where there is one.
+    A row with a flow run belongs to the dataflow of that flow run. A row without one belongs to the dataflow of the
+    newest flow run of the same task and map index. If there is none, it belongs to the task's dataflows in `feeds`.
 
-    :param rows: by the time of their DAG runs.
-    :param feeds: what each task fed last.
-    :param silent: take tasks that have fed nothing yet as well.
+    :param rows: sorted by the time of their DAG runs.
+    :param feeds: the dataflow of each task's newest flow run.
+    :param include_unknown: also return the rows of tasks that have no flow run yet.
     """
-    fed: dict[tuple[str, str], set[str]] = defaultdict(set)
+    flows_of_task: dict[tuple[str, str], set[str]] = defaultdict(set)
     for feed in feeds:
-        fed[feed.dag_id, feed.task_id].add(feed.flow_id)
-    newest = {_place(row): flow_of(row) for row in rows if row.flow_run}
+        flows_of_task[feed.dag_id, feed.task_id].add(feed.flow_id)
+    newest = {_task_key(row): flow_of(row) for row in rows if row.flow_run}
 
-    def is_about_it(row: TaskRow) -> bool:
+    def has_flow(row: TaskRow) -> bool:
         if row.flow_run:
             return flow_of(row) == flow_id
-        if _place(row) in newest:
-            return newest[_place(row)] == flow_id
-        of_task = fed.get((row.dag_id, row.task_id))
-        return flow_id in of_task if of_task else silent
+        if _task_key(row) in newest:
+            return newest[_task_key(row)] == flow_id
+        flow_ids = flows_of_task.get((row.dag_id, row.task_id))
+        return flow_id in flow_ids if flow_ids else include_unknown
 
-    return [row for row in rows if is_about_it(row)]
+    return [row for row in rows if has_flow(row)]
 
 
 def flow_of(row: TaskRow) -> str | None:
-    """The dataflow that a task instance fed, as it pushed it; None if it did not."""
+    """Return the dataflow id in the XCom of a task instance; None if there is none."""
     return row.flow_run.flow_id if row.flow_run else None
 
 
-def _place(row: TaskRow) -> tuple[str, str, int]:
+def _task_key(row: TaskRow) -> tuple[str, str, int]:
     return row.dag_id, row.task_id, row.map_index
 
 
@@ -97,40 +100,40 @@ def coverage_of(
     now: datetime,
     found: Iterable[FlowRun] = (),
 ) -> Coverage:
-    """What became of the time within, as far as windows were asked for there.
+    """Return the coverage of a dataflow within a range.
 
-    :param rows: of the tasks that feed the dataflow.
-    :param plans: one for each DAG among them; windows that a schedule has and no DAG run took are missing.
-    :param now: aware; windows that end later are not asked for yet.
-    :param found: what Flow Service has of the dataflow, if it could be asked.
+    :param rows: of the tasks that ingest into the dataflow.
+    :param plans: one for each DAG of the rows. A window of a schedule without a DAG run is missing.
+    :param now: aware; windows that end later are not expected yet.
+    :param found: flow runs of the dataflow at Flow Service, if it was queried.
     """
     rows = list(rows)
-    asked: list[Asked] = []
+    expected: list[ExpectedWindow] = []
     for plan in plans:
-        own = [_as_its_task_counts(row, plan) for row in rows if row.dag_id == plan.dag_id]
-        offset = plan.offset if plan.offset is not None else _offset_shown(own, plan)
-        made = [each for row in own if row.creates and (each := _asked(row, plan, offset))]
-        asked += made
-        asked += _scheduled(plan, own, within=within, now=now, offset=offset, made=made)
-    return cover(asked, known_runs((row.flow_run for row in rows if row.flow_run), found), within=within)
+        dag_rows = [_with_task_partition(row, plan) for row in rows if row.dag_id == plan.dag_id]
+        offset = plan.offset if plan.offset is not None else _observed_offset(dag_rows, plan)
+        of_dag_runs = [each for row in dag_rows if row.creates and (each := _expected_window(row, plan, offset))]
+        expected += of_dag_runs
+        expected += _scheduled(plan, dag_rows, within=within, now=now, offset=offset, of_dag_runs=of_dag_runs)
+    return cover(expected, known_runs((row.flow_run for row in rows if row.flow_run), found), within=within)
 
 
-def _as_its_task_counts(row: TaskRow, plan: Plan) -> TaskRow:
-    """A row with the partition that its task takes, which is not always the one that the database has."""
+def _with_task_partition(row: TaskRow, plan: Plan) -> TaskRow:
+    """Return a row with the partition date that its task uses, which can differ from the one in the database."""
     if row.dates.partition_date is None or row.dates.manual:
         return row
     date = versions.partition_date_of(row.dates, plan.timetable)
     return replace(row, dates=replace(row.dates, partition_date=date))
 
 
-def _asked(row: TaskRow, plan: Plan, offset: timedelta | None) -> Asked | None:
-    """The window that a task instance asks for: the one that it pushed, else the one that it would take."""
+def _expected_window(row: TaskRow, plan: Plan, offset: timedelta | None) -> ExpectedWindow | None:
+    """Return the window in a task instance's XCom, or else the window that the task instance would choose."""
     window = row.flow_run.window if row.flow_run else None
     if window is None:
-        window = _window_before_it_ran(row, plan, offset)
+        window = _window_from_dag_run(row, plan, offset)
     if window is None:
         return None
-    return Asked(
+    return ExpectedWindow(
         window=window,
         dag_id=row.dag_id,
         dag_run_id=row.run_id,
@@ -143,7 +146,7 @@ def _asked(row: TaskRow, plan: Plan, offset: timedelta | None) -> Asked | None:
     )
 
 
-def _window_before_it_ran(row: TaskRow, plan: Plan, offset: timedelta | None) -> IngestionWindow | None:
+def _window_from_dag_run(row: TaskRow, plan: Plan, offset: timedelta | None) -> IngestionWindow | None:
     try:
         if named := requested_window(row.conf, where="conf"):
             return named
@@ -159,23 +162,23 @@ def _scheduled(
     within: IngestionWindow,
     now: datetime,
     offset: timedelta | None,
-    made: Sequence[Asked],
-) -> Iterator[Asked]:
-    """The windows that a schedule has there, that are over, and that no DAG run asks for.
+    of_dag_runs: Sequence[ExpectedWindow],
+) -> Iterator[ExpectedWindow]:
+    """Yield the windows of a schedule within the range that are over and that no DAG run expects.
 
-    :param made: what the tasks of DAG runs ask for.
+    :param of_dag_runs: windows that the tasks of DAG runs expect.
     """
     if plan.timetable is None or not plan.timetable.periodic:
         return
     shift = offset or timedelta(0)
     partitioned = versions.backfills_by_partition(plan.timetable)
-    dates = _dates(
+    dates = _schedule_dates(
         plan.timetable,
-        earliest=_as_backfill_takes(_first_date(plan, rows, within.start - shift), plan.timetable),
-        latest=_as_backfill_takes(within.end - shift, plan.timetable) if partitioned else None,
-        stretches=_stretches(made),
+        earliest=_backfill_argument(_first_date(plan, rows, within.start - shift), plan.timetable),
+        latest=_backfill_argument(within.end - shift, plan.timetable) if partitioned else None,
+        contiguous=_contiguous_dates(of_dag_runs),
     )
-    taken = {each.date for each in made}
+    taken = {each.date for each in of_dag_runs}
     for each in islice(dates, MOST_WINDOWS):
         date = (each.partition_date if partitioned else None) or each.logical_date or each.run_after
         if plan.end and date > plan.end:
@@ -188,74 +191,82 @@ def _scheduled(
             continue
         if window.start >= within.end or window.end > now:
             return
-        yield Asked(window=window, dag_id=plan.dag_id, date=_backfill_date(each, plan.timetable))
+        yield ExpectedWindow(window=window, dag_id=plan.dag_id, date=_backfill_date(each, plan.timetable))
 
 
-def _dates(
-    timetable: Any, *, earliest: datetime, latest: datetime | None, stretches: Mapping[datetime, datetime]
+def _schedule_dates(
+    timetable: Any, *, earliest: datetime, latest: datetime | None, contiguous: Mapping[datetime, datetime]
 ) -> Iterator[RunDates]:
-    """A schedule's dates but those inside of a stretch: the scheduler's counting is what takes most of the time."""
-    ahead = dict(stretches)
+    """Yield a schedule's dates, except those inside a contiguous series of DAG runs.
+
+    Skipping them saves most of the time, because Airflow's timetables compute dates slowly.
+
+    :param contiguous: first and last date of each series.
+    """
+    last_dates = dict(contiguous)
     begin: datetime | None = earliest
     while begin is not None:
-        counted, begin = dag_runs.dates_between(timetable, earliest=begin, latest=latest), None
-        for each in counted:
-            begin = ahead.pop(_backfill_date(each, timetable) or each.run_after, None)
+        remaining, begin = dag_runs.dates_between(timetable, earliest=begin, latest=latest), None
+        for each in remaining:
+            begin = last_dates.pop(_backfill_date(each, timetable) or each.run_after, None)
             if begin is not None:
                 break
             yield each
 
 
-def _stretches(made: Iterable[Asked]) -> dict[datetime, datetime]:
-    """Where DAG runs' windows follow each other without a gap: the first run's date, and the last one's.
+def _contiguous_dates(of_dag_runs: Iterable[ExpectedWindow]) -> dict[datetime, datetime]:
+    """Return the first and last date of each series of DAG runs whose windows are contiguous.
 
-    No window of their schedule is missing in between.
+    No window of the schedule is missing in between.
     """
     windows: dict[datetime, IngestionWindow | None] = {}
-    for each in made:
-        if each.date:  # mapped tasks may ask for several; then it is nobody's one window
+    for each in of_dag_runs:
+        if each.date:  # None marks a date with several windows, as of mapped tasks
             windows[each.date] = each.window if windows.get(each.date, each.window) == each.window else None
-    stretches: dict[datetime, datetime] = {}
+    last_dates: dict[datetime, datetime] = {}
     first = None
-    for one, other in pairwise(sorted(windows)):
-        before, after = windows[one], windows[other]
-        first = (first or one) if before and after and before.end == after.start else None
+    for date, next_date in pairwise(sorted(windows)):
+        window, next_window = windows[date], windows[next_date]
+        first = (first or date) if window and next_window and window.end == next_window.start else None
         if first:
-            stretches[first] = other
-    return stretches
+            last_dates[first] = next_date
+    return last_dates
 
 
 def _first_date(plan: Plan, rows: Iterable[TaskRow], begin: datetime) -> datetime:
-    """Where to begin counting: some period earlier, so that a window that sticks out is there."""
+    """Return a date one period before the range, so that a window across the start of the range is included."""
     schedule, _ = timetables.parse_timetable(plan.timetable)
     if schedule is None:
         return begin
     try:
         if isinstance(schedule, DeltaSchedule):
-            return schedule.previous(_on_the_runs_dates(plan, rows, begin, schedule))
+            return schedule.previous(_aligned_begin(plan, rows, begin, schedule))
         return schedule.previous(begin)
     except WindowError:
         return begin
 
 
-def _on_the_runs_dates(plan: Plan, rows: Iterable[TaskRow], begin: datetime, schedule: DeltaSchedule) -> datetime:
-    """A moment at or before the begin from which a delta counts to the dates that the DAG's runs have."""
+def _aligned_begin(plan: Plan, rows: Iterable[TaskRow], begin: datetime, schedule: DeltaSchedule) -> datetime:
+    """Return an instant, at or before the begin, from which a delta counts to the dates of the DAG's runs."""
     dates = [row.dates.logical_date for row in rows if row.run_type in _SCHEDULE_RUN_TYPES and row.dates.logical_date]
     earlier = [date for date in dates if date <= begin]
-    moment = max(earlier) if earlier else min(dates, default=plan.start or begin)
+    aligned = max(earlier) if earlier else min(dates, default=plan.start or begin)
     if isinstance(schedule.delta, timedelta):
-        # Not of datetimes: pendulum's, which a DAG's start is, cannot be divided by a timedelta.
-        periods = (begin.timestamp() - moment.timestamp()) // schedule.delta.total_seconds()
-        return moment + int(periods) * schedule.delta
-    while moment > begin:
-        moment = schedule.previous(moment)
-    while (following := schedule.next(moment)) <= begin:
-        moment = following
-    return moment
+        # Timestamps, because a DAG's start is pendulum's, and pendulum cannot divide by a timedelta.
+        periods = (begin.timestamp() - aligned.timestamp()) // schedule.delta.total_seconds()
+        return aligned + int(periods) * schedule.delta
+    while aligned > begin:
+        aligned = schedule.previous(aligned)
+    while (following := schedule.next(aligned)) <= begin:
+        aligned = following
+    return aligned
 
 
-def _offset_shown(rows: Iterable[TaskRow], plan: Plan) -> timedelta | None:
-    """By how much earlier windows of the schedule's own runs were moved: the API server has no `window_offset`."""
+def _observed_offset(rows: Iterable[TaskRow], plan: Plan) -> timedelta | None:
+    """Return the most frequent offset of the schedule's earlier windows; None if there are none.
+
+    The API server does not have the task's `window_offset`.
+    """
     shifts: Counter[timedelta] = Counter()
     for row in rows:
         window = row.flow_run.window if row.flow_run and row.run_type in _SCHEDULE_RUN_TYPES else None
@@ -265,7 +276,7 @@ def _offset_shown(rows: Iterable[TaskRow], plan: Plan) -> timedelta | None:
             shifts[window.end - _window(plan.timetable, row.dates, None).end] += 1
         except WindowError:
             continue
-        if shifts.total() >= _ENOUGH:
+        if shifts.total() >= _OFFSET_SAMPLES:
             break
     return shifts.most_common(1)[0][0] if shifts else None
 
@@ -275,18 +286,21 @@ def _window(timetable: Any, dates: RunDates, offset: timedelta | None) -> Ingest
 
 
 def _backfill_date(dates: RunDates, timetable: Any) -> datetime | None:
-    """The date by which `airflow backfill create` finds the run."""
+    """Return the date by which `airflow backfill create` selects the DAG run."""
     if dates.partition_date is None:
         return dates.logical_date
     if not versions.backfills_by_partition(timetable):
         return dates.run_after
-    return _as_backfill_takes(dates.partition_date, timetable)
+    return _backfill_argument(dates.partition_date, timetable)
 
 
-def _as_backfill_takes(moment: datetime, timetable: Any) -> datetime:
-    """A moment as a backfill's date: for partitions Airflow reads the clock in the schedule's zone, not the offset."""
+def _backfill_argument(date: datetime, timetable: Any) -> datetime:
+    """Return a date as an argument of `airflow backfill create`.
+
+    For partitions, Airflow reads the argument's clock time in the schedule's time zone, and ignores the offset.
+    """
     if not versions.backfills_by_partition(timetable):
-        return moment
+        return date
     schedule, _ = timetables.parse_timetable(timetable)
     zone = getattr(schedule, "zone", timezone.utc)
-    return moment.astimezone(zone).replace(tzinfo=timezone.utc)
+    return date.astimezone(zone).replace(tzinfo=timezone.utc)

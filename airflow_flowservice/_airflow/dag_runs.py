@@ -1,4 +1,4 @@
-"""The DAG runs that a schedule or a backfill makes, as the scheduler's own timetable counts them."""
+"""Compute the dates of the DAG runs that a schedule or a backfill creates, from the scheduler's timetable."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 
 def dates_between(timetable: Any, *, earliest: datetime, latest: datetime | None) -> Iterator[RunDates]:
-    """The dates of the runs that a backfill between these makes, and of those that it would make once they are over.
+    """Yield the dates of the DAG runs that a backfill between these dates creates, including those in the future.
 
-    :param timetable: the core's.
+    :param timetable: of Airflow core.
     :param earliest: aware; as `--from-date` of `airflow backfill create`, inclusive.
-    :param latest: aware; as `--to-date`, inclusive. None goes on for ever, where the timetable is not partitioned.
+    :param latest: aware; as `--to-date`, inclusive. None means no limit, and is invalid for partitioned timetables.
     """
     import pendulum
 
     edges = {"earliest": pendulum.instance(earliest), "latest": pendulum.instance(latest) if latest else None}
     for info in versions.run_infos(timetable, **edges):
-        yield _dates(info, timetable)
+        yield _run_dates(info, timetable)
 
 
-def _dates(info: Any, timetable: Any) -> RunDates:
+def _run_dates(info: Any, timetable: Any) -> RunDates:
     from airflow_flowservice.windows.schedule import RunDates
 
     interval = info.data_interval

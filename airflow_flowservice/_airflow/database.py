@@ -1,7 +1,7 @@
-"""What Airflow's metadata database knows of tasks that make or watch flow runs.
+"""Read the tasks that create or watch flow runs from Airflow's metadata database.
 
-The one place that touches Airflow's models, which are its own affair: for the command line and for the page in the
-API server, both of which have a session. Everything that leaves here is a plain value.
+Only this module uses Airflow's models, which are not a public interface. Its callers, the command line and the page in
+the API server, pass a session. It returns plain values.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from airflow_flowservice.windows.schedule import RunDates
 
 _CREATING = ("OnDemandFlowRunOperator", "RetriggerFlowRunOperator")
-_AT_A_TIME = 2000
+_FETCH_SIZE = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRow:
-    """A task instance, its DAG run's dates, and the XCom `flow_run` that it pushed.
+    """Task instance with the dates of its DAG run and its XCom `flow_run`.
 
-    :param creates: it makes flow runs, and so asks for a window; a sensor only watches them.
-    :param flow_run: the summary that it pushed; None if it pushed none.
-    :param readable: False if it pushed something that this process cannot read (a custom XCom backend).
+    :param creates: True if the task creates flow runs, and so expects a window; False for a sensor.
+    :param flow_run: summary in the XCom; None if the task pushed none.
+    :param readable: False if this process cannot read the XCom, for example that of a custom backend.
     """
 
     dag_id: str
@@ -48,7 +48,7 @@ class TaskRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Feed:
-    """A task that feeds a dataflow, as its newest flow run says."""
+    """Task and the dataflow of its newest flow run."""
 
     flow_id: str
     dag_id: str
@@ -56,16 +56,16 @@ class Feed:
 
 
 def feeds(session: Session, *, dag_ids: Collection[str] | None = None) -> list[Feed]:
-    """The tasks that pushed flow runs, and the dataflow that each fed last.
+    """Return the tasks that pushed flow runs, with the dataflow of each task's newest flow run.
 
-    :param dag_ids: only of these DAGs; None means all.
+    :param dag_ids: return only tasks of these DAGs; None means all.
     """
     from sqlalchemy import func, select
 
     _, _, xcom = _models()
     newest = (
         select(xcom.dag_id, xcom.task_id, func.max(xcom.dag_run_id).label("dag_run_id"))
-        .where(xcom.key == _key(), *_of(xcom.dag_id, dag_ids))
+        .where(xcom.key == _key(), *_in_dags(xcom.dag_id, dag_ids))
         .group_by(xcom.dag_id, xcom.task_id)
         .subquery()
     )
@@ -88,14 +88,14 @@ def feeds(session: Session, *, dag_ids: Collection[str] | None = None) -> list[F
 def task_rows(
     session: Session, *, dag_ids: Collection[str] | None = None, since: datetime | None = None
 ) -> Iterator[TaskRow]:
-    """Task instances that create flow runs, and all that pushed one; by the time of their DAG runs.
+    """Yield the task instances that create flow runs or pushed one, sorted by the time of their DAG runs.
 
-    :param dag_ids: only of these DAGs; None means all.
-    :param since: leave out DAG runs for earlier dates.
+    :param dag_ids: yield only task instances of these DAGs; None means all.
+    :param since: skip DAG runs for earlier dates.
     """
-    for row in session.execute(_query(dag_ids, since).execution_options(yield_per=_AT_A_TIME)):
+    for row in session.execute(_query(dag_ids, since).execution_options(yield_per=_FETCH_SIZE)):
         found = _task_row(row)
-        # Somebody else's XCom may have the same key.
+        # An XCom of another package may have the same key.
         if row.operator in _CREATING or found.flow_run or not found.readable:
             yield found
 
@@ -106,7 +106,7 @@ def _query(dag_ids: Collection[str] | None, since: datetime | None) -> Any:
     ti, run, xcom = _models()
     columns: list[Any] = [
         *(getattr(ti, name) for name in ("dag_id", "run_id", "task_id", "map_index", "state", "operator")),
-        *(getattr(run, name) for name in _RUN_FACTS),
+        *(getattr(run, name) for name in _RUN_COLUMNS),
         run.state.label("run_state"),
         *([run.partition_date] if hasattr(run, "partition_date") else []),
         xcom.key.label("pushed"),
@@ -123,7 +123,7 @@ def _query(dag_ids: Collection[str] | None, since: datetime | None) -> Any:
         select(*columns)
         .join(run, (run.dag_id == ti.dag_id) & (run.run_id == ti.run_id))
         .outerjoin(xcom, pushed)
-        .where(ti.operator.in_(_CREATING) | xcom.key.is_not(None), *_of(ti.dag_id, dag_ids))
+        .where(ti.operator.in_(_CREATING) | xcom.key.is_not(None), *_in_dags(ti.dag_id, dag_ids))
         .order_by(run.run_after, ti.dag_id, ti.task_id, ti.map_index)
     )
     return query if since is None else query.where(run.run_after >= since)
@@ -131,11 +131,11 @@ def _query(dag_ids: Collection[str] | None, since: datetime | None) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class DagSchedule:
-    """When a DAG runs.
+    """Schedule of a DAG.
 
-    :param timetable: as the scheduler has it.
-    :param start: no run has an earlier date; None if the DAG does not say.
-    :param end: no run has a later date.
+    :param timetable: the timetable of the scheduler.
+    :param start: earliest date of a DAG run; None if the DAG has no `start_date`.
+    :param end: latest date of a DAG run; None if the DAG has no `end_date`.
     """
 
     timetable: Any
@@ -143,8 +143,8 @@ class DagSchedule:
     end: datetime | None = None
 
 
-def schedule_of(session: Session, dag_id: str) -> DagSchedule | None:
-    """When a DAG runs, as the scheduler has it; None if there is no such DAG, or it cannot be read."""
+def dag_schedule_of(session: Session, dag_id: str) -> DagSchedule | None:
+    """Return the scheduler's schedule of a DAG; None if there is no such DAG or it cannot be read."""
     from airflow.models.serialized_dag import SerializedDagModel
 
     model: Any = SerializedDagModel
@@ -153,11 +153,11 @@ def schedule_of(session: Session, dag_id: str) -> DagSchedule | None:
         dag = serialized.dag if serialized else None
         return dag and DagSchedule(timetable=dag.timetable, start=dag.start_date, end=dag.end_date)
     except Exception:
-        # A timetable of a plugin that this process lacks; what the runs themselves tell is still true.
+        # The timetable may be in a plugin that this process lacks. The DAG runs are still read.
         return None
 
 
-_RUN_FACTS = ("run_type", "conf", "run_after", "logical_date", "data_interval_start", "data_interval_end")
+_RUN_COLUMNS = ("run_type", "conf", "run_after", "logical_date", "data_interval_start", "data_interval_end")
 
 
 def _models() -> tuple[Any, Any, Any]:
@@ -174,7 +174,7 @@ def _key() -> str:
     return FLOW_RUN_KEY
 
 
-def _of(column: Any, dag_ids: Collection[str] | None) -> list[Any]:
+def _in_dags(column: Any, dag_ids: Collection[str] | None) -> list[Any]:
     return [] if dag_ids is None else [column.in_(list(dag_ids))]
 
 
@@ -199,7 +199,10 @@ def _task_row(row: Any) -> TaskRow:
 
 
 def _summary(value: Any) -> tuple[FlowRunSummary | None, bool]:
-    """What was pushed, and whether it can be read: the database has JSON, or JSON in a string of JSON."""
+    """Return the summary in an XCom, if it has one, and whether the XCom is readable.
+
+    The database contains JSON or, in Airflow 3.0, a JSON string that contains JSON.
+    """
     from airflow_flowservice.runs.summary import FlowRunSummary
 
     if isinstance(value, str):

@@ -1,6 +1,6 @@
-"""`airflow flowservice ...`: what this package adds to Airflow's command line.
+"""Commands `airflow flowservice ...` of Airflow's command line.
 
-Every `airflow` command imports this module, so it imports nothing that it can do without.
+Every `airflow` command imports this module, so it imports nothing at its top level.
 """
 
 from __future__ import annotations
@@ -11,113 +11,110 @@ if TYPE_CHECKING:
     from airflow.cli.cli_config import CLICommand
 
 _CHECK_DESCRIPTION = """
-Looks at a connection, and at a dataflow if one is named, and says of each thing that on-demand ingestion needs whether
-it is as it should be, and what to do if not. The connection is read as Airflow reads it outside of tasks: from the
-environment, a secrets backend or the metadata database. Nothing is created.
+Checks a connection and, optionally, a dataflow. Prints a result for each requirement of on-demand ingestion, and a
+remedy for each problem. The connection is read as Airflow reads it outside of tasks: from the environment, a secrets
+backend or the metadata database. Nothing is created.
 """
 _CHECK_EPILOG = """
-Each line is `ok`, `wrong`, `note` (worth a look) or `not checked`. Exit status: 0 if nothing is wrong; 1 if something
-is, also if there is no such connection; 2 for arguments that cannot be read.
+Each line is `ok`, `wrong`, `note` (passed with a remark) or `not checked`. Exit status: 0 if nothing is wrong; 1 if
+something is wrong or the connection does not exist; 2 if the arguments are invalid.
 """
 _COVERAGE_DESCRIPTION = """
-Shows what became of each window between two dates: ingested, running, failed, missing or in twice. With --dag-id it
-joins the windows of the DAG's runs, and those that its schedule would have made, with what the tasks pushed; with
---conn-id also with the flow runs at Flow Service, which alone shows runs that were made elsewhere or that a clear has
-replaced. With --flow-id and --conn-id alone, all of the time between the dates is expected to be in. Gaps are followed
-by the `airflow backfill create` command that fills them. Nothing is created.
+Shows the state of each window between two dates: ingested, running, failed, missing or duplicated. With --dag-id, it
+compares the windows of the DAG's runs and of its schedule with the results of the tasks. With --conn-id, it also
+queries Flow Service. Only Flow Service reports flow runs that were created outside the DAG or were replaced by a clear.
+With --flow-id and --conn-id only, the whole time between the dates is expected to be ingested. For missing and failed
+windows, it prints the `airflow backfill create` commands that ingest them. Nothing is created.
 """
 _COVERAGE_EPILOG = """
-Exit status: 0 if no window is missing, failed or in twice, as far as one can know; 1 if one is; 2 if there is nothing
-to show.
+Exit status: 0 if no window is known to be missing, failed or duplicated; 1 if one is; 2 if there is nothing to show.
 """
-_DESCRIPTION = """
-Shows which window each DAG run between two dates ingests, and whether these windows tile. It reads the DAG's file
-alone: it needs no running Airflow and no database, and it creates nothing. The runs are those that the DAG's schedule,
-or `airflow backfill create` with the same dates, makes; runs that exist already are not looked at.
+_WINDOWS_DESCRIPTION = """
+Shows the window that each DAG run between two dates ingests, and reports whether these windows are contiguous. It reads
+only the DAG's file: it needs no running Airflow and no database, and creates nothing. The DAG runs are those that the
+DAG's schedule, or `airflow backfill create` with the same dates, creates. Existing DAG runs are not read.
 """
-_EPILOG = """
-Exit status: 0 if the windows tile; 1 if they leave a gap or overlap, or a run has no window; 2 if there is nothing to
-show: an unknown DAG, a file that cannot be imported, a schedule or dates that make no runs.
+_WINDOWS_EPILOG = """
+Exit status: 0 if the windows are contiguous; 1 if there is a gap, an overlap or a DAG run without a window; 2 if there
+is nothing to show: an unknown DAG, a file that cannot be imported, a schedule or dates without DAG runs.
 """
-_DATE = "as --{0}-date of `airflow backfill create`: inclusive, in Airflow's default time zone if it names none"
+_DATE_HELP = "as --{0}-date of `airflow backfill create`: inclusive; default time zone: that of Airflow"
 
 
 def get_flowservice_cli_commands() -> list[CLICommand]:
-    """The commands, for Airflow's own command line (3.2 and later) and for `python -m airflow_flowservice`."""
+    """Return the commands, for Airflow's command line (3.2 and later) and for `python -m airflow_flowservice`."""
     from airflow.cli import cli_config
 
-    made_of: Any = cli_config
-    windows = made_of.ActionCommand(
-        name="windows",
-        help="Show which window each DAG run ingests, before a backfill",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        func=made_of.lazy_load_command("airflow_flowservice.cli.windows_command.windows"),
-        args=(made_of.ARG_DAG_ID, *_own(made_of), made_of.ARG_DAGFILE_PATH, made_of.ARG_BUNDLE_NAME),
-    )
-    check = made_of.ActionCommand(
-        name="check",
-        help="Tell what is wrong with a connection or a dataflow, and what to do",
-        description=_CHECK_DESCRIPTION,
-        epilog=_CHECK_EPILOG,
-        func=made_of.lazy_load_command("airflow_flowservice.cli.check_command.check"),
-        args=_of_check(made_of),
-    )
-    coverage = made_of.ActionCommand(
-        name="coverage",
-        help="Show which windows are in, missing, failed or in twice, and how to fill the gaps",
-        description=_COVERAGE_DESCRIPTION,
-        epilog=_COVERAGE_EPILOG,
-        func=made_of.lazy_load_command("airflow_flowservice.cli.coverage_command.coverage"),
-        args=_of_coverage(made_of),
-    )
-    group = made_of.GroupCommand(
+    config: Any = cli_config
+    group = config.GroupCommand(
         name="flowservice",
-        help="Look at on-demand ingestion in Adobe Experience Platform",
-        subcommands=(check, coverage, windows),
+        help="Preview and check on-demand ingestion in Adobe Experience Platform",
+        subcommands=(_check_command(config), _coverage_command(config), _windows_command(config)),
     )
     return [group]
 
 
-def _own(made_of: Any) -> tuple[Any, ...]:
-    arg = made_of.Arg
-    date: Any = {"type": made_of.parsedate, "required": True, "metavar": "DATE"}
-    return (
-        arg(("--from", "--from-date"), help=_DATE.format("from"), dest="from_date", **date),
-        arg(("--to", "--to-date"), help=_DATE.format("to"), dest="to_date", **date),
-        arg(("-t", "--task-id"), help="the OnDemandFlowRunOperator to look at, if the DAG has several that differ"),
-        _json(made_of),
-    )
-
-
-def _of_check(made_of: Any) -> tuple[Any, ...]:
-    arg = made_of.Arg
+def _check_command(config: Any) -> Any:
     default = "flowservice_default"
-    return (
-        arg(("--conn-id",), help=f"the connection; default: {default}", default=default),
-        arg(("--flow-id",), help="a dataflow to look at as well"),
-        _json(made_of),
-    )
-
-
-def _of_coverage(made_of: Any) -> tuple[Any, ...]:
-    arg = made_of.Arg
-    date: Any = {"type": made_of.parsedate, "required": True, "metavar": "DATE"}
-    return (
-        arg(("-d", "--dag-id"), help="the DAG whose windows are looked at"),
-        arg(("-t", "--task-id"), help="only this task of it"),
-        arg(
-            ("--from",),
-            help="begin; in Airflow's default time zone if it names none",
-            dest="from_date",
-            **date,
+    return config.ActionCommand(
+        name="check",
+        help="Check a connection and a dataflow, and print remedies",
+        description=_CHECK_DESCRIPTION,
+        epilog=_CHECK_EPILOG,
+        func=config.lazy_load_command("airflow_flowservice.cli.check_command.check"),
+        args=(
+            config.Arg(("--conn-id",), help=f"the connection; default: {default}", default=default),
+            config.Arg(("--flow-id",), help="also check this dataflow"),
+            *_output_args(config),
         ),
-        arg(("--to",), help="end; not included", dest="to_date", **date),
-        arg(("--flow-id",), help="the dataflow; needed if the DAG feeds several, or without a DAG"),
-        arg(("--conn-id",), help="ask Flow Service too, with this connection"),
-        _json(made_of),
     )
 
 
-def _json(made_of: Any) -> Any:
-    return made_of.Arg(("--json",), help="print a list of JSON objects instead", action="store_true", dest="as_json")
+def _coverage_command(config: Any) -> Any:
+    date = _date_options(config)
+    return config.ActionCommand(
+        name="coverage",
+        help="Show ingested, missing, failed and duplicated windows, and commands that fill the gaps",
+        description=_COVERAGE_DESCRIPTION,
+        epilog=_COVERAGE_EPILOG,
+        func=config.lazy_load_command("airflow_flowservice.cli.coverage_command.coverage"),
+        args=(
+            config.Arg(("-d", "--dag-id"), help="the DAG whose windows are shown"),
+            config.Arg(("-t", "--task-id"), help="show only the windows of this task"),
+            config.Arg(("--from",), help="start; default time zone: that of Airflow", dest="from_date", **date),
+            config.Arg(("--to",), help="end, exclusive", dest="to_date", **date),
+            config.Arg(("--flow-id",), help="the dataflow; required without a DAG, or if the DAG has several"),
+            config.Arg(("--conn-id",), help="also query Flow Service, with this connection"),
+            *_output_args(config),
+        ),
+    )
+
+
+def _windows_command(config: Any) -> Any:
+    date = _date_options(config)
+    return config.ActionCommand(
+        name="windows",
+        help="Preview the window that each DAG run ingests, before a backfill",
+        description=_WINDOWS_DESCRIPTION,
+        epilog=_WINDOWS_EPILOG,
+        func=config.lazy_load_command("airflow_flowservice.cli.windows_command.windows"),
+        args=(
+            config.ARG_DAG_ID,
+            config.Arg(("--from", "--from-date"), help=_DATE_HELP.format("from"), dest="from_date", **date),
+            config.Arg(("--to", "--to-date"), help=_DATE_HELP.format("to"), dest="to_date", **date),
+            config.Arg(("-t", "--task-id"), help="the OnDemandFlowRunOperator, if the DAG has several that differ"),
+            *_output_args(config),
+            config.ARG_DAGFILE_PATH,
+            config.ARG_BUNDLE_NAME,
+        ),
+    )
+
+
+def _date_options(config: Any) -> dict[str, Any]:
+    return {"type": config.parsedate, "required": True, "metavar": "DATE"}
+
+
+def _output_args(config: Any) -> tuple[Any, ...]:
+    """Return Airflow's `--output`, and `--json` as a deprecated alias of `--output json`."""
+    alias = config.Arg(("--json",), help="deprecated: use --output json", action="store_true", dest="as_json")
+    return (config.ARG_OUTPUT, alias)

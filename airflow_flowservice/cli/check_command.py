@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_flowservice.cli.output import quiet_retries, quiet_stdout
+from airflow_flowservice.cli.output import output_format, quiet_retries, quiet_stdout, write_document
 
 if TYPE_CHECKING:
     import argparse
@@ -22,17 +21,18 @@ _ATTEMPTS = 2
 
 def check(arguments: argparse.Namespace) -> NoReturn:
     """Print what was found, line by line, and exit: 0 if nothing is wrong, else 1."""
-    from airflow_flowservice.cli.lines import printer
+    from airflow_flowservice.cli.finding_lines import finding_printer
 
     found = []
-    show = None if arguments.as_json else printer(sys.stdout)
+    output = output_format(arguments)
+    show = None if output in ("json", "yaml") else finding_printer(sys.stdout)
     with quiet_stdout(), quiet_retries():
         for finding in findings_of(arguments.conn_id, flow_id=arguments.flow_id):
             found.append(finding)
             if show:
                 show(finding)
-    if arguments.as_json:
-        sys.stdout.write(f"{json.dumps([finding.to_dict() for finding in found], indent=2)}\n")
+    if show is None:
+        write_document([finding.to_dict() for finding in found], output=output)
     sys.exit(1 if any(finding.wrong for finding in found) else 0)
 
 

@@ -1,4 +1,4 @@
-"""Reads a DAG from its file, as the DAG processor does, without a database."""
+"""Read a DAG from its file without a database, as Airflow's DAG processor does."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice.cli.errors import CommandError
+from airflow_flowservice.cli.output import CommandError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-_NAMED_AT_MOST = 20
+_MAX_LISTED = 20
 
 
 def read_dag(dag_id: str, *, path: str | None = None, bundle_names: Sequence[str] | None = None) -> Any:
-    """The DAG with this id.
+    """Return the DAG with this id.
 
-    :param path: its file, or a folder; default: the folders of Airflow's DAG bundles.
-    :param bundle_names: only these bundles.
-    :raises CommandError: there is none.
+    :param path: file or folder to search; default: the folders of Airflow's DAG bundles.
+    :param bundle_names: search only these bundles.
+    :raises CommandError: there is no such DAG.
     """
-    os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"  # Airflow's examples would be searched too
+    os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"  # otherwise, Airflow also loads its example DAGs
     errors: dict[str, str] = {}
     dag_ids: set[str] = set()
-    places = []
-    for place in [_given(path)] if path else _bundles(bundle_names):
+    searched = []
+    for place in [_existing(path)] if path else _bundles(bundle_names):
         bag = _read(place)
         if dag_id in bag.dags:
             return bag.dags[dag_id]
-        places.append(str(place))
+        searched.append(str(place))
         errors.update(bag.import_errors)
         dag_ids.update(bag.dags)
-    raise CommandError(_not_found(dag_id, places=places, errors=errors, dag_ids=dag_ids))
+    raise CommandError(_not_found(dag_id, searched=searched, errors=errors, dag_ids=dag_ids))
 
 
-def _given(path: str) -> Path:
+def _existing(path: str) -> Path:
     place = Path(path).expanduser().absolute()
     if not place.exists():
-        raise CommandError(f"there is no file {place}")
+        raise CommandError(f"the file {place} does not exist")
     return place
 
 
@@ -72,13 +72,13 @@ def _read(place: Path) -> Any:
     return bag
 
 
-def _not_found(dag_id: str, *, places: Iterable[str], errors: dict[str, str], dag_ids: Iterable[str]) -> str:
-    where = " or ".join(places) or "any DAG bundle"
+def _not_found(dag_id: str, *, searched: Iterable[str], errors: dict[str, str], dag_ids: Iterable[str]) -> str:
+    where = " or ".join(searched) or "any DAG bundle"
     if errors:
         causes = "".join(f"\n  {file}: {error.strip().splitlines()[-1]}" for file, error in sorted(errors.items()))
-        return f"there is no DAG {dag_id!r} in {where}; of these files the import failed:{causes}"
+        return f"there is no DAG {dag_id!r} in {where}; these files cannot be imported:{causes}"
     known = sorted(dag_ids)
     if not known:
         return f"there is no DAG in {where}. Give the DAG's file with --dagfile-path"
-    more = f" and {len(known) - _NAMED_AT_MOST} more" if len(known) > _NAMED_AT_MOST else ""
-    return f"there is no DAG {dag_id!r} in {where}; there are: {', '.join(known[:_NAMED_AT_MOST])}{more}"
+    more = f" and {len(known) - _MAX_LISTED} more" if len(known) > _MAX_LISTED else ""
+    return f"there is no DAG {dag_id!r} in {where}; it has: {', '.join(known[:_MAX_LISTED])}{more}"

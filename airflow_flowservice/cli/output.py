@@ -1,29 +1,113 @@
-"""Standard output is for what a command shows, standard error for all the rest."""
+"""Output of the commands: formats on standard output; notes, errors and logs on standard error."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import argparse
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from datetime import datetime, tzinfo
+
+    from rich.console import Console
+
+_RIGHT_ALIGNED = frozenset({"length", "windows"})
+_WRAPPED = frozenset({"note"})
+# Wide enough for a row of any length, so that ids stay whole in a file or a pipe.
+_UNLIMITED_WIDTH = 1000
 
 
-def first_line(value: object) -> str:
-    """The first line of what something says."""
-    return str(value).strip().partition("\n")[0]
+class CommandError(Exception):
+    """Error of a command that has nothing to show. The message states cause and remedy; the exit status is 2."""
 
 
-def remark(text: str) -> None:
-    """Say something beside what is shown."""
+def write_error(error: CommandError) -> None:
+    """Write the message to standard error."""
+    sys.stderr.write(f"Error: {error}\n")
+
+
+def write_note(text: str) -> None:
+    """Write a note to standard error."""
     sys.stderr.write(f"Note: {text}\n")
+
+
+def output_format(arguments: argparse.Namespace) -> str:
+    """Return `table`, `json`, `yaml` or `plain`; `--json` is a deprecated alias of `--output json`."""
+    if arguments.as_json:
+        write_note("--json is deprecated; use --output json")
+        return "json"
+    return str(arguments.output)
+
+
+def write_document(document: Any, *, output: str) -> None:
+    """Write JSON values to standard output.
+
+    :param output: `json` or `yaml`.
+    """
+    if output == "yaml":
+        airflow_console().print_as_yaml(document)
+    else:
+        sys.stdout.write(f"{json.dumps(document, indent=2)}\n")
+
+
+def airflow_console(**options: Any) -> Any:
+    """Return Airflow's console for standard output. It prints text literally, without Rich's markup.
+
+    :param options: keyword arguments of `rich.console.Console`.
+    """
+    from airflow.cli.simple_table import AirflowConsole
+
+    created = AirflowConsole(markup=False, highlight=False, emoji=False, **options)
+    if not created.is_terminal:
+        created.width = _UNLIMITED_WIDTH
+    return created
+
+
+def print_rows(console: Any, rows: Sequence[dict[str, Any]], *, output: str = "table") -> None:
+    """Print rows as Airflow's commands do.
+
+    :param console: of `airflow_console`.
+    :param rows: strings or `rich.text.Text` by column; all rows have the same columns.
+    :param output: `table` or `plain`.
+    """
+    if output == "plain" or not rows:
+        console.print_as_plain_table([{name: str(value) for name, value in row.items()} for row in rows])
+        return
+    from airflow.cli import simple_table
+
+    create_table: Any = simple_table.SimpleTable
+    table = create_table(show_header=True)
+    for name in rows[0]:
+        table.add_column(
+            name, no_wrap=name not in _WRAPPED, overflow="fold", justify="right" if name in _RIGHT_ALIGNED else "left"
+        )
+    for row in rows:
+        table.add_row(*row.values())
+    console.print(table)
+
+
+def print_line(console: Console, text: Any = "") -> None:
+    """Print a line without wrapping it."""
+    console.print(text, soft_wrap=True)
+
+
+def shortest_format(instants: Iterable[datetime], *, zone: tzinfo) -> Callable[[datetime], str]:
+    """Return a formatter for the instants: dates if all are midnights, or else times up to minutes or seconds."""
+    times = {instant.astimezone(zone).strftime("%H:%M:%S") for instant in instants}
+    if times == {"00:00:00"}:
+        pattern = "%Y-%m-%d"
+    else:
+        pattern = "%Y-%m-%d %H:%M" if all(time.endswith(":00") for time in times) else "%Y-%m-%d %H:%M:%S"
+    return lambda instant: instant.astimezone(zone).strftime(pattern)
 
 
 @contextlib.contextmanager
 def quiet_retries() -> Iterator[None]:
-    """What `urllib3` logs of each attempt, with a traceback, is left out: the command tells the outcome."""
+    """Suppress urllib3's warnings about single attempts; the command reports the final result."""
     logger = logging.getLogger("urllib3")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -35,8 +119,8 @@ def quiet_retries() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_stdout() -> Iterator[None]:
-    """What DAG files print, and what Airflow logs, goes to standard error."""
-    import airflow.settings  # noqa: F401 sets logging up
+    """Redirect the output of DAG files and the logs of Airflow from standard output to standard error."""
+    import airflow.settings  # noqa: F401 configures logging
 
     stdout = sys.stdout
     # Before 3.1, Airflow's handlers look up sys.stdout each time instead of keeping it.

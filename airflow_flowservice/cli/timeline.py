@@ -1,28 +1,27 @@
-"""A coverage for people: a bar of the time line, a table, and what to do."""
+"""Print a coverage report: a time line, a table of windows, and commands."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timezone
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 from rich.text import Text
 
-from airflow_flowservice.cli.report import WORDS
-from airflow_flowservice.cli.table import shortest_form
+from airflow_flowservice.api.models import FlowRunStatus
+from airflow_flowservice.cli.coverage_report import STATE_NAMES
+from airflow_flowservice.cli.output import print_line, print_rows, shortest_format
 from airflow_flowservice.coverage.cover import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from rich.console import Console
 
-    from airflow_flowservice.cli.report import Report
-    from airflow_flowservice.coverage.cover import Span
+    from airflow_flowservice.cli.coverage_report import CoverageReport
+    from airflow_flowservice.coverage.cover import ExpectedWindow, KnownRun, Span
     from airflow_flowservice.windows.window import IngestionWindow
 
 SIGNS = {
@@ -32,7 +31,7 @@ SIGNS = {
     State.UNKNOWN: "?",
     State.MISSING: ".",
     State.FAILED: "x",
-    State.TWICE: "2",
+    State.DUPLICATED: "2",
 }
 _STYLES = {
     State.INGESTED: "green",
@@ -41,11 +40,11 @@ _STYLES = {
     State.UNKNOWN: "magenta",
     State.MISSING: "bold yellow",
     State.FAILED: "bold red",
-    State.TWICE: "bold red",
+    State.DUPLICATED: "bold red",
 }
-# Of several states in one cell of the bar, the one that needs somebody is shown.
+# If a cell of the time line has several states, it shows the first of these.
 _URGENCY = (
-    State.TWICE,
+    State.DUPLICATED,
     State.FAILED,
     State.MISSING,
     State.UNKNOWN,
@@ -53,44 +52,48 @@ _URGENCY = (
     State.OUTSIDE,
     State.INGESTED,
 )
-# These are told together when they follow each other; of the others each matters.
-_ALIKE = frozenset({State.INGESTED, State.OUTSIDE, State.RUNNING, State.MISSING})
-_LONGEST_BAR = 100
+# Contiguous windows of these states share a row; windows of the other states have a row each.
+_GROUPED_STATES = frozenset({State.INGESTED, State.OUTSIDE, State.RUNNING, State.MISSING})
+_MAX_CELLS = 100
+_MAX_LISTED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """Windows that follow each other and of which the same is to be said."""
+class TimelineRow:
+    """Contiguous windows with the same state and note."""
 
     start: datetime
     end: datetime
     state: State
+    label: str
     windows: int
     note: str
 
 
-def show(console: Console, report: Report) -> None:
-    """Print everything."""
+def print_coverage(console: Any, report: CoverageReport, *, output: str = "table") -> None:
+    """Print the report.
+
+    :param console: of `output.airflow_console`.
+    :param output: `table`, or `plain` for only the rows.
+    """
     spans = report.coverage.spans
-    _print(console, _title(report))
-    _print(console, "")
-    width = min(console.width - 2, _LONGEST_BAR)
-    bar = bar_of(spans, within=report.within, cells=width)
-    console.print(Text.assemble("|", *((SIGNS[state], _STYLES[state]) if state else " " for state in bar), "|"))
-    _print(console, _scale(report.within, width=width + 2))
-    _print(console, "  ".join(f"{SIGNS[state]} {WORDS[state]}" for state in WORDS if state in set(bar)))
-    _print(console, "")
-    console.print(_table(rows_of(spans)))
-    _print(console, "")
-    _print(console, "Times are in UTC; a window does not include its end.")
+    rows = _table_rows(timeline_rows(spans))
+    if output == "plain":
+        print_rows(console, rows, output=output)
+        return
+    print_line(console, _title(report))
+    print_line(console)
+    _print_bar(console, spans, within=report.within)
+    print_line(console)
+    print_rows(console, rows)
+    print_line(console, "Times are in UTC; a window does not include its end.")
     for line in _advice(report):
-        _print(console, line)
-    style = "bold green" if report.coverage.whole else "bold red"
-    console.print(Text(report.verdict, style=style), soft_wrap=True)
+        print_line(console, line)
+    print_line(console, Text(report.summary, style="bold green" if report.coverage.whole else "bold red"))
 
 
 def bar_of(spans: Iterable[Span], *, within: IngestionWindow, cells: int) -> list[State | None]:
-    """The time line in so many cells; None where nothing is to be said."""
+    """Return the state of each cell of the time line; None for a cell without a span."""
     bar: list[State | None] = [None] * cells
     for span in spans:
         first = int((span.window.start - within.start).total_seconds() * cells // within.seconds)
@@ -100,106 +103,131 @@ def bar_of(spans: Iterable[Span], *, within: IngestionWindow, cells: int) -> lis
     return bar
 
 
-def rows_of(spans: Iterable[Span]) -> list[Row]:
-    """A row for each span, or for several that follow each other and are alike."""
-    rows: list[Row] = []
+def timeline_rows(spans: Iterable[Span]) -> list[TimelineRow]:
+    """Return a row for each span, or for several contiguous spans with the same label."""
+    rows: list[TimelineRow] = []
     for _, group in groupby(_numbered(spans), key=lambda numbered: numbered[0]):
-        alike = [span for _, span in group]
+        grouped = [span for _, span in group]
         rows.append(
-            Row(
-                start=alike[0].window.start,
-                end=alike[-1].window.end,
-                state=alike[0].state,
-                windows=len(alike),
-                note=_note(alike),
+            TimelineRow(
+                start=grouped[0].window.start,
+                end=grouped[-1].window.end,
+                state=grouped[0].state,
+                label=label_of(grouped[0]),
+                windows=len(grouped),
+                note=_note(grouped),
             )
         )
     return rows
 
 
+def label_of(span: Span) -> str:
+    """Return the name of a span's state; spans ingested in part and scheduled spans have separate names."""
+    if span.state is State.INGESTED and any(run.status is FlowRunStatus.PARTIAL_SUCCESS for run in span.runs):
+        return "ingested in part"
+    if span.state is State.RUNNING and _is_scheduled(span):
+        return "scheduled"
+    return STATE_NAMES[span.state]
+
+
+def _is_scheduled(span: Span) -> bool:
+    if span.runs:
+        return all(run.status is FlowRunStatus.SCHEDULED for run in span.runs)
+    return all(each.task_state in (None, "scheduled", "queued") for each in span.expected)
+
+
 def _numbered(spans: Iterable[Span]) -> Iterator[tuple[int, Span]]:
-    """Spans of one row have the same number."""
-    number, before = 0, None
+    """Yield each span with the number of its row."""
+    number, previous = 0, None
     for span in spans:
-        alike = before is not None and before.state is span.state and before.window.meets(span.window)
-        if not (alike and span.state in _ALIKE):
-            number += 1
+        continues = (
+            previous is not None
+            and span.state in _GROUPED_STATES
+            and label_of(previous) == label_of(span)
+            and previous.window.meets(span.window)
+        )
+        number += not continues
         yield number, span
-        before = span
+        previous = span
 
 
 def _note(spans: Sequence[Span]) -> str:
-    if spans[0].state is State.INGESTED:
+    if label_of(spans[0]) == STATE_NAMES[State.INGESTED]:
         return ""
     runs = list(dict.fromkeys(run for span in spans for run in span.runs))
-    dag_runs = list(dict.fromkeys(asked for span in spans for asked in span.asked if asked.dag_run_id))
-    parts = [f"flow run {run.id} ({run.status.value.replace('_', ' ')})" for run in runs[:3]]
-    parts += [f"and {len(runs) - 3} more"] if len(runs) > 3 else []
-    if spans[0].state is State.MISSING and not dag_runs:
-        return "no DAG run"
-    if not runs:
-        parts += [f"DAG run {asked.dag_run_id}, task {asked.task_state or 'not started'}" for asked in dag_runs[:3]]
-        parts += [f"and {len(dag_runs) - 3} more"] if len(dag_runs) > 3 else []
-    return "; ".join(parts)
+    if runs:
+        return _listed([f"flow run {_run_text(run)}" for run in runs])
+    of_dag_runs = list(dict.fromkeys(each for span in spans for each in span.expected if each.dag_run_id))
+    if of_dag_runs:
+        return _listed([_task_text(each) for each in of_dag_runs])
+    return "no DAG run" if spans[0].state is State.MISSING else ""
+
+
+def _listed(texts: Sequence[str]) -> str:
+    more = [f"and {len(texts) - _MAX_LISTED} more"] if len(texts) > _MAX_LISTED else []
+    return "; ".join([*texts[:_MAX_LISTED], *more])
+
+
+def _run_text(run: KnownRun) -> str:
+    return f"{run.id} ({run.status.value.replace('_', ' ')})"
+
+
+def _task_text(expected: ExpectedWindow) -> str:
+    return f"DAG run {expected.dag_run_id}, task {expected.task_state or 'not started'}"
 
 
 def _more_urgent(one: State | None, other: State) -> State:
     return other if one is None else min(one, other, key=_URGENCY.index)
 
 
-def _table(rows: Sequence[Row]) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("from", "to"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("windows", justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("note", overflow="fold")
-    utc = _moments(rows)
-    for row in rows:
-        state = Text(f"{SIGNS[row.state]} {WORDS[row.state]}", style=_STYLES[row.state])
-        table.add_row(utc(row.start), utc(row.end), str(row.windows), state, Text(row.note))
-    return table
+def _table_rows(rows: Sequence[TimelineRow]) -> list[dict[str, Any]]:
+    utc = shortest_format((instant for row in rows for instant in (row.start, row.end)), zone=timezone.utc)
+    return [
+        {
+            "from": utc(row.start),
+            "to": utc(row.end),
+            "windows": str(row.windows),
+            "state": Text(f"{SIGNS[row.state]} {row.label}", style=_STYLES[row.state]),
+            "note": row.note,
+        }
+        for row in rows
+    ]
 
 
-def _moments(rows: Iterable[Row]) -> Callable[[datetime], str]:
-    return shortest_form((moment for row in rows for moment in (row.start, row.end)), zone=timezone.utc)
+def _title(report: CoverageReport) -> str:
+    source = f"DAG {report.dag_id}" if report.dag_id else "Flow Service only"
+    return f"Dataflow {report.flow_id or 'unknown'}, {source}"
 
 
-def _title(report: Report) -> str:
-    feeds = f"DAG {report.dag_id}" if report.dag_id else "Flow Service alone"
-    return f"Dataflow {report.flow_id or 'unknown'}, {feeds}"
+def _print_bar(console: Console, spans: Iterable[Span], *, within: IngestionWindow) -> None:
+    """Print the time line, its scale and the signs that it uses."""
+    cells = min(console.width - 2, _MAX_CELLS)
+    bar = bar_of(spans, within=within, cells=cells)
+    print_line(console, Text.assemble("|", *((SIGNS[state], _STYLES[state]) if state else " " for state in bar), "|"))
+    utc = shortest_format((within.start, within.end), zone=timezone.utc)
+    start, end = utc(within.start), utc(within.end)
+    print_line(console, f"{start}{end:>{max(cells + 2 - len(start), 1)}}")
+    print_line(console, "  ".join(f"{SIGNS[state]} {STATE_NAMES[state]}" for state in STATE_NAMES if state in set(bar)))
 
 
-def _scale(within: IngestionWindow, *, width: int) -> str:
-    utc = shortest_form((within.start, within.end), zone=timezone.utc)
-    return f"{utc(within.start)}{utc(within.end):>{max(width - len(utc(within.start)), 1)}}"
-
-
-def _advice(report: Report) -> Iterator[str]:
+def _advice(report: CoverageReport) -> Iterator[str]:
+    """Yield the runs without a window and the commands that fill the gaps, with a blank line before each part."""
     if report.coverage.unplaced:
         yield ""
-        yield (
-            "Of these flow runs nobody knows the window, so one of them may hold a window that is shown as missing, or "
-            "hold one again:"
-        )
-        yield from (f"  {run.id} ({run.status.value.replace('_', ' ')})" for run in report.coverage.unplaced)
+        yield "Flow Service reported no window for these runs; each may cover a window listed as missing or ingested:"
+        yield from (f"  {_run_text(run)}" for run in report.coverage.unplaced)
     if report.fill:
         yield ""
-        once = len(report.fill) == 1
-        yield f"This fills what is missing or failed{'' if once else ', one after the other'}:"
+        yield f"To ingest the missing and failed windows{', one after the other' if len(report.fill) > 1 else ''}:"
         yield from (f"  {command}" for command in report.fill)
     if report.again:
         yield ""
         yield (
-            "--reprocess-behavior runs all tasks of a DAG run again. These have succeeded and would ingest their "
-            f"windows a second time, so clear the failed task alone instead: {', '.join(report.again)}"
+            "--reprocess-behavior runs all tasks of a DAG run again. These tasks succeeded and would ingest their "
+            f"windows a second time, so clear only the failed task instead: {', '.join(report.again)}"
         )
     if report.trigger:
         yield ""
-        yield "No backfill makes exactly this, but a DAG run does (or, where a task failed, clearing it):"
+        yield "No backfill creates exactly these windows. Trigger these DAG runs (or clear the failed task):"
         yield from (f"  {command}" for command in report.trigger)
     yield ""
-
-
-def _print(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,56 +1,95 @@
-"""`airflow flowservice windows`: which window each DAG run ingests, before it does."""
+"""Command `airflow flowservice windows`: preview the window of each DAG run."""
 
 from __future__ import annotations
 
-import json
 import sys
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_flowservice.cli.errors import CommandError
-from airflow_flowservice.cli.output import quiet_stdout, remark
+from airflow_flowservice.cli.output import (
+    CommandError,
+    airflow_console,
+    output_format,
+    print_line,
+    print_rows,
+    quiet_stdout,
+    shortest_format,
+    write_document,
+    write_error,
+    write_note,
+)
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator, Sequence
     from datetime import tzinfo
 
-    from airflow_flowservice.cli.rows import Row
+    from airflow_flowservice.cli.planned_windows import PlannedWindow
+
+# On a narrower terminal, another column leaves no space for notes.
+_WIDE_TERMINAL = 110
 
 
 def windows(arguments: argparse.Namespace) -> NoReturn:
-    """Print the windows, and exit: 0 if they tile, 1 if they do not, 2 if there is nothing to show."""
+    """Print the windows and exit: 0 if they are contiguous, 1 if they are not, 2 if there is nothing to show."""
     try:
         with quiet_stdout():
-            rows, zone = _rows(arguments)
+            planned, zone = _planned(arguments)
     except CommandError as error:
-        sys.stderr.write(f"Error: {error}\n")
+        write_error(error)
         sys.exit(2)
-    _print(rows, zone=zone, as_json=arguments.as_json)
-    sys.exit(1 if any(row.faults for row in rows) else 0)
+    output = output_format(arguments)
+    if output in ("json", "yaml"):
+        write_document([each.to_dict() for each in planned], output=output)
+    else:
+        print_windows(airflow_console(), planned, zone=zone, output=output)
+    sys.exit(1 if any(each.faults for each in planned) else 0)
 
 
-def _rows(arguments: argparse.Namespace) -> tuple[list[Row], tzinfo]:
+def print_windows(console: Any, planned: Sequence[PlannedWindow], *, zone: tzinfo, output: str = "table") -> None:
+    """Print the windows as rows; below a table also a legend and a summary.
+
+    :param zone: of the schedule. A wide console also shows the DAG runs in this time zone.
+    :param output: `table` or `plain`.
+    """
+    from rich.text import Text
+
+    from airflow_flowservice.cli.planned_windows import contiguity_text
+
+    has_offset = any(each.run_after.astimezone(zone).utcoffset() for each in planned)
+    local = zone if has_offset and console.width >= _WIDE_TERMINAL else None
+    print_rows(console, _rows(planned, local=local), output=output)
+    if output == "plain":
+        return
+    for line in _legend(planned, zone=zone if has_offset else None):
+        print_line(console, line)
+    style = "bold red" if any(each.faults for each in planned) else "bold green"
+    print_line(console, Text(contiguity_text(planned), style=style))
+
+
+def _planned(arguments: argparse.Namespace) -> tuple[list[PlannedWindow], tzinfo]:
     from airflow_flowservice._airflow import choose_window, versions
     from airflow_flowservice.cli.dag_file import read_dag
-    from airflow_flowservice.cli.planned_runs import runs_between, timetable_of
-    from airflow_flowservice.cli.rows import rows_of
-    from airflow_flowservice.cli.task import WindowSettings, settings_of
+    from airflow_flowservice.cli.planned_windows import planned_windows, runs_between, timetable_of
+    from airflow_flowservice.cli.window_settings import WindowSettings, window_settings_of
 
     dag = read_dag(arguments.dag_id, path=arguments.dagfile_path, bundle_names=arguments.bundle_name)
     timetable = timetable_of(dag)
-    settings = settings_of(dag, task_id=arguments.task_id)
+    settings = window_settings_of(dag, task_id=arguments.task_id)
     runs = runs_between(timetable, earliest=arguments.from_date, latest=arguments.to_date)
     if settings is None:
-        remark(f"DAG {dag.dag_id!r} has no OnDemandFlowRunOperator; these are the windows that one would have")
+        write_note(f"DAG {dag.dag_id!r} has no OnDemandFlowRunOperator; these are the windows it would use")
     settings = settings or WindowSettings()
     if settings.since_last_success:
-        remark(
-            "with window='since_last_success' a window reaches back to where the last success ended, and backfills are "
-            "refused"
+        write_note(
+            "with window='since_last_success', a window starts at the end of the last successful window, and backfills "
+            "are refused"
         )
     if remedy := choose_window.future_window_remedy(timetable, offset=settings.offset):
-        remark(f"runs come before their windows are over, and are refused until then: {remedy}")
+        write_note(f"DAG runs start before their windows are over, and are refused until then: {remedy}")
     zone = _zone(dag, timetable)
-    return rows_of(runs, timetable=timetable, zone=zone, now=versions.utc_now(), offset=settings.offset), zone
+    now = versions.utc_now()
+    return planned_windows(runs, timetable=timetable, zone=zone, now=now, offset=settings.offset), zone
 
 
 def _zone(dag: Any, timetable: Any) -> tzinfo:
@@ -62,12 +101,34 @@ def _zone(dag: Any, timetable: Any) -> tzinfo:
     return zone
 
 
-def _print(rows: list[Row], *, zone: tzinfo, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(f"{json.dumps([row.to_dict() for row in rows], indent=2)}\n")
-        return
-    from rich.console import Console
+def _rows(planned: Sequence[PlannedWindow], *, local: tzinfo | None) -> list[dict[str, Any]]:
+    from rich.text import Text
 
-    from airflow_flowservice.cli.table import show
+    from airflow_flowservice.windows.contiguity import length_text
 
-    show(Console(), rows, zone=zone)
+    utc = shortest_format((instant for each in planned for instant in _instants(each)), zone=timezone.utc)
+    in_zone = shortest_format((each.run_after for each in planned), zone=local) if local else None
+    return [
+        {
+            "run": utc(each.run_after),
+            **({"run_local": in_zone(each.run_after)} if in_zone else {}),
+            "window_start": utc(each.window.start) if each.window else "none",
+            "window_end": utc(each.window.end) if each.window else "",
+            "length": length_text(timedelta(seconds=each.window.seconds)) if each.window else "",
+            "note": Text(each.note, style="red" if each.faults else "yellow"),
+        }
+        for each in planned
+    ]
+
+
+def _legend(planned: Sequence[PlannedWindow], *, zone: tzinfo | None) -> Iterator[str]:
+    yield "Times are in UTC; a window does not include its end."
+    if zone is not None:
+        yield f"The schedule's time zone is {zone}."
+    if any(each.logical_date is None for each in planned):
+        yield "For a partitioned DAG run, the dates are partition dates, as in a backfill."
+
+
+def _instants(planned: PlannedWindow) -> tuple[datetime, ...]:
+    window = planned.window
+    return (planned.run_after, window.start, window.end) if window else (planned.run_after,)

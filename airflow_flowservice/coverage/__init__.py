@@ -1,1 +1,1 @@
-"""The state of each window, and the spans without one. Pure."""
+"""State of each window of a dataflow. Pure: without Airflow and HTTP."""

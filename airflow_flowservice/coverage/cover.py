@@ -1,8 +1,8 @@
-"""Which windows are in: what was asked for, against the flow runs that are known.
+"""Compute the state of each window from the expected windows and the known flow runs.
 
-Pure: the caller says what DAG runs asked for, what their tasks pushed, and, if it could be asked, what Flow Service
-has. Runs are joined by their ids, so nothing depends on whether Flow Service shows a run's window; what cannot be
-told is called unknown.
+Pure: the caller passes the windows that DAG runs and schedules expect, the XComs of their tasks and, if Flow Service
+was queried, its flow runs. Runs are joined by id, so the result is correct even if Flow Service does not report a run's
+window. If the records do not show the state of a window, it is `unknown`.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ if TYPE_CHECKING:
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.runs.summary import FlowRunSummary
 
-_TASK_GOES_ON = frozenset(
+_ACTIVE_TASK_STATES = frozenset(
     {"scheduled", "queued", "running", "deferred", "up_for_retry", "up_for_reschedule", "restarting"}
 )
-_DAG_RUN_GOES_ON = frozenset({"queued", "running"})
-_TASK_FAILED = frozenset({"failed", "upstream_failed"})
+_ACTIVE_DAG_RUN_STATES = frozenset({"queued", "running"})
+_FAILED_TASK_STATES = frozenset({"failed", "upstream_failed"})
 
 
 class State(str, Enum):
-    """What became of a span of time."""
+    """State of a span of time. The values are keys of the commands' and the page's JSON."""
 
     INGESTED = "ingested"
     RUNNING = "running"
     FAILED = "failed"
     MISSING = "missing"
-    TWICE = "twice"
+    DUPLICATED = "twice"
     OUTSIDE = "outside"
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A window that somebody asked for: a task of a DAG run, or a schedule alone.
+class ExpectedWindow:
+    """Window that a task of a DAG run, or only a schedule, should ingest.
 
-    :param dag_run_id: None if the schedule has a run there that does not exist.
-    :param date: the date that `airflow backfill create` knows the DAG run by; None if no backfill makes it.
-    :param task_state: Airflow's word, such as `deferred`; None if the task has not come to it.
-    :param readable: False if what the task pushed cannot be read, so that nobody knows what it did.
+    :param dag_run_id: None if the schedule expects a DAG run that does not exist.
+    :param date: date by which `airflow backfill create` selects the DAG run; None if no backfill creates the DAG run.
+    :param task_state: Airflow's state of the task, such as `deferred`; None if the task has not started.
+    :param readable: False if the task's XCom cannot be read, so that its result is unknown.
     """
 
     window: IngestionWindow
@@ -66,11 +66,11 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownRun:
-    """A flow run, from what a task pushed, from Flow Service, or from both.
+    """Flow run from a task's XCom, from Flow Service, or from both.
 
-    :param window: None if nobody says which it was.
-    :param outside: no task that was looked at pushed its id.
-    :param looked_at: somebody read it; until then its status is not known.
+    :param window: None if no source reports it.
+    :param outside: True if none of the given tasks pushed the run's id.
+    :param status_read: False if a task only created the run, so that its status is unknown.
     """
 
     id: str
@@ -80,26 +80,26 @@ class KnownRun:
     failed_records: int | None = None
     url: str | None = None
     outside: bool = False
-    looked_at: bool = True
+    status_read: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """A span of time of which one thing is to be said.
+    """Span of time with one state.
 
-    :param asked: the DAG runs' windows that hold it; a schedule's alone when no DAG run has it.
-    :param runs: the flow runs that hold it, in the order of their ids.
+    :param expected: windows of DAG runs that contain the span. If there is none, one window of a schedule.
+    :param runs: flow runs whose windows contain the span, in the order of their ids.
     """
 
     window: IngestionWindow
     state: State
-    asked: tuple[Asked, ...] = ()
+    expected: tuple[ExpectedWindow, ...] = ()
     runs: tuple[KnownRun, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Total:
-    """How much there is of one state; seconds of time covered."""
+    """Number and total length in seconds of the spans of one state."""
 
     spans: int = 0
     seconds: int = 0
@@ -107,10 +107,10 @@ class Total:
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """What is known of a dataflow.
+    """Coverage of a dataflow.
 
-    :param spans: by time; they do not overlap. Time that nobody asked for and no run holds has none.
-    :param unplaced: flow runs of which nobody knows the window. While there is one, no span is sure to be in once.
+    :param spans: sorted by time, without overlaps. Time that is neither expected nor ingested has no span.
+    :param unplaced: flow runs without a known window. Each may have ingested any span, possibly a second time.
     """
 
     spans: tuple[Span, ...] = ()
@@ -119,15 +119,15 @@ class Coverage:
 
     @property
     def whole(self) -> bool:
-        """Whether no window is missing, failed or in twice."""
-        return not any(self.totals[state].spans for state in (State.MISSING, State.FAILED, State.TWICE))
+        """Return True if no window is missing, failed or duplicated."""
+        return not any(self.totals[state].spans for state in (State.MISSING, State.FAILED, State.DUPLICATED))
 
 
 def known_runs(pushed: Iterable[FlowRunSummary], found: Iterable[FlowRun] = ()) -> list[KnownRun]:
-    """Each flow run once, from the XComs `flow_run` and from Flow Service, which knows its status better.
+    """Return each flow run once, joined from the XComs `flow_run` and from Flow Service.
 
-    :param pushed: the summaries that tasks pushed.
-    :param found: what Flow Service has. A run that is only here was made outside.
+    :param pushed: summaries in the XComs of tasks.
+    :param found: flow runs of Flow Service. A run that is only here was created outside the tasks.
     """
     runs: dict[str, KnownRun] = {}
     for summary in pushed:
@@ -139,14 +139,16 @@ def known_runs(pushed: Iterable[FlowRunSummary], found: Iterable[FlowRun] = ()) 
     return list(runs.values())
 
 
-def cover(asked: Iterable[Asked], runs: Iterable[KnownRun], *, within: IngestionWindow | None = None) -> Coverage:
-    """Join what was asked for with the runs that are known.
+def cover(
+    expected: Iterable[ExpectedWindow], runs: Iterable[KnownRun], *, within: IngestionWindow | None = None
+) -> Coverage:
+    """Return the coverage of the expected windows by the known runs.
 
-    :param within: cut off what lies before or after it.
+    :param within: range to which all windows are cut.
     """
     runs = sorted(runs, key=lambda run: run.id)
-    claims: list[Asked | KnownRun] = [*asked, *(run for run in runs if run.window)]
-    spans = tuple(_spans(claims, within=within))
+    sources: list[ExpectedWindow | KnownRun] = [*expected, *(run for run in runs if run.window)]
+    spans = tuple(_spans(sources, within=within))
     totals: dict[State, Total] = {state: Total() for state in State}
     for span in spans:
         total = totals[span.state]
@@ -155,20 +157,20 @@ def cover(asked: Iterable[Asked], runs: Iterable[KnownRun], *, within: Ingestion
 
 
 def cover_all(found: Iterable[FlowRun], *, within: IngestionWindow, now: datetime) -> Coverage:
-    """What Flow Service has, where all of the time within that is over is asked for.
+    """Return the coverage by the runs of Flow Service, if the whole range up to now is expected.
 
     :param now: aware.
     """
     runs = [replace(run, outside=False) for run in known_runs((), found)]
-    # A run without a window may hold any of it.
+    # A run without a known window may have ingested any part of the range.
     readable = not any(run.window is None and not run.status.failed for run in runs)
     over = _cut(within, IngestionWindow(EPOCH, now))
-    asked = [] if over is None else [Asked(window=over, readable=readable)]
-    return cover(asked, runs, within=within)
+    expected = [] if over is None else [ExpectedWindow(window=over, readable=readable)]
+    return cover(expected, runs, within=within)
 
 
 def gaps(coverage: Coverage) -> list[tuple[Span, ...]]:
-    """The spans that are not in and not on their way, those that follow each other together."""
+    """Return the missing and failed spans; contiguous ones form a group."""
     numbered = enumerate(coverage.spans)
     open_spans = [(index, span) for index, span in numbered if span.state in (State.MISSING, State.FAILED)]
     grouped: list[list[tuple[int, Span]]] = []
@@ -180,50 +182,51 @@ def gaps(coverage: Coverage) -> list[tuple[Span, ...]]:
     return [tuple(span for _, span in group) for group in grouped]
 
 
-def _spans(claims: Sequence[Asked | KnownRun], *, within: IngestionWindow | None) -> Iterator[Span]:
-    """One span between each edge and the next; where nothing changes but an edge, they stay apart."""
+def _spans(sources: Sequence[ExpectedWindow | KnownRun], *, within: IngestionWindow | None) -> Iterator[Span]:
+    """Yield a span between each edge of a window and the next edge, so that adjacent windows stay separate."""
     begins, ends = defaultdict(list), defaultdict(list)
-    for index, claim in enumerate(claims):
-        window = claim.window if within is None else _cut(claim.window, within)
+    for index, source in enumerate(sources):
+        window = source.window if within is None else _cut(source.window, within)
         if window is not None:
             begins[window.start].append(index)
             ends[window.end].append(index)
     edges = sorted({*begins, *ends})
-    here: set[int] = set()
-    for edge, after in pairwise(edges):
-        here.difference_update(ends[edge])
-        here.update(begins[edge])
-        if here:
-            yield _span(IngestionWindow(edge, after), [claims[index] for index in sorted(here)])
+    open_indexes: set[int] = set()
+    for edge, next_edge in pairwise(edges):
+        open_indexes.difference_update(ends[edge])
+        open_indexes.update(begins[edge])
+        if open_indexes:
+            yield _span(IngestionWindow(edge, next_edge), [sources[index] for index in sorted(open_indexes)])
 
 
-def _span(window: IngestionWindow, claims: Iterable[Asked | KnownRun]) -> Span:
-    asked = [claim for claim in claims if isinstance(claim, Asked)]
-    runs = tuple(claim for claim in claims if isinstance(claim, KnownRun))
-    made = [each for each in asked if each.dag_run_id is not None]
-    return Span(window=window, state=_state(asked, runs), asked=tuple(made or asked[:1]), runs=runs)
+def _span(window: IngestionWindow, sources: Iterable[ExpectedWindow | KnownRun]) -> Span:
+    expected = [source for source in sources if isinstance(source, ExpectedWindow)]
+    runs = tuple(source for source in sources if isinstance(source, KnownRun))
+    of_dag_runs = [each for each in expected if each.dag_run_id is not None]
+    return Span(window=window, state=_state(expected, runs), expected=tuple(of_dag_runs or expected[:1]), runs=runs)
 
 
-def _state(asked: Sequence[Asked], runs: Sequence[KnownRun]) -> State:
+def _state(expected: Sequence[ExpectedWindow], runs: Sequence[KnownRun]) -> State:
     succeeded = [run for run in runs if run.status.succeeded]
-    words = {each.task_state for each in asked}
+    task_states = {each.task_state for each in expected}
     if len(succeeded) > 1:
-        return State.TWICE
+        return State.DUPLICATED
     if any(run.status in (FlowRunStatus.SCHEDULED, FlowRunStatus.IN_PROGRESS) for run in runs):
         return State.RUNNING
     if succeeded:
         return State.OUTSIDE if succeeded[0].outside else State.INGESTED
     if any(run.status is FlowRunStatus.UNKNOWN for run in runs):
         return State.UNKNOWN
-    if words & _TASK_GOES_ON or any(map(_comes_to_it, asked)):
+    if task_states & _ACTIVE_TASK_STATES or any(map(_is_pending, expected)):
         return State.RUNNING
-    if not all(each.readable for each in asked):
+    if not all(each.readable for each in expected):
         return State.UNKNOWN
-    return State.FAILED if runs or words & _TASK_FAILED else State.MISSING
+    return State.FAILED if runs or task_states & _FAILED_TASK_STATES else State.MISSING
 
 
-def _comes_to_it(asked: Asked) -> bool:
-    return asked.task_state is None and asked.dag_run_state in _DAG_RUN_GOES_ON
+def _is_pending(expected: ExpectedWindow) -> bool:
+    """Return True if the task has not started and its DAG run is active."""
+    return expected.task_state is None and expected.dag_run_state in _ACTIVE_DAG_RUN_STATES
 
 
 def _cut(window: IngestionWindow | None, within: IngestionWindow) -> IngestionWindow | None:
@@ -233,8 +236,8 @@ def _cut(window: IngestionWindow | None, within: IngestionWindow) -> IngestionWi
 
 
 def _joined(one: KnownRun, other: KnownRun) -> KnownRun:
-    """What two sources say of one run: of its status the one that knows more, of its window who asked for it."""
-    newer = other if _knows(other) >= _knows(one) else one
+    """Join two records of one run: the status of the more certain record, and the window of the first that has one."""
+    newer = other if _certainty(other) >= _certainty(one) else one
     older = one if newer is other else other
     return replace(
         newer,
@@ -245,8 +248,8 @@ def _joined(one: KnownRun, other: KnownRun) -> KnownRun:
     )
 
 
-def _knows(run: KnownRun) -> int:
-    return 2 if run.status.ended else int(run.looked_at)
+def _certainty(run: KnownRun) -> int:
+    return 2 if run.status.ended else int(run.status_read)
 
 
 def _from_summary(summary: FlowRunSummary) -> KnownRun:
@@ -257,7 +260,7 @@ def _from_summary(summary: FlowRunSummary) -> KnownRun:
         records=summary.output_records,
         failed_records=summary.failed_records,
         url=summary.url,
-        looked_at=summary.status != CREATED,
+        status_read=summary.status != CREATED,
     )
 
 

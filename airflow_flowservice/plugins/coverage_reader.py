@@ -93,7 +93,7 @@ class CoverageReader:
         self._all_rows = rows
         self._rows = rows_of_flow(rows, flow_id=flow_id, feeds=feeds)
         creating_dags = sorted({row.dag_id for row in self._rows if row.creates})
-        self._plans = [plan_of(database.schedule_of(session, each), dag_id=each) for each in creating_dags]
+        self._plans = [plan_of(database.dag_schedule_of(session, each), dag_id=each) for each in creating_dags]
         self.within = self._within(requested, since=since)
 
     def coverage(self, found: Iterable[FlowRun] = ()) -> CoverageResult:

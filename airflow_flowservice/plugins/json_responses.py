@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow_flowservice._airflow.database import Feed
-    from airflow_flowservice.coverage.cover import Asked, Coverage, KnownRun
+    from airflow_flowservice.coverage.cover import Coverage, ExpectedWindow, KnownRun
     from airflow_flowservice.plugins.coverage_reader import CoverageResult
     from airflow_flowservice.plugins.flow_run_lookup import ListedRuns
 
@@ -43,7 +43,7 @@ def coverage_json(result: CoverageResult, *, flow_id: str, now: datetime, listed
     :param listed: flow runs that Flow Service returned; None if Flow Service was not queried.
     """
     known = result.coverage
-    tasks = _Indexed(each for span in known.spans for each in span.asked if each.dag_run_id is not None)
+    tasks = _Indexed(each for span in known.spans for each in span.expected if each.dag_run_id is not None)
     runs = _Indexed([*(run for span in known.spans for run in span.runs), *known.unplaced])
     return {
         "flow_id": flow_id,
@@ -81,7 +81,7 @@ def _commands(result: CoverageResult) -> Iterator[tuple[str, str]]:
 class _Indexed:
     """Distinct objects, by identity, and the index of each."""
 
-    def __init__(self, items: Iterable[Asked | KnownRun]) -> None:
+    def __init__(self, items: Iterable[ExpectedWindow | KnownRun]) -> None:
         self._indexes: dict[int, int] = {}
         self.values: list[Any] = []
         for item in items:
@@ -89,7 +89,7 @@ class _Indexed:
                 self._indexes[id(item)] = len(self.values)
                 self.values.append(item)
 
-    def index_of(self, item: Asked | KnownRun) -> int:
+    def index_of(self, item: ExpectedWindow | KnownRun) -> int:
         return self._indexes[id(item)]
 
 
@@ -99,7 +99,9 @@ def _spans(known: Coverage, *, tasks: _Indexed, runs: _Indexed) -> dict[str, lis
         "start": [iso(span.window.start) for span in known.spans],
         "end": [iso(span.window.end) for span in known.spans],
         "state": [state_indexes[span.state] for span in known.spans],
-        "tasks": [[tasks.index_of(each) for each in span.asked if each.dag_run_id is not None] for span in known.spans],
+        "tasks": [
+            [tasks.index_of(each) for each in span.expected if each.dag_run_id is not None] for span in known.spans
+        ],
         "runs": [[runs.index_of(run) for run in span.runs] for span in known.spans],
     }
 

@@ -1,4 +1,4 @@
-"""`airflow flowservice coverage` on a real Airflow: it shows what is wrong, and prints the command that mends it."""
+"""Run `airflow flowservice coverage` on a real Airflow, and then the commands that it prints."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ DAY = timedelta(days=1)
 
 @pytest.fixture
 def coverage(airflow: LocalAirflow) -> Callable[[datetime, datetime], tuple[int, Any]]:
-    """Run the command; its exit status, and what it shows."""
+    """Return a function that runs the command, and returns its exit status and JSON document."""
 
-    def look(begin: datetime, end: datetime) -> tuple[int, Any]:
+    def show(begin: datetime, end: datetime) -> tuple[int, Any]:
         dates = ("--from", begin.isoformat(), "--to", end.isoformat())
-        options = ("--dag-id", DAG_ID, *dates, "--conn-id", "flowservice_default", "--json")
+        options = ("--dag-id", DAG_ID, *dates, "--conn-id", "flowservice_default", "--output=json")
         done = run(airflow, ["flowservice", "coverage", *options])
         assert done.stdout, done.stderr
         return done.returncode, json.loads(done.stdout)
 
-    return look
+    return show
 
 
-def test_what_is_wrong_is_shown_and_mended(
+def test_printed_commands_fill_the_gaps(
     airflow: LocalAirflow,
     backfill: Callable[..., Any],
     tell: Callable[..., Any],
@@ -45,7 +45,7 @@ def test_what_is_wrong_is_shown_and_mended(
     ingest_elsewhere: Callable[..., None],
     coverage: Callable[[datetime, datetime], tuple[int, Any]],
 ) -> None:
-    """Windows that failed, that no DAG run has, that are in twice, made elsewhere; then all is well but one."""
+    """Failed and missing windows are ingested; the duplicated window stays."""
     tell("outcomes", flow_id=flow_of(DAG_ID), status="failed", times=None, covering="2026-02-03T12:00:00Z")
     runs = backfill(DAG_ID, first=window(1) + DAY, last=window(4) + DAY, count=4)
     assert ["success", "success", "failed", "success"] == [run["state"] for run in runs]
@@ -77,7 +77,7 @@ def test_what_is_wrong_is_shown_and_mended(
 
 
 def wait_for_backfills(airflow: LocalAirflow) -> None:
-    """Airflow runs one backfill of a DAG at a time, and notices some seconds late that one is over."""
+    """Wait until Airflow marks all backfills as completed; it runs one backfill of a DAG at a time."""
     wait_until(
         lambda: all(each["completed_at"] for each in airflow.api("GET", f"/backfills?dag_id={DAG_ID}")["backfills"]),
         what="the end of all backfills",
@@ -85,11 +85,11 @@ def wait_for_backfills(airflow: LocalAirflow) -> None:
 
 
 def window(day: int) -> datetime:
-    """Where the window of a day of February begins."""
+    """Return the start of the window of a day of February."""
     return datetime(2026, 2, day, tzinfo=timezone.utc)
 
 
 def clear(airflow: LocalAirflow, run_id: str) -> None:
-    """Have a task run again, as somebody who wants the window again."""
-    asked = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["ingest"], "only_failed": False}
-    airflow.api("POST", f"/dags/{DAG_ID}/clearTaskInstances", json=asked)
+    """Clear a task, so that it ingests its window again."""
+    body = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["ingest"], "only_failed": False}
+    airflow.api("POST", f"/dags/{DAG_ID}/clearTaskInstances", json=body)

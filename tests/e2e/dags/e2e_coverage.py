@@ -1,4 +1,4 @@
-"""A daily DAG whose windows become a bit of everything."""
+"""Daily DAG for windows of all states."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ with DAG(
     dag_id="e2e_coverage",
     schedule="@daily",
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
-    end_date=pendulum.datetime(2026, 3, 1, tz="UTC"),  # the scheduler makes no run of its own
+    end_date=pendulum.datetime(2026, 3, 1, tz="UTC"),  # the scheduler creates no DAG runs
     catchup=False,
 ):
     OnDemandFlowRunOperator(
@@ -24,7 +24,7 @@ with DAG(
         deferrable=True,
         poll_interval=2,
         uncertain_patience=5,
-        # The executor race can take tries from any task on a busy machine.
+        # On a busy machine, Airflow may start a task twice, which uses up a try.
         retries=4,
         retry_delay=timedelta(seconds=1),
     )

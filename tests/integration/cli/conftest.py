@@ -1,4 +1,4 @@
-"""Commands in this process, and what they printed."""
+"""Run commands in this process, against the emulator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_flowservice.emulator.server import Emulator
 
 @dataclass(frozen=True)
 class Printed:
-    """What a command printed, and its exit status."""
+    """Output and exit status of a command."""
 
     status: Any
     out: str
@@ -24,13 +24,13 @@ class Printed:
 
     @property
     def json(self) -> Any:
-        """Standard output, which is JSON and nothing else."""
+        """Return standard output, which contains only JSON."""
         return json.loads(self.out)
 
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Printed]:
-    """Run a command of `python -m airflow_flowservice`."""
+    """Return a function that runs a command of `python -m airflow_flowservice`."""
     monkeypatch.setenv("COLUMNS", "80")
 
     def run(*arguments: str) -> Printed:
@@ -44,24 +44,24 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def emulator() -> Iterator[Emulator]:
-    """Flow Service and IMS over HTTP; its runs end at once."""
+    """Start the emulator of Flow Service and IMS; its flow runs end immediately."""
     with running_emulator(Settings(queue_s=0, run_s=0)) as running:
         yield running
 
 
 @pytest.fixture
 def connect(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Put a connection that leads to the emulator into the environment; gives its id."""
+    """Return a function that puts a connection to the emulator into the environment, and returns its id."""
 
     def put(conn_id: str = "doctor", *, extra: dict[str, Any] | None = None, **values: Any) -> str:
-        own = {"org_id": "EMULATOR@AdobeOrg", "ims_url": emulator.url, "timeout_s": 5, **(extra or {})}
+        all_extra = {"org_id": "EMULATOR@AdobeOrg", "ims_url": emulator.url, "timeout_s": 5, **(extra or {})}
         connection = {
             "conn_type": "flowservice",
             "login": "emulator-client",
             "password": "emulator-secret",
             "host": emulator.url,
             **values,
-            "extra": {name: value for name, value in own.items() if value is not None},
+            "extra": {name: value for name, value in all_extra.items() if value is not None},
         }
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
         return conn_id

@@ -1,4 +1,4 @@
-"""`airflow flowservice coverage` on Airflow's own tables, with the emulator over real HTTP."""
+"""Run `airflow flowservice coverage` on Airflow's own tables, with the emulator over real HTTP."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+import yaml
 from instants import instant
 
 from airflow_flowservice._airflow import database
-from airflow_flowservice.cli.timeline import SIGNS, bar_of, rows_of
-from airflow_flowservice.coverage.cover import Asked, State, cover
+from airflow_flowservice.api.models import FlowRunStatus
+from airflow_flowservice.cli.timeline import SIGNS, bar_of, label_of, timeline_rows
+from airflow_flowservice.coverage.cover import ExpectedWindow, KnownRun, State, cover
 from airflow_flowservice.windows.window import IngestionWindow
 from tests.integration.coverage.conftest import BEGIN, DAY, FLOW, ran, summary
 
@@ -23,7 +25,7 @@ OTHER_FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 
 @pytest.fixture
 def session(airflow_db: Any) -> Iterator[Any]:
-    """A session of the metadata database that commands read as well; empty again afterwards."""
+    """Open a session of the metadata database that the commands read, and empty the tables afterwards."""
     from airflow.models.dagrun import DagRun
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
@@ -38,31 +40,31 @@ def session(airflow_db: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
-def leave(ran: Callable[..., str], session: Any) -> Callable[..., None]:
-    """Leave the DAG run and task of a day of January, for the command to find."""
+def add_day(ran: Callable[..., str], session: Any) -> Callable[..., None]:
+    """Return a function that adds the DAG run and task instance of a day of January to the database."""
 
-    def leave(number: int, *, window: int | None = None, **fields: Any) -> None:
-        """Day 2 has the window of day 1."""
+    def add(number: int, *, window: int | None = None, **fields: Any) -> None:
+        """Add the DAG run of a day; that of day 2 has the window of day 1."""
         if window is not None:
             fields["pushed"] = summary(window, BEGIN + (number - 2) * DAY, flow_id=fields.pop("flow_id", FLOW))
         ran(BEGIN + (number - 1) * DAY, **fields)
         session.commit()
 
-    return leave
+    return add
 
 
 @pytest.fixture
 def daily(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The DAG `daily` is scheduled daily from January on."""
+    """Schedule the DAG `daily` daily from January."""
     from airflow.timetables.trigger import CronTriggerTimetable
 
     schedule = database.DagSchedule(timetable=CronTriggerTimetable("0 0 * * *", timezone="UTC"), start=BEGIN)
-    monkeypatch.setattr(database, "schedule_of", lambda _, dag_id: schedule if dag_id == "daily" else None)
+    monkeypatch.setattr(database, "dag_schedule_of", lambda _, dag_id: schedule if dag_id == "daily" else None)
 
 
 @pytest.fixture
 def make_run(connect: Callable[..., str]) -> Callable[..., str]:
-    """Have Flow Service ingest a day of January; gives the flow run's id."""
+    """Return a function that ingests a day of January with Flow Service, and returns the flow run's id."""
     from airflow_flowservice._airflow import connections
     from airflow_flowservice.hooks import client_of
 
@@ -80,49 +82,67 @@ def make_run(connect: Callable[..., str]) -> Callable[..., str]:
 
 
 @pytest.fixture
-def seven_days(leave: Callable[..., None], daily: None) -> None:
-    """1 is in; 2 failed; 3 is missing though it has a DAG run; 4 and 5 have no DAG run; 6 and 7 are in."""
-    leave(2, window=1)
-    leave(3, state="failed", run_state="failed")
-    leave(4, state="skipped", run_state="success")
-    leave(7, window=6)
-    leave(8, window=7)
+def seven_days(add_day: Callable[..., None], daily: None) -> None:
+    """Add 1, 6 and 7 as ingested, 2 as failed and 3 as missing with a DAG run; 4 and 5 have no DAG run."""
+    add_day(2, window=1)
+    add_day(3, state="failed", run_state="failed")
+    add_day(4, state="skipped", run_state="success")
+    add_day(7, window=6)
+    add_day(8, window=7)
 
 
 def states(shown: Any) -> list[str]:
-    """The state of each span."""
+    """Return the state of each span."""
     return [span["state"] for span in shown.json["spans"]]
 
 
-def test_each_window_is_told(seven_days: None, command: Any) -> None:
-    """From XComs and the schedule alone; with a remark that Flow Service was not asked."""
-    shown = command("coverage", "--dag-id", "daily", *DATES, "--json")
+def test_state_of_each_window(seven_days: None, command: Any) -> None:
+    """The states are from XComs and the schedule; a note states that Flow Service was not queried."""
+    shown = command("coverage", "--dag-id", "daily", *DATES, "--output=json")
     assert ["ingested", "failed", "missing", "missing", "missing", "ingested", "ingested"] == states(shown)
     assert (1, False, False) == (shown.status, shown.json["whole"], shown.json["asked_flow_service"])
     assert {"windows": 3, "seconds": 3 * 86400} == shown.json["totals"]["missing"]
     assert FLOW == shown.json["flow_id"]
-    assert "Flow Service was not asked" in shown.err
+    assert "Flow Service was not queried" in shown.err
     failed = shown.json["spans"][1]
     assert ("2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z") == (failed["window_start"], failed["window_end"])
     assert [("ingest", "failed")] == [(run["task_id"], run["task_state"]) for run in failed["dag_runs"]]
 
 
-def test_for_people(seven_days: None, command: Any) -> None:
-    """A sign for each state in bar and table, readable without colour; windows that are alike stand together."""
+def test_table(seven_days: None, command: Any) -> None:
+    """Time line and table have a sign for each state; contiguous windows with the same state share a row."""
     shown = command("coverage", "--dag-id", "daily", *DATES)
     lines = shown.out.splitlines()
     bar = next(line for line in lines if line.startswith("|"))
-    assert ["=", "x", ".", "="] == [sign for sign, before in zip(bar[1:-1], bar, strict=False) if sign != before]
-    assert any(line.startswith("2026-01-03  2026-01-06") and "3  . missing" in line for line in lines)
-    assert any(line.startswith("2026-01-06  2026-01-08") and "2  = ingested" in line for line in lines)
-    assert any("failed    DAG run scheduled__2026-01-03T00:00:00+00:00, task failed" in line for line in lines)
+    assert ["=", "x", ".", "="] == [sign for sign, previous in zip(bar[1:-1], bar, strict=False) if sign != previous]
+    assert any(line.startswith("2026-01-03 | 2026-01-06") and "3 | . missing" in line for line in lines)
+    assert any(line.startswith("2026-01-06 | 2026-01-08") and "2 | = ingested" in line for line in lines)
+    assert any("x failed   | DAG run scheduled__2026-01-03T00:00:00+00:00, task failed" in line for line in lines)
     assert "3 ingested, 3 missing, 1 failed." == lines[-1]
     assert "\x1b" not in shown.out
     assert 1 == shown.status
 
 
-def test_the_printed_command(seven_days: None, command: Any) -> None:
-    """It is what Airflow's own command line takes: the runs' dates, and the DAG runs that are there run again."""
+@pytest.mark.usefixtures("seven_days")
+def test_yaml_has_the_json_document(command: Any) -> None:
+    """`--output yaml` and `--json` print the same values as `--output json`."""
+    options = ("coverage", "--dag-id", "daily", *DATES)
+    document = command(*options, "-o", "json").json
+    assert document == yaml.safe_load(command(*options, "-o", "yaml").out)
+    assert document == command(*options, "--json").json
+
+
+@pytest.mark.usefixtures("seven_days")
+def test_plain_has_only_rows(command: Any) -> None:
+    """`--output plain` prints one line for each row of the table."""
+    lines = command("coverage", "--dag-id", "daily", *DATES, "-o", "plain").out.splitlines()
+    assert ["from", "to", "windows", "state", "note"] == lines[0].split()
+    assert ["2026-01-01", "2026-01-02", "1", "=", "ingested"] == lines[1].split()
+    assert 5 == len(lines)
+
+
+def test_printed_command(seven_days: None, command: Any) -> None:
+    """Airflow's command line accepts the command: it has the dates of DAG runs, and runs existing DAG runs again."""
     from airflow.cli.cli_parser import get_parser
 
     shown = command("coverage", "--dag-id", "daily", *DATES)
@@ -130,117 +150,124 @@ def test_the_printed_command(seven_days: None, command: Any) -> None:
     options = get_parser().parse_args(shlex.split(line)[1:])
     assert ("daily", "completed") == (options.dag_id, options.reprocess_behavior)
     assert (BEGIN + 2 * DAY, BEGIN + 5 * DAY) == (options.from_date, options.to_date)
-    assert [line] == command("coverage", "--dag-id", "daily", *DATES, "--json").json["fill"]
+    assert [line] == command("coverage", "--dag-id", "daily", *DATES, "--output=json").json["fill"]
 
 
-def test_all_is_in(leave: Any, daily: None, command: Any) -> None:
-    """Exit status 0, and nothing to do."""
+def test_all_windows_are_ingested(add_day: Any, daily: None, command: Any) -> None:
+    """The exit status is 0, and no command is printed."""
     for number in (2, 3):
-        leave(number, window=number - 1)
+        add_day(number, window=number - 1)
     shown = command("coverage", "--dag-id", "daily", "--from", "2026-01-01", "--to", "2026-01-03")
     assert (0, "2 ingested.") == (shown.status, shown.out.splitlines()[-1])
     assert "backfill" not in shown.out
 
 
-def test_flow_service_shows_what_a_clear_left_and_what_was_made_outside(
-    leave: Any, daily: None, command: Any, connect: Any, make_run: Any
+def test_flow_service_reports_replaced_and_external_runs(
+    add_day: Any, daily: None, command: Any, connect: Any, make_run: Any
 ) -> None:
-    """A window is in twice, one was ingested by somebody else; both only Flow Service knows."""
+    """Only Flow Service reports a duplicated window and a window that was ingested outside the DAG."""
     make_run(1)
     make_run(2)
-    leave(2, window=1)
+    add_day(2, window=1)
     dates = ("--from", "2026-01-01", "--to", "2026-01-03")
-    alone = command("coverage", "--dag-id", "daily", *dates, "--json")
-    assert ["ingested", "missing"] == states(alone)
-    asked = command("coverage", "--dag-id", "daily", *dates, "--json", "--conn-id", connect())
-    assert (["twice", "outside"], 1, True) == (states(asked), asked.status, asked.json["asked_flow_service"])
-    assert [False, True] == sorted(run["outside"] for run in asked.json["spans"][0]["flow_runs"])
+    airflow_only = command("coverage", "--dag-id", "daily", *dates, "--output=json")
+    assert ["ingested", "missing"] == states(airflow_only)
+    queried = command("coverage", "--dag-id", "daily", *dates, "--output=json", "--conn-id", connect())
+    assert (["twice", "outside"], 1, True) == (states(queried), queried.status, queried.json["asked_flow_service"])
+    assert [False, True] == sorted(run["outside"] for run in queried.json["spans"][0]["flow_runs"])
 
 
 def test_flow_service_cannot_be_reached(seven_days: None, command: Any, connect: Any) -> None:
-    """What Airflow knows is shown, and the reason is remarked."""
+    """Airflow's records are shown, and a note states the reason."""
     conn_id = connect(host="http://127.0.0.1:9", extra={"max_attempts": 1})
-    shown = command("coverage", "--dag-id", "daily", *DATES, "--json", "--conn-id", conn_id)
+    shown = command("coverage", "--dag-id", "daily", *DATES, "--output=json", "--conn-id", conn_id)
     assert (7, 1, False) == (len(states(shown)), shown.status, shown.json["asked_flow_service"])
-    assert "Flow Service could not be asked" in shown.err
+    assert "Flow Service could not be queried" in shown.err
     assert "What to do: check the connection's host" in shown.err
 
 
-def test_flow_service_alone(command: Any, connect: Any, make_run: Any) -> None:
-    """All of the time between the dates is expected; no DAG, and no database."""
+def test_flow_service_only(command: Any, connect: Any, make_run: Any) -> None:
+    """Without a DAG and a database, the whole time between the dates is expected."""
     for number in (1, 2, 2, 4):
         make_run(number)
     options = ("--flow-id", FLOW, "--conn-id", connect(), "--from", "2026-01-01", "--to", "2026-01-06")
-    shown = command("coverage", *options, "--json")
+    shown = command("coverage", *options, "--output=json")
     assert ["ingested", "twice", "missing", "ingested", "missing"] == states(shown)
     assert (1, []) == (shown.status, shown.json["fill"])
     table = command("coverage", *options)
-    assert "Flow Service alone" in table.out.splitlines()[0]
+    assert "Flow Service only" in table.out.splitlines()[0]
     assert "backfill" not in table.out
 
 
-def test_flow_service_alone_without_windows(command: Any, connect: Any, make_run: Any, emulator: Any) -> None:
-    """Nobody can tell what is missing then; the runs are listed apart."""
+def test_flow_service_only_without_windows(command: Any, connect: Any, make_run: Any, emulator: Any) -> None:
+    """If Flow Service reports no windows, the state is unknown, and the runs are listed separately."""
     run_id = make_run(1)
     emulator.plan_fault(kind="GET /runs", action="hide_windows")
     options = ("--flow-id", FLOW, "--conn-id", connect(), "--from", "2026-01-01", "--to", "2026-01-06")
-    shown = command("coverage", *options, "--json")
+    shown = command("coverage", *options, "--output=json")
     assert (["unknown"], [run_id], 0) == (states(shown), [run["id"] for run in shown.json["unplaced"]], shown.status)
-    assert f"  {run_id} (success)" in command("coverage", *options).out
+    table = command("coverage", *options).out
+    assert f"  {run_id} (success)" in table
+    assert "Flow Service reported no window for these runs" in table
+    assert "1 with unknown outcome." == table.splitlines()[-1]
 
 
-def test_the_time_that_is_not_over_is_not_missing(command: Any, connect: Any) -> None:
-    """Nobody could have ingested it."""
+def test_future_time_is_not_missing(command: Any, connect: Any) -> None:
+    """The last span ends now."""
     tomorrow = (datetime.now(timezone.utc) + 2 * DAY).date().isoformat()
-    options = ("--flow-id", FLOW, "--conn-id", connect(), "--from", "2026-01-01", "--to", tomorrow, "--json")
+    options = ("--flow-id", FLOW, "--conn-id", connect(), "--from", "2026-01-01", "--to", tomorrow, "--output=json")
     (span,) = command("coverage", *options).json["spans"]
     assert timedelta(minutes=5) > abs(datetime.now(timezone.utc) - instant(span["window_end"]))
 
 
-def test_several_dataflows(leave: Any, daily: None, command: Any) -> None:
-    """One of them has to be named; a task that has told nothing may feed it, one that feeds another does not."""
-    leave(2, window=1)
-    leave(2, window=101, task_id="other", flow_id=OTHER_FLOW)
-    leave(3, state="failed", run_state="failed")
-    leave(3, window=102, task_id="other", flow_id=OTHER_FLOW)
+def test_several_dataflows(add_day: Any, daily: None, command: Any) -> None:
+    """One dataflow must be selected. A task without a flow run belongs to it, but not a task of another dataflow."""
+    add_day(2, window=1)
+    add_day(2, window=101, task_id="other", flow_id=OTHER_FLOW)
+    add_day(3, state="failed", run_state="failed")
+    add_day(3, window=102, task_id="other", flow_id=OTHER_FLOW)
     dates = ("--from", "2026-01-01", "--to", "2026-01-03")
     shown = command("coverage", "--dag-id", "daily", *dates)
     assert (2, "") == (shown.status, shown.out)
     assert f"  {OTHER_FLOW}, of task other" in shown.err
-    by_flow = [command("coverage", "-d", "daily", *dates, "--json", "--flow-id", flow) for flow in (FLOW, OTHER_FLOW)]
+    by_flow = [
+        command("coverage", "-d", "daily", *dates, "--output=json", "--flow-id", flow) for flow in (FLOW, OTHER_FLOW)
+    ]
     assert [["ingested", "failed"], ["ingested", "ingested"]] == [states(each) for each in by_flow]
-    assert ["ingested", "ingested"] == states(command("coverage", "-d", "daily", *dates, "--json", "-t", "other"))
+    assert ["ingested", "ingested"] == states(
+        command("coverage", "-d", "daily", *dates, "--output=json", "-t", "other")
+    )
 
 
-def test_a_task_that_the_command_would_run_again_is_told(leave: Any, daily: None, command: Any) -> None:
-    """Airflow runs all tasks of a DAG run again, and this one's window would be in twice."""
-    leave(2, state="failed", run_state="failed", pushed=summary(1, BEGIN, status="failed"))
-    leave(2, window=101, task_id="other", flow_id=OTHER_FLOW, run_state="failed")
-    leave(2, window=101, task_id="watch", flow_id=OTHER_FLOW, run_state="failed", operator="FlowRunSensor")
+def test_succeeded_tasks_that_would_run_again_are_named(add_day: Any, daily: None, command: Any) -> None:
+    """Airflow runs all tasks of a DAG run again, so the window of a succeeded task would be duplicated."""
+    add_day(2, state="failed", run_state="failed", pushed=summary(1, BEGIN, status="failed"))
+    add_day(2, window=101, task_id="other", flow_id=OTHER_FLOW, run_state="failed")
+    add_day(2, window=101, task_id="watch", flow_id=OTHER_FLOW, run_state="failed", operator="FlowRunSensor")
     dates = ("--from", "2026-01-01", "--to", "2026-01-02", "--flow-id", FLOW)
     shown = command("coverage", "-d", "daily", *dates)
-    assert [line for line in shown.out.splitlines() if line.endswith("clear the failed task alone instead: other")]
-    assert ["other"] == command("coverage", "-d", "daily", *dates, "--json", "-t", "ingest").json["again"]
-    leave(3, window=2, task_id="other", flow_id=OTHER_FLOW)
+    assert [line for line in shown.out.splitlines() if line.endswith("clear only the failed task instead: other")]
+    assert ["other"] == command("coverage", "-d", "daily", *dates, "--output=json", "-t", "ingest").json["again"]
+    add_day(3, window=2, task_id="other", flow_id=OTHER_FLOW)
     whole = ("--from", "2026-01-02", "--to", "2026-01-03", "--flow-id", OTHER_FLOW)
-    assert [] == command("coverage", "-d", "daily", *whole, "--json").json["again"]
+    assert [] == command("coverage", "-d", "daily", *whole, "--output=json").json["again"]
 
 
-def test_a_task_whose_own_window_is_missing_is_not_told_so(leave: Any, daily: None, command: Any) -> None:
-    """It succeeded without a flow run, and is what the command is for."""
-    leave(2)
-    found = command("coverage", "-d", "daily", "--from", "2026-01-01", "--to", "2026-01-02", "--json").json
+def test_task_with_missing_window_is_not_named(add_day: Any, daily: None, command: Any) -> None:
+    """A task that succeeded without a flow run should run again."""
+    add_day(2)
+    found = command("coverage", "-d", "daily", "--from", "2026-01-01", "--to", "2026-01-02", "--output=json").json
     assert ([], True) == (found["again"], found["fill"][0].endswith("--reprocess-behavior completed"))
 
 
-def test_gaps_that_no_backfill_makes(leave: Any, daily: None, command: Any) -> None:
-    """Windows that somebody named: the advice is another one."""
+def test_gaps_that_no_backfill_creates(add_day: Any, daily: None, command: Any) -> None:
+    """For a window in a DAG run's conf, the output has a trigger command."""
     conf = {"window_start": "2026-01-01T06:00:00Z", "window_end": "2026-01-01T07:00:00Z"}
-    leave(1, run_type="manual", conf=conf, state="failed", run_state="failed")
-    leave(2, window=1)
+    add_day(1, run_type="manual", conf=conf, state="failed", run_state="failed")
+    add_day(2, window=1)
     shown = command("coverage", "-d", "unscheduled", "--from", "2026-01-01", "--to", "2026-01-02")
     assert 2 == shown.status
-    leave(1, run_type="manual", conf=conf, state="failed", run_state="failed", dag_id="unscheduled")
+    add_day(1, run_type="manual", conf=conf, state="failed", run_state="failed", dag_id="unscheduled")
     shown = command("coverage", "-d", "unscheduled", "--from", "2026-01-01", "--to", "2026-01-02")
     assert (1, "1 failed.") == (shown.status, shown.out.splitlines()[-1])
     conf = '{"window_start": "2026-01-01T06:00:00Z", "window_end": "2026-01-01T07:00:00Z"}'
@@ -250,47 +277,68 @@ def test_gaps_that_no_backfill_makes(leave: Any, daily: None, command: Any) -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--from", "2026-01-02", "--to", "2026-01-01", "-d", "daily"), "--from and --to do not give a span of time"),
+        (("--from", "2026-01-02", "--to", "2026-01-01", "-d", "daily"), "--from and --to are no valid range"),
         (("--from", "2026-01-01", "--to", "2026-01-02"), "give --dag-id, or --flow-id and --conn-id"),
         (("--from", "2026-01-01", "--to", "2026-01-02", "--flow-id", FLOW), "give --dag-id, or --flow-id and --conn"),
-        (("--from", "2026-01-01", "--to", "2026-01-02", "-d", "nobody"), "Airflow's database has no DAG 'nobody'"),
+        (("--from", "2026-01-01", "--to", "2026-01-02", "-d", "absent"), "Airflow's database has no DAG 'absent'"),
         (("--from", "2025-01-01", "--to", "2025-02-01", "-d", "daily"), "DAG 'daily' has no window in 2025-01-01T00"),
         (("--from", "2026-01-01"), "--to"),
     ],
 )
 @pytest.mark.usefixtures("session", "daily")
 def test_nothing_to_show(options: tuple[str, ...], message: str, command: Any) -> None:
-    """Exit status 2, the reason on standard error, and nothing on standard output."""
+    """The exit status is 2, standard error has the reason, and standard output is empty."""
     shown = command("coverage", *options)
     assert (2, "") == (shown.status, shown.out)
     assert message in shown.err
 
 
-def test_an_unknown_connection_without_a_dag(command: Any, airflow_db: Any) -> None:
-    """There is nothing to show then."""
+def test_unknown_connection_without_dag(command: Any, airflow_db: Any) -> None:
+    """Without a DAG and a connection, there is nothing to show."""
     shown = command("coverage", "--flow-id", FLOW, "--conn-id", "nowhere", *DATES)
     assert (2, "") == (shown.status, shown.out)
     assert "the connection 'nowhere' does not exist" in shown.err
 
 
-def test_the_bar_shows_what_needs_somebody() -> None:
-    """A missing hour in a year is seen, however narrow the bar."""
+def test_bar_shows_the_most_urgent_state() -> None:
+    """A short failed window is visible in a time line of a year."""
     year = IngestionWindow(BEGIN, BEGIN + 365 * DAY)
     hour = IngestionWindow(BEGIN + 100 * DAY, BEGIN + 100 * DAY + timedelta(hours=1))
-    whole = cover([Asked(window=year, task_state="running")], [])
-    gap = cover([Asked(window=hour, task_state="failed")], [])
+    whole = cover([ExpectedWindow(window=year, task_state="running")], [])
+    gap = cover([ExpectedWindow(window=hour, task_state="failed")], [])
     bar = bar_of([*whole.spans, *gap.spans], within=year, cells=20)
     assert [State.RUNNING] * 5 + [State.FAILED] + [State.RUNNING] * 14 == bar
     assert [None] * 19 == [cell for cell in bar_of(gap.spans, within=year, cells=20) if cell is None]
 
 
-def test_every_state_has_a_sign_of_its_own() -> None:
-    """Colour is not needed."""
+def test_every_state_has_its_own_sign() -> None:
+    """The states differ without colours."""
     assert len(State) == len(set(SIGNS.values()))
 
 
-def test_a_gap_between_windows_divides_rows() -> None:
-    """Only windows that meet stand together."""
+def test_gap_between_windows_divides_rows() -> None:
+    """Only contiguous windows share a row."""
     windows = [IngestionWindow(BEGIN + number * DAY, BEGIN + (number + 1) * DAY) for number in (0, 1, 3)]
-    rows = rows_of(cover([Asked(window=window) for window in windows], []).spans)
+    rows = timeline_rows(cover([ExpectedWindow(window=window) for window in windows], []).spans)
     assert [(2, State.MISSING), (1, State.MISSING)] == [(row.windows, row.state) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("task_state", "status", "label"),
+    [
+        (None, None, "missing"),
+        ("queued", None, "scheduled"),
+        ("deferred", None, "running"),
+        ("deferred", FlowRunStatus.SCHEDULED, "scheduled"),
+        ("deferred", FlowRunStatus.IN_PROGRESS, "running"),
+        ("success", FlowRunStatus.SUCCESS, "ingested"),
+        ("success", FlowRunStatus.PARTIAL_SUCCESS, "ingested in part"),
+        ("success", FlowRunStatus.UNKNOWN, "unknown outcome"),
+    ],
+)
+def test_label(task_state: str | None, status: FlowRunStatus | None, label: str) -> None:
+    """Windows ingested in part and scheduled windows have separate labels."""
+    window = IngestionWindow(BEGIN, BEGIN + DAY)
+    runs = [KnownRun(id="r", window=window, status=status)] if status else []
+    (span,) = cover([ExpectedWindow(window=window, dag_run_id="d", task_state=task_state)], runs).spans
+    assert label == label_of(span)

@@ -1,4 +1,4 @@
-"""`airflow flowservice windows` on real DAG files, held against the runs that Airflow's own timetables make."""
+"""Run `airflow flowservice windows` on real DAG files, and compare it with the dates of Airflow's timetables."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from airflow_versions import DagSerialization
 from instants import instant
 
@@ -20,7 +21,7 @@ from airflow_flowservice._airflow import versions
 UTC = timezone.utc
 KEYS = ["run_after", "logical_date", "window_start", "window_end", "seconds", "note"]
 ZOO = '''
-"""DAGs of all kinds of schedules."""
+"""DAGs with all kinds of schedules."""
 import logging
 from datetime import timedelta
 
@@ -107,25 +108,25 @@ PERIODIC = [
 
 
 class Shown:
-    """What a command printed, and its exit status."""
+    """Output and exit status of a command."""
 
     def __init__(self, status: int | None, out: str, err: str) -> None:
         self.status, self.out, self.err = status, out, err
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The JSON objects."""
+        """Return the JSON objects."""
         return list(json.loads(self.out))
 
     @property
     def windows(self) -> list[tuple[str, str, str]]:
-        """Start, end and note of each row, from `MM-DDTHH:MM` to the same."""
+        """Return start and end, as `MM-DDTHH:MM`, and note of each row."""
         return [(row["window_start"][5:16], row["window_end"][5:16], row["note"]) for row in self.rows]
 
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The DAG file."""
+    """Create the DAG file."""
     path = tmp_path_factory.mktemp("dags") / "zoo.py"
     path.write_text(ZOO)
     return path
@@ -133,14 +134,14 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def show(zoo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs the command in this process."""
+    """Return a function that runs the command in this process."""
     monkeypatch.setenv("COLUMNS", "80")
 
     def run(dag_id: str, first: str, last: str, *options: str, path: Path | None = zoo) -> Shown:
-        where = ["--dagfile-path", str(path)] if path else []
+        file = ["--dagfile-path", str(path)] if path else []
         capsys.readouterr()
         with pytest.raises(SystemExit) as exit_of:
-            main(["windows", dag_id, "--from", first, "--to", last, *where, *options])
+            main(["windows", dag_id, "--from", first, "--to", last, *file, *options])
         return Shown(exit_of.value.code, *capsys.readouterr())
 
     return run
@@ -148,8 +149,8 @@ def show(zoo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("dag_id", PERIODIC)
 @pytest.mark.parametrize(("first", "last"), [("2026-01-01", "2026-01-12"), ("2026-03-27", "2026-03-31T12:00+02:00")])
-def test_the_runs_are_those_of_a_backfill(dag_id: str, first: str, last: str, show: Any, zoo: Path) -> None:
-    """The dates are the ones that the scheduler's DAG gives to `airflow backfill create`, in its order."""
+def test_dag_runs_are_those_of_a_backfill(dag_id: str, first: str, last: str, show: Any, zoo: Path) -> None:
+    """The dates are those that `airflow backfill create` gets from the scheduler's DAG, in the same order."""
     from airflow.cli.cli_config import parsedate
 
     dag = DagSerialization.from_dict(DagSerialization.to_dict(versions.dag_bag(str(zoo)).dags[dag_id]))
@@ -157,17 +158,18 @@ def test_the_runs_are_those_of_a_backfill(dag_id: str, first: str, last: str, sh
         (info.run_after, info.logical_date) for info in dag.iter_dagrun_infos_between(parsedate(first), parsedate(last))
     ]
     if not expected:
-        assert 2 == show(dag_id, first, last, "--json").status
+        assert 2 == show(dag_id, first, last, "--output=json").status
         return
     assert expected == [
         tuple(row[key] and instant(row[key]) for key in ("run_after", "logical_date"))
-        for row in show(dag_id, first, last, "--json").rows
+        for row in show(dag_id, first, last, "--output=json").rows
     ]
 
 
-def test_json_is_alone_on_standard_output(show: Any) -> None:
-    """What the DAG file prints and logs goes elsewhere; the keys are these, in this order."""
-    shown = show("daily", "2026-01-02", "2026-01-03", "--json")
+@pytest.mark.parametrize("option", ["--output=json", "--json"])
+def test_standard_output_has_only_json(option: str, show: Any) -> None:
+    """Output and logs of the DAG file go to standard error; the keys have this order."""
+    shown = show("daily", "2026-01-02", "2026-01-03", option)
     assert [KEYS, KEYS] == [list(row) for row in shown.rows]
     assert {
         "run_after": "2026-01-02T00:00:00Z",
@@ -181,13 +183,27 @@ def test_json_is_alone_on_standard_output(show: Any) -> None:
     assert 0 == shown.status
 
 
+def test_yaml_has_the_json_document(show: Any) -> None:
+    """`--output yaml` prints the same values as `--output json`."""
+    as_json, as_yaml = (show("daily", "2026-01-02", "2026-01-03", "-o", output) for output in ("json", "yaml"))
+    assert as_json.rows == yaml.safe_load(as_yaml.out)
+
+
+def test_plain_has_only_rows(show: Any) -> None:
+    """`--output plain` prints columns without lines, legend and summary."""
+    lines = show("daily", "2026-01-02", "2026-01-03", "-o", "plain").out.splitlines()
+    assert ["run", "window_start", "window_end", "length", "note"] == lines[0].split()
+    assert ["2026-01-02", "2026-01-01", "2026-01-02", "24", "h"] == lines[1].split()
+    assert 3 == len(lines)
+
+
 @pytest.mark.parametrize(
     ("first", "last", "hours"),
     [("2026-03-28T23:00", "2026-03-29T22:00", 23), ("2026-10-24T22:00", "2026-10-25T23:00", 25)],
 )
-def test_hourly_windows_across_a_change_of_the_clock(first: str, last: str, hours: int, show: Any) -> None:
-    """A local day has 23 or 25 of them, each of an hour, and they tile."""
-    shown = show("hourly_zurich", first, last, "--json")
+def test_hourly_windows_across_a_clock_change(first: str, last: str, hours: int, show: Any) -> None:
+    """A local day has 23 or 25 contiguous windows of one hour."""
+    shown = show("hourly_zurich", first, last, "--output=json")
     assert [3600] * (hours + 1) == [row["seconds"] for row in shown.rows]
     assert {""} == {row["note"] for row in shown.rows}
     assert 0 == shown.status
@@ -216,13 +232,13 @@ def test_hourly_windows_across_a_change_of_the_clock(first: str, last: str, hour
     ],
     ids=["23 hours", "25 hours"],
 )
-def test_days_on_which_the_clock_changes(
+def test_days_of_clock_changes(
     dag_id: str, dates: tuple[str, str], windows: list[tuple[str, str, str]], show: Any
 ) -> None:
-    """They are marked, and tile; whatever the timetable, which dates its runs differently."""
+    """The days are marked, and the windows are contiguous, for timetables with different logical dates."""
     first, last = dates
-    shown = show(dag_id, f"{first}T00:00", last, "--json")
-    if dag_id == "data_interval":  # its runs are looked up by the start of their interval
+    shown = show(dag_id, f"{first}T00:00", last, "--output=json")
+    if dag_id == "data_interval":  # selects DAG runs by the start of their data interval
         assert windows[1:] == shown.windows[:2]
     else:
         assert windows == shown.windows
@@ -230,33 +246,33 @@ def test_days_on_which_the_clock_changes(
 
 
 @pytest.mark.parametrize(
-    ("first", "last", "note", "verdict"),
+    ("first", "last", "note", "summary"),
     [
         ("2026-03-28", "2026-03-31", "overlap of 1 h", "2026-03-27T23:00:00Z to 2026-03-30T22:00:00Z: 1 overlap."),
         ("2026-10-24", "2026-10-27", "gap of 1 h", "2026-10-23T22:00:00Z to 2026-10-26T23:00:00Z: 1 gap."),
     ],
 )
-def test_an_interval_of_a_day_does_not_tile(first: str, last: str, note: str, verdict: str, show: Any) -> None:
-    """`CronTriggerTimetable(interval=timedelta(days=1))` where clocks change: exit status 1, and the place is told."""
-    shown = show("interval_zurich", first, last, "--json")
+def test_interval_of_a_day_is_not_contiguous(first: str, last: str, note: str, summary: str, show: Any) -> None:
+    """With `CronTriggerTimetable(interval=timedelta(days=1))`, a clock change is noted, and the exit status is 1."""
+    shown = show("interval_zurich", first, last, "--output=json")
     assert (["", note, ""], 1) == ([row["note"] for row in shown.rows], shown.status)
     table = show("interval_zurich", first, last)
-    assert (f"3 windows from {verdict}", 1) == (table.out.splitlines()[-1], table.status)
+    assert (f"3 windows from {summary}", 1) == (table.out.splitlines()[-1], table.status)
 
 
 @pytest.mark.needs_airflow(3, 2, "partitions")
 def test_partitions(show: Any) -> None:
-    """A partitioned run owns the period that begins at its partition's date; it has no logical date."""
-    # Dates are those of partitions; on Airflow 3.2, as its backfills have it, those of their runs.
+    """The window of a partitioned DAG run begins at its partition date; the DAG run has no logical date."""
+    # The arguments are partition dates, or in Airflow 3.2, as for its backfills, the dates of DAG runs.
     last = "2026-03-30" if versions.version() >= (3, 3) else "2026-03-31"
-    shown = show("partitions", "2026-03-28", last, "--json")
+    shown = show("partitions", "2026-03-28", last, "--output=json")
     assert [
         ("03-27T23:00", "03-28T23:00", ""),
         ("03-28T23:00", "03-29T22:00", "local day of 23 h"),
         ("03-29T22:00", "03-30T22:00", ""),
     ] == shown.windows
     assert [None] * 3 == [row["logical_date"] for row in shown.rows]
-    assert "partition's date" in show("partitions", "2026-03-28", last).out
+    assert "partition dates" in show("partitions", "2026-03-28", last).out
 
 
 @pytest.mark.parametrize(
@@ -284,44 +300,44 @@ def test_partitions(show: Any) -> None:
     ],
 )
 def test_windows(dag_id: str, dates: tuple[str, str], windows: list[tuple[str, str, str]], show: Any) -> None:
-    """Of other schedules, and of tasks that move their windows."""
-    shown = show(dag_id, *dates, "--json")
+    """Other schedules, and tasks with `window_offset`, have these windows."""
+    shown = show(dag_id, *dates, "--output=json")
     assert (windows, 0) == (shown.windows, shown.status)
 
 
-def test_a_run_without_a_window(show: Any) -> None:
-    """Its row says why; the others are shown, and the exit status is 1."""
-    shown = show("events", "2026-01-01", "2026-01-31", "--json")
+def test_dag_run_without_a_window(show: Any) -> None:
+    """The row states the reason, all other windows are shown, and the exit status is 1."""
+    shown = show("events", "2026-01-01", "2026-01-31", "--output=json")
     assert [None, 172_800, 518_400] == [row["seconds"] for row in shown.rows]
     assert (None, None) == (shown.rows[0]["window_start"], shown.rows[0]["window_end"])
     assert "What to do:" in shown.rows[0]["note"]
     assert 1 == shown.status
-    assert "1 run without a window." in show("events", "2026-01-01", "2026-01-31").out
+    assert "1 DAG run without a window." in show("events", "2026-01-01", "2026-01-31").out
 
 
 def test_windows_that_are_not_over(show: Any) -> None:
-    """A backfill leaves them out, and the schedule makes them later; they are shown and marked."""
+    """A backfill skips these windows, and the schedule creates them later; they are shown and marked."""
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     first, last = ((today + timedelta(days=days)).isoformat() for days in (-1, 2))
-    shown = show("daily", first, last, "--json")
+    shown = show("daily", first, last, "--output=json")
     assert ["", ""] == [row["note"] for row in shown.rows[:2]]
     assert ("not over yet", 0) == (shown.rows[-1]["note"], shown.status)
 
 
 @pytest.mark.parametrize(
-    ("dag_id", "remark"),
+    ("dag_id", "note"),
     [
-        ("reaching_back", "a window reaches back to where the last success ended"),
+        ("reaching_back", "a window starts at the end of the last successful window"),
         ("too_late", "window_offset is 6:00:00"),
         pytest.param("partitions_too_early", "set run_offset=-1", marks=pytest.mark.needs_airflow(3, 2, "partitions")),
         ("without", "has no OnDemandFlowRunOperator"),
     ],
 )
-def test_remarks(dag_id: str, remark: str, show: Any) -> None:
-    """What the windows alone do not tell stands on standard error."""
-    shown = show(dag_id, "2026-01-02", "2026-01-03", "--json")
-    assert remark in shown.err
-    # Airflow 3.2 goes by the dates of runs: Zurich's 2 January begins before the 2nd of UTC.
+def test_notes(dag_id: str, note: str, show: Any) -> None:
+    """Notes about all windows are on standard error."""
+    shown = show(dag_id, "2026-01-02", "2026-01-03", "--output=json")
+    assert note in shown.err
+    # Airflow 3.2 selects by the dates of DAG runs: Zurich's 2 January begins before the 2nd of UTC.
     count = 1 if dag_id == "partitions_too_early" and versions.version() < (3, 3) else 2
     assert (count, 0) == (len(shown.rows), shown.status)
 
@@ -339,40 +355,42 @@ def test_remarks(dag_id: str, remark: str, show: Any) -> None:
         ("unknown", [], "there is no DAG 'unknown' in "),
         ("daily", ["--task-id", "other"], "has no OnDemandFlowRunOperator 'other'; it has: ingest"),
         ("two_unlike", ["--task-id", "again"], "has no OnDemandFlowRunOperator 'again'; it has: one, other, third"),
-        ("two_unlike", [], "choose one with --task-id:\n  one: window_offset=None"),
+        ("two_unlike", [], "Choose one with --task-id:\n  one: window_offset=None"),
         ("two_unlike", ["-t", "third"], "window_start and window_end are arguments of 'third'"),
     ],
 )
-def test_what_cannot_be_shown(dag_id: str, options: list[str], message: str, show: Any) -> None:
-    """Exit status 2, the reason on standard error, and nothing on standard output."""
+def test_nothing_to_show(dag_id: str, options: list[str], message: str, show: Any) -> None:
+    """The exit status is 2, standard error has the reason, and standard output is empty."""
     shown = show(dag_id, "2026-01-02", "2026-01-03", *options)
     assert (2, "") == (shown.status, shown.out)
     assert message in shown.err
 
 
-def test_the_task_that_is_named(show: Any) -> None:
-    """Of tasks that differ, one can be chosen."""
-    starts = [show("two_unlike", "2026-01-02", "2026-01-02", "--json", "-t", name).windows for name in ("one", "other")]
-    assert [[("01-01T00:00", "01-02T00:00", "")], [("12-31T18:00", "01-01T18:00", "")]] == starts
+def test_task_id_selects_a_task(show: Any) -> None:
+    """If tasks have different windows, `--task-id` selects one."""
+    windows = [
+        show("two_unlike", "2026-01-02", "2026-01-02", "--output=json", "-t", name).windows for name in ("one", "other")
+    ]
+    assert [[("01-01T00:00", "01-02T00:00", "")], [("12-31T18:00", "01-01T18:00", "")]] == windows
 
 
 @pytest.mark.parametrize(
     ("first", "last", "message"),
     [
-        ("2026-01-02T01:00", "2026-01-02T02:00", "makes no run from 2026-01-02T01:00:00+00:00"),
+        ("2026-01-02T01:00", "2026-01-02T02:00", "has no DAG run from 2026-01-02T01:00:00+00:00"),
         ("2026-01-03", "2026-01-02", "is after --to"),
         ("soon", "2026-01-02", "--from"),
     ],
 )
-def test_dates_without_runs(first: str, last: str, message: str, show: Any) -> None:
-    """Nothing to show is not the same as windows that tile."""
+def test_dates_without_dag_runs(first: str, last: str, message: str, show: Any) -> None:
+    """Dates without a DAG run are an error, not contiguous windows."""
     shown = show("daily", first, last)
     assert (2, "") == (shown.status, shown.out)
     assert message in shown.err
 
 
-def test_a_file_that_cannot_be_imported(tmp_path: Path, show: Any) -> None:
-    """The cause is told, not that the DAG is unknown."""
+def test_file_that_cannot_be_imported(tmp_path: Path, show: Any) -> None:
+    """The message states the import error, not that the DAG is unknown."""
     path = tmp_path / "broken.py"
     path.write_text("from airflow.sdk import DAG\nimport no_such_module\nbroken = DAG('broken')\n")
     shown = show("broken", "2026-01-02", "2026-01-03", path=path)
@@ -380,21 +398,21 @@ def test_a_file_that_cannot_be_imported(tmp_path: Path, show: Any) -> None:
     assert f"{path}: ModuleNotFoundError: No module named 'no_such_module'" in shown.err.splitlines()[-1]
 
 
-def test_a_file_that_is_not_there(tmp_path: Path, show: Any) -> None:
-    """A wrong path is told from a DAG that is unknown."""
+def test_missing_file(tmp_path: Path, show: Any) -> None:
+    """The message for a wrong path differs from that for an unknown DAG."""
     shown = show("daily", "2026-01-02", "2026-01-03", path=tmp_path / "none.py")
-    assert (2, f"Error: there is no file {tmp_path / 'none.py'}\n") == (shown.status, shown.err)
+    assert (2, f"Error: the file {tmp_path / 'none.py'} does not exist\n") == (shown.status, shown.err)
 
 
-def test_a_folder_without_dags(tmp_path: Path, show: Any) -> None:
-    """It says where it looked."""
+def test_folder_without_dags(tmp_path: Path, show: Any) -> None:
+    """The message names the folder."""
     shown = show("daily", "2026-01-02", "2026-01-03", path=tmp_path)
     assert 2 == shown.status
     assert f"there is no DAG in {tmp_path}" in shown.err
 
 
-def test_a_dag_file_may_import_its_neighbours(tmp_path: Path, show: Any) -> None:
-    """As in a DAG folder; and a file that is named is read, whatever words stand in it."""
+def test_dag_file_may_import_modules_of_its_folder(tmp_path: Path, show: Any) -> None:
+    """A given file is read as in a DAG folder, even if it does not contain the words that Airflow searches for."""
     (tmp_path / "my_factory.py").write_text(
         "from airflow.sdk import DAG\n\ndef make(name):\n    return DAG(name, schedule='@daily')\n"
     )
@@ -403,35 +421,35 @@ def test_a_dag_file_may_import_its_neighbours(tmp_path: Path, show: Any) -> None
     assert 0 == show("made_elsewhere", "2026-01-02", "2026-01-03", path=path).status
 
 
-def test_the_examples(show: Any) -> None:
-    """The DAGs that come with this package have windows that tile."""
+def test_examples_are_contiguous(show: Any) -> None:
+    """The windows of this package's example DAGs are contiguous."""
     folder = Path(__file__).parents[3] / "dags_examples"
     for dag_id in ("flowservice_daily", "flowservice_files_hourly", "flowservice_sensor"):
         shown = show(dag_id, "2026-03-25", "2026-04-02", path=folder)
         assert 0 == shown.status, shown.err
-        assert shown.out.endswith(" tile.\n")
+        assert shown.out.endswith(" are contiguous.\n")
 
 
-def test_an_unknown_bundle(show: Any) -> None:
-    """Airflow's own reason is told."""
+def test_unknown_bundle(show: Any) -> None:
+    """The message contains Airflow's reason."""
     shown = show("daily", "2026-01-02", "2026-01-03", "--bundle-name", "unknown", path=None)
     assert 2 == shown.status
     assert "Requested bundle 'unknown' is not configured" in shown.err
 
 
 class TestProcesses:
-    """The commands as people type them, with an Airflow that was never used."""
+    """Run the commands in new processes, with an unused Airflow."""
 
     @pytest.fixture
     def home(self, tmp_path: Path, zoo: Path) -> Path:
-        """An `AIRFLOW_HOME` with nothing but a DAG folder."""
+        """Create an `AIRFLOW_HOME` that contains only a DAG folder."""
         (tmp_path / "dags").mkdir()
         (tmp_path / "dags" / "zoo.py").write_text(zoo.read_text())
         return tmp_path
 
     @pytest.fixture
     def run(self, home: Path) -> Any:
-        """Runs a command."""
+        """Return a function that runs a command."""
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "_AIRFLOW"))}
 
         def run(*command: str) -> Shown:
@@ -449,7 +467,7 @@ class TestProcesses:
         return run
 
     def test_python_m(self, run: Any, home: Path) -> None:
-        """The DAG is found in the DAG folder; no database and no configuration appear."""
+        """The command finds the DAG in the DAG folder, and creates no database and no configuration."""
         shown = run(
             "airflow_flowservice",
             "windows",
@@ -458,7 +476,7 @@ class TestProcesses:
             "2026-03-28",
             "--to",
             "2026-03-30T22:00",
-            "--json",
+            "--output=json",
         )
         assert ["", "local day of 23 h", ""] == [row["note"] for row in shown.rows]
         assert 0 == shown.status
@@ -466,14 +484,14 @@ class TestProcesses:
             path for path in home.rglob("*") if path.is_file() and path.suffix != ".pyc"
         ]
 
-    def test_airflows_own_command_line(self, run: Any, home: Path) -> None:
-        """`airflow flowservice windows` says the same; its exit status is that of the windows."""
+    def test_airflow_command(self, run: Any, home: Path) -> None:
+        """`airflow flowservice windows` has the same output and exit status."""
         from airflow_flowservice._airflow import versions
 
         if versions.version() < (3, 2):
-            pytest.skip("Airflow's command line takes a provider's commands since 3.2")
+            pytest.skip("Airflow supports commands of providers since 3.2")
         options = ("interval_zurich", "--from", "2026-03-28", "--to", "2026-03-31", "-f", str(home / "dags" / "zoo.py"))
-        shown = run("airflow", "flowservice", "windows", *options, "--json")
+        shown = run("airflow", "flowservice", "windows", *options, "--output=json")
         assert ["", "overlap of 1 h", ""] == [row["note"] for row in shown.rows]
         assert 1 == shown.status
         assert [] == [path for path in home.rglob("*") if ".db" in path.name]

@@ -1,4 +1,4 @@
-"""Airflow's metadata database in memory: its real tables, with rows as a worker and the scheduler leave them."""
+"""Airflow's real tables in an in-memory database, with rows as a worker and the scheduler write them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ FLOW = "c9cef9cb-c934-4467-8ef9-cbc934546741"
 
 
 def _new_id() -> Any:
-    """Of a task instance; before 3.2, SQLite takes text alone."""
+    """Return a new id of a task instance; before 3.2, SQLite needs a string."""
     return uuid4() if versions.version() >= (3, 2) else str(uuid4())
 
 
 @pytest.fixture
 def session() -> Iterator[Any]:
-    """A session on empty tables."""
+    """Open a session on empty tables."""
     from airflow.models.base import Base
-    from airflow.utils.db import import_all_models  # the tables refer to each other
+    from airflow.utils.db import import_all_models  # the tables have foreign keys to each other
     from sqlalchemy import create_engine
     from sqlalchemy.orm import Session
 
@@ -39,13 +39,13 @@ def session() -> Iterator[Any]:
 
 @pytest.fixture
 def ran(session: Any) -> Callable[..., str]:
-    """Leave a task instance, its DAG run and what it pushed; gives the DAG run's id."""
+    """Return a function that adds a task instance, its DAG run and its XCom, and returns the DAG run's id."""
     from airflow.models.dagrun import DagRun
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from sqlalchemy import insert, select
 
-    def leave(
+    def add(
         date: datetime,
         *,
         dag_id: str = "daily",
@@ -89,11 +89,11 @@ def ran(session: Any) -> Callable[..., str]:
         session.flush()
         return run_id
 
-    return leave
+    return add
 
 
 def summary(number: int, start: datetime, end: datetime | None = None, **more: Any) -> dict[str, Any]:
-    """The XCom `flow_run` of a day's window."""
+    """Return the XCom `flow_run` of a day's window."""
     return {
         "id": f"00000000-0000-4000-8000-{number:012}",
         "flow_id": FLOW,

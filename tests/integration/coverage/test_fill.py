@@ -1,4 +1,4 @@
-"""The commands that fill gaps: parsed by Airflow's own parser, their runs' windows are exactly the missing ones."""
+"""Verify that the fill commands, parsed by Airflow, create exactly the missing windows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from airflow_flowservice._airflow import choose_window, database, versions
 from airflow_flowservice._airflow.backfill_commands import fill_commands
 from airflow_flowservice._airflow.dag_coverage import Plan, coverage_of
-from airflow_flowservice._airflow.dag_runs import _dates
+from airflow_flowservice._airflow.dag_runs import _run_dates
 from airflow_flowservice._airflow.database import TaskRow
 from airflow_flowservice.coverage.cover import State
 from airflow_flowservice.runs.summary import FlowRunSummary
@@ -83,17 +83,17 @@ SCHEDULES: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("offset", [None, -6 * HOUR], ids=["", "moved"])
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_the_backfill_makes_exactly_the_missing_windows(
+def test_backfill_creates_exactly_the_missing_windows(
     name: str, offset: timedelta | None, session: Any, ran: Any
 ) -> None:
-    """Over a change of the clocks; what is there before and after the gap is not made again."""
+    """Around a clock change, windows before and after the gap are not created again."""
     timetable = SCHEDULES[name]()
     partitioned = getattr(timetable, "partitioned", False)
-    # Deltas are counted from a start of their own, at three o'clock.
+    # Deltas start at three o'clock.
     first = BEGIN - 60 * DAY if "weekly" in name else datetime(2026, 3, 26, 3, tzinfo=timezone.utc)
     infos = _infos(timetable, first, datetime(2026, 4, 12, tzinfo=timezone.utc))
-    made = [info for number, info in enumerate(infos) if number % 10 not in (4, 5) and 6 <= number]
-    for number, info in enumerate(made):
+    existing = [info for number, info in enumerate(infos) if number % 10 not in (4, 5) and 6 <= number]
+    for number, info in enumerate(existing):
         window = _window(timetable, info, offset)
         ran(
             info.run_after if partitioned else info.logical_date,
@@ -102,15 +102,15 @@ def test_the_backfill_makes_exactly_the_missing_windows(
             interval=info.data_interval.end - info.data_interval.start if info.data_interval else timedelta(0),
             pushed=summary(number, window.start, window.end),
         )
-    have = [_window(timetable, info, offset) for info in made]
-    within = IngestionWindow(have[0].start, have[-1].end)
+    windows = [_window(timetable, info, offset) for info in existing]
+    within = IngestionWindow(windows[0].start, windows[-1].end)
 
     rows = list(database.task_rows(session, dag_ids=["daily"]))
     plan = Plan(dag_id="daily", timetable=timetable, offset=offset)
     coverage = coverage_of(rows, plans=[plan], within=within, now=NOW)
 
     missing = [span.window for span in coverage.spans if span.state is State.MISSING]
-    expected = [_window(timetable, info, offset) for info in infos if info not in made]
+    expected = [_window(timetable, info, offset) for info in infos if info not in existing]
     assert [window for window in expected if window.overlaps(within)] == missing
     filled = [
         _window(timetable, info, offset)
@@ -123,14 +123,14 @@ def test_the_backfill_makes_exactly_the_missing_windows(
 
 @pytest.mark.parametrize("name", SCHEDULES)
 @given(data=st.data())
-@settings(max_examples=settings.default.max_examples // 10, deadline=None)
-def test_whatever_is_missing_is_found(name: str, data: st.DataObject) -> None:
-    """Any of a schedule's windows, over a change of the clocks, whether or not the scheduler counts them."""
+@settings(max_examples=10, deadline=None)
+def test_every_missing_window_is_found(name: str, data: st.DataObject) -> None:
+    """Missing windows around a clock change are found, whether or not the timetable computes their dates."""
     timetable = SCHEDULES[name]()
     infos, windows = _spring(name)
     numbers = range(len(infos))
     lost = data.draw(st.sets(st.sampled_from(numbers[1:-1]), max_size=12), label="lost")
-    twice = data.draw(st.sets(st.sampled_from(numbers), max_size=3), label="mapped, with a window of its own")
+    mapped = data.draw(st.sets(st.sampled_from(numbers), max_size=3), label="mapped, with another window")
     rows = [
         _row(
             infos[number],
@@ -140,7 +140,7 @@ def test_whatever_is_missing_is_found(name: str, data: st.DataObject) -> None:
         )
         for number in numbers
         if number not in lost
-        for index in ((-1, 0) if number in twice else (-1,))
+        for index in ((-1, 0) if number in mapped else (-1,))
     ]
     within = IngestionWindow(windows[0].start, windows[-1].end)
     coverage = coverage_of(rows, plans=[Plan(dag_id="daily", timetable=timetable)], within=within, now=NOW)
@@ -149,8 +149,8 @@ def test_whatever_is_missing_is_found(name: str, data: st.DataObject) -> None:
     assert [windows[number] for number in sorted(lost)] == missing
 
 
-def test_the_scheduler_counts_only_where_something_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its counting is slow, and of a year of hours nearly all are in."""
+def test_dates_are_computed_only_near_missing_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's timetables are slow, so contiguous DAG runs are skipped."""
     infos, windows = _spring("hourly in Zurich")
     timetable = SCHEDULES["hourly in Zurich"]()
     rows = [
@@ -158,12 +158,12 @@ def test_the_scheduler_counts_only_where_something_may_be_missing(monkeypatch: p
         for number, (info, window) in enumerate(zip(infos, windows, strict=True))
         if number != 200
     ]
-    counted = []
-    count = versions.run_infos
+    computed = []
+    original = versions.run_infos
 
     def run_infos(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        for info in count(*args, **kwargs):
-            counted.append(info)
+        for info in original(*args, **kwargs):
+            computed.append(info)
             yield info
 
     monkeypatch.setattr(versions, "run_infos", run_infos)
@@ -171,11 +171,11 @@ def test_the_scheduler_counts_only_where_something_may_be_missing(monkeypatch: p
     within = IngestionWindow(windows[0].start, windows[-1].end)
     coverage = coverage_of(rows, plans=[plan], within=within, now=NOW)
     assert [windows[200]] == [span.window for span in coverage.spans if span.state is State.MISSING]
-    assert 1 <= len(counted) < 10
+    assert 1 <= len(computed) < 10
 
 
 def _spring(name: str) -> tuple[list[Any], list[IngestionWindow]]:
-    """A schedule's runs around the change of the clocks, and their windows."""
+    """Return a schedule's DAG runs around the clock change in spring, and their windows."""
     timetable = SCHEDULES[name]()
     first = BEGIN - 60 * DAY if "weekly" in name else datetime(2026, 3, 26, 3, tzinfo=timezone.utc)
     infos = list(islice(_infos(timetable, first, datetime(2026, 4, 12, tzinfo=timezone.utc)), 260))
@@ -183,7 +183,7 @@ def _spring(name: str) -> tuple[list[Any], list[IngestionWindow]]:
 
 
 def _row(info: Any, window: IngestionWindow, *, timetable: Any, map_index: int = -1) -> TaskRow:
-    """What the database has of a scheduled run whose task succeeded."""
+    """Create the row of a scheduled DAG run with a succeeded task."""
     return TaskRow(
         dag_id="daily",
         run_id=f"scheduled__{info.run_after.isoformat()}",
@@ -193,15 +193,15 @@ def _row(info: Any, window: IngestionWindow, *, timetable: Any, map_index: int =
         state="success",
         run_type="scheduled",
         conf={},
-        dates=_dates(info, timetable),
+        dates=_run_dates(info, timetable),
         creates=True,
         flow_run=FlowRunSummary.from_json(summary(int(window.start.timestamp()), window.start, window.end)),
     )
 
 
 @pytest.mark.parametrize("name", ["data intervals", "partitions in Zurich", "partitions in New York", "six hours"])
-def test_a_window_that_sticks_out_is_asked_for_in_part(name: str, session: Any) -> None:
-    """The span of time that is looked at need not begin where a window does."""
+def test_window_across_the_start_is_cut(name: str, session: Any) -> None:
+    """The range need not begin at the start of a window."""
     within = IngestionWindow(BEGIN + timedelta(minutes=150), BEGIN + 3 * DAY)
     coverage = coverage_of([], plans=[Plan(dag_id="daily", timetable=SCHEDULES[name]())], within=within, now=NOW)
     assert within.start == coverage.spans[0].window.start
@@ -209,20 +209,20 @@ def test_a_window_that_sticks_out_is_asked_for_in_part(name: str, session: Any) 
 
 
 @pytest.mark.parametrize("name", ["daily", "data intervals", "six hours", "partitions in New York"])
-def test_no_run_is_expected_outside_of_the_dags_own_dates(name: str, session: Any) -> None:
-    """The schedule makes none before its `start_date`, nor after its `end_date`."""
+def test_no_dag_run_is_expected_outside_the_dates_of_the_dag(name: str, session: Any) -> None:
+    """The schedule creates no DAG run before `start_date` or after `end_date`."""
     timetable = SCHEDULES[name]()
     start, end = BEGIN + 2 * DAY, BEGIN + 5 * DAY
     plan = Plan(dag_id="daily", timetable=timetable, start=start, end=end)
     coverage = coverage_of([], plans=[plan], within=IngestionWindow(BEGIN, BEGIN + 9 * DAY), now=NOW)
-    dates = [asked.date for span in coverage.spans for asked in span.asked]
+    dates = [each.date for span in coverage.spans for each in span.expected]
     assert dates
     assert [] == [date for date in dates if not start <= date <= end]
 
 
-@pytest.mark.parametrize("kind", [pendulum.instance, lambda moment: moment], ids=["pendulum's", "plain"])
-def test_deltas_without_any_run_are_counted_from_the_dags_start(kind: Any, session: Any) -> None:
-    """As the scheduler counts them."""
+@pytest.mark.parametrize("kind", [pendulum.instance, lambda instant: instant], ids=["pendulum's", "plain"])
+def test_deltas_without_dag_runs_start_with_the_dag(kind: Any, session: Any) -> None:
+    """The dates are computed from `start_date`, as in Airflow's scheduler."""
     start = kind(BEGIN - 40 * DAY + timedelta(hours=3))
     plan = Plan(dag_id="daily", timetable=_delta(6), start=start)
     coverage = coverage_of([], plans=[plan], within=IngestionWindow(BEGIN, BEGIN + DAY), now=NOW)
@@ -230,8 +230,8 @@ def test_deltas_without_any_run_are_counted_from_the_dags_start(kind: Any, sessi
 
 
 @pytest.mark.parametrize("zone", ["Africa/Cairo", "America/Santiago", "Europe/Zurich"])
-def test_partitions_that_failed_are_where_their_tasks_looked_for_them(zone: str, session: Any, ran: Any) -> None:
-    """Also where midnight itself is left out or comes twice, of which Airflow 3.2 keeps another date."""
+def test_failed_partitions_have_the_windows_of_their_tasks(zone: str, session: Any, ran: Any) -> None:
+    """This also holds if a clock change skips or repeats midnight, for which Airflow 3.2 stores another date."""
     timetable = _partitions(zone)
     changes = {"Africa/Cairo": (4, 20), "America/Santiago": (9, 2), "Europe/Zurich": (3, 26)}
     first = datetime(2026, *changes[zone], tzinfo=timezone.utc)
@@ -243,11 +243,11 @@ def test_partitions_that_failed_are_where_their_tasks_looked_for_them(zone: str,
     now = first + 30 * DAY
     coverage = coverage_of(rows, plans=[Plan(dag_id="daily", timetable=timetable)], within=within, now=now)
     assert {State.FAILED} == {span.state for span in coverage.spans}
-    assert {1} == {len(span.asked) for span in coverage.spans}
+    assert {1} == {len(span.expected) for span in coverage.spans}
 
 
 def _infos(timetable: Any, first: datetime, last: datetime) -> list[Any]:
-    """What `airflow backfill create` makes of these dates (`iter_dagrun_infos_between` of Airflow's DAG)."""
+    """Return the DAG runs that `airflow backfill create` creates (`iter_dagrun_infos_between` of Airflow's DAG)."""
     from airflow.timetables.base import TimeRestriction
 
     earliest, latest = pendulum.instance(first), pendulum.instance(last)
@@ -268,7 +268,7 @@ def _infos(timetable: Any, first: datetime, last: datetime) -> list[Any]:
 
 
 def _window(timetable: Any, info: Any, offset: timedelta | None) -> IngestionWindow:
-    return choose_window.window_of_run(timetable=timetable, dates=_dates(info, timetable), offset=offset)
+    return choose_window.window_of_run(timetable=timetable, dates=_run_dates(info, timetable), offset=offset)
 
 
 def _parsed(command: str) -> tuple[datetime, datetime]:

@@ -1,4 +1,4 @@
-"""Which task instances are about a dataflow, also where they pushed nothing."""
+"""Verify which task instances belong to a dataflow, including those without an XCom."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FEEDS = [Feed(flow_id="orders", dag_id="dag", task_id="ingest"), Feed(flow_id="c
 
 
 def row(run_id, task_id="ingest", *, flow_id=None, map_index=-1):
-    """A task instance that pushed a flow run, or nothing."""
+    """Create the row of a task instance, with or without a flow run."""
     return TaskRow(
         dag_id="dag",
         run_id=run_id,
@@ -44,16 +44,16 @@ def row(run_id, task_id="ingest", *, flow_id=None, map_index=-1):
         ([row("a", "mapped", map_index=0), row("b", "mapped", map_index=0, flow_id="orders")], ["a", "b"]),
         ([row("a", "mapped", map_index=1), row("b", "mapped", map_index=0, flow_id="orders")], ["b"]),
     ],
-    ids=["what was pushed", "the newest says it", "another since", "the feed says it", "same index", "another index"],
+    ids=["XCom", "newest flow run", "newer flow run of another dataflow", "feed", "same index", "another index"],
 )
 def test_rows_of_a_dataflow(rows, expected):
-    """What pushed a flow run says it; else the same task's newest one; else the feeds."""
+    """The dataflow is that of the XCom, or else of the task's newest flow run, or else of the feeds."""
     assert expected == [each.run_id for each in rows_of_flow(rows, flow_id="orders", feeds=FEEDS)]
 
 
-@pytest.mark.parametrize(("silent", "expected"), [(False, ["b"]), (True, ["a", "b"])])
-def test_a_task_that_has_fed_nothing_yet_is_taken_where_asked(silent, expected):
-    """Its first flow run may be what failed; a task that feeds another dataflow is not taken for it."""
+@pytest.mark.parametrize(("include_unknown", "expected"), [(False, ["b"]), (True, ["a", "b"])])
+def test_tasks_without_flow_runs_are_included_on_request(include_unknown, expected):
+    """The first flow run of such a task may have failed. Tasks of other dataflows are never included."""
     rows = [row("a", "new"), row("b"), row("c", "mapped")]
-    found = rows_of_flow(rows, flow_id="orders", feeds=FEEDS, silent=silent)
+    found = rows_of_flow(rows, flow_id="orders", feeds=FEEDS, include_unknown=include_unknown)
     assert expected == [each.run_id for each in found]

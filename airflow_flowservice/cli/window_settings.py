@@ -1,11 +1,11 @@
-"""Whose windows are shown: the settings of a DAG's tasks that move its runs' windows."""
+"""Read the arguments of a DAG's tasks that change the windows of its DAG runs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice.cli.errors import CommandError
+from airflow_flowservice.cli.output import CommandError
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 
 if TYPE_CHECKING:
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowSettings:
-    """What a task does to the windows of its DAG's runs.
+    """Arguments of a task that change its windows.
 
-    :param offset: moves them.
-    :param since_last_success: lets them reach further back.
+    :param offset: the task's `window_offset`.
+    :param since_last_success: True if a window starts at the end of the last successful window.
     """
 
     offset: timedelta | None = None
@@ -28,11 +28,11 @@ class WindowSettings:
         return f"window_offset={self.offset}, window={'since_last_success' if self.since_last_success else 'period'}"
 
 
-def settings_of(dag: Any, *, task_id: str | None = None) -> WindowSettings | None:
-    """The settings of the DAG's tasks that create flow runs, if they agree; None without such tasks.
+def window_settings_of(dag: Any, *, task_id: str | None = None) -> WindowSettings | None:
+    """Return the common settings of the DAG's tasks that create flow runs; None if there are no such tasks.
 
-    :param task_id: only this task's.
-    :raises CommandError: they differ, or there is no such task, or it sets its window itself.
+    :param task_id: return the settings of this task.
+    :raises CommandError: the tasks differ, there is no such task, or a task sets its window explicitly.
     """
     tasks = {task.task_id: task for task in dag.tasks if issubclass(_class(task), OnDemandFlowRunOperator)}
     if task_id is not None:
@@ -41,16 +41,18 @@ def settings_of(dag: Any, *, task_id: str | None = None) -> WindowSettings | Non
                 f"DAG {dag.dag_id!r} has no OnDemandFlowRunOperator {task_id!r}; it has: {', '.join(tasks) or 'none'}"
             )
         tasks = {task_id: tasks[task_id]}
-    found = {name: None if _sets_window(task) else _settings(task) for name, task in tasks.items()}
-    if len(set(found.values())) > 1:
-        listed = "".join(f"\n  {name}: {settings or 'sets its window itself'}" for name, settings in found.items())
-        raise CommandError(f"the tasks of DAG {dag.dag_id!r} differ, so choose one with --task-id:{listed}")
-    if None in found.values():
+    settings = {name: None if _sets_window(task) else _settings(task) for name, task in tasks.items()}
+    if len(set(settings.values())) > 1:
+        listed = "".join(f"\n  {name}: {each or 'has window_start and window_end'}" for name, each in settings.items())
         raise CommandError(
-            f"window_start and window_end are arguments of {' and '.join(map(repr, found))} in DAG {dag.dag_id!r}, so "
-            "its runs do not tell the windows"
+            f"the tasks of DAG {dag.dag_id!r} have different windows. Choose one with --task-id:{listed}"
         )
-    return next(iter(found.values()), None)
+    if None in settings.values():
+        raise CommandError(
+            f"window_start and window_end are arguments of {' and '.join(map(repr, settings))} in DAG {dag.dag_id!r}, "
+            "so its windows do not depend on its DAG runs"
+        )
+    return next(iter(settings.values()), None)
 
 
 def _class(task: Any) -> type:
@@ -65,7 +67,7 @@ def _sets_window(task: Any) -> bool:
 def _settings(task: Any) -> WindowSettings:
     for name in ("window_offset", "window"):
         if name in _mapped(task):
-            raise CommandError(f"{task.task_id!r} maps {name}, so one DAG run has several windows")
+            raise CommandError(f"{task.task_id!r} maps {name}, so a DAG run has several windows")
     return WindowSettings(
         offset=_argument(task, "window_offset") or None,
         since_last_success=_argument(task, "window") == "since_last_success",
@@ -80,7 +82,7 @@ def _argument(task: Any, name: str) -> Any:
 
 
 def _mapped(task: Any) -> set[str]:
-    """The arguments that a mapped task has one value of for each of its instances."""
+    """Return the names of the arguments that have a different value for each map index."""
     values = getattr(getattr(task, "expand_input", None), "value", None) or {}
     if isinstance(values, dict):
         return set(values)

@@ -1,4 +1,4 @@
-"""What the command `coverage` found, as a value, as JSON and in one line."""
+"""Result of the command `coverage`, as a value, as JSON and as a summary line."""
 
 from __future__ import annotations
 
@@ -9,55 +9,58 @@ from airflow_flowservice.coverage.cover import State
 from airflow_flowservice.windows.window import iso
 
 if TYPE_CHECKING:
-    from airflow_flowservice.coverage.cover import Asked, Coverage, KnownRun, Span
+    from airflow_flowservice.coverage.cover import Coverage, ExpectedWindow, KnownRun, Span
     from airflow_flowservice.windows.window import IngestionWindow
 
-WORDS = {
+STATE_NAMES = {
     State.INGESTED: "ingested",
-    State.OUTSIDE: "made outside",
+    State.OUTSIDE: "external",
     State.RUNNING: "running",
-    State.UNKNOWN: "unknown",
+    State.UNKNOWN: "unknown outcome",
     State.MISSING: "missing",
     State.FAILED: "failed",
-    State.TWICE: "in twice",
+    State.DUPLICATED: "duplicated",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """A coverage, and of what.
+class CoverageReport:
+    """Coverage of a dataflow with the commands that fill its gaps.
 
-    :param within: the time that was looked at.
-    :param dag_id: None if Flow Service alone was asked.
-    :param flow_id: None if nobody has told it.
-    :param fill: commands that make the DAG runs for what is missing or failed.
-    :param trigger: commands for what of it no backfill makes.
-    :param again: tasks that `fill` would run again although they have succeeded.
+    :param within: range of the coverage.
+    :param dag_id: None if only Flow Service was queried.
+    :param flow_id: None if it is unknown.
+    :param fill: backfill commands for missing and failed windows.
+    :param trigger: trigger commands for windows that no backfill creates exactly.
+    :param again: succeeded tasks that `fill` would run again.
     """
 
     within: IngestionWindow
     coverage: Coverage
     dag_id: str | None = None
     flow_id: str | None = None
-    asked_flow_service: bool = False
+    flow_service_queried: bool = False
     fill: tuple[str, ...] = ()
     trigger: tuple[str, ...] = ()
     again: tuple[str, ...] = ()
 
     @property
-    def verdict(self) -> str:
-        """How many windows there are of each kind."""
-        counts = [f"{total.spans} {WORDS[state]}" for state, total in self._totals()]
-        return f"{', '.join(counts) or 'nothing'}."
+    def summary(self) -> str:
+        """Return the number of windows of each state, such as `3 ingested, 1 with unknown outcome.`"""
+        counts = [
+            f"{total.spans} {'with ' if state is State.UNKNOWN else ''}{STATE_NAMES[state]}"
+            for state, total in self._totals()
+        ]
+        return f"{', '.join(counts) or 'no windows'}."
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values; times as in the XCom `flow_run`."""
+        """Return JSON values; times as in the XCom `flow_run`."""
         return {
             "dag_id": self.dag_id,
             "flow_id": self.flow_id,
             "from": iso(self.within.start),
             "to": iso(self.within.end),
-            "asked_flow_service": self.asked_flow_service,
+            "asked_flow_service": self.flow_service_queried,
             "whole": self.coverage.whole,
             "totals": {
                 state.value: {"windows": total.spans, "seconds": total.seconds} for state, total in self._totals()
@@ -70,7 +73,7 @@ class Report:
         }
 
     def _totals(self) -> list[tuple[State, Any]]:
-        return [(state, self.coverage.totals[state]) for state in WORDS if self.coverage.totals[state].spans]
+        return [(state, self.coverage.totals[state]) for state in STATE_NAMES if self.coverage.totals[state].spans]
 
 
 def _span(span: Span) -> dict[str, Any]:
@@ -78,17 +81,17 @@ def _span(span: Span) -> dict[str, Any]:
         "window_start": iso(span.window.start),
         "window_end": iso(span.window.end),
         "state": span.state.value,
-        "dag_runs": [_asked(asked) for asked in span.asked if asked.dag_run_id],
+        "dag_runs": [_dag_run(each) for each in span.expected if each.dag_run_id],
         "flow_runs": [_run(run) for run in span.runs],
     }
 
 
-def _asked(asked: Asked) -> dict[str, Any]:
+def _dag_run(expected: ExpectedWindow) -> dict[str, Any]:
     return {
-        "dag_run_id": asked.dag_run_id,
-        "task_id": asked.task_id,
-        "map_index": asked.map_index,
-        "task_state": asked.task_state,
+        "dag_run_id": expected.dag_run_id,
+        "task_id": expected.task_id,
+        "map_index": expected.map_index,
+        "task_state": expected.task_state,
     }
 
 

@@ -1,4 +1,4 @@
-"""Findings as lines: with colours and folded in a terminal, else one plain line for each."""
+"""Print findings as lines: with colours and wrapped in a terminal, or else one plain line for each."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _STYLES = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.NOT_CHECKED: "di
 _VERDICT_WIDTH, _CHECK_WIDTH = 11, 12
 
 
-def printer(stream: IO[str]) -> Callable[[Finding], None]:
-    """Prints findings on a stream, each as it comes."""
+def finding_printer(stream: IO[str]) -> Callable[[Finding], None]:
+    """Return a function that prints a finding on a stream."""
     console = Console(file=stream)
 
     def show(finding: Finding) -> None:
