@@ -139,7 +139,7 @@ def events_of(asset: str, *extras: dict) -> tuple[tuple[str, dict], ...]:
         pytest.param(events_of("orders", *extra(4, 2, 3)), 5, id="several contiguous"),
         pytest.param(events_of("orders", *extra(2, 2)), 3, id="duplicates"),
         pytest.param(events_of("orders", *extra(2)) + events_of("lines", *extra(2)), 3, id="two assets, one window"),
-        pytest.param(events_of("orders", *extra(2), {}, {"rows": 7}), 3, id="others contain no window"),
+        pytest.param(events_of("orders", *extra(2), {}, {"rows": 7}), 3, id="some events contain no window"),
     ],
 )
 def test_asset_triggered_run_uses_the_windows_of_its_events(window_of, log, events, end):
@@ -583,7 +583,7 @@ def test_other_data_intervals_log_no_warning(interval_warnings, arguments):
     assert [] == interval_warnings(**{"interval": DAY, "end": utc(2026, 1, 9, 23), **arguments})
 
 
-def test_an_error_while_reading_the_previous_run_does_not_fail_the_task(interval_warnings, monkeypatch):
+def test_error_while_reading_the_previous_run_does_not_fail_the_task(interval_warnings, monkeypatch):
     """The warning is missing, and the task succeeds."""
 
     def broken(_context):
