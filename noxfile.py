@@ -1,7 +1,8 @@
-"""Sessions that test the package with several releases of Airflow and Python.
+"""Test this package with all supported versions of Airflow and Python.
 
-`nox` runs all sessions and `nox -l` lists them. `nox -s "tests(3.0.6, python 3.11)" -- tests/unit` runs some tests in
-one session. `.ci/run` runs `nox -t oldest` for each change. Nox needs uv and the Python interpreters.
+`nox` runs all sessions and `nox -l` lists them. `nox -s "tests(3.0.6, python 3.11)" -- tests/unit` runs some tests of
+one session. `nox -s e2e` runs all tests there are, and `.ci/run` runs `nox -t oldest` at each change.
+It needs uv and the Python interpreters.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ AIRFLOWS = (
 
 
 _BACKFILL_TEST = "tests/e2e/test_ingestion.py::test_waiting_on_a_worker"
+_THOROUGHLY = "--hypothesis-profile=thorough"
 
 
 def _pairs(*airflows: Airflow) -> list[object]:
@@ -52,17 +54,17 @@ def _pairs(*airflows: Airflow) -> list[object]:
 @nox.session
 @nox.parametrize("python,airflow", _pairs(*AIRFLOWS))
 def tests(session: nox.Session, airflow: Airflow) -> None:
-    """Run the unit and integration tests, or the arguments after `--`."""
+    """Run unit and integration tests, or the arguments after `--`."""
     _install(session, airflow)
-    session.run("pytest", *(session.posargs or ["tests/unit", "tests/integration"]))
+    session.run("pytest", *(session.posargs or [_THOROUGHLY, "tests/unit", "tests/integration"]))
 
 
 @nox.session
 @nox.parametrize("python,airflow", _pairs(AIRFLOWS[0], AIRFLOWS[-1]))
 def e2e(session: nox.Session, airflow: Airflow) -> None:
-    """Run the end-to-end tests on the oldest and the newest Airflow, or the arguments after `--`."""
+    """Run all tests, end-to-end tests included, on the oldest and the newest Airflow, or the arguments after `--`."""
     _install(session, airflow)
-    session.run("pytest", *(session.posargs or ["tests/e2e"]))
+    session.run("pytest", *(session.posargs or [_THOROUGHLY, "tests"]))
 
 
 # Nox's own Python if this Airflow supports it, because the machine may have no other Python.
@@ -72,9 +74,11 @@ _OLDEST_PYTHON = None if platform.python_version().rpartition(".")[0] in _OLDEST
 
 @nox.session(python=_OLDEST_PYTHON, tags=["oldest"], default=False)
 def oldest(session: nox.Session) -> None:
-    """Run the unit and integration tests and a backfill on the oldest Airflow, or the arguments after `--`."""
+    """Run unit and integration tests and a backfill on the oldest Airflow, or the arguments after `--`."""
     _install(session, _OLDEST)
-    session.run("pytest", *(session.posargs or ["tests/unit", "tests/integration", _BACKFILL_TEST]))
+    # A test that is named would otherwise have everything run in one process.
+    all_of_it = ["--numprocesses=2", _THOROUGHLY, "tests/unit", "tests/integration", _BACKFILL_TEST]
+    session.run("pytest", *(session.posargs or all_of_it))
 
 
 def _install(session: nox.Session, airflow: Airflow) -> None:

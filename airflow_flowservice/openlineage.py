@@ -23,6 +23,8 @@ from openlineage.client.facet_v2 import RunFacet, output_statistics_output_datas
 from airflow_flowservice._airflow import connections, task_context
 from airflow_flowservice.assets import SCHEME, short
 from airflow_flowservice.hooks import client_of
+from airflow_flowservice.runs.summary import FlowRunSummary
+from airflow_flowservice.windows.window import window_to_json
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.client import FlowServiceClient
@@ -114,12 +116,14 @@ def lineage_of(task: Any, ti: Any) -> OperatorLineage[Any, Any] | None:
         return None
 
 
-def _summary_from_xcom(task: Any, ti: Any) -> Any:
+def _summary_from_xcom(task: Any, ti: Any) -> FlowRunSummary | None:
     """Return the summary that the task pushed before its deferral; None if it was not deferred."""
-    return task_context.read_xcom(ti, key=task_context.FLOW_RUN_KEY) if task.was_deferred else None
+    if not task.was_deferred:
+        return None
+    return FlowRunSummary.from_json(task_context.read_xcom(ti, key=task_context.FLOW_RUN_KEY))
 
 
-def _lineage(summary: Mapping[str, Any], ends: DataflowEnds | None) -> OperatorLineage[Any, Any]:
+def _lineage(summary: FlowRunSummary, ends: DataflowEnds | None) -> OperatorLineage[Any, Any]:
     return OperatorLineage(
         inputs=ends.inputs() if ends else [],
         outputs=ends.outputs(_output_facets(summary)) if ends else [],
@@ -127,40 +131,42 @@ def _lineage(summary: Mapping[str, Any], ends: DataflowEnds | None) -> OperatorL
     )
 
 
-def _run_facet(summary: Mapping[str, Any]) -> FlowRunFacet:
+def _run_facet(summary: FlowRunSummary) -> FlowRunFacet:
+    window = window_to_json(summary.window)
     return FlowRunFacet(
-        flowRunId=summary["id"],
-        flowId=summary["flow_id"],
-        status=summary["status"],
-        windowStart=summary["window_start"],
-        windowEnd=summary["window_end"],
-        inputRecords=summary["input_records"],
-        outputRecords=summary["output_records"],
-        failedRecords=summary["failed_records"],
-        inputBytes=summary["input_bytes"],
-        outputBytes=summary["output_bytes"],
-        inputFiles=summary["input_files"],
-        outputFiles=summary["output_files"],
-        errorCodes=[error["code"] for error in summary["errors"] if error["code"]],
-        url=summary["url"],
+        flowRunId=summary.id,
+        flowId=summary.flow_id,
+        status=summary.status,
+        windowStart=window["window_start"],
+        windowEnd=window["window_end"],
+        inputRecords=summary.input_records,
+        outputRecords=summary.output_records,
+        failedRecords=summary.failed_records,
+        inputBytes=summary.input_bytes,
+        outputBytes=summary.output_bytes,
+        inputFiles=summary.input_files,
+        outputFiles=summary.output_files,
+        errorCodes=[error.code for error in summary.errors if error.code],
+        url=summary.url,
     )
 
 
-def _output_facets(summary: Mapping[str, Any]) -> dict[str, Any]:
-    rows, size = summary["output_records"], summary["output_bytes"]
+def _output_facets(summary: FlowRunSummary) -> dict[str, Any]:
+    rows, size = summary.output_records, summary.output_bytes
     if rows is None and size is None:
         return {}
     facet = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(rowCount=rows, size=size)
     return {"outputStatistics": facet}
 
 
-def _ends(summary: Mapping[str, Any], conn_id: str) -> DataflowEnds | None:
+def _ends(summary: FlowRunSummary, conn_id: str) -> DataflowEnds | None:
     """Return the sources and targets of the dataflow; None if the dataflow cannot be read in time."""
-    if not summary["flow_id"]:
+    flow_id = summary.flow_id
+    if not flow_id:
         return None
     connection = connections.get_connection(conn_id)
     client = client_of(connection, timeout_s=_REQUEST_TIMEOUT_S, max_attempts=1)
-    return _within_time_limit(lambda: _read_ends(client, summary["flow_id"]))
+    return _within_time_limit(lambda: _read_ends(client, flow_id))
 
 
 def _read_ends(client: FlowServiceClient, flow_id: str) -> DataflowEnds:

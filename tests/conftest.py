@@ -1,18 +1,25 @@
-"""Set up a separate Airflow for the tests, before anything imports Airflow, and remove it at the end."""
+"""Set up all tests: a separate Airflow home for each process, examples of hypothesis, and parallel workers.
+
+The environment is set before anything imports Airflow, and the home is removed at the end.
+"""
 
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
+E2E = TESTS / "e2e"
 HOME = Path(tempfile.mkdtemp(prefix="airflow-flowservice-tests-"))
 DAG_FOLDER = TESTS / "integration" / "operators" / "dags"
 
@@ -32,6 +39,8 @@ def _use_separate_airflow() -> None:
             # The listener changes how tasks end, so only its tests register it.
             "AIRFLOW__OPENLINEAGE__DISABLED": "True",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            # SHA-512 needs a key of 64 bytes or more; the one that Airflow generates is shorter, of which PyJWT warns.
+            "AIRFLOW__API_AUTH__JWT_SECRET": "a-secret-of-the-tests-" * 3,
             "SCARF_ANALYTICS": "false",
         }
     )
@@ -42,10 +51,64 @@ _use_separate_airflow()
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 
 
+# `pytest` uses "quick"; `pytest --hypothesis-profile=thorough` uses the other one, and so does CI.
+# FLOWSERVICE_EXAMPLES=5000 makes "thorough" even larger, with new examples each time.
+_REPEATABLE: dict[str, Any] = {
+    "derandomize": True,
+    "database": None,
+    "deadline": None,
+    "print_blob": True,
+    "suppress_health_check": [HealthCheck.too_slow],
+}
+settings.register_profile("quick", max_examples=20, **_REPEATABLE)
+settings.register_profile(
+    "thorough",
+    max_examples=int(os.environ.get("FLOWSERVICE_EXAMPLES", "100")),
+    **{**_REPEATABLE, "derandomize": "FLOWSERVICE_EXAMPLES" not in os.environ},
+)
+settings.load_profile("quick")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return the number of processes for `-n auto`: none for a file or a test that is named, at most four for more."""
+    if any(".py" in argument for argument in config.args) and config.args_source is pytest.Config.ArgsSource.ARGS:
+        return 0
+    return min(os.cpu_count() or 1, 4)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Run the tests of a file in one process, in order, and all end-to-end tests in one: they share an Airflow."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "tests/e2e" if file.startswith("tests/e2e/") else file
+
+    return ByFile(config, log)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """State how to run the tests that a plain `pytest` does not run."""
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    terminalreporter.section("this was the quick selection")
+    terminalreporter.write_line("all tests, thoroughly (25 minutes):  pytest --hypothesis-profile=thorough tests")
+    terminalreporter.write_line("the same on all supported Airflows:  nox -s e2e   (extra 'dev')")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests with the marker `needs_airflow(major, minor, reason)` on earlier versions."""
+    """Put the end-to-end tests first, since they take longest; skip what needs a later Airflow.
+
+    That is what is marked with `needs_airflow(major, minor, reason)`.
+    """
     from airflow_flowservice._airflow import versions
 
+    items.sort(key=lambda item: E2E not in item.path.parents)
     for item in items:
         for mark in item.iter_markers("needs_airflow"):
             major, minor, reason = mark.args
@@ -60,9 +123,28 @@ def airflow_home() -> Path:
 
 
 @pytest.fixture(scope="session")
-def airflow_db(airflow_home: Path) -> Path:
-    """Create the metadata database of the tests, and return its path."""
-    command = [sys.executable, "-m", "airflow", "db", "migrate"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+def airflow_db(airflow_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the metadata database of this process: a copy of one that was migrated once for all processes."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    template = shared / "airflow-template.db"
+    with (shared / "airflow-template.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not template.exists():
+            _migrate(template.with_suffix(".partial"))
+            template.with_suffix(".partial").rename(template)
+    return Path(shutil.copy(template, airflow_home / "airflow.db"))
+
+
+def _migrate(database: Path) -> None:
+    """Create Airflow's tables in a new SQLite file."""
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"],
+        env={**os.environ, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{database}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return airflow_home / "airflow.db"

@@ -19,7 +19,7 @@ def epoch_ms(epoch_s: float) -> int:
     return int(epoch_s * 1000)
 
 
-def epoch_seconds(value: str | float | datetime) -> int:
+def to_epoch_s(value: str | float | datetime) -> int:
     """Return the epoch seconds of an ISO 8601 date or datetime, or of a number of epoch seconds.
 
     A date and a datetime without an offset are in UTC. Fractions of a second are rounded up. All records of

@@ -65,7 +65,7 @@ def _sweep(edges: list[tuple[int, int]]) -> tuple[int, int]:
     return once, more
 
 
-def hull(spans: Iterable[MinuteSpan]) -> MinuteSpan:
+def enclosing_span(spans: Iterable[MinuteSpan]) -> MinuteSpan:
     """Return the smallest span that contains all spans; (0, 0) if there are none."""
     all_spans = list(spans)
     if not all_spans:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_flowservice.emulator.instants import epoch_seconds, format_utc
-from airflow_flowservice.emulator.ledger import MinuteSpan, hull, minutes, tally
+from airflow_flowservice.emulator.instants import format_utc, to_epoch_s
+from airflow_flowservice.emulator.ledger import MinuteSpan, enclosing_span, minutes, tally
 from airflow_flowservice.emulator.model import EmulatedRun
 from airflow_flowservice.emulator.state import EmulatorState
 
@@ -37,7 +37,7 @@ def ledger_json(state: EmulatorState, params: Mapping[str, str]) -> dict[str, An
 def flow_ledger_json(runs: list[EmulatedRun], now: float) -> dict[str, Any]:
     """Return a flow's runs, the number of ingested records, and the number ingested more than once."""
     spans = [run.ingested(now) for run in runs]
-    counted = tally(spans, within=hull(spans))
+    counted = tally(spans, within=enclosing_span(spans))
     return {
         "runs": [run_ledger_json(run, now) for run in runs],
         "active": sum(_is_active(run, now) for run in runs),
@@ -52,9 +52,9 @@ def range_ledger_json(runs: list[EmulatedRun], params: Mapping[str, str], now: f
     The range includes `from` and excludes `to`.
     """
     windows = [(run.window_start, run.window_end) for run in runs]
-    low, high = hull(windows)
-    start = epoch_seconds(params["from"]) if "from" in params else low
-    end = epoch_seconds(params["to"]) if "to" in params else high
+    low, high = enclosing_span(windows)
+    start = to_epoch_s(params["from"]) if "from" in params else low
+    end = to_epoch_s(params["to"]) if "to" in params else high
     within: MinuteSpan = minutes(start, end)
     counted = tally((run.ingested(now) for run in runs), within=within)
     overlapping = [run for run in runs if run.window_start < end and run.window_end > start]

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from airflow_flowservice.emulator.instants import epoch_seconds
+from airflow_flowservice.emulator.instants import to_epoch_s
 from airflow_flowservice.emulator.model import RunOutcome
 
 _FAILED_COPY = {"code": "CONNECTOR-1001-500", "message": "The copy from the made-up source failed."}
@@ -110,5 +110,5 @@ def read_outcome(values: Mapping[str, Any]) -> PlannedOutcome:
         outcome=RunOutcome(**{**outcome_fields, "errors": tuple(outcome_fields.get("errors") or ())}),
         left=values.get("times", 1),
         flow_id=values.get("flow_id"),
-        covering=None if covering is None else epoch_seconds(covering),
+        covering=None if covering is None else to_epoch_s(covering),
     )

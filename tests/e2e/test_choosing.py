@@ -1,4 +1,4 @@
-"""Windows that do not come from a run's own period, on a real Airflow."""
+"""Windows that do not come from the data interval of the DAG run, on a real Airflow."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ if TYPE_CHECKING:
 
 
 def utc(*parts: int) -> datetime:
-    """An aware moment of 2026."""
+    """Return an aware UTC datetime of the year 2026."""
     return datetime(2026, *parts, tzinfo=timezone.utc)
 
 
 def window_of(flow_run: dict[str, Any]) -> tuple[str, str]:
-    """The window in an XCom."""
+    """Return the start and end of the window in a `flow_run` XCom."""
     return flow_run["window_start"], flow_run["window_end"]
 
 
-def test_a_dag_on_an_asset_takes_the_window_of_its_event(
+def test_asset_triggered_dag_takes_the_window_of_its_event(
     airflow: LocalAirflow, release: Release, verdict: Verdict
 ) -> None:
-    """The first DAG's run has its window from its conf; the second DAG is triggered by the first one's outlet."""
+    """A DAG run that an asset event triggers ingests the window of the event.
+
+    The upstream DAG run takes its window from its conf. Its outlet triggers the downstream DAG.
+    """
     for dag_id in ("e2e_downstream", "e2e_upstream"):
         release(dag_id)
     window = ("2026-02-01T00:00:00Z", "2026-02-01T06:00:00Z")
@@ -45,16 +48,16 @@ def test_a_dag_on_an_asset_takes_the_window_of_its_event(
 
 
 @pytest.mark.needs_airflow(3, 2, "partitions")
-def test_a_partition_and_its_window_go_downstream(airflow: LocalAirflow, release: Release, verdict: Verdict) -> None:
-    """The event carries the partition's key, which is Airflow's, and its window, which is ours."""
+def test_downstream_dag_gets_partition_and_window(airflow: LocalAirflow, release: Release, verdict: Verdict) -> None:
+    """An asset event has the partition key that Airflow sets and the window that the operator adds."""
     for dag_id in ("e2e_partition_downstream", "e2e_partition_upstream"):
         release(dag_id)
     (upstream,) = airflow.wait_for_runs("e2e_partition_upstream", count=1)
     (downstream,) = airflow.wait_for_runs("e2e_partition_downstream", count=1)
 
     assert ("success", "success") == (upstream["state"], downstream["state"])
-    answer = airflow.api("GET", "/assets/events", params={"source_dag_id": "e2e_partition_upstream"})
-    (event,) = [each for each in answer["asset_events"] if each["source_run_id"] == upstream["dag_run_id"]]
+    response = airflow.api("GET", "/assets/events", params={"source_dag_id": "e2e_partition_upstream"})
+    (event,) = [each for each in response["asset_events"] if each["source_run_id"] == upstream["dag_run_id"]]
     window = ("2026-02-01T00:00:00Z", "2026-02-02T00:00:00Z")
     assert (upstream["partition_key"], *window) == (event["partition_key"], *window_of(event["extra"]))
     assert None is not upstream["partition_key"]
@@ -63,8 +66,11 @@ def test_a_partition_and_its_window_go_downstream(airflow: LocalAirflow, release
     assert (0, 0) == verdict("e2e_partition_downstream", utc(2, 1), utc(2, 2))
 
 
-def test_since_last_success_reaches_back(airflow: LocalAirflow, release: Release, verdict: Verdict) -> None:
-    """A run takes in the days that have none; the next one within the day has nothing to do; a backfill is refused."""
+def test_since_last_success_covers_missed_days(airflow: LocalAirflow, release: Release, verdict: Verdict) -> None:
+    """A DAG run ingests all days since the last success.
+
+    A second DAG run of the same day is skipped, because nothing is left to ingest. A backfill is refused.
+    """
     release("e2e_reaching_back")
     run_ids = []
     for count, date in enumerate((utc(2, 3), utc(2, 6), utc(2, 6, 12)), start=1):

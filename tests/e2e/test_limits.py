@@ -1,4 +1,4 @@
-"""Time limits and judgements on a real Airflow, where scheduler, triggerer and worker each have a part in them."""
+"""Time limits and conditions on a real Airflow, where scheduler, triggerer and worker enforce them together."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 FIRST, LAST = (datetime(2026, 2, day, tzinfo=timezone.utc) for day in (1, 6))
 
 
-def test_limits_and_judgements_hold_in_the_triggerer(
+def test_limits_and_conditions_hold_in_the_triggerer(
     airflow: LocalAirflow,
     release: Callable[..., None],
     tell: Callable[..., Any],
     flow_of: Callable[[str], str],
     verdict: Callable[[str, datetime, datetime], tuple[int, int]],
 ) -> None:
-    """A limit is retried with the same run, or skips; what is not good enough skips or fails at once."""
+    """After a time limit, the task is skipped or retries with the same flow run.
+
+    If a flow run does not meet the task's conditions, the task is skipped or fails without a retry.
+    """
     release("e2e_limits")
     plans = {
         1: {"status": "success", "run_s": 40},
@@ -39,7 +42,7 @@ def test_limits_and_judgements_hold_in_the_triggerer(
     expected = {"slow": "success", "late": "skipped", "empty": "skipped", "partial": "failed", "good": "success"}
     assert expected == states
     assert tasks["slow"]["try_number"] > 1
-    # No retry, of which there are nine; but on a busy machine Airflow may start a task that resumed a second time.
+    # None of the nine retries is used. On a busy machine, Airflow may start a resumed task a second time.
     assert {1, 2} >= {tasks[name]["try_number"] for name in ("late", "partial", "good")}
     assert (tasks["good"]["pid"] is None) == (versions.version() >= (3, 3))
     for name in ("empty", "partial"):
@@ -49,17 +52,17 @@ def test_limits_and_judgements_hold_in_the_triggerer(
     slow = airflow.xcom("e2e_limits", run_id, "slow", "return_value")
     assert (
         f"has not ended within wait_timeout, 3 seconds; its last status is inProgress (flow {flow_of('e2e_limits')}"
-        in (log_of(airflow, "slow"))
+        in (read_logs(airflow, "slow"))
     )
-    assert f"flow run {slow}" in log_of(airflow, "slow")
-    assert "has not ended within timeout, 5 seconds" in log_of(airflow, "late")
-    assert "succeeded without any records" in log_of(airflow, "empty")
-    assert "FlowRunIncompleteError" in log_of(airflow, "partial")
+    assert f"flow run {slow}" in read_logs(airflow, "slow")
+    assert "has not ended within timeout, 5 seconds" in read_logs(airflow, "late")
+    assert "succeeded without any records" in read_logs(airflow, "empty")
+    assert "FlowRunIncompleteError" in read_logs(airflow, "partial")
     _, duplicated = verdict("e2e_limits", FIRST, LAST)
     assert 0 == duplicated
 
 
-def log_of(airflow: LocalAirflow, task_id: str) -> str:
-    """All that a task's attempts have logged."""
+def read_logs(airflow: LocalAirflow, task_id: str) -> str:
+    """Return the logs of all attempts of a task, concatenated."""
     files = (airflow.home / "logs" / "tasks").glob(f"dag_id=e2e_limits/*/task_id={task_id}/*.log*")
     return "".join(file.read_text() for file in files)

@@ -1,4 +1,4 @@
-"""An Airflow of its own, with OpenLineage's listener and statsd: what both are told of a day's flow runs."""
+"""OpenLineage events and statsd metrics of flow runs, on a separate Airflow with both enabled."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ DAG_ID = "e2e_lineage"
 WINDOW = ("2026-02-02T00:00:00Z", "2026-02-03T00:00:00Z")
 
 
-class Statsd:
-    """Takes what is sent to it, on loopback."""
+class StatsdServer:
+    """UDP server on loopback that collects the metrics sent to it."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -37,35 +37,36 @@ class Statsd:
             self.lines += data.decode().splitlines()
 
     def close(self) -> None:
-        """An empty packet ends the thread."""
+        """Stop the server."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            # An empty packet ends the thread.
             sender.sendto(b"", ("127.0.0.1", self.port))
         self._thread.join(10)
         self._socket.close()
 
     def values(self, name: str) -> list[str]:
-        """What was told of a metric, as statsd writes it: `1|c` for a count, `3|g` for a gauge."""
+        """Return the values of a metric in statsd's format: `1|c` for a counter, `3|g` for a gauge."""
         prefix = f"airflow.flowservice.{name}:"
         return [line.removeprefix(prefix) for line in self.lines if line.startswith(prefix)]
 
 
 @pytest.fixture(scope="module")
-def statsd() -> Iterator[Statsd]:
-    """A server of metrics."""
-    made = Statsd()
-    yield made
-    made.close()
+def statsd() -> Iterator[StatsdServer]:
+    """Start a server that collects metrics."""
+    server = StatsdServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")
-def told(
+def events(
     emulator: EmulatedFlowService,
     tell: Callable[..., Any],
     flow_of: Callable[[str], str],
-    statsd: Statsd,
+    statsd: StatsdServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> list[dict[str, Any]]:
-    """One DAG run of one day; the events of its tasks."""
+    """Ingest one day in one DAG run; return the OpenLineage events of its tasks."""
     from airflow_flowservice.demo.local_airflow import LocalAirflow
 
     for name in (DAG_ID, f"{DAG_ID}_create"):
@@ -82,7 +83,7 @@ def told(
             "AIRFLOW__METRICS__STATSD_ON": "True",
             "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
             "AIRFLOW__METRICS__STATSD_PORT": str(statsd.port),
-            # Airflow's own are so many that a busy machine may lose some of ours.
+            # Airflow emits so many metrics that a busy machine could lose some of the `flowservice` metrics.
             "AIRFLOW__METRICS__METRICS_ALLOW_LIST": "flowservice",
         },
     ) as airflow:
@@ -92,7 +93,7 @@ def told(
 
 
 def ingest_one_day(airflow: LocalAirflow) -> None:
-    """A backfill of one run, to its end."""
+    """Backfill one DAG run and wait for its end."""
     date = datetime(2026, 2, 3, tzinfo=timezone.utc)
     airflow.wait_for_dag(DAG_ID)
     airflow.unpause(DAG_ID)
@@ -102,12 +103,12 @@ def ingest_one_day(airflow: LocalAirflow) -> None:
 
 
 @pytest.mark.parametrize(("task_id", "status"), [("ingest", "success"), ("create", "created"), ("wait", "success")])
-def test_lineage(told: list[dict[str, Any]], task_id: str, status: str) -> None:
-    """A start and an end; the end with what was read and written, window and status, wherever the task waited."""
-    events = [event for event in told if event["job"]["name"] == f"{DAG_ID}.{task_id}"]
-    assert {"START", "COMPLETE"} <= {event["eventType"] for event in events}
-    # Airflow may start a task twice, without any fault; then it ends twice.
-    *_, end = [event for event in events if event["eventType"] == "COMPLETE"]
+def test_lineage(events: list[dict[str, Any]], task_id: str, status: str) -> None:
+    """Each task emits a start and an end event. The end event has inputs, outputs, window and status in every mode."""
+    of_task = [event for event in events if event["job"]["name"] == f"{DAG_ID}.{task_id}"]
+    assert {"START", "COMPLETE"} <= {event["eventType"] for event in of_task}
+    # Airflow may start a task twice without any fault. Such a task also ends twice.
+    *_, end = [event for event in of_task if event["eventType"] == "COMPLETE"]
     facet = end["run"]["facets"]["flowservice_flowRun"]
     assert (*WINDOW, status) == (facet["windowStart"], facet["windowEnd"], facet["status"])
     assert ["made_up"] == [each["name"] for each in end["inputs"]]
@@ -116,9 +117,9 @@ def test_lineage(told: list[dict[str, Any]], task_id: str, status: str) -> None:
     ]
 
 
-@pytest.mark.usefixtures("told")
-def test_metrics(statsd: Statsd) -> None:
-    """Workers count the runs, the triggerer the polls and those that wait."""
+@pytest.mark.usefixtures("events")
+def test_metrics(statsd: StatsdServer) -> None:
+    """Workers count created flow runs; the triggerer counts polls and waiting tasks."""
     assert ["1|c", "1|c"] == statsd.values("runs.created")
     assert [] == statsd.values("runs.uncertain")
     assert {"1|c"} == set(statsd.values("polls"))

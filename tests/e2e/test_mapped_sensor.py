@@ -1,4 +1,4 @@
-"""`start_from_trigger=True` on sensors of which there are several: Airflow begins mapped ones on a worker."""
+"""`start_from_trigger=True` on mapped sensors and in mapped task groups. Airflow starts mapped sensors on a worker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ HOURS = ["2026-02-01T00:00:00Z", "2026-02-01T01:00:00Z", "2026-02-01T02:00:00Z"]
 def test_mapped_sensors_wait_for_their_own_runs(
     airflow: LocalAirflow, release: Callable[..., None], tell: Callable[..., Any], flow_of: Callable[[str], str]
 ) -> None:
-    """With `.expand()` they begin on a worker and end in the triggerer; in a mapped group they need no worker (3.3)."""
+    """Each sensor waits for the flow run that its input names.
+
+    With `.expand()`, a sensor starts on a worker and ends in the triggerer. In a mapped task group, it needs no worker
+    since Airflow 3.3.
+    """
     release("e2e_mapped_sensor")
     tell("outcomes", flow_id=flow_of("e2e_mapped_sensor"), status="success", run_s=5, times=3)
     run_id = airflow.trigger("e2e_mapped_sensor")
@@ -26,17 +30,18 @@ def test_mapped_sensors_wait_for_their_own_runs(
     sensors = {(each["task_id"], each["map_index"]): each for each in tasks if each["task_id"].endswith("wait")}
     expected = {("wait", 0): HOURS[0], ("wait", 1): HOURS[1], ("ingest.wait", 0): HOURS[2]}
     assert dict.fromkeys(expected, ("success", 1)) == {
-        where: (sensor["state"], sensor["try_number"]) for where, sensor in sensors.items()
+        key: (sensor["state"], sensor["try_number"]) for key, sensor in sensors.items()
     }
     assert {"wait": True, "ingest.wait": versions.version() < (3, 3)} == {
         task_id: sensor["pid"] is not None for (task_id, _), sensor in sensors.items()
     }
 
-    def xcom(where: tuple[str, int], key: str) -> Any:
-        return airflow.xcom("e2e_mapped_sensor", run_id, where[0], key, map_index=where[1])
+    def xcom(sensor: tuple[str, int], key: str) -> Any:
+        task_id, map_index = sensor
+        return airflow.xcom("e2e_mapped_sensor", run_id, task_id, key, map_index=map_index)
 
-    waited = {where: xcom(where, "flow_run") for where in expected}
-    assert expected == {where: flow_run["window_start"] for where, flow_run in waited.items()}
-    assert {where: flow_run["id"] for where, flow_run in waited.items()} == {
-        where: xcom(where, "return_value") for where in expected
+    flow_runs = {sensor: xcom(sensor, "flow_run") for sensor in expected}
+    assert expected == {sensor: flow_run["window_start"] for sensor, flow_run in flow_runs.items()}
+    assert {sensor: flow_run["id"] for sensor, flow_run in flow_runs.items()} == {
+        sensor: xcom(sensor, "return_value") for sensor in expected
     }

@@ -1,4 +1,7 @@
-"""The page in Airflow's UI, in a real browser, on a real Airflow with a year of windows."""
+"""The page in Airflow's UI, in a real browser, on a real Airflow with a year of windows.
+
+Without a browser the module is skipped; in CI its tests fail instead.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,22 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.past import Past, year_of_days
 
-from airflow_flowservice._airflow.versions import versions
+from airflow_flowservice._airflow import versions
+from tests.dag_history import DagHistory, year_of_daily_runs
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.local_airflow import LocalAirflow
 
-pytestmark = pytest.mark.skipif(versions.version() < (3, 1), reason="Airflow has no pages before 3.1")
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+HAS_BROWSER = bool(BROWSER and DRIVER and find_spec("selenium"))
+NO_BROWSER = "no browser: pip install selenium; apt-get install chromium chromium-driver"
+
+# A skip at module level is one line of pytest's summary; a skip in a fixture would be one line for each test.
+if versions.version() < (3, 1):
+    pytest.skip("Airflow before 3.1 does not show pages of plugins", allow_module_level=True)
+if not HAS_BROWSER and not os.environ.get("CI"):
+    pytest.skip(NO_BROWSER, allow_module_level=True)
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
@@ -29,72 +40,68 @@ OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A browser; skips without one, which in CI is a failure."""
-    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (browser and driver and find_spec("selenium")):
-        reason = (
-            "no selenium, chromium and chromedriver: pip install selenium; apt-get install chromium chromium-driver"
-        )
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    """Start a browser; fail without one."""
+    if not HAS_BROWSER:
+        pytest.fail(NO_BROWSER)
     from selenium import webdriver as selenium
 
     options = selenium.ChromeOptions()
     for option in OPTIONS:
         options.add_argument(option)
-    options.binary_location = browser
-    started = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-    started.set_page_load_timeout(120)
-    yield started
-    started.quit()
+    options.binary_location = BROWSER
+    driver = selenium.Chrome(options=options, service=selenium.ChromeService(DRIVER))
+    driver.set_page_load_timeout(120)
+    yield driver
+    driver.quit()
 
 
 @pytest.fixture(scope="module")
 def midnight() -> datetime:
-    """The end of the year that the page shows."""
+    """Return the end of the year that the page shows, in UTC."""
     return datetime.now(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 @pytest.fixture(scope="module")
-def _past(
+def _history(
     airflow: LocalAirflow,
     tell: Callable[..., Any],
     flow_of: Callable[[str], str],
     ingest_elsewhere: Callable[..., None],
     midnight: datetime,
 ) -> None:
-    """A year of days, ten thousand hours, ids that look like HTML; and a flow run that no task made."""
+    """Write a year of days, ten thousand hours and ids that look like HTML; create a flow run outside Airflow."""
     for dag_id in ("e2e_page", "e2e_page_hourly", "e2e_page_hostile", "e2e_page_many"):
         airflow.wait_for_dag(dag_id)
     database = airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
-    year_of_days(dag_id="e2e_page", flow_id=flow_of("e2e_page"), midnight=midnight).write(database)
-    hours = Past(dag_id="e2e_page_hourly", flow_id=flow_of("e2e_page_hourly"))
+    year_of_daily_runs(dag_id="e2e_page", flow_id=flow_of("e2e_page"), midnight=midnight).write(database)
+    hours = DagHistory(dag_id="e2e_page_hourly", flow_id=flow_of("e2e_page_hourly"))
     for back in range(MANY, 0, -1):
         if back % 100:
             date = midnight - (back - 1) * HOUR
-            hours.ran(date, window=(date - HOUR, date))
+            hours.add_run(date, window=(date - HOUR, date))
     hours.write(database)
-    hostile = Past(dag_id="e2e_page_hostile", flow_id=HOSTILE)
+    hostile = DagHistory(dag_id="e2e_page_hostile", flow_id=HOSTILE)
     window = (midnight - DAY, midnight)
-    hostile.ran(midnight, window=window, manual=True, run_id=HOSTILE, id=f"{HOSTILE}1", url="javascript:alert(1)")
+    hostile.add_run(midnight, window=window, manual=True, run_id=HOSTILE, id=f"{HOSTILE}1", url="javascript:alert(1)")
     hostile.write(database)
     for number in range(9):
-        one = Past(dag_id="e2e_page_many", flow_id=f"flow-{number}", task_id=f"task_{number}")
+        history = DagHistory(dag_id="e2e_page_many", flow_id=f"flow-{number}", task_id=f"task_{number}")
         date = midnight - number * DAY
-        one.ran(date, window=(date - DAY, date))
-        one.write(database)
+        history.add_run(date, window=(date - DAY, date))
+        history.write(database)
     tell("flows", id=flow_of("e2e_page"), name="e2e_page", kind="file", state="enabled")
     ingest_elsewhere(flow_of("e2e_page"), begin=midnight - 40 * DAY, end=midnight - 39 * DAY)
 
 
 class Page:
-    """A browser on the page."""
+    """Driver of the page in a browser."""
 
     def __init__(self, browser: Any, *, address: str) -> None:
         self.browser = browser
         self.address = address
 
     def open(self, path: str) -> Page:
-        """Open one of Airflow's pages, and go into the frame if there is one."""
+        """Open a path of Airflow, and enter the frame unless the path is the page itself."""
         self.browser.switch_to.default_content()
         self.browser.get("about:blank")
         self.browser.get(self.address + path)
@@ -103,18 +110,18 @@ class Page:
         return self
 
     def enter(self) -> Page:
-        """Go into the frame."""
+        """Enter the frame."""
         self.browser.switch_to.default_content()
         self.browser.switch_to.frame(self.wait(lambda: self.all("iframe"))[0])
         return self
 
     def wait(self, condition: Callable[[], Any], *, timeout: float = 90) -> Any:
-        """Wait until something is so; give it. An element that is drawn anew meanwhile is looked for again."""
+        """Wait until a condition is truthy and return its value; retry if an element was replaced meanwhile."""
         from selenium.common.exceptions import StaleElementReferenceException
         from selenium.webdriver.support.ui import WebDriverWait
 
-        gone = [StaleElementReferenceException]
-        return WebDriverWait(self.browser, timeout, ignored_exceptions=gone).until(lambda _: condition())
+        ignored = [StaleElementReferenceException]
+        return WebDriverWait(self.browser, timeout, ignored_exceptions=ignored).until(lambda _: condition())
 
     def all(self, selector: str) -> list[Any]:
         return self.browser.find_elements("css selector", selector)
@@ -123,7 +130,7 @@ class Page:
         return self.browser.find_element("css selector", selector)
 
     def text(self, selector: str) -> str:
-        """What an element says; for one that is not shown, nothing."""
+        """Return the visible text of the matching elements; the text of a hidden element is empty."""
         return " ".join(element.text for element in self.all(selector))
 
     def rows(self) -> list[Any]:
@@ -138,8 +145,8 @@ class Page:
 
 
 @pytest.fixture
-def page(chromium: Any, airflow: LocalAirflow, _past: None) -> Page:
-    """The browser, logged in, in Airflow's light theme."""
+def page(chromium: Any, airflow: LocalAirflow, _history: None) -> Page:
+    """Return the page, logged in and with Airflow's light theme."""
     chromium.switch_to.default_content()
     chromium.get(f"{airflow.address}/flowservice/static/icon.svg")
     chromium.add_cookie({"name": "_token", "value": airflow.rest.token, "path": "/"})
@@ -150,14 +157,14 @@ def page(chromium: Any, airflow: LocalAirflow, _past: None) -> Page:
 
 @pytest.fixture
 def days(page: Page, flow_of: Callable[[str], str]) -> Page:
-    """The page in Airflow's frame, with the year of days chosen."""
+    """Open the page in Airflow's frame with the year of days selected."""
     page.open(f"/plugin/flowservice#flow_id={flow_of('e2e_page')}")
     page.rows()
     return page
 
 
 def counts(page: Page) -> dict[str, int]:
-    """How many windows the legend counts of each state."""
+    """Return the number of windows of each state in the legend, without zeros."""
     return {
         button.get_attribute("data-state"): int(button.find_element("css selector", ".count").text.replace(",", ""))
         for button in page.all("#legend button")
@@ -165,9 +172,9 @@ def counts(page: Page) -> dict[str, int]:
     }
 
 
-def test_a_year_is_seen_at_one_look(days: Page) -> None:
-    """The sentence, the totals, the bar and the newest rows say the same."""
-    assert "5 windows missing, 1 window failed, 1 window in twice." == days.text("#verdict strong")
+def test_year_is_shown_consistently(days: Page) -> None:
+    """The summary, the legend, the timeline and the table show the same states."""
+    assert "5 windows missing, 1 window failed, 1 window duplicated." == days.text("#coverage-summary strong")
     expected = {"ingested": 357, "failed": 1, "missing": 5, "twice": 1, "unknown": 1}
     assert expected == counts(days)
     drawn = days.js("return [...document.querySelectorAll('#timeline .shape')].map(each => each.dataset.state)")
@@ -175,12 +182,12 @@ def test_a_year_is_seen_at_one_look(days: Page) -> None:
         state: drawn.count(state) for state in expected if state != "ingested"
     }
     assert 50 == len(days.rows())
-    assert "Unknown" in days.rows()[0].text
+    assert "Unknown outcome" in days.rows()[0].text
     assert 1 == len(days.all("#unplaced-runs li"))
 
 
-def test_the_legend_filters_and_a_reload_keeps_it(days: Page) -> None:
-    """As Airflow's own address has it; by keyboard too."""
+def test_legend_filter_and_zoom_survive_reload(days: Page) -> None:
+    """Airflow's URL stores the filter and the zoom; the keyboard sets both."""
     days.one("#legend [data-state=missing]").send_keys("\ue007")
     assert ["Missing"] * 5 == [
         re.sub(r"\W", "", row.find_element("css selector", ".badge").text) for row in days.rows()
@@ -196,8 +203,8 @@ def test_the_legend_filters_and_a_reload_keeps_it(days: Page) -> None:
     assert view != days.text("#view-text")
 
 
-def test_dragging_over_the_time_line_zooms_and_a_click_finds_the_row(days: Page) -> None:
-    """And the table shows what the time line shows."""
+def test_drag_zooms_and_click_selects_row(days: Page) -> None:
+    """The legend counts only the windows of the visible part."""
     from selenium.webdriver import ActionChains
 
     line = days.one("#timeline")
@@ -210,8 +217,8 @@ def test_dragging_over_the_time_line_zooms_and_a_click_finds_the_row(days: Page)
     assert 1 == len(days.all("#rows tr.selected"))
 
 
-def test_a_dag_run_opens_as_airflows_own_page(days: Page) -> None:
-    """Not inside the frame."""
+def test_dag_run_link_opens_airflow_page(days: Page) -> None:
+    """The page of the DAG run replaces Airflow's page and does not open inside the frame."""
     link = days.rows()[3].find_element("css selector", "td[data-label='DAG run'] a")
     run_id = link.text
     days.js("arguments[0].click()", link)
@@ -221,8 +228,8 @@ def test_a_dag_run_opens_as_airflows_own_page(days: Page) -> None:
     assert run_id.partition("__")[2][:10] in days.browser.current_url
 
 
-def test_a_flow_run_opens_in_experience_platform(days: Page) -> None:
-    """In a new tab, and only with an address that may be followed."""
+def test_flow_run_link_opens_experience_platform(days: Page) -> None:
+    """The link opens a new tab."""
     before = set(days.browser.window_handles)
     link = days.rows()[3].find_element("css selector", "td[data-label='Flow run'] a")
     assert link.get_attribute("href").startswith("https://experience.adobe.com/")
@@ -234,8 +241,8 @@ def test_a_flow_run_opens_in_experience_platform(days: Page) -> None:
     days.browser.switch_to.window(here)
 
 
-def test_a_command_is_copied(days: Page) -> None:
-    """The very text."""
+def test_command_is_copied(days: Page) -> None:
+    """The clipboard receives exactly the displayed text."""
     origin = {"origin": days.address, "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
     days.browser.execute_cdp_cmd("Browser.grantPermissions", origin)
     command = days.text("#commands li:first-child code")
@@ -247,25 +254,24 @@ def test_a_command_is_copied(days: Page) -> None:
     assert command == days.one("#paste").get_attribute("value")
 
 
-def test_flow_service_shows_what_was_made_outside(days: Page) -> None:
-    """The day that no DAG run has; what cannot be asked is told, and the rest stays."""
+def test_query_of_flow_service_adds_external_runs(days: Page) -> None:
+    """A failed query shows an error and keeps the windows; a successful one adds the external run."""
     days.click("#service summary")
     field = days.one("#conn")
     field.clear()
     field.send_keys("none_such")
-    days.click("#ask-button")
+    days.click("#query-button")
     days.wait(lambda: "none_such" in days.text("#service-error"))
     assert 5 == counts(days)["missing"]
     field.clear()
     field.send_keys("flowservice_default")
-    days.click("#ask-button")
-    days.wait(lambda: "Flow Service has" in days.text("#verdict"))
+    days.click("#query-button")
+    days.wait(lambda: "of Flow Service" in days.text("#coverage-summary"))
     assert (4, 1) == (counts(days)["missing"], counts(days)["outside"])
     assert "" == days.text("#service-error")
 
 
-def test_a_dags_page_has_it_with_that_dag_chosen(page: Page) -> None:
-    """As a tab."""
+def test_dag_tab_selects_the_dag(page: Page) -> None:
     page.browser.get(f"{page.address}/dags/e2e_page")
     tab = page.wait(lambda: [each for each in page.all("a") if each.text == "Flow Service"])[0]
     tab.click()
@@ -274,8 +280,8 @@ def test_a_dags_page_has_it_with_that_dag_chosen(page: Page) -> None:
     assert ["e2e_page.ingest"] == [each.text.partition(" ")[0] for each in page.all("#flow option")]
 
 
-def test_one_of_many_dataflows_is_found_by_its_name(page: Page, midnight: datetime) -> None:
-    """With more than eight there is a field to search; what is chosen already stays in the list."""
+def test_search_filters_dataflows(page: Page, midnight: datetime) -> None:
+    """With more than eight dataflows, a search field appears. The selected dataflow stays in the list."""
     page.open("/flowservice/?dag_id=e2e_page").rows()
     assert not page.one("#search").is_displayed()
     page.open("/flowservice/?dag_id=e2e_page_many").rows()
@@ -289,8 +295,8 @@ def test_one_of_many_dataflows_is_found_by_its_name(page: Page, midnight: dateti
     page.wait(lambda: f"{midnight - 8 * DAY:%Y-%m-%d}" in page.text("#rows"))
 
 
-def test_what_comes_from_outside_stays_text(page: Page) -> None:
-    """Ids that look like HTML are shown as they are, and a script's address is no link."""
+def test_hostile_ids_stay_text(page: Page) -> None:
+    """Ids that look like HTML are shown as text, and a `javascript:` URL is not a link."""
     page.open("/dags/e2e_page_hostile/plugin/flowservice-dag").rows()
     assert HOSTILE in page.text("#flow")
     assert HOSTILE in page.text("#rows [data-label='DAG run']")
@@ -298,8 +304,7 @@ def test_what_comes_from_outside_stays_text(page: Page) -> None:
     assert "Flow Service" == page.js("return document.title")
 
 
-def test_nothing_there_yet_is_told(page: Page) -> None:
-    """On the page of a DAG that feeds no dataflow."""
+def test_dag_without_flow_runs_shows_message(page: Page) -> None:
     page.open("/dags/e2e_page_hostile/plugin/flowservice-dag")
     page.rows()
     page.open("/flowservice/?dag_id=e2e_plain")
@@ -307,22 +312,22 @@ def test_nothing_there_yet_is_told(page: Page) -> None:
     assert [] == page.all("#rows tr")
 
 
-def test_without_a_login_the_page_says_so(page: Page) -> None:
-    """Outside of Airflow's frame."""
+def test_page_without_login_shows_error(page: Page) -> None:
+    """The page is opened without Airflow's frame."""
     page.browser.delete_all_cookies()
     page.open("/flowservice/")
     page.wait(lambda: "Not authenticated" in page.text("#error"))
     assert "log in" in page.text("#error-remedy")
 
 
-def test_loading_and_failing_are_told_and_can_be_tried_again(page: Page) -> None:
-    """While an answer takes its time, and when none comes."""
+def test_loading_and_errors_are_shown_with_retry(page: Page) -> None:
+    """The page shows a status while a response is pending, and an error with a retry button without one."""
     cdp = page.browser.execute_cdp_cmd
     cdp("Network.enable", {})
     try:
         cdp("Network.setBlockedURLs", {"urls": ["*/data/dataflows*"]})
         page.open("/flowservice/")
-        page.wait(lambda: "Airflow does not answer" in page.text("#error"))
+        page.wait(lambda: "Airflow does not respond" in page.text("#error"))
         cdp("Network.setBlockedURLs", {"urls": []})
         slow = {"offline": False, "latency": 4000, "downloadThroughput": -1, "uploadThroughput": -1}
         cdp("Network.emulateNetworkConditions", slow)
@@ -335,19 +340,19 @@ def test_loading_and_failing_are_told_and_can_be_tried_again(page: Page) -> None
         cdp("Network.disable", {})
 
 
-def test_it_follows_airflows_theme(days: Page) -> None:
-    """At once, when the user changes it."""
+def test_page_follows_airflow_theme(days: Page) -> None:
+    """A change of Airflow's theme applies immediately."""
     theme = "return document.documentElement.dataset.theme"
     assert "light" == days.js(theme)
-    ground = days.js("return getComputedStyle(document.documentElement).backgroundColor")
+    background = days.js("return getComputedStyle(document.documentElement).backgroundColor")
     days.js("parent.document.documentElement.classList.replace('light', 'dark')")
     days.wait(lambda: days.js(theme) == "dark")
-    assert ground != days.js("return getComputedStyle(document.documentElement).backgroundColor")
+    assert background != days.js("return getComputedStyle(document.documentElement).backgroundColor")
 
 
 @pytest.mark.parametrize("width", [428, 1032, 1328])
-def test_nothing_sticks_out(page: Page, flow_of: Callable[[str], str], width: int) -> None:
-    """On a phone, as a DAG's tab, as a page."""
+def test_page_fits_the_width(page: Page, flow_of: Callable[[str], str], width: int) -> None:
+    """The widths are those of a phone, a DAG's tab and a page."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     page.open(f"/flowservice/#flow_id={flow_of('e2e_page')}").rows()
@@ -355,8 +360,8 @@ def test_nothing_sticks_out(page: Page, flow_of: Callable[[str], str], width: in
     assert page.js("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
-def test_ten_thousand_windows_are_quick(page: Page, flow_of: Callable[[str], str], midnight: datetime) -> None:
-    """They are drawn in less time than Airflow's own page around them needs to load."""
+def test_ten_thousand_windows_are_drawn_quickly(page: Page, flow_of: Callable[[str], str], midnight: datetime) -> None:
+    """Drawing takes less time than loading Airflow's page around the frame."""
     start = (midnight - MANY * HOUR).strftime("%Y-%m-%dT%H:%M:%SZ")
     page.open(f"/plugin/flowservice#flow_id={flow_of('e2e_page_hourly')}&from={start}").rows()
     assert MANY <= sum(counts(page).values()) < MANY + 30
@@ -366,9 +371,9 @@ def test_ten_thousand_windows_are_quick(page: Page, flow_of: Callable[[str], str
     assert drawn < airflow
 
 
-@pytest.mark.usefixtures("_past")
-def test_no_process_of_airflow_warns_of_the_plugin(airflow: LocalAirflow) -> None:
-    """Neither at its start nor when the page was asked for."""
+@pytest.mark.usefixtures("_history")
+def test_airflow_logs_no_warning_about_the_plugin(airflow: LocalAirflow) -> None:
+    """No component logs a warning at its start or when the page is requested."""
     lines = [line for each in airflow.components for line in airflow.logs(each, lines=100_000).splitlines()]
     assert lines
     ours = re.compile(r"plugin|external.view|fastapi.app", re.IGNORECASE)

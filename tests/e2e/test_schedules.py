@@ -1,4 +1,4 @@
-"""Windows tile time on a real Airflow: schedules of Zurich, across both changes of its clocks in 2026."""
+"""Contiguous windows on a real Airflow: schedules in Zurich's time zone, across both clock changes of 2026."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ ZURICH = ZoneInfo("Europe/Zurich")
 
 
 def utc(*parts: int) -> datetime:
-    """An aware moment of 2026."""
+    """Return an aware UTC datetime of the year 2026."""
     return datetime(2026, *parts, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backfill:
-    """What `airflow backfill create` is asked for, and the span that its windows must fill.
+    """Arguments of `airflow backfill create`, and the span that its windows must cover.
 
-    :param span: start and end; both are run dates of the schedule.
-    :param runs: how many it must make.
-    :param scheduled: how many runs of the span the scheduler has made before.
-    :param since: the first Airflow whose backfills take these dates.
+    :param span: start and end (UTC); both are logical dates of the schedule.
+    :param runs: number of DAG runs that the backfill must create.
+    :param scheduled: number of DAG runs of the span that the scheduler creates before the backfill.
+    :param since: first Airflow version whose backfills support these dates.
     """
 
     dag_id: str
@@ -49,9 +49,10 @@ class Backfill:
 
     @property
     def dates(self) -> tuple[datetime, datetime]:
-        """The dates to ask for: a run is known by the end of its window, a partition by the start.
+        """Return the first and last date for `airflow backfill create`.
 
-        Airflow reads the dates of partitions on the schedule's own clock, whatever their offset says.
+        The date of a DAG run is the end of its window; the date of a partition is the start of its window.
+        For partitions, Airflow ignores the UTC offset of a date and reads it in the time zone of the schedule.
         """
         start, end = self.span
         if self.dag_id != "e2e_partitions":
@@ -75,12 +76,12 @@ BACKFILLS = (
 
 
 @pytest.fixture(scope="module")
-def begun(airflow: LocalAirflow, release: Callable[..., None]) -> None:
-    """All backfills, under way side by side: most of them wait for most of the time."""
-    here = [each for each in BACKFILLS if versions.version() >= each.since]
-    for each in here:
+def backfills_started(airflow: LocalAirflow, release: Callable[..., None]) -> None:
+    """Start all backfills together, because each of them waits most of the time."""
+    supported = [each for each in BACKFILLS if versions.version() >= each.since]
+    for each in supported:
         release(each.dag_id)
-    for each in here:
+    for each in supported:
         if each.scheduled:
             airflow.wait_for_runs(each.dag_id, count=each.scheduled, run_type="scheduled")
         first, last = each.dates
@@ -93,40 +94,43 @@ def begun(airflow: LocalAirflow, release: Callable[..., None]) -> None:
         )
 
 
-@pytest.mark.usefixtures("begun")
+@pytest.mark.usefixtures("backfills_started")
 @pytest.mark.parametrize(
-    "asked",
+    "case",
     [pytest.param(each, marks=pytest.mark.needs_airflow(*each.since, "partitions")) for each in BACKFILLS],
     ids=lambda each: each.dag_id.removeprefix("e2e_"),
 )
-def test_windows_tile(airflow: LocalAirflow, verdict: Verdict, asked: Backfill) -> None:
-    """Every record of the span is ingested once, and none of the hours beside it."""
-    runs = airflow.wait_for_runs(asked.dag_id, count=asked.runs + asked.scheduled, timeout=240)
+def test_windows_are_contiguous(airflow: LocalAirflow, verdict: Verdict, case: Backfill) -> None:
+    """Each record of the span is ingested exactly once, and no record of the hours before and after it is ingested."""
+    runs = airflow.wait_for_runs(case.dag_id, count=case.runs + case.scheduled, timeout=240)
 
     assert {"success"} == {run["state"] for run in runs}
-    expected = ["backfill"] * asked.runs + ["scheduled"] * asked.scheduled
+    expected = ["backfill"] * case.runs + ["scheduled"] * case.scheduled
     assert expected == sorted(run["run_type"] for run in runs)
-    start, end = asked.span
-    assert (0, 0) == verdict(asked.dag_id, start, end)
-    assert (120, 0) == verdict(asked.dag_id, start - HOUR, end + HOUR)
+    start, end = case.span
+    assert (0, 0) == verdict(case.dag_id, start, end)
+    assert (120, 0) == verdict(case.dag_id, start - HOUR, end + HOUR)
 
 
-@pytest.mark.usefixtures("begun")
+@pytest.mark.usefixtures("backfills_started")
 @pytest.mark.parametrize(
-    "asked", [each for each in BACKFILLS if each.max_active_runs == 1], ids=lambda each: each.dag_id
+    "case", [each for each in BACKFILLS if each.max_active_runs == 1], ids=lambda each: each.dag_id
 )
-def test_runs_come_one_by_one(airflow: LocalAirflow, asked: Backfill) -> None:
-    """With one active run at a time, the next begins when the last has ended, in the order that was asked for."""
-    runs = airflow.wait_for_runs(asked.dag_id, count=asked.runs, timeout=240)
+def test_runs_do_not_overlap(airflow: LocalAirflow, case: Backfill) -> None:
+    """With `max_active_runs=1`, a DAG run starts after the previous one ended, in the requested order."""
+    runs = airflow.wait_for_runs(case.dag_id, count=case.runs, timeout=240)
 
     in_order = sorted(runs, key=lambda run: instant(run["start_date"]))
     dates = [instant(run["run_after"]) for run in in_order]
-    assert sorted(dates, reverse=asked.run_backwards) == dates
+    assert sorted(dates, reverse=case.run_backwards) == dates
     assert all(instant(one["end_date"]) <= instant(next_one["start_date"]) for one, next_one in pairwise(in_order))
 
 
 def test_manual_runs_take_the_last_complete_hour(airflow: LocalAirflow, release: Callable[..., None]) -> None:
-    """Without a date it is the last hour that was over when it was triggered; with a date, the last one before that."""
+    """A manual DAG run takes the last complete hour before its logical date.
+
+    Without a logical date, it takes the last complete hour before the time of the trigger.
+    """
     release("e2e_manual")
     dates = [None, utc(3, 29, 1, 30), utc(10, 25, 1), utc(10, 25, 1, 59)]
     run_ids = [airflow.trigger("e2e_manual", logical_date=date) for date in dates]

@@ -1,4 +1,4 @@
-"""No secret is anywhere: not in a log, an XCom, a rendered field, a traceback, the database or an answer."""
+"""No secret appears in a log, an XCom, a rendered field, a traceback, the database or a response of Airflow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DAG_ID = "e2e_secrets"
 FLOW_ID = "c9cef9cb-c934-4467-8ef9-cbc934546741"
-# Characters that URLs, forms and base64 spell in another way.
+# Contain characters that URLs, forms and base64 encode.
 SECRET = "e2e p@ss/w+rd&x=7f3a9c51d2e84b06"
 WRONG = "e2e wr@ng/w+rd&x=c04d81b7e6a95f32"
 SUCCEEDED = {
@@ -39,9 +39,11 @@ FAILED = {"failing", "failed", "wrong_secret", "secret_sent_back", "token_sent_b
 
 @pytest.fixture(scope="module")
 def services() -> Iterator[dict[str, Emulator]]:
-    """A Flow Service that works, one whose IMS sends the secret back, one that refuses and sends secret and token back.
+    """Start three emulators of Flow Service in this process, so that the tests know every issued token.
 
-    They live in this process, so every token that they gave to anybody is known.
+    - `calm` works; one flow run fails with an error that contains the secret.
+    - `denying` refuses token requests, and its response contains the secret.
+    - `refusing` refuses to create flow runs, and its response contains the secret and a token.
     """
     with ExitStack() as stack:
         settings = Settings(client_secret=SECRET, queue_s=0.3, run_s=4)
@@ -50,22 +52,22 @@ def services() -> Iterator[dict[str, Emulator]]:
         echo = {"error": "invalid", "error_description": f"secret {SECRET}", "message": f"Bearer {known} {SECRET}"}
         started["denying"].plan_fault(kind="POST /ims/token/v3", action="refuse", status=401, body=echo)
         started["refusing"].plan_fault(kind="POST /runs", action="refuse", status=400, body=echo)
-        told = [{"code": "CONNECTOR-2001-500", "message": f"secret {SECRET}"}]
-        started["calm"].plan_outcome(status="failed", covering="2026-02-01T12:00:00Z", errors=told)
+        errors = [{"code": "CONNECTOR-2001-500", "message": f"secret {SECRET}"}]
+        started["calm"].plan_outcome(status="failed", covering="2026-02-01T12:00:00Z", errors=errors)
         yield started
 
 
 @pytest.fixture(scope="module")
 def ready_tokens(services: dict[str, Emulator]) -> dict[str, str]:
-    """Tokens for connections that have one instead of a client secret, or beside it."""
+    """Return access tokens, by connection, for those connections that have a token instead of or besides a secret."""
     calm, refusing = services["calm"].state, services["refusing"].state
     return {"ready": calm.issue_token(calm.settings.client_id), "refusing": next(iter(refusing._tokens))}
 
 
 @pytest.fixture(scope="module")
-def connected(airflow: LocalAirflow, services: dict[str, Emulator], ready_tokens: dict[str, str]) -> list[str]:
-    """Connections in Airflow's database, made as the UI makes them; their ids."""
-    made = []
+def connection_ids(airflow: LocalAirflow, services: dict[str, Emulator], ready_tokens: dict[str, str]) -> list[str]:
+    """Create the connections in the same way as the UI; return their ids."""
+    connection_ids = []
     for name in ("calm", "ready", "wrong", "denying", "refusing"):
         service = services.get(name, services["calm"])
         known = service.settings.connection(service.url)
@@ -79,32 +81,35 @@ def connected(airflow: LocalAirflow, services: dict[str, Emulator], ready_tokens
             "extra": json.dumps({key: value for key, value in extra.items() if value is not None}),
         }
         airflow.api("POST", "/connections", json=body)
-        made.append(body["connection_id"])
-    return made
+        connection_ids.append(body["connection_id"])
+    return connection_ids
 
 
 @pytest.fixture(scope="module")
 def secrets(services: dict[str, Emulator], ready_tokens: dict[str, str]) -> Callable[[], set[str]]:
-    """Client secrets, and every token that was ever given to anybody."""
+    """Return a function that returns the client secrets and every token issued so far."""
     return lambda: {
         SECRET,
         WRONG,
         *ready_tokens.values(),
-        *(t for each in services.values() for t in each.state._tokens),
+        *(token for service in services.values() for token in service.state._tokens),
     }
 
 
 @pytest.fixture(scope="module")
 def database(airflow: LocalAirflow) -> Callable[[], dict[str, str]]:
-    """The text of every table, row by row, as PostgreSQL writes it: JSON as it is, bytes in hexadecimal."""
+    """Return a function that dumps every table as text, by table name.
+
+    PostgreSQL formats the rows: JSON is unchanged, bytes are hexadecimal.
+    """
     from sqlalchemy import create_engine, inspect, text
 
     engine = create_engine(airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
 
     def dump() -> dict[str, str]:
-        with engine.connect() as opened:
+        with engine.connect() as connection:
             return {
-                name: "\n".join(row[0] for row in opened.execute(text(f'SELECT t::text FROM "{name}" t')))
+                name: "\n".join(row[0] for row in connection.execute(text(f'SELECT t::text FROM "{name}" t')))
                 for name in inspect(engine).get_table_names()
             }
 
@@ -112,26 +117,26 @@ def database(airflow: LocalAirflow) -> Callable[[], dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def ended(airflow: LocalAirflow, connected: list[str]) -> tuple[str, float, list[str]]:
-    """A run of all tasks: its id, when it began, and what triggers had in the database while they waited, decrypted."""
-    began = time.time()
+def finished_run(airflow: LocalAirflow, connection_ids: list[str]) -> tuple[str, float, list[str]]:
+    """Run all tasks. Return the DAG run id, the start in epoch seconds, and the decrypted kwargs of all triggers."""
+    started_at = time.time()
     airflow.wait_for_dag(DAG_ID)
     airflow.unpause(DAG_ID)
     run_id = airflow.trigger(DAG_ID)
-    seen: dict[str, str] = {}
+    triggers: dict[str, None] = {}
 
-    def over() -> bool:
-        seen.update(_triggers(airflow))
+    def has_ended() -> bool:
+        triggers.update(dict.fromkeys(_trigger_kwargs(airflow)))
         runs = airflow.dag_runs(DAG_ID)
         return all(run["state"] in ("success", "failed") for run in runs)
 
-    wait_until(over, what="every way of running a task")
-    return run_id, began, list(seen.values())
+    wait_until(has_ended, what="the end of all tasks")
+    return run_id, started_at, list(triggers)
 
 
-def test_every_way_was_taken(airflow: LocalAirflow, ended: tuple[str, float, list[str]]) -> None:
-    """The other tests look at what these tasks left; some were deferred, and their triggers seen."""
-    run_id, _, triggers = ended
+def test_all_tasks_end_as_expected(airflow: LocalAirflow, finished_run: tuple[str, float, list[str]]) -> None:
+    """All tasks ran, and triggers of deferred tasks were read, so the other tests have data to search."""
+    run_id, _, triggers = finished_run
     states = {each["task_id"]: each["state"] for each in airflow.task_instances(DAG_ID, run_id)}
     expected = {**dict.fromkeys(SUCCEEDED, "success"), **dict.fromkeys(FAILED, "failed")}
     assert expected == states
@@ -139,11 +144,15 @@ def test_every_way_was_taken(airflow: LocalAirflow, ended: tuple[str, float, lis
 
 
 def test_no_log_has_a_secret(
-    airflow: LocalAirflow, ended: tuple[str, float, list[str]], secrets: Callable[[], set[str]]
+    airflow: LocalAirflow, finished_run: tuple[str, float, list[str]], secrets: Callable[[], set[str]]
 ) -> None:
-    """Neither a task's, with its tracebacks and callbacks, nor what a component prints."""
-    run_id, began, _ = ended
-    texts = {file: file.read_text(errors="replace") for file in _files(airflow.home) if file.stat().st_mtime >= began}
+    """Logs of tasks, with tracebacks and callbacks, and output of Airflow's components contain no secret."""
+    run_id, started_at, _ = finished_run
+    texts = {
+        file: file.read_text(errors="replace")
+        for file in _written_files(airflow.home)
+        if file.stat().st_mtime >= started_at
+    }
     shown = "".join(texts.values())
     flow_run_id = airflow.xcom(DAG_ID, run_id, "on_worker", "return_value")
     assert flow_run_id in shown
@@ -152,17 +161,17 @@ def test_no_log_has_a_secret(
     assert {} == {file.name: found for file, text in texts.items() if (found := leaks(text, secrets()))}
 
 
-def test_the_database_has_no_secret(
+def test_database_has_no_secret(
     airflow: LocalAirflow,
-    ended: tuple[str, float, list[str]],
+    finished_run: tuple[str, float, list[str]],
     database: Callable[[], dict[str, str]],
     secrets: Callable[[], set[str]],
 ) -> None:
-    """XComs, rendered fields, task state, asset events, audit log, and all the rest; triggers while they waited.
+    """No table contains a secret in plain text, including the rows of triggers while tasks waited.
 
-    The one place that legitimately has them is the table `connection`, and it has them encrypted.
+    The table `connection` contains the secrets only in encrypted form.
     """
-    run_id, _, triggers = ended
+    run_id, _, triggers = finished_run
     tables = database()
     flow_run_id = airflow.xcom(DAG_ID, run_id, "on_worker", "return_value")
     assert flow_run_id in tables["xcom"]
@@ -172,106 +181,114 @@ def test_the_database_has_no_secret(
 
 
 def test_connections_are_encrypted_in_the_database(
-    airflow: LocalAirflow, connected: list[str], ready_tokens: dict[str, str]
+    airflow: LocalAirflow, connection_ids: list[str], ready_tokens: dict[str, str]
 ) -> None:
-    """They are there, and only Airflow's Fernet key makes them readable: so the test above had something to find."""
-    rows = _decrypted(airflow, "SELECT password || ' ' || extra FROM connection WHERE conn_id = 'secrets_refusing'")
+    """The database contains the secrets, encrypted with Airflow's Fernet key, so the search above could find them."""
+    rows = _decrypted_rows(
+        airflow, "SELECT password || ' ' || extra FROM connection WHERE conn_id = 'secrets_refusing'"
+    )
     assert SECRET in rows[0]
     assert ready_tokens["refusing"] in rows[0]
 
 
-def test_no_answer_of_airflow_has_a_secret(
-    airflow: LocalAirflow, ended: tuple[str, float, list[str]], connected: list[str], secrets: Callable[[], set[str]]
+def test_no_response_of_airflow_has_a_secret(
+    airflow: LocalAirflow,
+    finished_run: tuple[str, float, list[str]],
+    connection_ids: list[str],
+    secrets: Callable[[], set[str]],
 ) -> None:
-    """What a user sees: tasks with rendered fields, XComs, logs, buttons, connections, events, and the page's data."""
-    run_id, _, _ = ended
+    """Tasks with rendered fields, XComs, logs, buttons, connections, events and the page's data contain no secret."""
+    run_id, _, _ = finished_run
     run = f"/dags/{DAG_ID}/dagRuns/{run_id}"
     paths = [
         f"{run}/taskInstances",
         "/eventLogs",
         "/connections",
         "/importErrors",
-        *map("/connections/{}".format, connected),
+        *map("/connections/{}".format, connection_ids),
     ]
     for task_id in SUCCEEDED | FAILED:
         task = f"{run}/taskInstances/{task_id}"
         paths += [f"{task}/logs/1", f"{task}/links", f"{task}/xcomEntries/flow_run", f"{task}/xcomEntries/return_value"]
-    answers = [airflow.rest.call("GET", path) for path in paths]
-    read = {word for answer in answers if answer.ok for word in re.findall(r"\w+", answer.url)}
+    responses = [airflow.rest.call("GET", path) for path in paths]
+    read = {word for response in responses if response.ok for word in re.findall(r"\w+", response.url)}
     assert {"taskInstances", "xcomEntries", "logs", "links", "eventLogs", "secrets_calm"} <= read
-    shown = {answer.url: answer.text for answer in [*answers, *_page(airflow, connected)]}
+    shown = {response.url: response.text for response in [*responses, *_page_responses(airflow, connection_ids)]}
     assert {} == {url: found for url, text in shown.items() if (found := leaks(text, secrets()))}
 
 
 def test_no_command_prints_a_secret(
-    airflow: LocalAirflow, ended: tuple[str, float, list[str]], connected: list[str], secrets: Callable[[], set[str]]
+    airflow: LocalAirflow,
+    finished_run: tuple[str, float, list[str]],
+    connection_ids: list[str],
+    secrets: Callable[[], set[str]],
 ) -> None:
-    """`check`, `coverage` and the connection's own test, at DEBUG: where all is well, and where it is refused."""
-    ours = ["-m", "airflow_flowservice"]
-    look = [*ours, "coverage", "--dag-id", DAG_ID, "--from", "2026-02-01", "--to", "2026-03-01", "--conn-id"]
+    """`check`, `coverage` and the connection test print no secret at level DEBUG, on success and on refusal."""
+    cli = ["-m", "airflow_flowservice"]
+    coverage = [*cli, "coverage", "--dag-id", DAG_ID, "--from", "2026-02-01", "--to", "2026-03-01", "--conn-id"]
     commands = {
-        "ok           token": [*ours, "check", "--flow-id", FLOW_ID, "--conn-id", "secrets_calm"],
-        "wrong        token": [*ours, "check", "--flow-id", FLOW_ID, "--conn-id", "secrets_wrong"],
-        "HTTP status 401": [*ours, "check", "--flow-id", FLOW_ID, "--conn-id", "secrets_denying"],
+        "ok           token": [*cli, "check", "--flow-id", FLOW_ID, "--conn-id", "secrets_calm"],
+        "wrong        token": [*cli, "check", "--flow-id", FLOW_ID, "--conn-id", "secrets_wrong"],
+        "HTTP status 401": [*cli, "check", "--flow-id", FLOW_ID, "--conn-id", "secrets_denying"],
         "Connection success!": ["-m", "airflow", "connections", "test", "secrets_ready"],
         "Connection failed!": ["-m", "airflow", "connections", "test", "secrets_denying"],
-        "ingested": [*look, "secrets_calm"],
-        "Flow Service": [*look, "secrets_denying"],
+        "ingested": [*coverage, "secrets_calm"],
+        "Flow Service": [*coverage, "secrets_denying"],
     }
     with ThreadPoolExecutor(2) as pool:
         printed = dict(
-            zip(commands, pool.map(lambda command: _printed(airflow, command), commands.values()), strict=True)
+            zip(commands, pool.map(lambda command: _output_of(airflow, command), commands.values()), strict=True)
         )
     assert [] == [(expected, text) for expected, text in printed.items() if expected not in text]
     assert {} == {expected: found for expected, text in printed.items() if (found := leaks(text, secrets()))}
 
 
-def _files(home: Path) -> list[Path]:
-    """All that Airflow wrote but PostgreSQL's own files, whose content the dump has."""
+def _written_files(home: Path) -> list[Path]:
+    """Return all files that Airflow wrote, except the files of PostgreSQL: the dump has their content."""
     return [file for file in home.rglob("*") if file.is_file() and "postgres" not in file.relative_to(home).parts]
 
 
-def _triggers(airflow: LocalAirflow) -> dict[str, str]:
-    return {text: text for text in _decrypted(airflow, "SELECT kwargs FROM trigger")}
+def _trigger_kwargs(airflow: LocalAirflow) -> list[str]:
+    return _decrypted_rows(airflow, "SELECT kwargs FROM trigger")
 
 
-def _decrypted(airflow: LocalAirflow, query: str) -> list[str]:
-    """The rows of one column, with what is encrypted by Airflow's Fernet key made readable."""
+def _decrypted_rows(airflow: LocalAirflow, query: str) -> list[str]:
+    """Return the values of a query for one column, with values encrypted by Airflow's Fernet key decrypted."""
     from cryptography.fernet import Fernet
     from sqlalchemy import create_engine, text
 
     key = Fernet(airflow.environment["AIRFLOW__CORE__FERNET_KEY"])
     engine = create_engine(airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
-    with engine.connect() as opened:
-        rows = opened.execute(text(query)).scalars().all()
+    with engine.connect() as connection:
+        rows = connection.execute(text(query)).scalars().all()
     engine.dispose()
-    return [re.sub(r"gAAAA[\w=-]+", lambda found: key.decrypt(found[0].encode()).decode(), row) for row in rows]
+    return [re.sub(r"gAAAA[\w=-]+", lambda match: key.decrypt(match[0].encode()).decode(), row) for row in rows]
 
 
-def _page(airflow: LocalAirflow, connected: list[str]) -> list[requests.Response]:
-    """The page's data, with each connection; Airflow has no pages before 3.1."""
+def _page_responses(airflow: LocalAirflow, connection_ids: list[str]) -> list[requests.Response]:
+    """Return the responses of the page's API for each connection. Before Airflow 3.1 there are no pages."""
     if versions.version() < (3, 1):
         return []
     headers = {"Authorization": f"Bearer {airflow.rest.token}"}
-    asked = {"flow_id": FLOW_ID, "from": "2026-02-01T00:00:00Z", "to": "2026-03-01T00:00:00Z"}
-    addresses = [("dataflows", {}), *(("coverage", {**asked, "conn_id": conn_id}) for conn_id in connected)]
-    answers = [
+    query = {"flow_id": FLOW_ID, "from": "2026-02-01T00:00:00Z", "to": "2026-03-01T00:00:00Z"}
+    addresses = [("dataflows", {}), *(("coverage", {**query, "conn_id": conn_id}) for conn_id in connection_ids)]
+    responses = [
         requests.get(f"{airflow.address}/flowservice/data/{path}", params=params, headers=headers, timeout=60)
         for path, params in addresses
     ]
-    assert {200, 502} == {answer.status_code for answer in answers}
-    return answers
+    assert {200, 502} == {response.status_code for response in responses}
+    return responses
 
 
-def _printed(airflow: LocalAirflow, command: list[str]) -> str:
-    """What a command prints to the one and to the other."""
-    more = {"AIRFLOW__CORE__TEST_CONNECTION": "Enabled", "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG"}
-    done = subprocess.run(
+def _output_of(airflow: LocalAirflow, command: list[str]) -> str:
+    """Return what a command prints to stdout and stderr."""
+    settings = {"AIRFLOW__CORE__TEST_CONNECTION": "Enabled", "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG"}
+    completed = subprocess.run(
         [sys.executable, *command],
-        env={**airflow.environment, **more},
+        env={**airflow.environment, **settings},
         cwd=airflow.home,
         capture_output=True,
         text=True,
         timeout=120,
     )
-    return done.stdout + done.stderr
+    return completed.stdout + completed.stderr

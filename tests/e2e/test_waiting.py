@@ -1,7 +1,9 @@
-"""Waiting on a real Airflow: many at once, through outages and killed and frozen triggerers, without a retry to spare.
+"""Many tasks wait at the same time on a real Airflow, during outages and while triggerers are killed and frozen.
 
-`FLOWSERVICE_WAITING` (50) says how many windows wait at the same moment, `FLOWSERVICE_OUTAGE_S` (30) how many seconds
-each of the two long outages takes. All tests look at one DAG run, which goes through everything in turn.
+The tasks have no retries. All tests check the same DAG run, and the fixtures cause one incident after another.
+
+The environment variable `FLOWSERVICE_WAITING` (50) sets the number of waiting tasks. `FLOWSERVICE_OUTAGE_S` (30) sets
+the duration of each of the two long outages, in seconds.
 """
 
 from __future__ import annotations
@@ -39,25 +41,25 @@ POLL_S = 2.0
 BEGIN = datetime(2026, 2, 1, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
 
-# A dead triggerer's triggers are another's a little sooner; still slower than a busy machine.
-QUICK_TO_NOTICE = {
+# Another triggerer takes over the triggers of a dead one sooner. The limits tolerate the delays of a busy machine.
+SHORT_TIMEOUTS = {
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
 }
-MORE_THAN_A_CLIENT_REPEATS = 6
-# One after the other: of those that are planned, the first decides while it lasts.
+MORE_THAN_CLIENT_RETRIES = 6
+# The faults occur one after another: the emulator applies the first planned fault until it is exhausted.
 REFUSALS = (
     {"action": "expire_tokens", "times": 1},
     {"action": "refuse", "status": 429, "headers": {"Retry-After": "2"}, "for_seconds": OUTAGE_S},
-    {"action": "refuse", "status": 503, "times": MORE_THAN_A_CLIENT_REPEATS},
-    {"action": "close", "times": MORE_THAN_A_CLIENT_REPEATS},
+    {"action": "refuse", "status": 503, "times": MORE_THAN_CLIENT_RETRIES},
+    {"action": "close", "times": MORE_THAN_CLIENT_RETRIES},
 )
 _WORKER_ENDED = re.compile(r"Workload finished .* final_state=(\S+) .*workload_id=(\S+)")
 
 
 class Relay:
-    """A way to an address on loopback that can be closed, after which connections are refused, and opened again."""
+    """TCP relay on loopback. While it is closed, connections are refused; it can be opened again."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -67,11 +69,11 @@ class Relay:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Return the URL at which the relay listens."""
         return f"http://127.0.0.1:{self._port}"
 
     def open(self) -> None:
-        """Listen; for the second time on the same port."""
+        """Start to listen. After a close, use the same port again."""
         self._closing = threading.Event()
         handler = type("Handler", (socketserver.BaseRequestHandler,), {"handle": self._handler()})
         self._server = wait_until(lambda: self._listening(handler), what=f"port {self._port}", timeout=30)
@@ -79,14 +81,15 @@ class Relay:
         threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
 
     def close(self) -> None:
-        """Break all connections, and listen no more."""
+        """Break all connections and stop listening."""
         self._closing.set()
         self._server.shutdown()
         self._server.server_close()
 
     def _listening(self, handler: type) -> socketserver.ThreadingTCPServer | None:
         server = type("Server", (socketserver.ThreadingTCPServer,), {"allow_reuse_address": True})
-        with suppress(OSError):  # a passing connection may have borrowed the port
+        # An outgoing connection may use the port for a short time.
+        with suppress(OSError):
             listening: socketserver.ThreadingTCPServer = server(("127.0.0.1", self._port), handler)
             return listening
         return None
@@ -109,7 +112,7 @@ class Relay:
 
 @dataclass(frozen=True)
 class Waiting:
-    """The DAG run whose tasks wait, and what is done to it."""
+    """DAG run with waiting tasks, and actions on its Airflow and its emulator."""
 
     airflow: LocalAirflow
     emulator: EmulatedFlowService
@@ -119,63 +122,63 @@ class Waiting:
     flow_id: str
 
     def instances(self) -> list[dict[str, Any]]:
-        """The task's instances, as the REST API shows them."""
+        """Return the task instances as returned by Airflow's REST API."""
         return self.airflow.task_instances("e2e_waiting", self.run_id)
 
     def states(self) -> dict[str, int]:
-        """How many of them are in which state."""
+        """Return the number of task instances by state."""
         return dict(Counter(each["state"] for each in self.instances()))
 
     def requests(self) -> Counter[str]:
-        """How many requests of each kind the emulator has had so far."""
+        """Return the number of requests that the emulator has received, by kind of request."""
         return Counter(self.emulator.ledger(flow_id=self.flow_id, start=BEGIN, end=BEGIN)["requests"])
 
     def faults(self) -> list[dict[str, Any]]:
-        """The planned faults; `struck` says how many requests each struck."""
+        """Return the planned faults. The field `struck` is the number of requests that a fault affected."""
         return list(self.tell("faults", method="GET")["faults"])
 
-    def refused_enough(self) -> bool:
-        """Whether each planned fault has struck as many requests as it is to, or no task is left that could ask."""
-        return all(fault["struck"] >= (fault["times"] or 1) for fault in self.faults()) or self.none_waits()
+    def are_faults_exhausted(self) -> bool:
+        """Return whether each planned fault has affected enough requests, or no task waits any longer."""
+        return all(fault["struck"] >= (fault["times"] or 1) for fault in self.faults()) or self.is_none_deferred()
 
-    def holders(self) -> set[int | None]:
-        """The triggerers, by their jobs, that the waiting tasks' triggers belong to."""
+    def triggerer_jobs(self) -> set[int | None]:
+        """Return the job ids of the triggerers to which the triggers of the deferred tasks are assigned."""
         return {(each["triggerer_job"] or {}).get("id") for each in self.instances() if each["state"] == "deferred"}
 
     def start_triggerer(self, name: str) -> int:
-        """Start a triggerer, and wait until it works; its job."""
+        """Start a triggerer and wait until it is alive; return its job id."""
         before = self._triggerers()
         self.airflow.start(name)
-        (job,) = wait_until(lambda: self._triggerers() - before, what=f"a working {name}")
+        (job,) = wait_until(lambda: self._triggerers() - before, what=f"a live {name}")
         return job
 
     def _triggerers(self) -> set[int]:
-        """All that are alive, or were a moment ago."""
-        asked = {"job_type": "TriggererJob", "is_alive": True}
-        return {job["id"] for job in self.airflow.api("GET", "/jobs", params=asked)["jobs"]}
+        """Return the job ids of triggerers that Airflow regards as alive. One may have died a short time ago."""
+        query = {"job_type": "TriggererJob", "is_alive": True}
+        return {job["id"] for job in self.airflow.api("GET", "/jobs", params=query)["jobs"]}
 
-    def wait_for_holder(self, job: int) -> None:
-        """Wait until all triggers belong to this triggerer."""
-        wait_until(lambda: {job} == self.holders(), what=f"triggerer {job} to take over")
+    def wait_for_triggerer(self, job: int) -> None:
+        """Wait until all triggers are assigned to the triggerer with this job id."""
+        wait_until(lambda: {job} == self.triggerer_jobs(), what=f"triggerer {job} as the owner of all triggers")
 
     def wait_for_requests(self, count: int = 1) -> None:
-        """Wait until somebody asks for flow runs again so many times, or no task is left that could."""
-        enough = self.requests()["GET /runs"] + count
-        wait_until(lambda: self.requests()["GET /runs"] >= enough or self.none_waits(), what="another GET /runs")
+        """Wait until the emulator receives `count` further `GET /runs` requests, or no task waits any longer."""
+        target = self.requests()["GET /runs"] + count
+        wait_until(lambda: self.requests()["GET /runs"] >= target or self.is_none_deferred(), what="another GET /runs")
 
-    def none_waits(self) -> bool:
-        """Whether all tasks have ended, which may be too early."""
+    def is_none_deferred(self) -> bool:
+        """Return whether no task is deferred. If a task ended too early, waits end and the assertions fail."""
         return not self.states().get("deferred")
 
-    def end_some(self, *, of_all: int) -> None:
-        """End flow runs until so many tasks have ended."""
-        self.tell("end", flow_id=self.flow_id, count=of_all - self.states().get("success", 0))
-        wait_until(lambda: of_all == self.states().get("success"), what=f"{of_all} tasks that end")
+    def end_flow_runs(self, *, succeeded: int) -> None:
+        """End flow runs until `succeeded` tasks in total have succeeded."""
+        self.tell("end", flow_id=self.flow_id, count=succeeded - self.states().get("success", 0))
+        wait_until(lambda: succeeded == self.states().get("success"), what=f"{succeeded} successful tasks")
 
     def worker_processes(self) -> list[tuple[str, str]]:
-        """Every worker process that there was: the task's state as it left it, and the task instance's id."""
+        """Wait until no worker process is left. Return the final task state and task instance id of each process."""
         wait_until(
-            lambda: self._workers_idle() and len(self._ended_workers()) >= COUNT, what="the worker processes to end"
+            lambda: self._workers_idle() and len(self._ended_workers()) >= COUNT, what="the end of the worker processes"
         )
         return self._ended_workers()
 
@@ -183,31 +186,32 @@ class Waiting:
         return _WORKER_ENDED.findall(self.airflow.supervisor.log_file("scheduler").read_text())
 
     def _workers_idle(self) -> bool:
-        """Whether no process of the scheduler's workers has a child of its own."""
+        """Return whether no worker of the scheduler has a child process."""
         scheduler = self.airflow.supervisor.children["scheduler"].pid
-        with suppress(psutil.NoSuchProcess):  # one has ended just now
+        # A process may end during the check.
+        with suppress(psutil.NoSuchProcess):
             return {scheduler, os.getpid()} >= {process.ppid() for process in self.airflow.processes["scheduler"]}
         return False
 
-    def told(self, words: str, *, triggerer: int | None) -> int:
-        """How many tasks' logs of this triggerer have these words."""
+    def count_logs(self, text: str, *, triggerer: int | None) -> int:
+        """Return the number of task logs of this triggerer that contain a text."""
         logs = (self.airflow.home / "logs" / "tasks").rglob(f"attempt=1.log.trigger.{triggerer}.log")
-        return sum(words in file.read_text() for file in logs)
+        return sum(text in file.read_text() for file in logs)
 
 
 @pytest.fixture(scope="module")
 def relay(emulator: EmulatedFlowService) -> Iterator[Relay]:
-    """The only way from Airflow to the emulator."""
-    relay = Relay(emulator.url)
-    yield relay
-    relay.close()
+    """Start the relay through which Airflow connects to the emulator."""
+    opened = Relay(emulator.url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="module")
 def airflow(
     emulator: EmulatedFlowService, relay: Relay, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalAirflow]:
-    """An Airflow for these tests alone, since its triggerers are killed."""
+    """Start a separate Airflow for this module, because the tests kill its triggerers."""
     from airflow_flowservice.demo.local_airflow import LocalAirflow
 
     dags = tmp_path_factory.mktemp("dags-waiting")
@@ -216,7 +220,7 @@ def airflow(
         home=tmp_path_factory.mktemp("airflow-waiting"),
         dags_folder=dags,
         connections={"flowservice_default": replace(emulator, url=relay.url).connection},
-        config=QUICK_TO_NOTICE,
+        config=SHORT_TIMEOUTS,
     ) as running:
         running.wait_healthy()
         yield running
@@ -230,7 +234,7 @@ def waiting(
     tell: Callable[..., Any],
     flow_of: Callable[[str], str],
 ) -> Waiting:
-    """All tasks wait at the same moment; none of their flow runs ends before it is told to."""
+    """Start the DAG run and wait until all tasks are deferred. Their flow runs end only on request."""
     flow_id = flow_of("e2e_waiting")
     tell("flows", id=flow_id, name="e2e_waiting", kind="file")
     tell("outcomes", flow_id=flow_id, status="success", run_s=86_400, times=None)
@@ -238,33 +242,36 @@ def waiting(
     airflow.unpause("e2e_waiting")
     run_id = airflow.trigger("e2e_waiting")
     waiting = Waiting(airflow, emulator, tell, relay, run_id, flow_id)
-    wait_until(lambda: waiting.states() == {"deferred": COUNT}, what="tasks that all wait", timeout=240 + 8 * COUNT)
+    wait_until(lambda: waiting.states() == {"deferred": COUNT}, what=f"{COUNT} deferred tasks", timeout=240 + 8 * COUNT)
     return waiting
 
 
 @pytest.fixture(scope="module")
-def asked(waiting: Waiting) -> Counter[str]:
-    """The requests that were made while all were waiting and nothing else happened, for `QUIET_S` seconds."""
+def quiet_requests(waiting: Waiting) -> Counter[str]:
+    """Return the requests of `QUIET_S` seconds in which all tasks wait and no incident occurs, by kind of request."""
     before = waiting.requests()
     time.sleep(QUIET_S)
     return waiting.requests() - before
 
 
 @pytest.fixture(scope="module")
-def refused(waiting: Waiting, asked: Counter[str]) -> tuple[dict[str, int], dict[str, int]]:
-    """The outages that Flow Service answers, one by one; how often each struck, and the tasks' states after that."""
-    for outage in REFUSALS:
-        waiting.tell("faults", kind="*", **outage)
+def after_refusals(waiting: Waiting, quiet_requests: Counter[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """Let Flow Service refuse requests with each fault in turn.
+
+    Return the number of affected requests by fault, and the task states afterwards.
+    """
+    for fault in REFUSALS:
+        waiting.tell("faults", kind="*", **fault)
     time.sleep(OUTAGE_S)
-    wait_until(waiting.refused_enough, what="each of the outages")
+    wait_until(waiting.are_faults_exhausted, what="the end of all faults")
     waiting.wait_for_requests()
     struck = {f"{fault['action']} {fault['status']}": fault["struck"] for fault in waiting.faults()}
     return struck, waiting.states()
 
 
 @pytest.fixture(scope="module")
-def unreachable(waiting: Waiting, refused: tuple[dict[str, int], dict[str, int]]) -> dict[str, int]:
-    """Connections are refused; the tasks' states after that, when the emulator is asked again."""
+def after_disconnection(waiting: Waiting, after_refusals: tuple[dict[str, int], dict[str, int]]) -> dict[str, int]:
+    """Refuse connections for `OUTAGE_S` seconds; return the task states after the next successful poll."""
     waiting.relay.close()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", urlsplit(waiting.relay.url).port or 0))
@@ -275,36 +282,41 @@ def unreachable(waiting: Waiting, refused: tuple[dict[str, int], dict[str, int]]
 
 
 @pytest.fixture(scope="module")
-def killed(waiting: Waiting, unreachable: dict[str, int]) -> list[dict[str, int]]:
-    """The only triggerer is killed and started again, then killed while a second one runs; the tasks' states then."""
+def after_kills(waiting: Waiting, after_disconnection: dict[str, int]) -> list[dict[str, int]]:
+    """Kill the only triggerer and restart it; then kill it while a second triggerer runs.
+
+    Return the task states after each of the two kills.
+    """
     waiting.airflow.kill("triggerer-1")
-    waiting.wait_for_holder(waiting.start_triggerer("triggerer-1"))
+    waiting.wait_for_triggerer(waiting.start_triggerer("triggerer-1"))
     waiting.wait_for_requests()
-    alone = waiting.states()
+    after_restart = waiting.states()
     second = waiting.start_triggerer("triggerer-2")
     waiting.airflow.kill("triggerer-1")
-    waiting.wait_for_holder(second)
+    waiting.wait_for_triggerer(second)
     waiting.wait_for_requests()
-    return [alone, waiting.states()]
+    return [after_restart, waiting.states()]
 
 
 @pytest.fixture(scope="module")
-def thawed(waiting: Waiting, killed: list[dict[str, int]]) -> dict[str, int]:
-    """A triggerer freezes, another takes its triggers over, and then both have them, as the flow runs end.
+def finished_by_triggerer(waiting: Waiting, after_kills: list[dict[str, int]]) -> dict[str, int]:
+    """Freeze a triggerer, let another take over its triggers, and end the flow runs while both have the triggers.
 
-    Some end before that in each of the two, so that both are warm. Of the frozen one, the process that runs the
-    triggers wakes up first and for a moment alone, so that it sees that some flow runs have ended, before the process
-    beside it can tell that the triggers are another's; meanwhile it pushes their XComs in vain, and asks for the
-    others again. How many triggers saw their run's end in each triggerer.
+    Some flow runs end earlier, so that both triggerers have ended triggers before the conflict. When the frozen
+    triggerer resumes, the process that runs its triggers resumes first. That process sees flow runs that have ended,
+    before its parent process can detect that the triggers are assigned to the other triggerer. Meanwhile it tries to
+    push their XComs without success, and polls the remaining flow runs.
+
+    Return the number of triggers that saw the end of their flow run, for each of the two triggerers.
     """
-    (old,) = waiting.holders()
-    waiting.end_some(of_all=COUNT // 5)
+    (old,) = waiting.triggerer_jobs()
+    waiting.end_flow_runs(succeeded=COUNT // 5)
     new = waiting.start_triggerer("triggerer-1")
     frozen, other = (waiting.airflow.processes[name] for name in ("triggerer-2", "triggerer-1"))
     for process in frozen:
         process.suspend()
-    waiting.wait_for_holder(new)
-    waiting.end_some(of_all=2 * (COUNT // 5))
+    waiting.wait_for_triggerer(new)
+    waiting.end_flow_runs(succeeded=2 * (COUNT // 5))
     for process in other:
         process.suspend()
     for process in children(frozen):
@@ -314,74 +326,81 @@ def thawed(waiting: Waiting, killed: list[dict[str, int]]) -> dict[str, int]:
     for process in [*frozen, *other]:
         process.resume()
     waiting.airflow.wait_for_runs("e2e_waiting", count=1, timeout=240 + COUNT)
-    return {"frozen": waiting.told("is success", triggerer=old), "other": waiting.told("is success", triggerer=new)}
+    return {
+        "frozen": waiting.count_logs("is success", triggerer=old),
+        "other": waiting.count_logs("is success", triggerer=new),
+    }
 
 
 def children(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those whose parents are among them."""
+    """Return the processes that are children of other processes in the list."""
     pids = {process.pid for process in processes}
     return [process for process in processes if process.ppid() in pids]
 
 
-def test_all_that_wait_are_asked_for_together(asked: Counter[str]) -> None:
-    """Far fewer requests than one a task and poll, and none for a single run."""
-    print(f"{COUNT} wait, {QUIET_S / POLL_S:.0f} polls: {dict(asked)}")
-    assert 0 == asked["GET /runs/{id}"]
-    assert 1 <= asked["GET /runs"] <= (COUNT / 90 + 2) * QUIET_S / POLL_S
-    assert {"GET /runs"} >= set(asked) - {"POST /ims/token/v3"}
+def test_waiting_tasks_share_requests(quiet_requests: Counter[str]) -> None:
+    """One request polls many flow runs; no request polls a single flow run."""
+    print(f"{COUNT} waiting tasks, {QUIET_S / POLL_S:.0f} polls: {dict(quiet_requests)}")
+    assert 0 == quiet_requests["GET /runs/{id}"]
+    assert 1 <= quiet_requests["GET /runs"] <= (COUNT / 90 + 2) * QUIET_S / POLL_S
+    assert {"GET /runs"} >= set(quiet_requests) - {"POST /ims/token/v3"}
 
 
-def test_an_expired_token_429_503_and_broken_connections_fail_nothing(
-    refused: tuple[dict[str, int], dict[str, int]],
+def test_expired_token_429_503_and_broken_connections_fail_no_task(
+    after_refusals: tuple[dict[str, int], dict[str, int]],
 ) -> None:
-    """Each of them happened, and all wait on."""
-    struck, states = refused
-    print(f"requests that were struck: {struck}")
+    """Each fault affected requests, and all tasks still wait."""
+    struck, states = after_refusals
+    print(f"affected requests by fault: {struck}")
     assert {"deferred": COUNT} == states
     assert len(REFUSALS) == len(struck)
     assert all(struck.values())
 
 
-def test_a_flow_service_that_cannot_be_reached_fails_nothing(unreachable: dict[str, int]) -> None:
-    """All wait on."""
-    assert {"deferred": COUNT} == unreachable
+def test_unreachable_flow_service_fails_no_task(after_disconnection: dict[str, int]) -> None:
+    """All tasks still wait after Flow Service was unreachable."""
+    assert {"deferred": COUNT} == after_disconnection
 
 
-def test_a_killed_triggerers_triggers_are_taken_over(killed: list[dict[str, int]]) -> None:
-    """By the same triggerer when it was started again, and by a second one; all wait on."""
-    assert [{"deferred": COUNT}] * 2 == killed
+def test_triggers_of_a_killed_triggerer_are_taken_over(after_kills: list[dict[str, int]]) -> None:
+    """The restarted triggerer or a second triggerer takes over all triggers, and all tasks still wait."""
+    assert [{"deferred": COUNT}] * 2 == after_kills
 
 
-def test_two_triggerers_see_the_same_flow_runs_end(thawed: dict[str, int]) -> None:
-    """What comes of it is what the other tests look at."""
-    print(f"triggers that saw their flow run's end, by triggerer: {thawed}")
-    assert COUNT < sum(thawed.values())
+def test_two_triggerers_see_the_same_flow_runs_end(finished_by_triggerer: dict[str, int]) -> None:
+    """Some triggers saw the end of their flow run in both triggerers. The following tests check the results."""
+    print(f"triggers that saw their flow run's end, by triggerer: {finished_by_triggerer}")
+    assert COUNT < sum(finished_by_triggerer.values())
 
 
-def test_no_task_fails_or_is_started_again(waiting: Waiting, thawed: dict[str, int]) -> None:
-    """One try each."""
+def test_each_task_succeeds_on_its_first_try(waiting: Waiting, finished_by_triggerer: dict[str, int]) -> None:
+    """No task fails, and Airflow starts no task again."""
     assert {("success", 1): COUNT} == Counter((each["state"], each["try_number"]) for each in waiting.instances())
 
 
 @pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
-def test_each_task_takes_one_worker_process_and_ends_in_the_triggerer(waiting: Waiting, thawed: dict[str, int]) -> None:
-    """Every worker process of this Airflow left its task deferred, and there was one for each task."""
+def test_each_task_needs_one_worker_process_and_ends_in_the_triggerer(
+    waiting: Waiting, finished_by_triggerer: dict[str, int]
+) -> None:
+    """Each task had one worker process, and each worker process ended with a deferred task."""
     processes = waiting.worker_processes()
     assert {"deferred": COUNT} == Counter(state for state, _ in processes)
     assert {each["id"] for each in waiting.instances()} == {task for _, task in processes}
 
 
 def test_each_window_is_ingested_once(
-    waiting: Waiting, thawed: dict[str, int], verdict: Callable[[str, datetime, datetime], tuple[int, int]]
+    waiting: Waiting,
+    finished_by_triggerer: dict[str, int],
+    verdict: Callable[[str, datetime, datetime], tuple[int, int]],
 ) -> None:
-    """As many flow runs as windows; nothing missing, nothing duplicated."""
+    """Each window has one flow run, and no record is missing or duplicated."""
     end = BEGIN + COUNT * HOUR
     assert (0, 0) == verdict("e2e_waiting", BEGIN, end)
     assert COUNT == len(waiting.emulator.ledger(flow_id=waiting.flow_id, start=BEGIN, end=end)["runs"])
 
 
-def test_the_xcoms_are_those_of_each_tasks_window(waiting: Waiting, thawed: dict[str, int]) -> None:
-    """`return_value` and `flow_run` name the window's only flow run, and how it ended."""
+def test_xcoms_match_the_window_of_each_task(waiting: Waiting, finished_by_triggerer: dict[str, int]) -> None:
+    """`return_value` and `flow_run` have the id and the final status of the window's only flow run."""
     end = BEGIN + COUNT * HOUR
     runs = waiting.emulator.ledger(flow_id=waiting.flow_id, start=BEGIN, end=end)["runs"]
     by_window = {run["window_start"]: run["id"] for run in runs}

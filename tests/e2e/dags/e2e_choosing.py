@@ -1,4 +1,4 @@
-"""DAGs whose windows come from elsewhere than their own period; each has a dataflow of its own."""
+"""DAGs whose windows do not come from their own data interval. Each DAG has a separate dataflow."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from airflow_flowservice.operators import OnDemandFlowRunOperator
 ORDERS = flow_asset(str(uuid5(NAMESPACE_URL, "e2e_upstream")))
 
 
-def dag(dag_id: str, *, schedule: object, **kwargs: object) -> None:
-    """A DAG with one task."""
+def make_dag(dag_id: str, *, schedule: object, **kwargs: object) -> None:
+    """Create a DAG with one task."""
     with DAG(
         dag_id=dag_id,
         schedule=schedule,
@@ -28,6 +28,6 @@ def dag(dag_id: str, *, schedule: object, **kwargs: object) -> None:
         OnDemandFlowRunOperator(task_id="ingest", flow_id=str(uuid5(NAMESPACE_URL, dag_id)), **settings)
 
 
-dag("e2e_upstream", schedule=None, outlets=[ORDERS])
-dag("e2e_downstream", schedule=[ORDERS])
-dag("e2e_reaching_back", schedule="@daily", window="since_last_success")
+make_dag("e2e_upstream", schedule=None, outlets=[ORDERS])
+make_dag("e2e_downstream", schedule=[ORDERS])
+make_dag("e2e_reaching_back", schedule="@daily", window="since_last_success")

@@ -1,4 +1,7 @@
-"""Time limits in the triggerer, and runs that succeed without being good enough; a window of its own for each task."""
+"""A DAG with time limits in the triggerer, and with flow runs that succeed but fail a condition of their task.
+
+Each task has a separate window.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A DAG for an Airflow with OpenLineage's listener and statsd: deferred, and begun in the triggerer."""
+"""A DAG for an Airflow with OpenLineage's listener and statsd: one task defers, one starts in the triggerer."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from airflow.sdk import DAG
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
 
-# One for each task: before Airflow 3.3 a task may take the other's run of the same window for its own.
-FLOW, OTHER = (str(uuid5(NAMESPACE_URL, name)) for name in ("e2e_lineage", "e2e_lineage_create"))
+# Each task has a separate dataflow. Before Airflow 3.3, a task may adopt the other task's flow run of the same window.
+INGEST_FLOW, CREATE_FLOW = (str(uuid5(NAMESPACE_URL, name)) for name in ("e2e_lineage", "e2e_lineage_create"))
 
 with DAG(
     dag_id="e2e_lineage",
@@ -21,6 +21,8 @@ with DAG(
     catchup=False,
     default_args={"retries": 5, "retry_delay": pendulum.duration(seconds=1), "uncertain_patience": 20},
 ):
-    OnDemandFlowRunOperator(task_id="ingest", flow_id=FLOW, wait_for_completion=True, deferrable=True, poll_interval=1)
-    create = OnDemandFlowRunOperator(task_id="create", flow_id=OTHER)
+    OnDemandFlowRunOperator(
+        task_id="ingest", flow_id=INGEST_FLOW, wait_for_completion=True, deferrable=True, poll_interval=1
+    )
+    create = OnDemandFlowRunOperator(task_id="create", flow_id=CREATE_FLOW)
     FlowRunSensor(task_id="wait", flow_run_id=create.output, poke_interval=1, start_from_trigger=True)

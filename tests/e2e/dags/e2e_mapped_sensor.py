@@ -1,4 +1,4 @@
-"""Sensors that are to begin in the triggerer, mapped in both ways, and one in a mapped group."""
+"""A DAG with `start_from_trigger=True` on a mapped sensor and on a sensor in a mapped task group."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ with DAG(dag_id="e2e_mapped_sensor", schedule=None, start_date=pendulum.datetime
 
     @task_group
     def ingest(start: str, end: str) -> None:
-        """One window: create, then wait."""
+        """Create a flow run for one window, then wait for it."""
         created = OnDemandFlowRunOperator(task_id="create", flow_id=FLOW, window_start=start, window_end=end)
         FlowRunSensor(task_id="wait", flow_run_id=created.output, start_from_trigger=True, poke_interval=1)
 

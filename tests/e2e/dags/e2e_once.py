@@ -1,4 +1,4 @@
-"""DAGs of the tests of creating once: tasks whose processes are killed or frozen where their DAG run's conf says."""
+"""DAGs of `test_once.py`. The conf of a DAG run selects the step at which the task's process is killed or frozen."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from airflow.sdk import DAG, Asset
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 
 HOURLY = "0 * * * *"
-# The DAGs are over, so that unpausing them makes no run beside those that a test asks for.
+# The end date is in the past, so the scheduler creates no DAG runs except those that a test requests.
 PAST = {"start_date": pendulum.datetime(2026, 1, 1, tz="UTC"), "end_date": pendulum.datetime(2026, 3, 1, tz="UTC")}
 
 
-class Accident:
-    """What happens to a task's process, at one point of its work and once in its DAG run.
+class Interruption:
+    """Kill or freeze a task's process at one step of its work, at most once.
 
-    :param at: `first_look`, `before_intent`, `after_intent`, `after_post`, `after_store` or `while_waiting`.
-    :param supervisor: it happens to the process that watches over the task's, too.
-    :param freeze: the processes are stopped until somebody continues them, instead of killed.
+    :param at: the step: `first_read`, `before_intent`, `after_intent`, `after_post`, `after_store` or `while_waiting`.
+    :param supervisor: also kill or freeze the task's supervisor process.
+    :param freeze: send SIGSTOP instead of SIGKILL; the test continues the processes later.
     """
 
     def __init__(self, *, at: str | None = None, supervisor: bool = False, freeze: bool = False) -> None:
@@ -34,54 +34,54 @@ class Accident:
         self.signal = signal.SIGSTOP if freeze else signal.SIGKILL
         self.pids = [os.getppid(), os.getpid()] if supervisor else [os.getpid()]
 
-    def __call__(self, point: str) -> None:
-        """Happen, if this is the point. The file that it leaves names the processes."""
-        marker = Path(os.environ["E2E_ACCIDENTS"]) / f"{self.at}-{self.signal.name}-{len(self.pids)}.json"
-        if point != self.at or marker.exists():
+    def __call__(self, step: str) -> None:
+        """Send the signal if this is the selected step. Write the pids of the processes to a marker file."""
+        marker = Path(os.environ["E2E_INTERRUPTIONS"]) / f"{self.at}-{self.signal.name}-{len(self.pids)}.json"
+        if step != self.at or marker.exists():
             return
         marker.write_text(json.dumps(self.pids))
         for pid in self.pids:
             os.kill(pid, self.signal)
 
 
-class WatchedStore:
-    """A task's store, beside which accidents happen."""
+class InterruptingStore:
+    """Wrap a task-state store and interrupt the task before or after its calls."""
 
-    def __init__(self, store: Any, accident: Accident) -> None:
+    def __init__(self, store: Any, interruption: Interruption) -> None:
         self._store = store
-        self._accident = accident
+        self._interrupt = interruption
         self.delete = store.delete
 
     def get(self, key: str) -> Any:
-        """The first thing that is done about a run is a look at the store."""
+        """Return a value. The operator reads the store before it does anything else."""
         value = self._store.get(key)
-        self._accident("first_look")
+        self._interrupt("first_read")
         return value
 
     def set(self, key: str, value: Any) -> None:
-        """The intent is stored before the POST, and with the run's id after it."""
+        """Store a value. The operator stores the intent before the POST, and adds the run id after it."""
         before, after = (
             ("before_intent", "after_intent") if value["flow_run_id"] is None else ("after_post", "after_store")
         )
-        self._accident(before)
+        self._interrupt(before)
         self._store.set(key, value)
-        self._accident(after)
+        self._interrupt(after)
 
 
-class AccidentProne(OnDemandFlowRunOperator):
-    """The operator, with what the DAG run's conf says: `accident`, and whether it is `deferrable`."""
+class InterruptedOperator(OnDemandFlowRunOperator):
+    """OnDemandFlowRunOperator that reads `interruption` and `deferrable` from the conf of its DAG run."""
 
     def execute(self, context: Any) -> str:
-        """As the operator does."""
+        """Configure the interruption, then run the operator."""
         conf = context["dag_run"].conf or {}
         self.deferrable = conf.get("deferrable", True)
-        self.accident = Accident(**conf.get("accident", {}))
+        self.interruption = Interruption(**conf.get("interruption", {}))
         if store := context.get("task_state_store"):
-            context["task_state_store"] = WatchedStore(store, self.accident)
+            context["task_state_store"] = InterruptingStore(store, self.interruption)
         return super().execute(context)
 
     def _wait(self, *args: Any) -> str:
-        timer = threading.Timer(1.5, self.accident, ["while_waiting"])
+        timer = threading.Timer(1.5, self.interruption, ["while_waiting"])
         timer.start()
         try:
             return super()._wait(*args)
@@ -89,8 +89,8 @@ class AccidentProne(OnDemandFlowRunOperator):
             timer.cancel()
 
 
-def ingesting(dag_id: str, *, schedule: str = HOURLY, retries: int = 8, dates: Any = PAST, **arguments: Any) -> DAG:
-    """A DAG that ingests from a dataflow whose id is made from the DAG's."""
+def make_dag(dag_id: str, *, schedule: str = HOURLY, retries: int = 8, dates: Any = PAST, **arguments: Any) -> DAG:
+    """Create a DAG with one task. The id of its dataflow is derived from the DAG id."""
     with DAG(
         dag_id=dag_id,
         schedule=schedule,
@@ -98,7 +98,7 @@ def ingesting(dag_id: str, *, schedule: str = HOURLY, retries: int = 8, dates: A
         default_args={"retries": retries, "retry_delay": timedelta(seconds=1)},
         **{"catchup": False, **dates},
     ) as dag:
-        AccidentProne(
+        InterruptedOperator(
             task_id="ingest",
             flow_id=str(uuid5(NAMESPACE_URL, dag_id)),
             wait_for_completion=True,
@@ -109,16 +109,16 @@ def ingesting(dag_id: str, *, schedule: str = HOURLY, retries: int = 8, dates: A
     return dag
 
 
-ingesting("e2e_once_faults", flowservice_conn_id="flowservice_impatient")
-ingesting("e2e_once_race", retries=20, outlets=[Asset("e2e-once-race")])
-ingesting("e2e_once_workers", schedule="@daily")
-ingesting("e2e_once_triggerer")
-ingesting("e2e_once_scheduler_alone")
-ingesting("e2e_once_scheduler_with_workers")
+make_dag("e2e_once_faults", flowservice_conn_id="flowservice_impatient")
+make_dag("e2e_once_race", retries=20, outlets=[Asset("e2e-once-race")])
+make_dag("e2e_once_workers", schedule="@daily")
+make_dag("e2e_once_triggerer")
+make_dag("e2e_once_scheduler_alone")
+make_dag("e2e_once_scheduler_with_workers")
 for state in ("success", "failed", "deferred", "running"):
-    ingesting(f"e2e_once_cleared_{state}", schedule="@daily", retries=0 if state == "failed" else 8)
-# The scheduler itself makes three runs, which a backfill processes again.
-ingesting(
+    make_dag(f"e2e_once_cleared_{state}", schedule="@daily", retries=0 if state == "failed" else 8)
+# The scheduler creates three DAG runs, and a backfill reprocesses them.
+make_dag(
     "e2e_once_reprocessed",
     dates={
         "start_date": pendulum.datetime(2026, 2, 1, 0, tz="UTC"),

@@ -1,4 +1,4 @@
-"""DAGs whose runs are for partitions, which Airflow has since 3.2; each has a dataflow of its own."""
+"""DAGs with partitioned DAG runs, which Airflow supports since 3.2. Each DAG has a separate dataflow."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ CLICKS = flow_asset(str(uuid5(NAMESPACE_URL, "e2e_partition_upstream")), name="e
 DAILY = CronPartitionTimetable("0 0 * * *", timezone="UTC", run_offset=-1)
 HOURLY = CronPartitionTimetable("0 * * * *", timezone="Europe/Zurich", run_offset=-1)
 
-
-WAITING = {
+DEFAULT_ARGS = {
     "wait_for_completion": True,
     "deferrable": True,
     "poll_interval": 2,
@@ -26,23 +25,27 @@ WAITING = {
 }
 
 
-def dag(dag_id: str, *, schedule: object, first: pendulum.DateTime, last: pendulum.DateTime, **kwargs: object) -> None:
-    """A DAG with one task; the scheduler makes its runs from the first date to the last."""
-    with DAG(dag_id=dag_id, schedule=schedule, start_date=first, end_date=last, catchup=True, default_args=WAITING):
+def make_dag(
+    dag_id: str, *, schedule: object, first: pendulum.DateTime, last: pendulum.DateTime, **kwargs: object
+) -> None:
+    """Create a DAG with one task. The scheduler creates its DAG runs from the first date to the last."""
+    with DAG(
+        dag_id=dag_id, schedule=schedule, start_date=first, end_date=last, catchup=True, default_args=DEFAULT_ARGS
+    ):
         OnDemandFlowRunOperator(task_id="ingest", flow_id=str(uuid5(NAMESPACE_URL, dag_id)), **kwargs)
 
 
 day = pendulum.datetime(2026, 2, 2, tz="UTC")
-dag("e2e_partition_upstream", schedule=DAILY, first=day, last=day, outlets=[CLICKS])
-dag(
+make_dag("e2e_partition_upstream", schedule=DAILY, first=day, last=day, outlets=[CLICKS])
+make_dag(
     "e2e_partition_downstream",
     schedule=PartitionedAssetTimetable(assets=CLICKS),
     first=day.subtract(months=1),
     last=day.add(months=1),
 )
 
-# Between these two runs and the next, Zurich's clocks go back from 03:00 to 02:00.
-dag(
+# After these two DAG runs, daylight saving time ends in Zurich: clocks change from 03:00 to 02:00.
+make_dag(
     "e2e_partitions",
     schedule=HOURLY,
     first=pendulum.datetime(2026, 10, 25, 0, tz="UTC"),

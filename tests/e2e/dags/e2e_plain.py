@@ -1,4 +1,4 @@
-"""A DAG without Flow Service: it waits in the triggerer, then returns something."""
+"""A DAG that does not use Flow Service: it waits in the triggerer, then returns a value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ with DAG(
 
     @task
     def answer(number: int) -> dict[str, int]:
-        """Log and return a number."""
+        """Print and return a number."""
         print(f"the number is {number}")
         return {"number": number}
 

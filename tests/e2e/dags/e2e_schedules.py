@@ -1,4 +1,4 @@
-"""DAGs of the tests of schedules; each has a dataflow of its own, whose id is made from the DAG's."""
+"""DAGs of the schedule tests. Each DAG has a separate dataflow, and its id is derived from the DAG id."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import pendulum
 from airflow.sdk import DAG, Asset
-from airflow.timetables.events import EventsTimetable  # that of airflow.sdk cannot be serialized (seen on 3.3.2)
+from airflow.timetables.events import EventsTimetable  # Airflow 3.3.2 cannot serialize the one of airflow.sdk.
 
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 
@@ -19,7 +19,8 @@ except ImportError:  # before 3.2
 
 ZURICH = "Europe/Zurich"
 HOURLY = "0 * * * *"
-# The scheduler itself makes these two runs; between them and the next, Zurich's clocks go back from 03:00 to 02:00.
+# The scheduler creates these two DAG runs. After them, daylight saving time ends in Zurich: clocks change from 03:00 to
+# 02:00.
 TWO_RUNS = {
     "start_date": pendulum.datetime(2026, 10, 25, 0, tz="UTC"),
     "end_date": pendulum.datetime(2026, 10, 25, 1, tz="UTC"),
@@ -27,8 +28,8 @@ TWO_RUNS = {
 }
 
 
-def dag(dag_id: str, **kwargs: object) -> None:
-    """A DAG with one task; it is over, so that unpausing it makes no run beside those of its backfill."""
+def make_dag(dag_id: str, **kwargs: object) -> None:
+    """Create a DAG with one task. Its end date is in the past, so by default only a backfill creates DAG runs."""
     settings = {
         "schedule": HOURLY,
         "start_date": pendulum.datetime(2026, 1, 1, tz=ZURICH),
@@ -36,7 +37,8 @@ def dag(dag_id: str, **kwargs: object) -> None:
         "catchup": False,
         **kwargs,
     }
-    # The executor race takes many a try on a busy machine before Airflow 3.3, where all of these resume on a worker.
+    # Before Airflow 3.3, all of these tasks resume on a worker. On a busy machine, a race in Airflow's executor costs
+    # them many tries.
     retries = {"retries": 20, "retry_delay": timedelta(seconds=1)}
     with DAG(dag_id=dag_id, default_args=retries, **settings):  # noqa: AIR002
         OnDemandFlowRunOperator(
@@ -49,18 +51,18 @@ def dag(dag_id: str, **kwargs: object) -> None:
         )
 
 
-dag("e2e_manual")
+make_dag("e2e_manual")
 
 for season in ("spring", "autumn"):
-    dag(f"e2e_{season}_forwards")
-    dag(f"e2e_{season}_backwards")
+    make_dag(f"e2e_{season}_forwards")
+    make_dag(f"e2e_{season}_backwards")
 
-dag("e2e_crons", schedule=MultipleCronTriggerTimetable("0 */2 * * *", "30 * * * *", timezone=ZURICH))
+make_dag("e2e_crons", schedule=MultipleCronTriggerTimetable("0 */2 * * *", "30 * * * *", timezone=ZURICH))
 
 events = [pendulum.datetime(2026, 10, 24, 22, tz="UTC").add(minutes=minutes) for minutes in (0, 50, 200, 300)]
-dag("e2e_events", schedule=EventsTimetable(events))
+make_dag("e2e_events", schedule=EventsTimetable(events))
 
 hours_or_asset = AssetOrTimeSchedule(
     timetable=CronTriggerTimetable(HOURLY, timezone=ZURICH), assets=[Asset("e2e-or-time")]
 )
-dag("e2e_asset_or_time", schedule=hours_or_asset, **TWO_RUNS)
+make_dag("e2e_asset_or_time", schedule=hours_or_asset, **TWO_RUNS)

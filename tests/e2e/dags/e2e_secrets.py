@@ -1,4 +1,7 @@
-"""Every way of running a task, each with a window of its own; some fail. The connections are the test's."""
+"""A DAG with a task for every mode of operators and sensors, and with failing tasks. Each task has a separate window.
+
+The test creates the connections.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,18 @@ from airflow_flowservice.sensors import FlowRunSensor
 FLOW_ID = "c9cef9cb-c934-4467-8ef9-cbc934546741"
 WINDOWS = pendulum.interval(pendulum.datetime(2026, 2, 1, tz="UTC"), pendulum.datetime(2026, 3, 1, tz="UTC"))
 days = iter(WINDOWS.range("days"))
-# Airflow's scheduler fails a task that is due again before its executor said that the last look has ended.
+# If a task is due again before the executor reports the end of its previous poke, Airflow's scheduler fails it.
 RESCHEDULE = {"mode": "reschedule", "deferrable": False, "poke_interval": 6}
 
 
-def tell(context: Any) -> None:
-    """What a user's callback can see of an error, all of it, into the log."""
+def print_error(context: Any) -> None:
+    """Print every part of an error that a user's failure callback can read."""
     error = context["exception"]
     print("failed with", repr(error), vars(error), "".join(traceback.format_exception(error)))
 
 
 def create(task_id: str, *, conn: str = "calm", **arguments: Any) -> OnDemandFlowRunOperator:
-    """A task with the next day as its window."""
+    """Create a task with the next day as its window."""
     day = next(days)
     return OnDemandFlowRunOperator(
         task_id=task_id,
@@ -39,7 +42,7 @@ def create(task_id: str, *, conn: str = "calm", **arguments: Any) -> OnDemandFlo
 
 
 def wait(task_id: str, created: OnDemandFlowRunOperator, **arguments: Any) -> FlowRunSensor:
-    """A sensor for what a task created."""
+    """Create a sensor for the flow run that a task created."""
     settings = {"poke_interval": 1, **arguments}
     return FlowRunSensor(task_id=task_id, flow_run_id=created.output, flowservice_conn_id="secrets_calm", **settings)
 
@@ -48,9 +51,9 @@ with DAG(
     dag_id="e2e_secrets",
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
-    default_args={"retries": 0, "on_failure_callback": tell},
+    default_args={"retries": 0, "on_failure_callback": print_error},
 ):
-    # The first window's flow run fails, as the test plans it.
+    # The test plans that the flow run of the first window fails.
     failing = create("create_failing")
     wait("failing", failing, deferrable=True)
     RetriggerFlowRunOperator(

@@ -1,4 +1,4 @@
-"""A sensor that begins in the triggerer, and mapped ones that would, if Airflow could."""
+"""DAGs with `start_from_trigger=True` on a sensor and on mapped sensors. Airflow starts mapped sensors on a worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Many windows at once, all waiting in the triggerer: one mapped task for each hour, `FLOWSERVICE_WAITING` of them."""
+"""A DAG with many tasks that wait in the triggerer at the same time.
+
+The environment variable `FLOWSERVICE_WAITING` (50) sets the number of mapped tasks; the window of each is one hour.
+"""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from airflow_flowservice._airflow.dag_coverage import Plan, coverage_of
 from airflow_flowservice._airflow.dag_runs import _dates
 from airflow_flowservice._airflow.database import TaskRow
 from airflow_flowservice.coverage.cover import State
+from airflow_flowservice.runs.summary import FlowRunSummary
 from airflow_flowservice.windows.window import IngestionWindow
 from tests.integration.coverage.conftest import BEGIN, DAY, summary
 
@@ -122,7 +123,7 @@ def test_the_backfill_makes_exactly_the_missing_windows(
 
 @pytest.mark.parametrize("name", SCHEDULES)
 @given(data=st.data())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=settings.default.max_examples // 10, deadline=None)
 def test_whatever_is_missing_is_found(name: str, data: st.DataObject) -> None:
     """Any of a schedule's windows, over a change of the clocks, whether or not the scheduler counts them."""
     timetable = SCHEDULES[name]()
@@ -194,7 +195,7 @@ def _row(info: Any, window: IngestionWindow, *, timetable: Any, map_index: int =
         conf={},
         dates=_dates(info, timetable),
         creates=True,
-        flow_run=summary(int(window.start.timestamp()), window.start, window.end),
+        flow_run=FlowRunSummary.from_json(summary(int(window.start.timestamp()), window.start, window.end)),
     )
 
 

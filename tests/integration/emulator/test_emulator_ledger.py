@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_flowservice.emulator.instants import epoch_seconds, format_utc
+from airflow_flowservice.emulator.instants import format_utc, to_epoch_s
 from airflow_flowservice.emulator.ledger import minutes, tally
 from airflow_flowservice.emulator.settings import FILE_FLOW_ID, TABLE_FLOW_ID
 
@@ -33,7 +33,7 @@ def test_tally_equals_count_of_each_minute(windows, start, end):
 @given(st.integers(min_value=0, max_value=7_258_118_400))
 def test_instant_round_trip(second):
     """An instant formatted as ISO 8601 text is parsed as the same second."""
-    assert second == epoch_seconds(format_utc(second)) == epoch_seconds(second) == epoch_seconds(str(second))
+    assert second == to_epoch_s(format_utc(second)) == to_epoch_s(second) == to_epoch_s(str(second))
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_instant_round_trip(second):
 )
 def test_instants_default_to_utc(value, expected):
     """Dates, datetimes with and without an offset, epoch seconds and datetime objects are accepted."""
-    assert expected == epoch_seconds(value)
+    assert expected == to_epoch_s(value)
 
 
 @pytest.mark.parametrize("value", ["tomorrow", "", "inf", "nan", "2025-13-01"])
 def test_invalid_instant_is_rejected(value):
     with pytest.raises(ValueError, match="Not an ISO 8601"):
-        epoch_seconds(value)
+        to_epoch_s(value)
 
 
 def test_contiguous_windows_have_no_missing_or_duplicated_records(client):

@@ -293,7 +293,14 @@ SOON = datetime.now(timezone.utc) + timedelta(days=2)
 WINDOWS = [
     ("2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z", "the window is reversed", "swap window_start and window_end"),
     ("2026-01-02T00:00:00Z", "2026-01-02T00:00:00Z", "the window is empty", "pass window_start and window_end"),
-    ("2026-01-02T00:00:00Z", SOON.isoformat(), "ends in the future", "wait until the window has ended"),
+    pytest.param(
+        "2026-01-02T00:00:00Z",
+        SOON.isoformat(),
+        "ends in the future",
+        "wait until the window has ended",
+        # A name without the time: pytest-xdist needs the same one in each process.
+        id="in two days",
+    ),
     ("2026-01-02T00:00:00", "2026-01-03T00:00:00Z", "has no time zone", "give window_start an offset"),
     ("2026-01-02T00:00:00Z", "2026-01-03T00:00:00", "has no time zone", "give window_end an offset"),
     (datetime(2026, 1, 2), datetime(2026, 1, 3), "has no time zone", "no zone is assumed"),  # noqa: DTZ001

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.past import Past
 
 from airflow_flowservice._airflow import versions
+from tests.dag_history import DagHistory
 
 # The FAB auth manager conflicts with the other pinned versions, so its tests run in a separate environment.
 collect_ignore = [] if find_spec("airflow.providers.fab") else ["test_fab.py"]
@@ -56,18 +56,18 @@ def database(airflow_db: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """
     _register_dags(tmp_path_factory.mktemp("dags"))
     url = f"sqlite:///{airflow_db}"
-    seen = Past(dag_id="page_seen", flow_id=FLOW)
-    seen.ran(day(1), window=window(0), failed_records=3)
-    seen.ran(day(2), window=window(1), state="failed", status="failed")
-    seen.ran(day(3), window=window(2))
-    seen.ran(day(3), window=window(2), manual=True)
+    seen = DagHistory(dag_id="page_seen", flow_id=FLOW)
+    seen.add_run(day(1), window=window(0), failed_records=3)
+    seen.add_run(day(2), window=window(1), state="failed", status="failed")
+    seen.add_run(day(3), window=window(2))
+    seen.add_run(day(3), window=window(2), manual=True)
     seen.write(url)
-    hidden = Past(dag_id=HIDDEN_DAG, flow_id=FLOW)
-    hidden.ran(day(5), window=window(4), output_records=777)
-    hidden.ran(day(6), window=None, run_id="hidden_without_a_window", manual=True)
+    hidden = DagHistory(dag_id=HIDDEN_DAG, flow_id=FLOW)
+    hidden.add_run(day(5), window=window(4), output_records=777)
+    hidden.add_run(day(6), window=None, run_id="hidden_without_a_window", manual=True)
     hidden.write(url)
-    hostile = Past(dag_id="page_hostile", flow_id=HOSTILE)
-    hostile.ran(
+    hostile = DagHistory(dag_id="page_hostile", flow_id=HOSTILE)
+    hostile.add_run(
         day(1), window=window(0), manual=True, run_id=HOSTILE, id="<script>alert(2)</script>", url="javascript:3"
     )
     hostile.write(url)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from typing import Any
 
@@ -23,8 +22,6 @@ from airflow_flowservice.exceptions import (
     UnreadableAnswerError,
 )
 
-# FLOWSERVICE_EXAMPLES=5000 makes these tests thorough; the default keeps them quick.
-EXAMPLES = int(os.environ.get("FLOWSERVICE_EXAMPLES", "100"))
 PATIENCE = 180.0
 
 posts = st.sampled_from(
@@ -71,7 +68,7 @@ def histories(
             self.order = self.world.order()
             if retrigger:
                 window = self.order.window
-                first = self.world.service.add(window_start=window.start, window_end=window.end)
+                first = self.world.service.add(window=window)
                 self.world.service.end(first.id, FlowRunStatus.FAILED)
                 self.order = self.world.order(retrigger=first.id)
                 self.world.time.sleep(PATIENCE)
@@ -126,7 +123,7 @@ def histories(
         @rule(day=st.integers(1, 3))
         def a_neighbours_run_appears(self, day: int) -> None:
             window = self.world.order(day=day).window
-            self.world.service.add(window_start=window.start, window_end=window.end, start_time=self.world.time.true())
+            self.world.service.add(window=window, start_time=self.world.time.true())
 
         @rule(status=st.sampled_from([FlowRunStatus.IN_PROGRESS, FlowRunStatus.FAILED, FlowRunStatus.SUCCESS]))
         def another_dag_takes_the_same_window(self, status: FlowRunStatus) -> None:
@@ -134,8 +131,7 @@ def histories(
                 return
             window = self.world.order().window
             run = self.world.service.add(
-                window_start=window.start,
-                window_end=window.end,
+                window=window,
                 start_time=self.world.time.true() + timedelta(hours=1),
             )
             self.world.service.end(run.id, status)
@@ -191,7 +187,5 @@ def test_one_run_or_an_error_that_says_why(make_world: Any, circumstances: dict[
     """In every history: never two runs for the window, never a silent none."""
     run_state_machine_as_test(
         histories(make_world, **circumstances),
-        settings=settings(
-            max_examples=EXAMPLES, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
+        settings=settings(stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)),
     )

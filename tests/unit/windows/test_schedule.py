@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from datetime import datetime, timedelta, timezone
 from itertools import islice, pairwise
@@ -32,11 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 UTC = timezone.utc
-# FLOWSERVICE_EXAMPLES=5000 is thorough, with new examples each time; the default is quick and always the same.
-EXAMPLES = int(os.environ.get("FLOWSERVICE_EXAMPLES", "100"))
+# The number of examples is that of the hypothesis profile; see tests/conftest.py.
 thorough = settings(
-    max_examples=EXAMPLES,
-    derandomize="FLOWSERVICE_EXAMPLES" not in os.environ,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],

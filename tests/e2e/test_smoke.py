@@ -1,0 +1,96 @@
+"""The main job on a real Airflow, with one backfill: the end-to-end test that a plain `pytest` runs.
+
+Of four days, one POST's response is lost, and one worker process is killed after its POST.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+if TYPE_CHECKING:
+    from airflow_flowservice.demo.emulator import EmulatedFlowService
+    from airflow_flowservice.demo.local_airflow import LocalAirflow
+
+DAG_ID = "e2e_smoke"
+COUNT = 4
+BEGIN, END = datetime(2026, 2, 1, tzinfo=timezone.utc), datetime(2026, 2, 5, tzinfo=timezone.utc)
+
+
+@pytest.fixture(scope="module")
+def lost(emulator: EmulatedFlowService, tell: Callable[..., Any]) -> dict[str, Any]:
+    """The planned fault: a flow run is created, but the response is lost."""
+    return tell("faults", action="record_and_close", nth=1)
+
+
+@pytest.fixture(scope="module")
+def runs(
+    airflow: LocalAirflow, emulator: EmulatedFlowService, backfill: Callable[..., Any], lost: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Run the backfill; return its DAG runs."""
+    made = backfill(DAG_ID, first=datetime(2026, 2, 2, tzinfo=timezone.utc), last=END, count=COUNT)
+    assert COUNT == len(made)
+    return list(made)
+
+
+def test_each_window_is_ingested_once(
+    airflow: LocalAirflow,
+    emulator: EmulatedFlowService,
+    runs: list[dict[str, Any]],
+    flow_of: Callable[[str], str],
+) -> None:
+    """No window is missing or duplicated, and each task returns the only flow run of its window."""
+    assert {"success"} == {run["state"] for run in runs}
+    ledger = emulator.ledger(flow_id=flow_of(DAG_ID), start=BEGIN, end=END)
+    assert (0, 0) == (ledger["missing"], ledger["duplicated"])
+    returned = [airflow.xcom(DAG_ID, run["dag_run_id"], "ingest", "flow_run") for run in runs]
+    assert {run["window_end"]: run["id"] for run in ledger["runs"]} == {
+        run["window_end"]: run["id"] for run in returned
+    }
+    assert COUNT == len(ledger["runs"])
+    assert {("success", 1440)} == {(run["status"], run["output_records"]) for run in returned}
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_response_was_lost(tell: Callable[..., Any]) -> None:
+    """The fault struck one POST."""
+    assert 1 in [fault["struck"] for fault in tell("faults", method="GET")["faults"]]
+
+
+@pytest.mark.needs_airflow(3, 3, "without task state, the process is not killed")
+def test_a_worker_process_was_killed(airflow: LocalAirflow, runs: list[dict[str, Any]]) -> None:
+    """Airflow saw it, and a second attempt ended the task."""
+    (run,) = [run for run in runs if run["logical_date"].startswith("2026-02-03")]
+    instances = {each["task_id"]: each for each in airflow.task_instances(DAG_ID, run["dag_run_id"])}
+    assert 1 < instances["ingest"]["try_number"]
+    assert "SIGKILL" in airflow.task_log(DAG_ID, run["dag_run_id"], "ingest", 1)
+
+
+def test_the_sensor_waits_for_the_flow_run(airflow: LocalAirflow, runs: list[dict[str, Any]]) -> None:
+    """The sensor returns the operator's flow run."""
+    for run in runs:
+        ingested, waited = (
+            airflow.xcom(DAG_ID, run["dag_run_id"], name, "return_value") for name in ("ingest", "wait")
+        )
+        assert ingested == waited
+        assert waited is not None
+
+
+@pytest.mark.needs_airflow(3, 1, "there are no pages")
+@pytest.mark.usefixtures("runs")
+def test_the_page_shows_the_windows(airflow: LocalAirflow, flow_of: Callable[[str], str]) -> None:
+    """The page and its data are served; each window is ingested."""
+    headers = {"Authorization": f"Bearer {airflow.rest.token}"}
+    page = requests.get(f"{airflow.address}/flowservice/", headers=headers, timeout=60)
+    assert (200, True) == (page.status_code, "<html" in page.text)
+    span = {"from": "2026-02-01T00:00:00Z", "to": "2026-02-05T00:00:00Z"}
+    asked = {"flow_id": flow_of(DAG_ID), "dag_id": DAG_ID, **span}
+    answer = requests.get(f"{airflow.address}/flowservice/data/coverage", params=asked, headers=headers, timeout=60)
+    assert 200 == answer.status_code
+    data = answer.json()
+    assert ["ingested"] * COUNT == [data["states"][number] for number in data["spans"]["state"]]
+    assert [] == data["commands"]
