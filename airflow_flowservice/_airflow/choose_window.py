@@ -49,8 +49,8 @@ def window_of_run(*, timetable: Any, dates: RunDates, offset: timedelta | None =
 def choose(context: Mapping[str, Any], *, offset: timedelta | None = None) -> ChosenWindow:
     """Return the window of a task's DAG run.
 
-    The first that exists is used: the window in the run's conf, the window in the DAG's params, the window of the
-    run's asset events, the run's period.
+    The first window that exists is used, in this order: the run's conf, the DAG's params, the run's asset events, the
+    run's period.
 
     :raises WindowError: none of these gives a window.
     """

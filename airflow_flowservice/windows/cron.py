@@ -3,8 +3,8 @@
 The arithmetic is that of `airflow/timetables/_cron.py`: it uses the wall clock in the schedule's time zone. Only crons
 that run every hour count elapsed time, so that a repeated hour is not lost.
 
-The scheduler steps forward from run to run. This module finds the last run date before any instant in a few steps: one
-step back by the wall clock, then forward to confirm the date. Near a clock change, a step back alone can find dates
+The scheduler steps forward from run to run. This module finds the last run date before any instant in a few steps. It
+steps back once by the wall clock, then forward to confirm the date. Near a clock change, the step back can find a date
 at which the scheduler creates no DAG run.
 """
 
@@ -73,8 +73,8 @@ class CronSchedule:
     def may_miss_dates(self) -> bool:
         """Return whether a step forward over days without runs may miss readings far from any clock change.
 
-        This happens in two cases: elapsed time includes the clock changes on all these days, and croniter before 6.2
-        may step from the end of February over 1 March.
+        There are two causes. Elapsed time includes the clock changes on all these days. Croniter before 6.2 may step
+        from the end of February over 1 March.
         """
         days = _parsed(self.expression).expanded[2:5]
         return bool((self.covers_every_hour and days != [["*"]] * 3) or not {29, 30, 31}.isdisjoint(days[0]))

@@ -139,7 +139,7 @@ def events_of(asset: str, *extras: dict) -> tuple[tuple[str, dict], ...]:
         pytest.param(events_of("orders", *extra(4, 2, 3)), 5, id="several contiguous"),
         pytest.param(events_of("orders", *extra(2, 2)), 3, id="duplicates"),
         pytest.param(events_of("orders", *extra(2)) + events_of("lines", *extra(2)), 3, id="two assets, one window"),
-        pytest.param(events_of("orders", *extra(2), {}, {"rows": 7}), 3, id="others contain no window"),
+        pytest.param(events_of("orders", *extra(2), {}, {"rows": 7}), 3, id="some events contain no window"),
     ],
 )
 def test_asset_triggered_run_uses_the_windows_of_its_events(window_of, log, events, end):
@@ -350,8 +350,9 @@ def test_since_last_success_begins_at_the_last_success(past, window_since_last_s
     assert any("the last success ended at 2026-01-06T00:00:00+00:00" in line for line in log())
 
 
-def test_since_last_success_reads_the_status_of_a_flow_run(past, window_since_last_success, create_run):
+def test_since_last_success_reads_the_status_of_a_flow_run(past, window_since_last_success, create_run, clock):
     """A task that only creates, or that reached its time limit, has not stored the final status."""
+    clock.stop()  # the flow run must not end before the task reads its status
     created = create_run(date=utc(2026, 1, 7))
     past.run(6, flow_run=past.summary(6))
     past.run(7, state="failed", flow_run=past.summary(7, status="created", flow_run_id=created))
@@ -583,7 +584,7 @@ def test_other_data_intervals_log_no_warning(interval_warnings, arguments):
     assert [] == interval_warnings(**{"interval": DAY, "end": utc(2026, 1, 9, 23), **arguments})
 
 
-def test_an_error_while_reading_the_previous_run_does_not_fail_the_task(interval_warnings, monkeypatch):
+def test_error_while_reading_the_previous_run_does_not_fail_the_task(interval_warnings, monkeypatch):
     """The warning is missing, and the task succeeds."""
 
     def broken(_context):

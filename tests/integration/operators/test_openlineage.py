@@ -175,8 +175,9 @@ def test_event_of_a_retriggered_run(worker, create_run, listener, events, emulat
     assert [(SANDBOX, DATASET)] == ends(events()[-1])[1]
 
 
-def test_event_after_a_time_limit_in_the_triggerer(ingest, events, runs_of):
+def test_event_after_a_time_limit_in_the_triggerer(ingest, events, runs_of, clock):
     """The last process of the task reads the flow run from the XCom of the previous process."""
+    clock.stop()  # the flow run must not end before the time limit
     ingest(deferrable=True, wait_timeout=60, deferral_timeout=True).run()
     [run] = runs_of()
     event = events()[-1]

@@ -139,7 +139,7 @@ def windows_of(timetable: Any, dates: list[datetime]) -> list[IngestionWindow]:
     return [windows[date] for date in dates]
 
 
-def gaps(windows: list[IngestionWindow]) -> list[tuple[str, str]]:
+def not_contiguous(windows: list[IngestionWindow]) -> list[tuple[str, str]]:
     """Return the pairs of consecutive windows that are not contiguous."""
     return [(str(one), str(other)) for one, other in pairwise(windows) if not one.meets(other)]
 
@@ -161,7 +161,7 @@ class TestCron:
         dates = some_run_dates(timetable, settled_start(timetable, near(change, distance, zone)))
         windows = windows_of(timetable, dates)
         assert [window.end for window in windows] == dates
-        assert gaps(windows) == []
+        assert not_contiguous(windows) == []
 
     @thorough
     @given(cron=crons, place=places, distance=distances)
@@ -242,7 +242,7 @@ class TestSeveralCrons:
         parts = timetable._timetables
         start = max(settled_start(part, near(change, distance, zone)) for part in parts)
         windows = windows_of(timetable, some_run_dates(timetable, start)[1:])
-        assert gaps(windows) == []
+        assert not_contiguous(windows) == []
 
     @needs_values
     def test_worker_and_scheduler_timetables_agree(self) -> None:
@@ -266,7 +266,7 @@ class TestPartitions:
         first = near(change, distance, zone)
         runs = dates_between(timetable, earliest=first, latest=first + timedelta(days=400))
         windows = [window_of(dates=dates, schedule=schedule) for dates in islice(runs, 40)]
-        assert gaps(windows) == []
+        assert not_contiguous(windows) == []
 
     @both("CronPartitionTimetable")
     def test_period_begins_at_the_partition_date(self, kind: Any) -> None:
@@ -325,7 +325,7 @@ class TestDelta:
         """The SDK's timetable and the scheduler's timetable give the same contiguous windows."""
         timetable, of_worker = kind(delta), getattr(sdk, kind.__name__, kind)(delta)
         dates = list(islice(run_dates_of(timetable, datetime(2026, 1, 28, tzinfo=UTC)), 30))
-        assert gaps(windows_of(timetable, dates)) == []
+        assert not_contiguous(windows_of(timetable, dates)) == []
         assert windows_of(of_worker, dates) == windows_of(timetable, dates)
 
     @thorough
@@ -334,7 +334,7 @@ class TestDelta:
         """The delta is in whole seconds; the start is any time."""
         timetable = core.DeltaTriggerTimetable(timedelta(seconds=seconds))
         dates = list(islice(run_dates_of(timetable, first.replace(tzinfo=UTC)), 10))
-        assert gaps(windows_of(timetable, dates)) == []
+        assert not_contiguous(windows_of(timetable, dates)) == []
 
     def test_pendulum_instant(self) -> None:
         """A delta can be subtracted from pendulum's datetimes."""
@@ -343,11 +343,11 @@ class TestDelta:
 
 
 class TestManualRuns:
-    MOMENT = datetime(2026, 1, 31, 10, 17, 23, 500_000, tzinfo=UTC)
+    INSTANT = datetime(2026, 1, 31, 10, 17, 23, 500_000, tzinfo=UTC)
 
     def window(self, timetable: Any, **dates: Any) -> str:
         schedule, interval = parse_timetable(timetable)
-        facts = RunDates(run_after=self.MOMENT, manual=True, **dates)
+        facts = RunDates(run_after=self.INSTANT, manual=True, **dates)
         return str(window_of(dates=facts, schedule=schedule, interval=interval))
 
     @both("CronTriggerTimetable")
@@ -365,14 +365,14 @@ class TestManualRuns:
     def test_inferred_data_interval_is_empty(self) -> None:
         """Airflow sets both edges to `run_after`; the window is the last complete period."""
         timetable = core.CronTriggerTimetable("0 0 * * *", timezone="UTC")
-        start, end = timetable.infer_manual_data_interval(run_after=pendulum.instance(self.MOMENT))
+        start, end = timetable.infer_manual_data_interval(run_after=pendulum.instance(self.INSTANT))
         window = self.window(timetable, data_interval_start=start, data_interval_end=end)
         assert window == "2026-01-30T00:00:00Z/2026-01-31T00:00:00Z"
 
     def test_interval_of_a_manual_run_ends_at_the_last_run_date(self) -> None:
         """With `interval=`, the window has that length, and ends at the last scheduled run date."""
         timetable = core.CronTriggerTimetable("0 0 * * *", timezone="UTC", interval=timedelta(hours=6))
-        start, end = timetable.infer_manual_data_interval(run_after=pendulum.instance(self.MOMENT))
+        start, end = timetable.infer_manual_data_interval(run_after=pendulum.instance(self.INSTANT))
         window = self.window(timetable, data_interval_start=start, data_interval_end=end)
         assert window == "2026-01-30T18:00:00Z/2026-01-31T00:00:00Z"
 
@@ -432,7 +432,7 @@ def test_backfill_over_both_clock_changes_is_contiguous(cron: str, name: str) ->
         earliest, latest = (instant.replace(tzinfo=UTC) for instant in edge)
         infos = list(scheduler_dag.iter_dagrun_infos_between(earliest, latest))
         assert len(infos) >= 15
-        assert gaps(windows_of(dag.timetable, [info.data_interval.end for info in infos])) == []
+        assert not_contiguous(windows_of(dag.timetable, [info.data_interval.end for info in infos])) == []
 
 
 class TestEvents:
