@@ -42,7 +42,7 @@ INTERFACE = {
     "airflow_flowservice.triggers": {"FlowRunTrigger"},
     "airflow_flowservice.links": {"DataflowLink", "FlowRunLink", "dataflow_page"},
     "airflow_flowservice.assets": {"convert_asset_to_openlineage", "flow_asset", "sanitize_uri", "short"},
-    "airflow_flowservice.openlineage": {"DataflowEnds", "FlowRunFacet", "lineage_of"},
+    "airflow_flowservice.openlineage": {"Ends", "FlowRunFacet", "lineage_of"},
     "airflow_flowservice.get_provider_info": {"get_provider_info"},
     "airflow_flowservice.emulator": {"Emulator", "Settings", "running_emulator"},
     "airflow_flowservice.exceptions": {
