@@ -108,12 +108,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     from airflow_flowservice._airflow import versions
 
-    items.sort(key=lambda item: E2E not in item.path.parents)
+    items.sort(key=_place)
     for item in items:
         for mark in item.iter_markers("needs_airflow"):
             major, minor, reason = mark.args
             if versions.version() < (major, minor):
                 item.add_marker(pytest.mark.skip(reason=f"needs Airflow {major}.{minor}: {reason}"))
+
+
+def _place(item: pytest.Item) -> int:
+    """Return 0 for an end-to-end test with a separate Airflow, 1 for those that share one, 2 for all other tests.
+
+    The shared Airflow runs from its first test to the end of the session, and would slow down the separate ones.
+    """
+    if E2E not in item.path.parents:
+        return 2
+    has_own = hasattr(getattr(item, "module", None), "airflow")
+    return 1 if "airflow" in getattr(item, "fixturenames", ()) and not has_own else 0
 
 
 @pytest.fixture(scope="session")

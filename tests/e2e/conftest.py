@@ -51,13 +51,10 @@ def emulator(_can_run_airflow: None, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
-def dags_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the example DAGs and the DAGs of these tests; with one file if only the smoke test runs."""
+def dags_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the example DAGs and the DAGs of these tests."""
     folder = tmp_path_factory.mktemp("dags")
-    selected = {item.path.name for item in request.session.items if _HERE in item.path.parents}
-    own = "e2e_smoke.py" if selected == {"test_smoke.py"} else "*.py"
-    examples = [] if selected == {"test_smoke.py"} else _EXAMPLES.glob("*.py")
-    for file in [*examples, *(_HERE / "dags").glob(own)]:
+    for file in [*_EXAMPLES.glob("*.py"), *(_HERE / "dags").glob("*.py")]:
         if versions.version() >= _SINCE.get(file.name, (3, 0)):
             shutil.copy(file, folder)
     return folder
