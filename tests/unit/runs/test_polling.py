@@ -42,8 +42,8 @@ class Service:
     listed: list[list[str]] = field(default_factory=list)
     read: list[str] = field(default_factory=list)
     on_list: Callable[[list[FlowRun]], list[FlowRun]] = lambda found: found
-    at_once: int = 0
-    most_at_once: int = 0
+    in_flight: int = 0
+    most_in_flight: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, count: int, *, reads: int = 0) -> list[str]:
@@ -61,14 +61,14 @@ class Service:
 
     def list_runs(self, *, ids: Any, **_: Any) -> list[FlowRun]:
         with self.lock:
-            self.at_once += 1
-            self.most_at_once = max(self.at_once, self.most_at_once)
+            self.in_flight += 1
+            self.most_in_flight = max(self.in_flight, self.most_in_flight)
         try:
             self.listed.append(list(ids))
             return self.on_list([self._read_run(each) for each in ids if each in self.runs])
         finally:
             with self.lock:
-                self.at_once -= 1
+                self.in_flight -= 1
 
     def _read_run(self, flow_run_id: str) -> FlowRun:
         run = self.runs[flow_run_id]
@@ -131,7 +131,7 @@ class TestTogether:
     def test_only_one_request_is_in_flight(self, service: Service, wait_for: Any) -> None:
         """Waiters that join during a request wait for the next one."""
         wait_for(service.add(500, reads=2))
-        assert 1 == service.most_at_once
+        assert 1 == service.most_in_flight
 
     def test_a_shared_run_is_requested_once(self, service: Service, wait_for: Any) -> None:
         """For example, two sensors wait for one run."""
