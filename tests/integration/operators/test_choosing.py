@@ -348,8 +348,9 @@ def test_since_last_success_reaches_back(past, reaching, log):
     assert any("the last success ended at 2026-01-06T00:00:00+00:00" in line for line in log())
 
 
-def test_since_last_success_asks_flow_service_how_a_run_ended(past, reaching, create_run):
+def test_since_last_success_asks_flow_service_how_a_run_ended(past, reaching, create_run, clock):
     """A task that only creates does not know; nor does one that ran out of time."""
+    clock.stop()  # The run must not end before it is read.
     created = create_run(date=utc(2026, 1, 7))
     past.run(6, flow_run=past.summary(6))
     past.run(7, state="failed", flow_run=past.summary(7, status="created", flow_run_id=created))
