@@ -239,7 +239,7 @@ class _FlowRunOperator(BaseOperator):
             )
         self._recall(summary)
         watch = self._watch(summary)
-        run = watch.last_look(lambda flow_run_id: self._hook().client.get_run(flow_run_id))
+        run = watch.poll_after_limit(lambda flow_run_id: self._hook().client.get_run(flow_run_id))
         if run is not None:
             return self._finish(context, summary, run)
         raise watch.timed_out(limit, seconds).about(flow_id=summary.flow_id, window=summary.window_text)

@@ -160,7 +160,7 @@ class FlowRunSensor(BaseSensorOperator):
 
         with task_end.task_errors(FlowRunFailedError):
             watch = self._watching(context)
-            run = watch.look(metrics.counted(self._hook.client.get_run))
+            run = watch.poll(metrics.counted(self._hook.client.get_run))
             watch.url = self._url(watch.last) or watch.url
             self._remember(context, watch)
             if watch.url != self.flow_run_url:
@@ -227,7 +227,7 @@ class FlowRunSensor(BaseSensorOperator):
         from airflow_flowservice.runs.summary import FlowRunSummary
 
         watch = self._watching(context)
-        run = watch.last_look(lambda flow_run_id: self._hook.client.get_run(flow_run_id))
+        run = watch.poll_after_limit(lambda flow_run_id: self._hook.client.get_run(flow_run_id))
         watch.url = self._url(watch.last) or task_context.read_xcom(context["ti"], key=URL_KEY)
         if run is not None:
             return self._finish(context, FlowRunSummary.of(run, url=watch.url))
@@ -299,10 +299,10 @@ class FlowRunSensor(BaseSensorOperator):
             self._watch = RunWatch(
                 flow_run_id=self.flow_run_id, poll_interval=self.poke_interval or 1.0, error_budget=self.error_budget
             )
-            self._watch.carry_over(known)
+            self._watch.restore(known)
         return self._watch
 
     def _remember(self, context: Context, watch: RunWatch) -> None:
         store = task_context.state_store(context)
         if store is not None and self.reschedule:
-            store.set(_STORE_KEY, watch.to_carry_over())
+            store.set(_STORE_KEY, watch.to_json())

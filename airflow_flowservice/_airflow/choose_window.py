@@ -79,15 +79,15 @@ def extend_to_last_success(
     _require_order_of_runs(context)
     if stored := _stored(context):
         runs = service.list_runs(flow_id=flow_id, created_since=stored.window.start)
-        since_last.require_untouched(stored.window, runs)
+        since_last.require_not_ingested(stored.window, runs)
         return stored
     end = since_last.last_success(_earlier_flow_runs(context), get_run=service.get_run)
-    window = since_last.reaching_back(chosen.window, to=end)
+    window = since_last.extend_to_last_success(chosen.window, end=end)
     if window is None:
         raise versions.airflow_exception("AirflowSkipException")(
             f"No new data: an earlier run of this task has ingested all data until {chosen.window.end.isoformat()}"
         )
-    since_last.require_untouched(window, service.list_runs(flow_id=flow_id, created_since=window.start))
+    since_last.require_not_ingested(window, service.list_runs(flow_id=flow_id, created_since=window.start))
     since = "no earlier run has succeeded" if end is None else f"the last success ended at {end.isoformat()}"
     extended = ChosenWindow(window=window, source=f"{chosen.source}, since the last success ({since})", period=True)
     _store(context, extended)
