@@ -181,7 +181,7 @@ def test_an_answer_that_never_comes_is_not_repeated(server, make_client, pauses)
     """A read timeout leaves open whether a run was created: one request, no pause."""
     server.then(server.SILENCE)
 
-    with pytest.raises(NoAnswerError, match="no whole answer"):
+    with pytest.raises(NoAnswerError, match="no complete response"):
         make_client(timeout_s=0.3).create_run(**TUTORIAL)
 
     assert (len(server.requests), pauses) == (1, [])

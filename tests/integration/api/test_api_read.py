@@ -195,7 +195,7 @@ def test_another_run_than_asked_for(server, client):
     """An answer about another run is not taken for this one's."""
     server.then(server.answer({"items": [{"id": "other"}]}))
 
-    with pytest.raises(UnreadableAnswerError, match="answered with another"):
+    with pytest.raises(UnreadableAnswerError, match="returned another flow run"):
         client.get_run(RUN)
 
 
@@ -325,7 +325,7 @@ def test_pages_that_go_in_circles(server, client):
     """A token that comes again ends the list with an error instead of never."""
     server.then(server.answer(runs("a", href="/runs?continuationToken=same")))
 
-    with pytest.raises(UnreadableAnswerError, match="circles"):
+    with pytest.raises(UnreadableAnswerError, match="a page links to an earlier page"):
         list(client.list_runs(flow_id="flow-1"))
 
     assert len(server.requests) == 2

@@ -298,7 +298,7 @@ def test_a_wrong_secret(server, make_client, secret, status, body, code):
         make_client(client_secret=secret).get_run("run-1")
 
     error = caught.value
-    assert f"127.0.0.1:{server.port} gave no token for client id client-1" in error.message
+    assert f"127.0.0.1:{server.port} returned no token for client id client-1" in error.message
     assert (error.http_status, error.code, error.retryable) == (status, code, False)
     assert "client secret" in error.remedy
     assert len(server.requests) == 1
@@ -345,7 +345,7 @@ def test_no_token_means_that_no_run_was_created(server, make_client, secret, rep
     status = 503 if reply == "503" else 200
     server.then(reply if reply == "reset" else server.answer(reply.encode(), status))
 
-    with pytest.raises(NotSentError, match="no token could be had") as caught:
+    with pytest.raises(NotSentError, match="no token could be fetched") as caught:
         make_client(client_secret=secret, max_attempts=2).create_run(**WINDOW)
 
     assert caught.value.flow_id == "flow-1"

@@ -192,7 +192,10 @@ def _no_organization(connection, emulator):
 
 
 WRONG = {
-    _wrong_secret: ("gave no token for client id emulator-client", "set password (client secret) of the connection"),
+    _wrong_secret: (
+        "returned no token for client id emulator-client",
+        "set password (client secret) of the connection",
+    ),
     _wrong_organization: ("OTHER@AdobeOrg", "set org_id in the connection's extra"),
     _wrong_sandbox: ("There is no sandbox 'Prod'", "the sandbox's name (not its title)"),
     _wrong_host: ("no connection to 127.0.0.1:9 could be made", "check the connection's host"),

@@ -12,13 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_flowservice import exceptions
-from airflow_flowservice.api import _json
-from airflow_flowservice.api._answer import Answer
-from airflow_flowservice.api._problem import problem_in
-from airflow_flowservice.api._text import may_have
-from airflow_flowservice.api._token import ImsToken, token_of
+from airflow_flowservice.api import json_values
+from airflow_flowservice.api.auth import ImsToken, parse_token
+from airflow_flowservice.api.error_body import parse_error_body
+from airflow_flowservice.api.http_session import HttpResponse
 from airflow_flowservice.api.models import CreatedRun
-from airflow_flowservice.api.responses import Call, Page, check, created_of, item_of, page_of
+from airflow_flowservice.api.redaction import may_contain
+from airflow_flowservice.api.responses import (
+    Call,
+    Page,
+    parse_created_run,
+    parse_item,
+    parse_page,
+    raise_for_status,
+)
 from airflow_flowservice.exceptions import (
     AccessDeniedError,
     ApiError,
@@ -77,9 +84,9 @@ JSON = st.recursive(
 )
 
 
-def answer(body=b"", status=200, **headers):
+def response(body=b"", status=200, **headers):
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Answer(status=status, body=content, headers={"x-request-id": "r-1", **headers})
+    return HttpResponse(status=status, body=content, headers={"x-request-id": "r-1", **headers})
 
 
 @pytest.mark.parametrize(
@@ -145,7 +152,7 @@ def test_refusals(status, code, call, error, spelled):
     body = {"code": told, "message": "Adobe says no."}
 
     with pytest.raises(ApiError) as caught:
-        check(answer(body, status), call)
+        raise_for_status(response(body, status), call)
 
     found = caught.value
     assert (error, status, "r-1") == (type(found), found.http_status, found.request_id)
@@ -190,7 +197,7 @@ def test_refusals(status, code, call, error, spelled):
 )
 def test_shapes_of_refusals(body, code, message):
     """Code and message are found in every published shape."""
-    problem = problem_in(answer(body, 400))
+    problem = parse_error_body(response(body, 400))
 
     assert (code, message) == (problem.code, problem.message)
     assert problem.number in (1382, 403010)
@@ -203,10 +210,10 @@ def test_shapes_of_refusals(body, code, message):
 def test_refusals_that_say_nothing(body):
     """A refusal without words is still told by its status, with an excerpt."""
     with pytest.raises(RunRefusedError) as caught:
-        check(answer(body, 400), Call.CREATE_RUN)
+        raise_for_status(response(body, 400), Call.CREATE_RUN)
 
     assert (caught.value.http_status, caught.value.code) == (400, None)
-    assert "the answer was " in caught.value.message
+    assert "the response was " in caught.value.message
     assert len(caught.value.message) < 400
 
 
@@ -216,14 +223,14 @@ def test_only_certain_refusals_of_posts():
     for status in set(range(400, 500)) - {408}:
         for body in (b"", b"<html>", b'{"code": "1101-404"}'):
             with pytest.raises(ApiError) as caught:
-                check(answer(body, status), Call.CREATE_RUN)
+                raise_for_status(response(body, status), Call.CREATE_RUN)
             assert not isinstance(caught.value, uncertain), status
 
 
 def test_a_page_for_people_with_404_points_at_the_host():
     """A gateway's page for a POST is a refusal whose remedy is the host."""
     with pytest.raises(RunRefusedError) as caught:
-        check(answer(b"<html>", 404), Call.CREATE_RUN)
+        raise_for_status(response(b"<html>", 404), Call.CREATE_RUN)
 
     assert "host" in caught.value.remedy
 
@@ -231,39 +238,39 @@ def test_a_page_for_people_with_404_points_at_the_host():
 def test_an_empty_list_of_one():
     """`{"items": []}` for one run means that there is none."""
     with pytest.raises(RunNotFoundError):
-        item_of(answer({"items": []}), Call.GET_RUN)
+        parse_item(response({"items": []}), Call.GET_RUN)
 
 
 def test_one_object_in_a_list_or_bare():
     """A list of one, and the object itself, are the same answer."""
-    assert item_of(answer({"items": [{"id": "a"}]}), Call.GET_RUN) == {"id": "a"}
-    assert item_of(answer({"id": "a"}), Call.GET_RUN) == {"id": "a"}
+    assert parse_item(response({"items": [{"id": "a"}]}), Call.GET_RUN) == {"id": "a"}
+    assert parse_item(response({"id": "a"}), Call.GET_RUN) == {"id": "a"}
 
 
 def test_a_created_run_with_two_ids_is_unreadable():
     """Two runs for one request: nobody can tell which is ours."""
     with pytest.raises(UnreadableAnswerError):
-        created_of(answer({"items": [{"id": "a"}, {"id": "b"}]}), Call.CREATE_RUN)
+        parse_created_run(response({"items": [{"id": "a"}, {"id": "b"}]}), Call.CREATE_RUN)
 
 
 def test_a_created_run_without_etag():
     """The id is enough."""
-    assert CreatedRun(id="a") == created_of(answer({"id": "a"}, 202), Call.CREATE_RUN)
+    assert CreatedRun(id="a") == parse_created_run(response({"id": "a"}, 202), Call.CREATE_RUN)
 
 
 def test_a_page():
     """A page has objects and the spelling of the next token."""
     body = {"items": [{"id": "a"}], "_links": {"next": {"href": "/runs?continuationToken=x%3D%3D&limit=1"}}}
 
-    assert Page(items=({"id": "a"},), continuation="x%3D%3D") == page_of(answer(body), Call.LIST_RUNS)
+    assert Page(items=({"id": "a"},), continuation="x%3D%3D") == parse_page(response(body), Call.LIST_RUNS)
 
 
 def test_excerpts_are_short_and_harmless():
     """An excerpt is one printable line of 200 characters, without tokens."""
     body = b"Bearer abc.def-ghi \x1b[31m\r\nnext\x00 line " + b"x" * 1000
 
-    assert answer(body).excerpt.startswith("'Bearer *** [31m next line xxx")
-    assert len(answer(body).excerpt) == 202
+    assert response(body).excerpt.startswith("'Bearer *** [31m next line xxx")
+    assert len(response(body).excerpt) == 202
 
 
 @pytest.mark.parametrize(
@@ -278,28 +285,28 @@ def test_excerpts_are_short_and_harmless():
 )
 def test_excerpts_hide_what_looks_secret(text):
     """Tokens and secrets are hidden also where they are not known."""
-    assert "JzdWIiOi" not in answer(text).excerpt
+    assert "JzdWIiOi" not in response(text).excerpt
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
 def test_excerpts_hide_known_secrets_in_every_encoding(encoding):
     """An excerpt reads what JSON may be written in, as the parser does."""
     body = '{"error": "no tok.en-1, dröben"}'.encode(encoding)
-    assert """'{"error": "no ***, dröben"}'""" == Answer(status=400, body=body, secrets=("tok.en-1",)).excerpt
+    assert """'{"error": "no ***, dröben"}'""" == HttpResponse(status=400, body=body, secrets=("tok.en-1",)).excerpt
 
 
 def test_request_ids_are_kept():
     """Adobe's support asks for the `x-request-id`; it is shown as one line."""
-    assert answer(b"").request_id == "r-1"
-    assert Answer(status=200, headers={"x-request-id": "a\x00b" * 300}).request_id[:3] == "a b"
-    assert Answer(status=200).request_id is None
+    assert response(b"").request_id == "r-1"
+    assert HttpResponse(status=200, headers={"x-request-id": "a\x00b" * 300}).request_id[:3] == "a b"
+    assert HttpResponse(status=200).request_id is None
 
 
 @given(JSON, st.integers(100, 599), st.sampled_from(Call))
 def test_any_json_is_a_value_or_a_typed_error(body, status, call):
     """No answer makes the parsers fail with anything but an `ApiError`, which has words and the status."""
-    for parse in (item_of, page_of, created_of):
-        found = outcome(lambda parse=parse: parse(answer(body, status), call))
+    for parse in (parse_item, parse_page, parse_created_run):
+        found = outcome(lambda parse=parse: parse(response(body, status), call))
         assert not isinstance(found, ApiError) or (found.http_status == status and found.message)
 
 
@@ -313,15 +320,15 @@ def outcome(parse):
 @given(st.binary(max_size=300), st.integers(100, 599), st.sampled_from(Call))
 def test_any_bytes_are_a_value_or_a_typed_error(body, status, call):
     """The same for what is no JSON."""
-    for parse in (item_of, page_of, created_of):
+    for parse in (parse_item, parse_page, parse_created_run):
         with pytest.raises(ApiError):
-            parse(answer(body, status), call)
+            parse(response(body, status), call)
 
 
 @given(JSON | st.fixed_dictionaries({"access_token": st.text(), "expires_in": JSON}), st.integers(100, 599))
 def test_any_answer_of_ims_is_a_token_or_a_typed_error(body, status):
     """The same for IMS; a token lives for some time from now."""
-    found = outcome(lambda: token_of(answer(body, status), now=100.0, client_id="c", host="ims"))
+    found = outcome(lambda: parse_token(response(body, status), now=100.0, client_id="c", host="ims"))
 
     if isinstance(found, ImsToken):
         assert 100.0 <= found.refresh_at <= found.expires_at
@@ -358,7 +365,7 @@ class TestASecretThatComesBack:
     SECRET = "p@ss/wörd&x=1"
 
     def read(self, body: bytes) -> Any:
-        return Answer(status=200, body=body, secrets=(self.SECRET, "tok.en-1")).json()
+        return HttpResponse(status=200, body=body, secrets=(self.SECRET, "tok.en-1")).json()
 
     def test_in_any_text_at_any_depth(self):
         """As it is, and as URLs and forms spell it; names of fields, numbers and the rest stay."""
@@ -381,7 +388,7 @@ class TestASecretThatComesBack:
     def test_whatever_is_beside_it_and_however_it_is_encoded(self, secret, beside, ascii_only, solidus, encoding):
         """Every encoding in which JSON can be read; quotes and backslashes are escaped in any."""
         body = json.dumps([secret.join(beside)], ensure_ascii=ascii_only).replace("/", solidus).encode(encoding)
-        [text] = Answer(status=200, body=body, secrets=(secret,)).json()
+        [text] = HttpResponse(status=200, body=body, secrets=(secret,)).json()
         assert secret not in text
         assert "***" in text
 
@@ -390,16 +397,16 @@ class TestASecretThatComesBack:
         etag = '"{}-0000-0200-0000-67000000"'.format
         body = json.dumps({"items": [{"id": str(each), "etag": etag(each), "url": "a/b"} for each in range(3)]})
         secrets = (self.SECRET, "tok.en-1", 'quo"ted-')
-        assert not may_have(body.encode(), secrets=secrets)
+        assert not may_contain(body.encode(), secrets=secrets)
         for told in ("tok.en-1", 'quo\\"ted-', "\\u0061", "\\\\", "\\/"):
-            assert may_have(body.replace("a/b", told).encode(), secrets=secrets)
+            assert may_contain(body.replace("a/b", told).encode(), secrets=secrets)
 
     def test_looking_for_it_costs_no_more_than_reading_twice(self):
         """In one process, and the best of several: a slow moment of the machine is no reason."""
         run = {"etag": '"2900c3f8"', "metrics": {"records": list(range(50)), "names": ["3abea21c"] * 50}}
         body = json.dumps({"items": [{"id": str(each), **run} for each in range(100)]}).encode()
-        answer = Answer(status=200, body=body, secrets=(self.SECRET, "".join(map(str, range(300)))))
-        assert least_time(answer.json) < 3 * least_time(lambda: _json.parse(body))
+        response = HttpResponse(status=200, body=body, secrets=(self.SECRET, "".join(map(str, range(300)))))
+        assert least_time(response.json) < 3 * least_time(lambda: json_values.parse_json(body))
 
     def test_a_body_without_one_is_as_it_came(self):
         """Also one that only looks like it."""
@@ -407,10 +414,10 @@ class TestASecretThatComesBack:
 
     def test_a_short_one_hides_nothing_that_is_needed(self):
         """A made-up secret such as `s` is a part of `success`."""
-        answer = Answer(status=200, body=b'{"status": "success"}', secrets=("s", ""))
-        assert {"status": "success"} == answer.json()
+        response = HttpResponse(status=200, body=b'{"status": "success"}', secrets=("s", ""))
+        assert {"status": "success"} == response.json()
 
     def test_nesting_without_end_is_unreadable(self):
         """Not an error of its own."""
         assert self.read(b'["tok.en-1", ' + b"[" * 900 + b"]" * 900 + b"]") is not None
-        assert _json.UNREADABLE is self.read(b'["tok.en-1", ' + b"[" * 100_000 + b"]" * 100_000 + b"]")
+        assert json_values.UNREADABLE is self.read(b'["tok.en-1", ' + b"[" * 100_000 + b"]" * 100_000 + b"]")

@@ -9,9 +9,9 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_flowservice.api import _settings
-from airflow_flowservice.api._retry import asked_pause
 from airflow_flowservice.api.client import FlowServiceClient
+from airflow_flowservice.api.http_session import retry_after_s
+from airflow_flowservice.api.validation import is_loopback, path_segment, validate_base_url
 from airflow_flowservice.exceptions import ConfigurationError
 
 GOOD = {"client_id": "client-1", "client_secret": "p8e-very-secret", "org_id": "ORG@AdobeOrg"}
@@ -56,7 +56,7 @@ GOOD = {"client_id": "client-1", "client_secret": "p8e-very-secret", "org_id": "
         ({"base_url": "http://localhost.example.com"}, "would send the secret in the clear"),
         ({"base_url": "http://0.0.0.0"}, "would send the secret in the clear"),
         ({"base_url": "ftp://platform.adobe.io"}, "must begin with https://"),
-        ({"base_url": "https://user:word@platform.adobe.io"}, "holds a user name or password"),
+        ({"base_url": "https://user:word@platform.adobe.io"}, "contains a user name or password"),
         ({"base_url": "https://platform.adobe.io?x=1"}, "is not the address of a host"),
         ({"base_url": "https://platform.adobe.io#x"}, "is not the address of a host"),
         ({"base_url": "https://"}, "is not the address of a host"),
@@ -104,7 +104,7 @@ def test_a_missing_organization_says_where_to_put_it():
 )
 def test_addresses(given, expected):
     """An address is written in one way; without a scheme it is https."""
-    assert expected == _settings.base_url(given, "base_url", known_path="/data/foundation/flowservice")
+    assert expected == validate_base_url(given, "base_url", known_path="/data/foundation/flowservice")
 
 
 def test_settings_from_a_connection():
@@ -174,18 +174,18 @@ def test_a_client_closes_itself():
 def test_any_text_is_an_address_or_a_typed_error(text):
     """No address makes the check fail with anything else, and plain http stays on this machine."""
     try:
-        found = _settings.base_url(text, "base_url")
+        found = validate_base_url(text, "base_url")
     except ConfigurationError:
         return
     host = found.partition("://")[2].partition("/")[0].rpartition(":")[0] or found.partition("://")[2]
-    assert found.startswith("https://") or _settings.is_loopback(host.strip("[]"))
+    assert found.startswith("https://") or is_loopback(host.strip("[]"))
 
 
 @given(st.text())
 def test_any_identifier_is_one_segment_or_a_typed_error(text):
     """What passes as an identifier has nothing in it that a path or a filter would be cut at."""
     try:
-        found = _settings.quoted(text, "flow_id")
+        found = path_segment(text, "flow_id")
     except ConfigurationError:
         return
     assert not set(found) & set("/\\?#, \n")
@@ -212,12 +212,12 @@ def test_any_identifier_is_one_segment_or_a_typed_error(text):
 )
 def test_retry_after(retry_after, seconds):
     """Seconds and dates are read; anything else asks for nothing."""
-    assert seconds == asked_pause(retry_after, "Mon, 01 Jan 2024 00:00:00 GMT")
+    assert seconds == retry_after_s(retry_after, "Mon, 01 Jan 2024 00:00:00 GMT")
 
 
 def test_retry_after_without_a_date_of_the_answer(time_machine_at_noon):
     """Without `Date`, this machine's clock must do."""
-    assert asked_pause("Thu, 01 Jan 2026 12:00:10 GMT") == pytest.approx(10, abs=1)
+    assert retry_after_s("Thu, 01 Jan 2026 12:00:10 GMT") == pytest.approx(10, abs=1)
 
 
 @pytest.fixture
@@ -231,4 +231,4 @@ def time_machine_at_noon():
 @given(st.text())
 def test_any_retry_after_is_a_number(text):
     """Whatever a proxy writes there, the client does not fall over it."""
-    assert asked_pause(text) >= 0
+    assert retry_after_s(text) >= 0
