@@ -307,7 +307,9 @@ def test_all_wrong_settings_are_told_at_once(check: Any) -> None:
     for part in ("use https://", "org_id is '1234'", "epoch_format must be", "timeout_s is 'soon'"):
         assert 1 == sum(part in finding["message"] for finding in wrong), part
     assert all(finding["remedy"] for finding in wrong)
-    assert "extra has orgid" in next(finding["message"] for finding in shown.json if finding["verdict"] == "note")
+    assert "extra has unknown keys, which are ignored: orgid" in next(
+        finding["message"] for finding in shown.json if finding["verdict"] == "note"
+    )
     found = verdicts(shown)
     assert ("ok", "not checked", "not checked") == (found["token"], found["service"], found["clock"])
 

@@ -218,3 +218,12 @@ def test_a_missing_connection_fails_the_test_of_it(supervisor):
     """No traceback in Airflow's UI."""
     ok, message = FlowServiceHook("nowhere").test_connection()
     assert (False, True) == (ok, "the connection 'nowhere' does not exist" in message)
+
+
+def test_all_invalid_settings_are_reported_together(hook, connection):
+    """The message of the button *Test* has every error of the connection."""
+    connection["extra"].update(org_id="", timeout_s="soon")
+    connection["host"] = "http://platform.adobe.io"
+    ok, message = hook.test_connection()
+    parts = ("use https://", "org_id is missing", "timeout_s is 'soon', which is not a number")
+    assert (False, []) == (ok, [part for part in parts if part not in message])
