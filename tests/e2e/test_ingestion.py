@@ -122,7 +122,7 @@ def test_a_failed_run_is_followed_by_a_new_one(
     log = logs_of_all_tries(airflow, "e2e_failing")
     assert "FlowRunFailedError" in log
     assert "CONNECTOR-1001-500" in log
-    assert "What to do: read the run's errors" in log
+    assert "What to do: fix the cause that the run's errors name" in log
 
 
 def test_a_refusal_ends_the_task_at_once(
