@@ -98,18 +98,13 @@ class FlowServiceClient:
         }
         self._epoch_format = validation.validate_epoch_format(epoch_format)
         scope = validation.validate_scopes(scopes)
-        secret, given = validation.validate_credential(client_secret, access_token)
+        secret, token = validation.validate_credential(client_secret, access_token)
         self._auth: Auth
         if secret is None:
-            self._auth = GivenToken(given or "", on_token=on_token)
+            self._auth = GivenToken(token or "", on_token=on_token)
         else:
             self._auth = ImsAuth(
-                http=self._ims,
-                client_id=client_id,
-                client_secret=secret,
-                scopes=scope,
-                on_token=on_token,
-                clock=clock,
+                http=self._ims, client_id=client_id, client_secret=secret, scopes=scope, on_token=on_token, clock=clock
             )
         self._transport = Transport(http=self._platform, auth=self._auth, headers=self._headers, pause=pause)
 

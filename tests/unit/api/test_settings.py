@@ -1,4 +1,4 @@
-"""A client's settings: what cannot work is named before anything is sent."""
+"""Verify that a client validates its settings before anything is sent."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ GOOD = {"client_id": "client-1", "client_secret": "p8e-very-secret", "org_id": "
         ({"ims_url": None}, "ims_url is empty"),
     ],
 )
-def test_wrong_settings(wrong, message):
-    """The error names the setting, says what to do, and shows no secret."""
+def test_invalid_settings(wrong, message):
+    """The error names the setting, has a remedy, and contains no secret."""
     with pytest.raises(ConfigurationError) as caught:
         FlowServiceClient(**{**GOOD, **wrong})
 
@@ -78,8 +78,7 @@ def test_wrong_settings(wrong, message):
     assert not [secret for secret in ("very-secret", "word@") if secret in str(caught.value)]
 
 
-def test_a_missing_organization_says_where_to_put_it():
-    """The commonest mistake has a remedy of its own."""
+def test_missing_organization_has_its_own_remedy():
     with pytest.raises(ConfigurationError) as caught:
         FlowServiceClient(**{**GOOD, "org_id": None})
 
@@ -102,13 +101,13 @@ def test_a_missing_organization_says_where_to_put_it():
         ("HTTPS://platform.adobe.io", "https://platform.adobe.io"),
     ],
 )
-def test_addresses(given, expected):
-    """An address is written in one way; without a scheme it is https."""
+def test_base_urls(given, expected):
+    """A URL is normalized; the default scheme is https."""
     assert expected == validate_base_url(given, "base_url", known_path="/data/foundation/flowservice")
 
 
-def test_settings_from_a_connection():
-    """Connections hold strings: numbers and lists in them will do."""
+def test_settings_may_be_strings():
+    """Connections contain strings, so numbers and lists may be strings."""
     client = FlowServiceClient(
         **GOOD, timeout_s="12.5", max_attempts="3", scopes="openid, AdobeID", epoch_format="integer"
     )
@@ -117,21 +116,21 @@ def test_settings_from_a_connection():
     assert client._auth._scopes == "openid,AdobeID"
 
 
-def test_the_client_shows_where_not_who():
-    """The `repr` has host, organization and sandbox."""
+def test_repr():
+    """The `repr` has host, organization and sandbox, but no credential."""
     client = FlowServiceClient(**GOOD, sandbox="dev")
 
     assert repr(client) == "<FlowServiceClient https://platform.adobe.io organization ORG@AdobeOrg sandbox dev>"
 
 
-def test_where_a_client_asks():
-    """Address, organization and sandbox can be read, for messages and links."""
+def test_properties():
+    """URL, organization and sandbox can be read, for messages and links."""
     client = FlowServiceClient(**GOOD, base_url="platform.adobe.io/", sandbox="dev")
 
     assert (client.base_url, client.org_id, client.sandbox) == ("https://platform.adobe.io", "ORG@AdobeOrg", "dev")
 
 
-def test_headers_for_other_calls():
+def test_auth_headers():
     """The headers of a call are complete."""
     client = FlowServiceClient(client_id="client-1", access_token="ready", org_id="ORG@AdobeOrg")
 
@@ -143,8 +142,8 @@ def test_headers_for_other_calls():
     }
 
 
-def test_a_netrc_does_not_speak_for_us(monkeypatch, tmp_path):
-    """A password in `.netrc` goes neither to IMS nor to the platform, where only our own token counts."""
+def test_netrc_is_ignored(monkeypatch, tmp_path):
+    """A password in `.netrc` is sent neither to IMS nor to the platform."""
     netrc = tmp_path / "netrc"
     netrc.write_text("default login someone password something\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -164,15 +163,14 @@ def test_a_netrc_does_not_speak_for_us(monkeypatch, tmp_path):
     assert sent == {"POST": None, "GET": "Bearer ours"}
 
 
-def test_a_client_closes_itself():
-    """A client is a context manager."""
+def test_client_is_a_context_manager():
     with FlowServiceClient(**GOOD) as client:
         assert client.clock_offset is None
 
 
 @given(st.text())
-def test_any_text_is_an_address_or_a_typed_error(text):
-    """No address makes the check fail with anything else, and plain http stays on this machine."""
+def test_any_text_is_a_url_or_a_typed_error(text):
+    """No text raises another error, and plain http is allowed on this machine only."""
     try:
         found = validate_base_url(text, "base_url")
     except ConfigurationError:
@@ -183,7 +181,7 @@ def test_any_text_is_an_address_or_a_typed_error(text):
 
 @given(st.text())
 def test_any_identifier_is_one_segment_or_a_typed_error(text):
-    """What passes as an identifier has nothing in it that a path or a filter would be cut at."""
+    """A valid identifier has no character that separates parts of a path or a filter."""
     try:
         found = path_segment(text, "flow_id")
     except ConfigurationError:
@@ -211,12 +209,12 @@ def test_any_identifier_is_one_segment_or_a_typed_error(text):
     ],
 )
 def test_retry_after(retry_after, seconds):
-    """Seconds and dates are read; anything else asks for nothing."""
+    """Seconds and dates are read; any other value requests no pause."""
     assert seconds == retry_after_s(retry_after, "Mon, 01 Jan 2024 00:00:00 GMT")
 
 
-def test_retry_after_without_a_date_of_the_answer(time_machine_at_noon):
-    """Without `Date`, this machine's clock must do."""
+def test_retry_after_without_a_date_of_the_response(time_machine_at_noon):
+    """Without `Date`, this machine's clock is used."""
     assert retry_after_s("Thu, 01 Jan 2026 12:00:10 GMT") == pytest.approx(10, abs=1)
 
 
@@ -230,5 +228,5 @@ def time_machine_at_noon():
 
 @given(st.text())
 def test_any_retry_after_is_a_number(text):
-    """Whatever a proxy writes there, the client does not fall over it."""
+    """An invalid header raises no error."""
     assert retry_after_s(text) >= 0
