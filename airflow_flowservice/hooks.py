@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from airflow_flowservice._airflow import connections
+from airflow_flowservice._airflow.pages import ExperiencePages
 from airflow_flowservice._airflow.versions import BaseHook
 from airflow_flowservice.exceptions import FlowServiceError
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_flowservice.api.client import FlowServiceClient
-
-_EXPERIENCE_URL = "https://experience.adobe.com"
 
 
 class FlowServiceHook(BaseHook):
@@ -60,13 +58,12 @@ class FlowServiceHook(BaseHook):
 
     def run_url(self, *, flow_id: str | None, flow_run_id: str | None = None) -> str:
         """Return the URL of a flow run, or of a dataflow's runs, in Experience Platform."""
-        org, sandbox = quote(self.client.org_id, safe="@"), quote(self.client.sandbox, safe="")
-        url = f"{_EXPERIENCE_URL}/#/@{org}/sname:{sandbox}/platform/source/dataflows"
-        for part, folder in ((flow_id, ""), (flow_run_id, "/activity")):
-            if not part:
-                break
-            url += f"{folder}/{quote(part, safe='')}"
-        return url
+        return self.pages.flow_run(flow_id, flow_run_id)
+
+    @property
+    def pages(self) -> ExperiencePages:
+        """Pages of the connection's sandbox in Experience Platform."""
+        return ExperiencePages(organization=self.client.org_id, sandbox=self.client.sandbox)
 
     def test_connection(self) -> tuple[bool, str]:
         """Fetch a token and list a dataflow; return success, and a message that names what is wrong."""

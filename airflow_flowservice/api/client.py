@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
-from airflow_flowservice.api import _times, validation
+from airflow_flowservice.api import validation
 from airflow_flowservice.api.auth import DEFAULT_SCOPES, IMS_PATH, GivenToken, ImsAuth
 from airflow_flowservice.api.data_connections import SourceConnection, TargetConnection
 from airflow_flowservice.api.http_session import HttpSession
@@ -24,6 +24,7 @@ from airflow_flowservice.exceptions import (
     FlowServiceError,
     UnreadableAnswerError,
 )
+from airflow_flowservice.windows.window import epoch_milliseconds, epoch_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from airflow_flowservice.api.auth import Auth
+    from airflow_flowservice.windows.window import IngestionWindow
 
 DEFAULT_BASE_URL = "https://platform.adobe.io"
 DEFAULT_IMS_URL = "https://ims-na1.adobelogin.com"
@@ -205,15 +207,12 @@ class FlowServiceClient:
         self,
         *,
         flow_id: str,
-        window_start: datetime,
-        window_end: datetime,
+        window: IngestionWindow,
         start_time: datetime,
         delta_column: DeltaColumn | str | Mapping[str, Any] | None = None,
     ) -> CreatedRun:
         """Create a flow run for one window: `POST /runs`. Never repeated if it may have arrived.
 
-        :param window_start: start of the window, an aware datetime in whole seconds.
-        :param window_end: end of the window.
         :param start_time: start of the run; not in the past by the service's clock. Sent in whole seconds,
             rounded up.
         :param delta_column: required for the first run of a flow with a table-based source.
@@ -223,16 +222,16 @@ class FlowServiceClient:
         """
         with self._about(flow_id=flow_id):
             times = {
-                "startTime": _times.epoch_seconds(start_time, "start_time", round_up=True),
-                "windowStartTime": _times.epoch_seconds(window_start, "window_start"),
-                "windowEndTime": _times.epoch_seconds(window_end, "window_end"),
+                "startTime": epoch_seconds(validation.validate_instant(start_time, "start_time"), round_up=True),
+                "windowStartTime": epoch_seconds(window.start),
+                "windowEndTime": epoch_seconds(window.end),
             }
             as_sent = str if self._epoch_format == "string" else int
             params: dict[str, Any] = {name: as_sent(value) for name, value in times.items()}
             if delta_column is not None:
                 params["deltaColumn"] = DeltaColumn.parse(delta_column).to_json()
             body = {"flowId": validation.validate_identifier(flow_id, "flow_id"), "params": params}
-        with self._about(flow_id=flow_id, window=_times.interval(window_start, window_end)):
+        with self._about(flow_id=flow_id, window=str(window)):
             return parse_created_run(self._transport.post("/runs", body), Call.CREATE_RUN)
 
     def get_run(self, flow_run_id: str) -> FlowRun:
@@ -336,7 +335,8 @@ def _run_filters(flow_id: str | None, ids: Iterable[str] | None, created_since: 
             return None
         conditions.append(f"id=={','.join(unique_ids)}")
     if created_since is not None:
-        conditions.append(f"createdAt>={_times.epoch_milliseconds(created_since, 'created_since')}")
+        since = validation.validate_instant(created_since, "created_since")
+        conditions.append(f"createdAt>={epoch_milliseconds(since)}")
     return conditions
 
 

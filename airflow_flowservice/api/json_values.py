@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.exceptions import UnreadableAnswerError
+from airflow_flowservice.windows.window import EPOCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 UNREADABLE = object()
 """Result of `parse_json` for text that is not JSON; JSON itself can contain `null`."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MILLISECONDS_FROM = 100_000_000_000
 """Values from here on are milliseconds: in seconds this is the year 5138, in milliseconds the year 1973."""
 
@@ -86,8 +86,8 @@ def instant_at(value: Any, *path: str, zero: bool = False) -> datetime | None:
         return None
     try:
         if number >= _MILLISECONDS_FROM:
-            return _EPOCH + timedelta(milliseconds=number)
-        return _EPOCH + timedelta(seconds=number)
+            return EPOCH + timedelta(milliseconds=number)
+        return EPOCH + timedelta(seconds=number)
     except OverflowError:
         return None
 

@@ -23,6 +23,7 @@ from airflow_flowservice.api.json_values import (
     value_at,
 )
 from airflow_flowservice.exceptions import ConfigurationError
+from airflow_flowservice.windows.window import IngestionWindow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -255,7 +256,8 @@ class FlowRun:
     :param status_word: Adobe's own status, for messages; empty if the response has none (a scheduled run).
     :param created_client: client id that created the run; runs that the service created have
         `acp_foundation_connectors`.
-    :param window_start: start of the window, from `params`, or from an activity if `params` has none.
+    :param window: window of the run, from `params`, or from an activity if `params` has none. None if the response
+        has no window, or an invalid one.
     :param start_time: requested start of the run, if the response has it.
     :param errors: errors of the run and of its activities, without duplicates. May contain the customer's host names.
     :param batch_ids: batches that the run wrote to the data lake.
@@ -271,8 +273,7 @@ class FlowRun:
     started_at: datetime | None = None
     completed_at: datetime | None = None
     created_client: str | None = None
-    window_start: datetime | None = None
-    window_end: datetime | None = None
+    window: IngestionWindow | None = None
     start_time: datetime | None = None
     input_records: int | None = None
     output_records: int | None = None
@@ -302,15 +303,13 @@ class FlowRun:
         if briefly and not status.ended:
             return cls(id=run_id, flow_id=text_at(raw, "flowId"), status=status, status_word=word)
         activities = tuple(_activities(raw))
-        window_start, window_end = _window(raw, activities)
         return cls(
             id=run_id,
             flow_id=text_at(raw, "flowId"),
             status=status,
             status_word=word,
             created_client=text_at(raw, "createdClient"),
-            window_start=window_start,
-            window_end=window_end,
+            window=_window(raw, activities),
             errors=tuple(dict.fromkeys(_errors(raw, activities))),
             batch_ids=tuple(dict.fromkeys(_batch_ids(activities))),
             parent_id=text_at(raw, "parentFlowRunId"),
@@ -318,11 +317,6 @@ class FlowRun:
             **_instants(raw, value_at(metrics, "durationSummary")),
             **dict(_counts(metrics)),
         )
-
-    @property
-    def window_known(self) -> bool:
-        """True if the response has the run's window."""
-        return self.window_start is not None and self.window_end is not None
 
 
 def _instants(raw: Any, durations: Any) -> dict[str, Any]:
@@ -358,15 +352,15 @@ def _activities(raw: Any) -> Iterator[Mapping[str, Any]]:
         yield from objects_at(raw, key)
 
 
-def _window(raw: Any, activities: tuple[Mapping[str, Any], ...]) -> tuple[datetime | None, datetime | None]:
+def _window(raw: Any, activities: tuple[Mapping[str, Any], ...]) -> IngestionWindow | None:
     extensions = ("durationSummary", "extensions")
     pairs = [(instant_at(raw, "params", key, zero=True) for key in ("windowStartTime", "windowEndTime"))]
     for activity in activities:
         pairs.append(instant_at(activity, *extensions, key, zero=True) for key in ("windowStart", "windowEnd"))
     for start, end in pairs:
         if start is not None and end is not None:
-            return start, end
-    return None, None
+            return IngestionWindow.if_valid(start, end)
+    return None
 
 
 def _errors(raw: Any, activities: tuple[Mapping[str, Any], ...]) -> Iterator[RunError]:

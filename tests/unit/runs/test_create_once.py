@@ -68,10 +68,9 @@ class TestFirstAttempt:
         order = world.order(delta_column=DeltaColumn(name="updated_at"))
         world.attempt(order)
         (sent,) = world.service.posted
-        assert (sent["flow_id"], sent["window_start"], sent["window_end"], sent["delta_column"]) == (
+        assert (sent["flow_id"], sent["window"], sent["delta_column"]) == (
             "flow",
-            order.window.start,
-            order.window.end,
+            order.window,
             DeltaColumn(name="updated_at"),
         )
 
@@ -92,7 +91,7 @@ class TestFirstAttempt:
     def test_a_neighbour_with_the_same_window_is_no_reason_to_wait(self, world: Any) -> None:
         """A first attempt creates its run, whatever others have ingested."""
         window = world.order().window
-        world.service.add(window_start=window.start, window_end=window.end)
+        world.service.add(window=window)
         assert world.attempt() == created(2)
 
     def test_a_first_attempt_takes_no_time(self, world: Any) -> None:
@@ -410,21 +409,21 @@ class TestNeighbours:
         """A neighbour's run of another window makes nothing uncertain."""
         self.lose_the_answer(world)
         window = world.order(day=1).window
-        world.service.add(window_start=window.start, window_end=window.end)
+        world.service.add(window=window)
         assert world.attempt(number=2) == created(2)
 
     def test_the_same_window_of_another_dag_is_not_adopted(self, world: Any) -> None:
         """The start time tells our run from another DAG's with the same window."""
         self.lose_the_answer(world)
         window, other = world.order().window, world.time.true() + timedelta(hours=1)
-        world.service.add(window_start=window.start, window_end=window.end, start_time=other)
+        world.service.add(window=window, start_time=other)
         assert world.attempt(number=2) == created(2)
 
     def test_another_flows_run_is_not_adopted(self, world: Any) -> None:
         """Only runs of the order's flow are looked at."""
         self.lose_the_answer(world)
         window = world.order().window
-        world.service.add(flow_id="other", window_start=window.start, window_end=window.end)
+        world.service.add(flow_id="other", window=window)
         assert world.attempt(number=2) == created(2)
 
     def test_runs_from_before_are_not_adopted(self, world: Any) -> None:
@@ -449,7 +448,7 @@ class TestNeighbours:
         self.lose_the_answer(world, "post after")
         window = world.order(day=1).window
         for _ in range(1500):
-            world.service.add(window_start=window.start, window_end=window.end)
+            world.service.add(window=window)
         assert world.attempt(number=2) == adopted()
 
     def test_too_many_to_compare_is_uncertain(self, world: Any, monkeypatch: Any) -> None:
@@ -458,7 +457,7 @@ class TestNeighbours:
         self.lose_the_answer(world, "post after")
         window = world.order(day=1).window
         for _ in range(10):
-            world.service.add(window_start=window.start, window_end=window.end)
+            world.service.add(window=window)
         with pytest.raises(FlowRunUncertainError):
             world.attempt(number=2)
 
@@ -549,7 +548,7 @@ class TestAdopt:
         """A slip of the pen must not leave a window out."""
         window = world.order(day=other.get("day", 0)).window
         flow_id = other.get("flow_id", "flow")
-        world.service.add(flow_id=flow_id, window_start=window.start, window_end=window.end)
+        world.service.add(flow_id=flow_id, window=window)
         with pytest.raises(ConfigurationError, match="is of another task") as caught:
             world.attempt(adopt="run-1")
         assert "TASK_ID" in str(caught.value.remedy)
@@ -707,7 +706,7 @@ class TestWithoutStore:
         """Also of the same window, which somebody else may want as well: it has nothing to look for."""
         window = old_world.order().window
         old_world.service.hides_windows = hides_windows
-        old_world.service.add(window_start=window.start, window_end=window.end)
+        old_world.service.add(window=window)
         assert (old_world.attempt(), old_world.time.passed) == (created(2), 0)
 
     def test_a_later_attempt_finds_the_run(self, old_world: Any) -> None:
@@ -746,7 +745,7 @@ class TestWithoutStore:
     def test_runs_from_before_the_dag_run_are_not_ours(self, old_world: Any) -> None:
         """An old run of the same window is not adopted."""
         window = old_world.order().window
-        old_world.service.add(window_start=window.start, window_end=window.end)
+        old_world.service.add(window=window)
         old_world.time.sleep(7200)
         assert old_world.attempt(number=2, began=old_world.time.true()) == created(2)
 
@@ -829,7 +828,7 @@ class TestIntent:
     def test_what_cannot_be_read_is_not_nothing(self, world: Any, stored: Any) -> None:
         """Somebody wrote it before a POST, so the flow's runs are compared before another one."""
         window = world.order().window
-        world.service.add(window_start=window.start, window_end=window.end)
+        world.service.add(window=window)
         world.store.set("flowservice_intent", stored)
         assert (world.attempt(number=2), world.service.posted) == (adopted(), [])
 
