@@ -108,6 +108,6 @@ def client_of(connection: Connection, **options: Any) -> FlowServiceClient:
     :param options: parameters of `FlowServiceClient`, which take precedence over the connection's.
     :raises ConfigurationError: a setting is missing or invalid; the message names the connection and the field.
     """
-    settings = connections.settings_of(connection)
+    settings = connections.parse_connection(connection)
     settings.raise_errors()
     return settings.create_client(**{"on_token": connections.mask, **options})

@@ -26,7 +26,7 @@ def get_connection(conn_id: str) -> Connection:
         return BaseHook.get_connection(conn_id)
 
 
-async def aget_connection(conn_id: str) -> Connection:
+async def get_connection_async(conn_id: str) -> Connection:
     """Return the connection, without blocking the event loop.
 
     :raises ConfigurationError: there is no connection with this id.
@@ -96,7 +96,7 @@ def _connection_exists(conn_id: str) -> Iterator[None]:
         ) from error
 
 
-def settings_of(connection: Any) -> ConnectionSettings:
+def parse_connection(connection: Any) -> ConnectionSettings:
     """Return the settings of a connection with all its errors; mask its secrets in Airflow's logs."""
     from airflow_flowservice.api.connection_settings import ConnectionSettings, extra_of
 

@@ -63,7 +63,7 @@ def _findings_of_connection(connection: Any, *, flow_id: str | None) -> Iterator
     from airflow_flowservice.checks import checkup, findings
     from airflow_flowservice.get_provider_info import CONNECTION_FIELDS
 
-    settings = connections.settings_of(connection)
+    settings = connections.parse_connection(connection)
     errors: dict[str, FlowServiceError] = {**settings.errors}
     if org_id_error := settings.org_id_error:
         errors["org_id"] = org_id_error
