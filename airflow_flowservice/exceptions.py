@@ -1,13 +1,13 @@
-"""One tree of errors; each says what happened, to which window, and what to do.
+"""Tree of errors; each error states the problem, the affected window and the remedy.
 
 ```
 FlowServiceError
-├── ConfigurationError            the connection or the task's own arguments are wrong
-├── WindowError                   the DAG run yields no window that could be ingested
-├── ApiError                      an HTTP call to Flow Service or IMS did not work
+├── ConfigurationError            the connection or the task's arguments are invalid
+├── WindowError                   the DAG run has no window that can be ingested
+├── ApiError                      an HTTP request to Flow Service or IMS failed
 │   ├── NotSentError                  nothing was sent: no connection could be made
-│   ├── NoAnswerError                 it was sent, and no whole answer came back
-│   ├── UnreadableAnswerError         an answer came that says nothing: HTML, empty, other JSON
+│   ├── NoAnswerError                 the request was sent, but no complete response arrived
+│   ├── UnreadableAnswerError         the response has no usable content: HTML, empty, other JSON
 │   ├── RateLimitedError              429
 │   ├── ServerError                   5xx
 │   ├── AuthenticationError           401: client id, secret or token
@@ -22,24 +22,24 @@ FlowServiceError
 │       ├── WindowRefusedError            1381
 │       ├── DeltaColumnDiffersError       1382
 │       ├── DeltaColumnMissingError       1383
-│       ├── NotOnDemandError              1385, 1386: the flow or its connector takes no on-demand runs
+│       ├── NotOnDemandError              1385, 1386: the flow or its connector accepts no on-demand runs
 │       └── RetriggerRefusedError         1387, 1388
 ├── FlowDisabledError             the flow is not enabled
-├── AttemptOvertakenError         another attempt of the same task goes on instead of this one
-└── FlowRunError                  a flow run that exists
-    ├── FlowRunFailedError            it ended as failed
+├── AttemptOvertakenError         another attempt of the same task may have replaced this one
+└── FlowRunError                  an error of an existing flow run
+    ├── FlowRunFailedError            the run ended as failed
     ├── FlowRunIncompleteError        more of its records failed than the task allows
-    ├── FlowRunEmptyError             it had no records, and the task asks for some
-    ├── FlowRunActiveError            an earlier one goes on, and may yet ingest a part of the window
-    ├── FlowRunVanishedError          it was there, and is not any more
-    ├── FlowRunUncertainError         a run may have been created, and nobody can tell
-    └── FlowRunTimeoutError           it did not end in the time that was given
+    ├── FlowRunEmptyError             the run had no records, and the task requires some
+    ├── FlowRunActiveError            an earlier run is active and may ingest a part of the window
+    ├── FlowRunVanishedError          Flow Service no longer has the run
+    ├── FlowRunUncertainError         the outcome of the request that creates the run is unknown
+    └── FlowRunTimeoutError           the run did not end within the time limit
 ```
 
-`retryable` says whether the same attempt can succeed later without anybody changing anything; the
-operators end a task at once, without its retries, where it is false. Codes are Adobe's
-(https://developer.adobe.com/experience-platform-apis/references/flow-service/); the same code means
-different things in different places, so classes are chosen by HTTP status first.
+`retryable` is True if the same attempt can succeed later without a change by a user. If it is False, the
+operators fail the task immediately, without its retries. Codes are Adobe's
+(https://developer.adobe.com/experience-platform-apis/references/flow-service/). The same code has different
+meanings at different endpoints, so the HTTP status decides the class first.
 """
 
 from __future__ import annotations
@@ -65,17 +65,17 @@ _LABELS = {
 
 
 class FlowServiceError(Exception):
-    """Any error of this package.
+    """Base class of all errors of this package.
 
-    :param message: what happened, as one sentence without secrets.
-    :param flow_id: the dataflow.
-    :param window: the window as ISO 8601 interval, UTC (`2026-01-01T00:00:00Z/2026-01-02T00:00:00Z`).
-    :param flow_run_id: the flow run at Flow Service (never the DAG run).
-    :param http_status: the answer's status.
-    :param code: Adobe's error code, as it came (`1382`, `1382-400`, `401013`).
-    :param request_id: the answer's `x-request-id`, which Adobe's support asks for.
-    :param url: a page for people, in Experience Platform.
-    :param remedy: what to do; without it the class's own.
+    :param message: problem, as one sentence without secrets.
+    :param flow_id: dataflow.
+    :param window: window as ISO 8601 interval, UTC (`2026-01-01T00:00:00Z/2026-01-02T00:00:00Z`).
+    :param flow_run_id: flow run at Flow Service (never the DAG run).
+    :param http_status: HTTP status of the response.
+    :param code: Adobe's error code, as received (`1382`, `1382-400`, `401013`).
+    :param request_id: `x-request-id` of the response, which Adobe's support needs.
+    :param url: page in the UI of Experience Platform.
+    :param remedy: instruction; default: the class's `default_remedy`.
     """
 
     retryable: ClassVar[bool] = False
@@ -110,7 +110,7 @@ class FlowServiceError(Exception):
 
     @property
     def account(self) -> str:
-        """What happened, and to what; without the remedy."""
+        """Problem and affected objects, without the remedy."""
         facts = [f"{label} {value}" for name, label in _LABELS.items() if (value := getattr(self, name))]
         text = self.message.rstrip(".")
         return f"{text} ({', '.join(facts)})" if facts else text
@@ -119,7 +119,10 @@ class FlowServiceError(Exception):
         return from_dict, (self.to_dict(),)
 
     def about(self: Error, **fields: Any) -> Error:
-        """The same error, told where it belongs: fills fields that are still empty; returns itself."""
+        """Fill fields that are still empty, and return this error.
+
+        :raises TypeError: a field does not exist.
+        """
         for name, value in fields.items():
             if name not in _FIELDS:
                 raise TypeError(f"FlowServiceError has no field {name!r}")
@@ -128,25 +131,25 @@ class FlowServiceError(Exception):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values, for a trigger's event: `{"error": class name, "message": str, ...}`."""
+        """Return JSON values, for a trigger's event: `{"error": class name, "message": str, ...}`."""
         fields = {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
         return {"error": type(self).__name__, "message": self.message, **fields}
 
 
 class ConfigurationError(FlowServiceError):
-    """The connection or the task's own arguments cannot work as they are."""
+    """The connection or the task's arguments are invalid."""
 
     default_remedy = "correct the connection or the task's arguments; nothing was sent"
 
 
 class WindowError(FlowServiceError):
-    """The DAG run yields no window that could be ingested; nothing was created."""
+    """The DAG run has no window that can be ingested; nothing was created."""
 
-    default_remedy = "pass window_start and window_end, or give the DAG a schedule whose runs have a period"
+    default_remedy = "pass window_start and window_end, or set a schedule of the DAG that has data intervals"
 
 
 class ApiError(FlowServiceError):
-    """An HTTP call to Flow Service or IMS did not work."""
+    """An HTTP request to Flow Service or IMS failed."""
 
 
 class NotSentError(ApiError):
@@ -157,35 +160,35 @@ class NotSentError(ApiError):
 
 
 class NoAnswerError(ApiError):
-    """The request was sent and no whole answer came back (reset, timeout, half a body)."""
+    """The request was sent, but no complete response arrived (reset, timeout, incomplete body)."""
 
     retryable = True
-    default_remedy = "a retry finds out first whether the request was taken"
+    default_remedy = "retry the task; the retry first checks whether Flow Service received the request"
 
 
 class UnreadableAnswerError(ApiError):
-    """An answer that says nothing: HTML from a proxy, an empty body, JSON of another shape."""
+    """The response has no usable content: HTML from a proxy, an empty body, other JSON."""
 
     retryable = True
-    default_remedy = "look at the excerpt: a proxy or a wrong host answers like this; check the connection's host"
+    default_remedy = "check the connection's host; a proxy or a wrong host sends such a response (see the excerpt)"
 
 
 class RateLimitedError(ApiError):
-    """HTTP 429, still after the client's own patience. Nothing was created."""
+    """HTTP 429 after all attempts of the client; nothing was created."""
 
     retryable = True
     default_remedy = "lower max_active_runs or the pool's size, or raise retry_delay; a retry is safe"
 
 
 class ServerError(ApiError):
-    """HTTP 5xx, still after the client's own patience."""
+    """HTTP 5xx after all attempts of the client."""
 
     retryable = True
-    default_remedy = "wait and retry; if it stays, give the x-request-id to Adobe's support"
+    default_remedy = "wait and retry; if the error persists, give the x-request-id to Adobe's support"
 
 
 class AuthenticationError(ApiError):
-    """HTTP 401: IMS refused the client id or secret, or Flow Service the token."""
+    """HTTP 401: IMS rejected the client id or secret, or Flow Service rejected the token."""
 
     default_remedy = (
         "check login (client id) and password (client secret) of the connection, or the access_token in its extra, "
@@ -203,19 +206,19 @@ class AccessDeniedError(ApiError):
 
 
 class OrganizationError(AccessDeniedError):
-    """The organization in the connection is missing, or is not the credential's."""
+    """The organization in the connection is missing, or is not the organization of the credential."""
 
     default_remedy = "set org_id in the connection's extra to the organization of the credential (…@AdobeOrg)"
 
 
 class CreateNotAllowedError(AccessDeniedError):
-    """1427: the token may read, but may not create flow runs."""
+    """Adobe code 1427: the token may read flow runs, but not create them."""
 
     default_remedy = "ask the Adobe administrator for the 'Manage Sources' permission for this credential"
 
 
 class SandboxError(ApiError):
-    """The sandbox is missing, unknown, or not one that the credential may use."""
+    """The sandbox is missing or unknown, or the credential may not use it."""
 
     default_remedy = (
         "set sandbox in the connection's extra to the sandbox's name (not its title), and have the administrator "
@@ -242,31 +245,31 @@ class RunRefusedError(ApiError):
 
 
 class StartTimeInPastError(RunRefusedError):
-    """1360: the run's start time had already passed."""
+    """Adobe code 1360: the run's start time had already passed."""
 
-    default_remedy = "leave start_time out (it then means now), and set the worker's clock by NTP"
+    default_remedy = "remove start_time (its default is now), and synchronize the worker's clock by NTP"
 
 
 class WindowRefusedError(RunRefusedError):
-    """1381: the window ends before it starts, in Flow Service's eyes."""
+    """Adobe code 1381: the window ends before it starts."""
 
     default_remedy = "check window_start and window_end: the end must be after the start"
 
 
 class DeltaColumnDiffersError(RunRefusedError):
-    """1382: the flow has a delta column already, and it is another one."""
+    """Adobe code 1382: the flow already has another delta column."""
 
-    default_remedy = "use the delta column that is set in the flow's Copy transformation, or leave delta_column out"
+    default_remedy = "set delta_column to the column of the flow's Copy transformation, or remove it"
 
 
 class DeltaColumnMissingError(RunRefusedError):
-    """1383: the first run of a table-based flow must name its delta column."""
+    """Adobe code 1383: the first run of a table-based flow must name its delta column."""
 
-    default_remedy = "set delta_column to the source column that tells new rows from old ones"
+    default_remedy = "set delta_column to the source column that distinguishes new rows from old rows"
 
 
 class NotOnDemandError(RunRefusedError):
-    """1385, 1386: this flow, or its connector, takes no on-demand runs."""
+    """Adobe codes 1385, 1386: this flow, or its connector, accepts no on-demand runs."""
 
     default_remedy = (
         "use a batch dataflow that is scheduled one-time ('once'); a scheduled flow cannot be changed to it"
@@ -274,88 +277,90 @@ class NotOnDemandError(RunRefusedError):
 
 
 class RetriggerRefusedError(RunRefusedError):
-    """1387, 1388: this run cannot be started again, or not yet."""
+    """Adobe codes 1387, 1388: this run cannot be re-triggered, or not yet."""
 
     default_remedy = (
-        "only failed runs, and successes without records, of an enabled flow can be re-triggered; else create a run "
+        "re-trigger only failed runs, or successful runs without records, of an enabled flow; otherwise create a run "
         "for the window with OnDemandFlowRunOperator"
     )
 
 
 class FlowDisabledError(FlowServiceError):
-    """The dataflow is not enabled, so no run of it would be carried out."""
+    """The dataflow is not enabled, so Flow Service would not execute its runs."""
 
     default_remedy = "enable the dataflow in Experience Platform, then clear the task"
 
 
 class AttemptOvertakenError(FlowServiceError):
-    """This attempt was held up so long that another may have taken its place; it sent nothing."""
+    """This attempt was delayed so long that another attempt may have replaced it; it sent nothing."""
 
     retryable = True
-    default_remedy = "nothing, if another attempt of the task is running; else retry the task"
+    default_remedy = "wait if another attempt of the task is running; otherwise retry the task"
 
 
 class FlowRunError(FlowServiceError):
-    """Something about a flow run that exists."""
+    """Error of an existing flow run."""
 
 
 class FlowRunFailedError(FlowRunError):
-    """The flow run ended as failed; its own errors are in the message."""
+    """The flow run ended as failed; the message contains the errors of the run."""
 
     retryable = True
-    default_remedy = "read the run's errors; a retry or a clear creates a new run for the same window"
+    default_remedy = (
+        "fix the cause that the run's errors name; a retry or a clear creates a new run for the same window"
+    )
 
 
 class FlowRunIncompleteError(FlowRunError):
-    """More records failed than the task allows, or nobody can tell; the flow run succeeded, and the others are in."""
+    """More records failed than the task allows, or their number is unknown; the other records are ingested."""
 
     default_remedy = (
-        "look at the failed records in Experience Platform, then mark the task as success; or clear it, which ingests "
-        "the whole window again in a new run (the good records twice, where the dataflow appends)"
+        "check the failed records in Experience Platform, then mark the task as success; or clear it, which ingests "
+        "the whole window again in a new run (if the dataflow appends, the valid records are duplicated)"
     )
 
 
 class FlowRunEmptyError(FlowRunError):
-    """The flow run succeeded without records, and the task asks for some (on_empty)."""
+    """The flow run succeeded without records, and the task requires some (on_empty)."""
 
     default_remedy = (
-        "if the source had nothing for the window, mark the task as success; else clear it once the data is there, "
-        "which creates a new run for the window"
+        "if the source had no data for the window, mark the task as success; otherwise clear it when the data is "
+        "available, which creates a new run for the window"
     )
 
 
 class FlowRunActiveError(FlowRunError):
-    """An earlier flow run goes on, and may yet ingest a part of this window; nothing was created."""
+    """An earlier flow run is active and may ingest a part of this window; nothing was created."""
 
     retryable = True
-    default_remedy = "wait until the earlier flow run has ended; a retry looks again"
+    default_remedy = "wait until the earlier flow run has ended; a retry checks it again"
 
 
 class FlowRunVanishedError(FlowRunError):
-    """The flow run could be read before, and now Flow Service does not know it."""
+    """Flow Service no longer has the flow run, which could be read earlier."""
 
     default_remedy = (
-        "look in Experience Platform whether the window is in; then mark the task as success, or clear it "
-        "to ingest it again"
+        "check in Experience Platform whether the window is ingested; then mark the task as success, or clear it "
+        "to ingest the window again"
     )
 
 
 class FlowRunUncertainError(FlowRunError):
-    """A run may have been created and nobody can tell; creating another could ingest the window twice."""
+    """A run may have been created, but this is unknown; another run could duplicate the window."""
 
-    default_remedy = "look at the candidates; then mark the task as success, or clear it with on_uncertain set"
+    default_remedy = "check the candidates; then mark the task as success, or clear it with on_uncertain set"
 
 
 class FlowRunTimeoutError(FlowRunError):
-    """The flow run did not end in the time that was given; it goes on at Adobe, which cannot cancel it."""
+    """The flow run did not end within the time limit; it continues at Adobe, which cannot cancel it."""
 
     retryable = True
     default_remedy = "raise the time limit; the next attempt waits for the same run instead of creating one"
 
 
 @contextmanager
-def telling(**fields: Any) -> Iterator[None]:
-    """Errors from inside are told where they belong, as by `FlowServiceError.about`."""
+def error_context(**fields: Any) -> Iterator[None]:
+    """Fill the empty fields of errors that are raised inside, as `FlowServiceError.about` does."""
     try:
         yield
     except FlowServiceError as error:
@@ -363,10 +368,14 @@ def telling(**fields: Any) -> Iterator[None]:
         raise
 
 
-def from_dict(data: Mapping[str, Any]) -> FlowServiceError:
-    """Make the error again from `FlowServiceError.to_dict`, for instance from a trigger's event.
+telling = error_context
+"""Deprecated name of `error_context`."""
 
-    A class that this version does not know (an event of another version) becomes the base class.
+
+def from_dict(data: Mapping[str, Any]) -> FlowServiceError:
+    """Return the error of `FlowServiceError.to_dict`, for instance from a trigger's event.
+
+    A class that this version does not have (an event of another version) becomes the base class.
     """
     classes = {cls.__name__: cls for cls in tree()}
     cls = classes.get(str(data.get("error")), FlowServiceError)
@@ -375,9 +384,9 @@ def from_dict(data: Mapping[str, Any]) -> FlowServiceError:
 
 
 def tree(root: type[FlowServiceError] = FlowServiceError) -> Iterator[type[FlowServiceError]]:
-    """Every class of the tree, parents first."""
+    """Yield every class of the tree, parents first."""
     yield root
     for child in root.__subclasses__():
-        # Not the classes made of these elsewhere, such as those that Airflow does not retry.
+        # Skip subclasses of other modules, such as the classes that Airflow does not retry.
         if globals().get(child.__name__) is child:
             yield from tree(child)

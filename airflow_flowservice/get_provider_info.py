@@ -1,4 +1,4 @@
-"""What Airflow's provider discovery reads; imports nothing.
+"""Metadata for Airflow's provider discovery; imports nothing.
 
 Keys: Airflow's `provider_info.schema.json`; `conn-fields`, `ui-field-behaviour` and `cli` since Airflow 3.2.
 """
@@ -22,32 +22,32 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "scopes": {
         "label": "Scopes",
-        "description": "OAuth scopes, separated by commas. Leave empty for those that Flow Service needs.",
+        "description": "OAuth scopes, separated by commas. Leave empty for the scopes that Flow Service needs.",
         "schema": _TEXT,
     },
     "ims_url": {
         "label": "IMS URL",
-        "description": "Where tokens come from. Default: https://ims-na1.adobelogin.com.",
+        "description": "URL of the identity service that issues tokens. Default: https://ims-na1.adobelogin.com.",
         "schema": {**_TEXT, "default": "https://ims-na1.adobelogin.com"},
     },
     "access_token": {
         "label": "Access token",
-        "description": "A ready token, used as it is instead of the client secret. It is not renewed.",
+        "description": "A ready token, used instead of the client secret. It is not renewed.",
         "schema": {**_TEXT, "format": "password"},
     },
     "epoch_format": {
         "label": "Epoch format",
-        "description": "How times are sent: string (as Adobe's tutorial shows) or integer (as its OpenAPI file says).",
+        "description": "Type of times in requests: string (Adobe's tutorial) or integer (Adobe's OpenAPI file).",
         "schema": {**_TEXT, "enum": ["string", "integer", None], "default": "string"},
     },
     "timeout_s": {
         "label": "Read timeout (seconds)",
-        "description": "How long to wait for an answer. Default: 30.",
+        "description": "Maximum time to wait for a response. Default: 30.",
         "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 600},
     },
     "max_attempts": {
         "label": "Attempts per request",
-        "description": "How often a request that may be repeated is sent. Default: 5.",
+        "description": "Maximum number of attempts of a request that may be repeated. Default: 5.",
         "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 20},
     },
 }
@@ -64,7 +64,7 @@ FIELD_BEHAVIOUR: dict[str, Any] = {
 
 
 def get_provider_info() -> dict[str, Any]:
-    """The provider's parts, as Airflow's discovery wants them."""
+    """Return the provider's parts, by the schema of Airflow's discovery."""
     name = "Adobe Flow Service"
     return {
         "package-name": "airflow-flowservice",

@@ -1,4 +1,4 @@
-"""An Airflow connection becomes auth headers and a client of Flow Service."""
+"""Hook that creates a Flow Service client and auth headers from an Airflow connection."""
 
 from __future__ import annotations
 
@@ -8,20 +8,16 @@ from typing import TYPE_CHECKING, Any
 from airflow_flowservice._airflow import connections
 from airflow_flowservice._airflow.pages import ExperiencePages
 from airflow_flowservice._airflow.versions import BaseHook
-from airflow_flowservice.exceptions import ConfigurationError, FlowServiceError
+from airflow_flowservice.exceptions import FlowServiceError
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_flowservice.api.client import FlowServiceClient
 
-_DEFAULT_HOST = "https://platform.adobe.io"
-_TEXT_EXTRAS = ("org_id", "sandbox", "scopes", "ims_url", "access_token", "epoch_format")
-_NUMBER_EXTRAS = {"timeout_s": float, "max_attempts": int}
-
 
 class FlowServiceHook(BaseHook):
-    """Talks to Flow Service with an Airflow connection of type `flowservice`.
+    """Hook for Flow Service, with an Airflow connection of type `flowservice`.
 
     :param flowservice_conn_id: login is the client id, password the client secret, host the platform's URL
         (default https://platform.adobe.io); extra: `org_id`, `sandbox`, `scopes`, `ims_url`,
@@ -41,36 +37,36 @@ class FlowServiceHook(BaseHook):
 
     @cached_property
     def client(self) -> FlowServiceClient:
-        """The client, made once. Looks the connection up, so not for the triggerer's event loop.
+        """Client, created on first use. Reads the connection, so do not use it in the triggerer's event loop.
 
-        :raises ConfigurationError: no such connection, or one of its values cannot be.
+        :raises ConfigurationError: the connection does not exist, or a setting is invalid.
         """
         return client_of(connections.get_connection(self.flowservice_conn_id))
 
     def get_conn(self) -> FlowServiceClient:
-        """The client; the name that Airflow's hooks share."""
+        """Return the client; Airflow's hooks share this method."""
         return self.client
 
     def get_auth_headers(self) -> dict[str, str]:
-        """The headers of a call to Adobe Experience Platform: Authorization, x-api-key, organization, sandbox.
+        """Return the headers of a call to Adobe Experience Platform: Authorization, x-api-key, organization, sandbox.
 
-        The token is fetched when there is none that is still good, and masked in Airflow's logs.
+        A token is fetched if there is no valid one, and masked in Airflow's logs.
 
-        :raises AuthenticationError: IMS refused the client id or secret.
+        :raises AuthenticationError: IMS rejects the client id or secret.
         """
         return self.client.auth_headers()
 
     def run_url(self, *, flow_id: str | None, flow_run_id: str | None = None) -> str:
-        """The page of a flow run, or of a dataflow's runs, in Experience Platform."""
+        """Return the URL of a flow run, or of a dataflow's runs, in Experience Platform."""
         return self.pages.flow_run(flow_id, flow_run_id)
 
     @property
     def pages(self) -> ExperiencePages:
-        """Return the pages of the connection's sandbox in Experience Platform."""
+        """Pages of the connection's sandbox in Experience Platform."""
         return ExperiencePages(organization=self.client.org_id, sandbox=self.client.sandbox)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Get a token, then list a dataflow: tells a wrong secret from a wrong organization, sandbox or permission."""
+        """Fetch a token and list a dataflow; return success, and a message that names what is wrong."""
         from airflow_flowservice.checks.checkup import of_credential
 
         try:
@@ -78,21 +74,21 @@ class FlowServiceHook(BaseHook):
         except FlowServiceError as error:
             return False, str(error)
         findings = list(of_credential(client))
-        if fault := next((finding for finding in findings if finding.wrong), None):
-            return False, str(fault)
-        found = f"organization {client.org_id}, sandbox {client.sandbox}; {findings[-1].message}."
-        return True, f"Connected to {client.base_url}, {found}"
+        if problem := next((finding for finding in findings if finding.wrong), None):
+            return False, str(problem)
+        details = f"organization {client.org_id}, sandbox {client.sandbox}; {findings[-1].message}."
+        return True, f"Connected to {client.base_url}, {details}"
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """The form before Airflow 3.2; later ones read `get_provider_info`."""
+        """Return the form's behaviour for Airflow before 3.2; later versions read `get_provider_info`."""
         from airflow_flowservice.get_provider_info import FIELD_BEHAVIOUR
 
         return {name.replace("-", "_"): value for name, value in FIELD_BEHAVIOUR.items()}
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """The form's own fields before Airflow 3.2; later ones read `get_provider_info`."""
+        """Return the form's own fields for Airflow before 3.2; later versions read `get_provider_info`."""
         from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
         from wtforms import PasswordField, StringField
 
@@ -107,54 +103,11 @@ class FlowServiceHook(BaseHook):
 
 
 def client_of(connection: Connection, **options: Any) -> FlowServiceClient:
-    """A client with a connection's values, which are checked here: Airflow's form and REST API do not.
+    """Return a client with the settings of a connection, which Airflow's form and REST API do not validate.
 
-    :param options: of `FlowServiceClient`, instead of the connection's.
-    :raises ConfigurationError: a value is missing or cannot be; the message names the connection and the field.
+    :param options: parameters of `FlowServiceClient`, which take precedence over the connection's.
+    :raises ConfigurationError: a setting is missing or invalid; the message names the connection and the field.
     """
-    from airflow_flowservice.api.client import FlowServiceClient
-
-    for secret in (connection.password, _extra(connection).get("access_token")):
-        if secret:
-            connections.mask(str(secret))
-    try:
-        return FlowServiceClient(
-            base_url=_base_url(connection),
-            client_id=connection.login or "",
-            client_secret=connection.password or None,
-            on_token=connections.mask,
-            **{**_client_options(_extra(connection)), **options},
-        )
-    except ConfigurationError as error:
-        error.message = f"connection {connection.conn_id!r}: {error.message}"
-        raise
-
-
-def _extra(connection: Connection) -> dict[str, Any]:
-    extra = connection.extra_dejson
-    return extra if isinstance(extra, dict) else {}
-
-
-def _base_url(connection: Connection) -> str:
-    host = (connection.host or _DEFAULT_HOST).strip().rstrip("/")
-    if "://" not in host:
-        scheme = connection.schema if connection.schema in ("http", "https") else "https"
-        host = f"{scheme}://{host}"
-    has_port = ":" in host.rpartition("]")[2].partition("://")[2]
-    return f"{host}:{connection.port}" if connection.port and not has_port else host
-
-
-def _client_options(extra: dict[str, Any]) -> dict[str, Any]:
-    options: dict[str, Any] = {name: str(value).strip() for name in _TEXT_EXTRAS if (value := extra.get(name))}
-    options.setdefault("org_id", "")
-    for name, kind in _NUMBER_EXTRAS.items():
-        if (value := extra.get(name)) in (None, ""):
-            continue
-        try:
-            options[name] = kind(value)
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(
-                f"{name} is {value!r}, which is not a number",
-                remedy=f"set {name} in the connection's extra to a number",
-            ) from error
-    return options
+    settings = connections.parse_connection(connection)
+    settings.raise_errors()
+    return settings.create_client(**{"on_token": connections.mask, **options})

@@ -12,7 +12,12 @@ from airflow.sdk import BaseOperator
 
 from airflow_flowservice._airflow import choose_window, metrics, task_context, task_end, versions, waiting
 from airflow_flowservice._airflow.tolerance import Tolerance
-from airflow_flowservice.exceptions import ConfigurationError, FlowRunTimeoutError, FlowRunUncertainError, telling
+from airflow_flowservice.exceptions import (
+    ConfigurationError,
+    FlowRunTimeoutError,
+    FlowRunUncertainError,
+    error_context,
+)
 from airflow_flowservice.links import DataflowLink, FlowRunLink
 
 if TYPE_CHECKING:
@@ -85,7 +90,7 @@ class _FlowRunOperator(BaseOperator):
         with task_end.task_errors():
             hook = self._hook()
             order = self._order(context, hook)
-            with telling(flow_id=order.flow_id, window=str(order.window) if order.window else None):
+            with error_context(flow_id=order.flow_id, window=str(order.window) if order.window else None):
                 summary = self._create(context, hook, order)
             if not self.wait_for_completion:
                 waiting.tell_outlets(self, context, summary)
@@ -222,7 +227,7 @@ class _FlowRunOperator(BaseOperator):
         from airflow_flowservice.runs.watch import wait_for_end
 
         watch = self._watch(summary, timeout=self.wait_timeout)
-        with telling(flow_id=summary.flow_id, window=summary.window_text):
+        with error_context(flow_id=summary.flow_id, window=summary.window_text):
             try:
                 run = wait_for_end(watch, metrics.counted(hook.client.get_run))
             except versions.airflow_exception("AirflowTaskTimeout") as error:
@@ -356,14 +361,14 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
             raise ConfigurationError(
                 f"flow_id is {self.flow_id!r}", remedy="set flow_id; if it is a template, check it"
             )
-        with telling(flow_id=self.flow_id):
+        with error_context(flow_id=self.flow_id):
             choice = self._choose(context, hook)
         window = choice.window
         self.window_start, self.window_end = iso(window.start), iso(window.end)
         self.log.info(
             "Window %s (%s seconds) of dataflow %s: %s", window, f"{window.seconds:,}", self.flow_id, choice.source
         )
-        with telling(flow_id=self.flow_id, window=str(window)):
+        with error_context(flow_id=self.flow_id, window=str(window)):
             choose_window.log_warnings(choice, context, mode=self.window, offset=self.window_offset)
             window.require_past(
                 now=versions.utc_now(),

@@ -211,7 +211,7 @@ def _poller_of(conn_id: str) -> Poller:
 
 
 async def _connect(conn_id: str, in_thread: Callable[..., Awaitable[Any]]) -> RunReader:
-    connection = await connections.aget_connection(conn_id)
+    connection = await connections.get_connection_async(conn_id)
     client: FlowServiceClient = await in_thread(client_of, connection)
     return _CountedReader(client)
 

@@ -1,4 +1,4 @@
-"""Airflow's connections, and its masking of what is secret in them."""
+"""Read Airflow connections, and mask their secrets in Airflow's logs."""
 
 from __future__ import annotations
 
@@ -14,27 +14,32 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Connection
 
+    from airflow_flowservice.api.connection_settings import ConnectionSettings
+
 
 def get_connection(conn_id: str) -> Connection:
-    """The connection.
+    """Return the connection.
 
-    :raises ConfigurationError: there is none with this id.
+    :raises ConfigurationError: there is no connection with this id.
     """
     with _connection_exists(conn_id):
         return BaseHook.get_connection(conn_id)
 
 
-async def aget_connection(conn_id: str) -> Connection:
-    """As `get_connection`, without blocking the event loop."""
+async def get_connection_async(conn_id: str) -> Connection:
+    """Return the connection, without blocking the event loop.
+
+    :raises ConfigurationError: there is no connection with this id.
+    """
     with _connection_exists(conn_id):
         connection: Connection = await versions.get_connection_async(conn_id)
         return connection
 
 
 def stored_connection(conn_id: str) -> Any:
-    """The connection as Airflow reads it outside of tasks: from the environment, a secrets backend, the database.
+    """Return the connection outside of tasks, from the environment, a secrets backend or the database.
 
-    :raises ConfigurationError: there is none with this id, or it cannot be read; the message tells which.
+    :raises ConfigurationError: there is no connection with this id, or it cannot be read; the message states which.
     """
     from airflow.models.connection import Connection as Stored
 
@@ -43,12 +48,16 @@ def stored_connection(conn_id: str) -> Any:
         with _connection_exists(conn_id):
             return stored.get_connection_from_secrets(conn_id)
     except ConfigurationError as error:
-        # Airflow takes a place that it cannot read, and a password that it cannot decrypt, for one without it.
-        _read_everywhere(conn_id)
+        # Airflow also reports "not found" if it cannot read a backend, or cannot decrypt a password.
+        _require_readable_backends(conn_id)
         raise error from error.__cause__
 
 
-def _read_everywhere(conn_id: str) -> None:
+def _require_readable_backends(conn_id: str) -> None:
+    """Read the connection from each secrets backend.
+
+    :raises ConfigurationError: a backend cannot be read; the message names it.
+    """
     from airflow.configuration import ensure_secrets_loaded
 
     backends: Any = ensure_secrets_loaded()
@@ -58,7 +67,7 @@ def _read_everywhere(conn_id: str) -> None:
             if connection is not None:
                 connection.get_uri()
         except Exception as error:
-            # The words of other errors may hold a part of a password; those of the database's driver do not.
+            # The database driver's messages contain no secrets; other messages may contain a part of a password.
             why = str(getattr(error, "orig", "")).strip().partition("\n")[0]
             raise ConfigurationError(
                 f"the connection {conn_id!r} cannot be read by {type(backend).__name__} "
@@ -82,13 +91,23 @@ def _connection_exists(conn_id: str) -> Iterator[None]:
             remedy=(
                 f"create it in Airflow's UI (Admin, Connections, type 'Adobe Flow Service') or with "
                 f"`airflow connections add {conn_id} --conn-type flowservice ...`, "
-                "or set flowservice_conn_id to the id of one that exists"
+                "or set flowservice_conn_id to the id of an existing connection"
             ),
         ) from error
 
 
+def parse_connection(connection: Any) -> ConnectionSettings:
+    """Return the settings of a connection with all its errors; mask its secrets in Airflow's logs."""
+    from airflow_flowservice.api.connection_settings import ConnectionSettings, extra_of
+
+    for secret in (connection.password, extra_of(connection).get("access_token")):
+        if secret:
+            mask(str(secret))
+    return ConnectionSettings.parse(connection)
+
+
 def mask(secret: str) -> None:
-    """Have Airflow replace a secret by `***` in all logs and rendered fields, also in its URL-encoded form."""
+    """Make Airflow replace a secret by `***` in all logs and rendered fields, also in its URL-encoded form."""
     from urllib.parse import quote, quote_plus
 
     for form in {secret, quote(secret, safe=""), quote_plus(secret)}:

@@ -1,1 +1,1 @@
-"""Flow Service and IMS over HTTP; knows no Airflow. Start at `client.FlowServiceClient`."""
+"""Client for Flow Service and IMS over HTTP, independent of Airflow. The entry point is `client.FlowServiceClient`."""

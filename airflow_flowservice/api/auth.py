@@ -1,52 +1,71 @@
 """Access tokens of Adobe's identity service (IMS), by OAuth server-to-server.
 
-One token serves all clients of a process that have the same credential. It lives in memory only, is
-fetched by one thread while the others wait, and is replaced some time before it expires.
+All clients of a process that have the same credential share one token. It is kept in memory only. One thread
+fetches it while the other threads wait, and it is replaced some time before it expires.
 Source: https://developer.adobe.com/developer-console/docs/guides/authentication/ServerToServerAuthentication/
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 import threading
 import time
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from requests.auth import AuthBase
 
-from airflow_flowservice.api._token import ImsToken, token_of
-from airflow_flowservice.exceptions import ApiError, FlowServiceError, NotSentError, from_dict
+from airflow_flowservice.api.error_body import parse_error_body
+from airflow_flowservice.api.json_values import text_at, value_at
+from airflow_flowservice.exceptions import (
+    ApiError,
+    AuthenticationError,
+    FlowServiceError,
+    NoAnswerError,
+    NotSentError,
+    RateLimitedError,
+    ServerError,
+    UnreadableAnswerError,
+    from_dict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from requests import PreparedRequest
 
-    from airflow_flowservice.api._http import Http
+    from airflow_flowservice.api.error_body import ErrorBody
+    from airflow_flowservice.api.http_session import HttpResponse, HttpSession
 
 DEFAULT_SCOPES = "openid,AdobeID,session,additional_info.projectedProductContext,read_organizations"
-"""What Adobe Developer Console grants a credential with the Experience Platform API."""
+"""Scopes that Adobe Developer Console grants a credential with the Experience Platform API."""
 
 IMS_PATH = "/ims/token/v3"
 
+_DEFAULT_LIFETIME_S = 3600.0
+_MAX_LIFETIME_S = 7 * 24 * 3600
+"""Adobe's tokens are valid for a day: a larger `expires_in` is in milliseconds."""
+
 
 class Auth(Protocol):
-    """What the transport asks of a credential."""
+    """Source of tokens for the transport."""
 
     def token(self) -> str:
-        """A token to send, fetched when need be."""
+        """Return a token; fetch one if necessary."""
 
     def renew(self, rejected: str) -> bool:
-        """After a 401: whether there is now another token than the rejected one."""
+        """Replace a token after a 401; return True if there is another token than the rejected one."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Values that no message may show."""
+        """Values that no message may contain."""
 
 
 class Bearer(AuthBase):
-    """Puts one token into a request."""
+    """Authorization of one request with one token."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -57,9 +76,9 @@ class Bearer(AuthBase):
 
 
 class GivenToken(AuthBase):
-    """A ready token, used as it is; it is never fetched and cannot be renewed.
+    """Ready token, used unchanged; it is never fetched and cannot be renewed.
 
-    :param on_token: is told the token once, so that logs can mask it.
+    :param on_token: called once with the token, so that logs can mask it.
     """
 
     def __init__(self, token: str, *, on_token: Callable[[str], None] | None = None) -> None:
@@ -68,11 +87,11 @@ class GivenToken(AuthBase):
             on_token(token)
 
     def token(self) -> str:
-        """The token."""
+        """Return the token."""
         return self._token
 
     def renew(self, rejected: str) -> bool:
-        """Never."""
+        """Return False: the token cannot be renewed."""
         return False
 
     @property
@@ -88,15 +107,15 @@ class ImsAuth(AuthBase):
     """Tokens for a client id and secret.
 
     :param http: requests to the IMS host.
-    :param scopes: comma separated.
-    :param on_token: is told each new token before it is used, so that logs can mask it.
-    :param clock: seconds that only grow.
+    :param scopes: comma-separated.
+    :param on_token: called with each new token before it is used, so that logs can mask it.
+    :param clock: monotonic clock, in seconds.
     """
 
     def __init__(
         self,
         *,
-        http: Http,
+        http: HttpSession,
         client_id: str,
         client_secret: str,
         scopes: str = DEFAULT_SCOPES,
@@ -110,7 +129,7 @@ class ImsAuth(AuthBase):
         self._on_token = on_token
         self._clock = clock
         self._last: str | None = None
-        self._shared = _shared_for(http.base_url, client_id, scopes, client_secret)
+        self._shared = _shared_token(http.base_url, client_id, scopes, client_secret)
 
     def __repr__(self) -> str:
         return f"<ImsAuth client id {self._client_id} at {self._http.host}>"
@@ -124,26 +143,30 @@ class ImsAuth(AuthBase):
         return (self._client_secret, self._last or "")
 
     def token(self) -> str:
-        """A token that is valid for some time yet.
+        """Return a valid token; fetch one if there is none, or if it expires soon.
 
-        :raises AuthenticationError: IMS does not accept the client id and secret.
-        :raises ApiError: IMS could not be asked, and no token is left that is still valid.
+        :raises AuthenticationError: IMS rejects the client id and secret.
+        :raises ApiError: the request to IMS failed, and there is no unexpired token.
         """
         try:
             token = self._shared.get(self._fetch, self._clock)
         except ApiError as error:
-            left = self._shared.unexpired(self._clock)
-            if left is None or not error.retryable:
+            unexpired = self._shared.unexpired(self._clock)
+            if unexpired is None or not error.retryable:
                 raise
-            token = left
-        return self._announced(token.value)
+            token = unexpired
+        return self._announce(token.value)
 
     def renew(self, rejected: str) -> bool:
-        """Fetch another token in place of one that was answered by 401; True."""
-        self._announced(self._shared.get(self._fetch, self._clock, rejected=rejected).value)
+        """Replace a token that was rejected with a 401; return True.
+
+        :raises ApiError: no other token could be fetched.
+        """
+        self._announce(self._shared.get(self._fetch, self._clock, rejected=rejected).value)
         return True
 
-    def _announced(self, token: str) -> str:
+    def _announce(self, token: str) -> str:
+        """Call `on_token` with a new token, and return the token."""
         if token != self._last and self._on_token:
             self._on_token(token)
         self._last = token
@@ -156,12 +179,24 @@ class ImsAuth(AuthBase):
             "client_secret": self._client_secret,
             "scope": self._scopes,
         }
-        answer = self._http.send("POST", IMS_PATH, body=form, secrets=(self._client_secret,))
-        return token_of(answer, now=self._clock(), client_id=self._client_id, host=self._http.host)
+        response = self._http.send("POST", IMS_PATH, body=form, secrets=(self._client_secret,))
+        return parse_token(response, now=self._clock(), client_id=self._client_id, host=self._http.host)
 
 
-class _Shared:
-    """One credential's token in this process."""
+# --- one token for all clients of a credential ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImsToken:
+    """Access token and its times, in seconds of the clock of `ImsAuth`."""
+
+    value: str = field(repr=False)
+    refresh_at: float
+    expires_at: float
+
+
+class _SharedToken:
+    """Token of one credential in this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -171,18 +206,18 @@ class _Shared:
     def get(
         self, fetch: Callable[[], ImsToken], clock: Callable[[], float], *, rejected: str | None = None
     ) -> ImsToken:
-        """The token; when it is due, or was rejected, one caller fetches and the others wait for it."""
+        """Return the token. If it is due or was rejected, one caller fetches a new one and the other callers wait."""
         with self._lock:
             token = self._token
             if token and token.value != rejected and clock() < token.refresh_at:
                 return token
-            pending, mine = self._pending, self._pending is None
+            pending, is_first = self._pending, self._pending is None
             if pending is None:
                 pending = self._pending = Future()
-        return self._fetch_for_all(fetch, pending) if mine else _wait_for(pending)
+        return self._fetch_for_all(fetch, pending) if is_first else _wait_for(pending)
 
     def unexpired(self, clock: Callable[[], float]) -> ImsToken | None:
-        """The token, if it is still valid although it is due."""
+        """Return the token if it is still valid, although it is due for renewal."""
         with self._lock:
             return self._token if self._token and clock() < self._token.expires_at else None
 
@@ -202,18 +237,99 @@ class _Shared:
 
 
 def _wait_for(pending: Future[ImsToken]) -> ImsToken:
-    """Each waiter gets an error of its own, since errors are told later where they belong."""
+    """Return the token that another thread fetches.
+
+    :raises FlowServiceError: a copy of that thread's error, because each caller adds its own fields to an error.
+    """
     try:
         return pending.result()
     except FlowServiceError as error:
         raise from_dict(error.to_dict()) from error
 
 
-_all_shared: dict[tuple[str, str, str, str], _Shared] = {}
-_all_shared_lock = threading.Lock()
+_shared_tokens: dict[tuple[str, str, str, str], _SharedToken] = {}
+_shared_tokens_lock = threading.Lock()
 
 
-def _shared_for(ims_url: str, client_id: str, scopes: str, client_secret: str) -> _Shared:
+def _shared_token(ims_url: str, client_id: str, scopes: str, client_secret: str) -> _SharedToken:
     digest = hashlib.sha256(client_secret.encode()).hexdigest()
-    with _all_shared_lock:
-        return _all_shared.setdefault((ims_url, client_id, scopes, digest), _Shared())
+    with _shared_tokens_lock:
+        return _shared_tokens.setdefault((ims_url, client_id, scopes, digest), _SharedToken())
+
+
+# --- responses of IMS ---
+
+
+def parse_token(response: HttpResponse, *, now: float, client_id: str, host: str) -> ImsToken:
+    """Return the token of IMS's response.
+
+    :param now: the current time, in seconds of the clock of the token's times.
+    :raises AuthenticationError: IMS refused; the message names client id and host.
+    :raises ApiError: IMS is busy or failed, or its response has no token.
+    """
+    if not 200 <= response.status < 300:
+        raise _refusal(response, client_id=client_id, host=host)
+    found = response.json()
+    value = text_at(found, "access_token")
+    if not value or not (value.isascii() and value.isprintable() and " " not in value):
+        what = "a response without an access token" if isinstance(found, dict) else response.excerpt
+        raise _error(UnreadableAnswerError, response, f"IMS at {host} sent {what}", remedy=_CHECK_IMS_URL)
+    lifetime = lifetime_s(value_at(found, "expires_in"))
+    return ImsToken(value=value, refresh_at=now + lifetime - min(300.0, lifetime / 10), expires_at=now + lifetime)
+
+
+def lifetime_s(expires_in: Any) -> float:
+    """Return a token's lifetime in seconds, from seconds or milliseconds, a number or a string; default: an hour."""
+    try:
+        lifetime = float(expires_in)
+    except (TypeError, ValueError, OverflowError):
+        return _DEFAULT_LIFETIME_S
+    if isinstance(expires_in, bool) or not math.isfinite(lifetime) or lifetime < 0:
+        return _DEFAULT_LIFETIME_S
+    return lifetime / 1000 if lifetime > _MAX_LIFETIME_S else lifetime
+
+
+_CHECK_IMS_URL = "check ims_url in the connection's extra; a proxy or a wrong host sends such a response"
+
+
+def _refusal(response: HttpResponse, *, client_id: str, host: str) -> ApiError:
+    body = parse_error_body(response)
+    message = f"IMS at {host} returned no token for client id {client_id}: {body.message}"
+    if response.status == 429:
+        return _error(RateLimitedError, response, message, body.code)
+    if response.status >= 500:
+        return _error(ServerError, response, message, body.code)
+    if response.status == 408:
+        return _error(NoAnswerError, response, message, body.code)
+    if response.status < 400 or response.is_html or response.status in (404, 405):
+        return _error(UnreadableAnswerError, response, message, body.code, _CHECK_IMS_URL)
+    return _error(AuthenticationError, response, message, body.code, _remedy_of_refusal(body))
+
+
+def _remedy_of_refusal(body: ErrorBody) -> str | None:
+    """Return a remedy for the invalid part of the credential, or None if IMS does not name it.
+
+    IMS sends `invalid client_secret parameter` or `invalid client_id parameter`, both with `invalid_client`.
+    """
+    if body.code == "invalid_scope":
+        return "check the scopes in the connection's extra against those of the credential in Adobe Developer Console"
+    if body.code != "invalid_client":
+        return None
+    message = body.message.lower()
+    if "secret" in message:
+        return (
+            "set password (client secret) of the connection to a secret that Adobe Developer Console shows for the "
+            "credential with this client id"
+        )
+    if re.search(r"client[ _]?id|unknown", message):
+        return (
+            "set login of the connection to the client id of an OAuth server-to-server credential in Adobe Developer "
+            "Console"
+        )
+    return None
+
+
+def _error(
+    kind: type[ApiError], response: HttpResponse, message: str, code: str | None = None, remedy: str | None = None
+) -> ApiError:
+    return kind(message, http_status=response.status, code=code, request_id=response.request_id, remedy=remedy)

@@ -1,6 +1,6 @@
-"""What a dataflow reads from and writes to: its source connection and its target connection.
+"""Source connection and target connection of a dataflow.
 
-Parsing is lenient, as in `models`; `params` depend on the connector, and Adobe describes only some of them.
+Parsing is lenient, as in `models`; `params` depend on the connector, and Adobe documents only some of them.
 Source: https://developer.adobe.com/experience-platform-apis/references/flow-service/
 """
 
@@ -9,17 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_flowservice.api import _json as read
-from airflow_flowservice.exceptions import UnreadableAnswerError
+from airflow_flowservice.api.json_values import required_id, text_at
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConnection:
-    """From `GET /sourceConnections/{id}`.
+    """Source connection, from `GET /sourceConnections/{id}`.
 
-    :param base_connection_id: the connection with the credential, which several source connections can share.
-    :param connection_spec_id: tells the connector.
-    :param data: the table (`params.tableName`), or the path of files (`params.path`).
+    :param base_connection_id: connection with the credential, which several source connections can share.
+    :param connection_spec_id: id of the connector's specification.
+    :param data: table (`params.tableName`), or path of files (`params.path`).
     """
 
     id: str
@@ -30,24 +29,24 @@ class SourceConnection:
 
     @classmethod
     def parse(cls, raw: Any) -> SourceConnection:
-        """From its JSON object.
+        """Parse the JSON object.
 
-        :raises UnreadableAnswerError: it is no object, or has no id.
+        :raises UnreadableAnswerError: the value is not an object, or has no id.
         """
         return cls(
-            id=_id_of(raw, "source connection"),
-            name=read.text(raw, "name"),
-            base_connection_id=read.text(raw, "baseConnectionId"),
-            connection_spec_id=read.text(raw, "connectionSpec", "id"),
-            data=read.text(raw, "params", "tableName") or read.text(raw, "params", "path"),
+            id=required_id(raw, "source connection"),
+            name=text_at(raw, "name"),
+            base_connection_id=text_at(raw, "baseConnectionId"),
+            connection_spec_id=text_at(raw, "connectionSpec", "id"),
+            data=text_at(raw, "params", "tableName") or text_at(raw, "params", "path"),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetConnection:
-    """From `GET /targetConnections/{id}`.
+    """Target connection, from `GET /targetConnections/{id}`.
 
-    :param dataset_id: the dataset in the data lake that is filled.
+    :param dataset_id: dataset in the data lake that the dataflow writes to.
     """
 
     id: str
@@ -56,19 +55,12 @@ class TargetConnection:
 
     @classmethod
     def parse(cls, raw: Any) -> TargetConnection:
-        """From its JSON object.
+        """Parse the JSON object.
 
-        :raises UnreadableAnswerError: it is no object, or has no id.
+        :raises UnreadableAnswerError: the value is not an object, or has no id.
         """
         return cls(
-            id=_id_of(raw, "target connection"),
-            name=read.text(raw, "name"),
-            dataset_id=read.text(raw, "params", "dataSetId") or read.text(raw, "params", "datasetId"),
+            id=required_id(raw, "target connection"),
+            name=text_at(raw, "name"),
+            dataset_id=text_at(raw, "params", "dataSetId") or text_at(raw, "params", "datasetId"),
         )
-
-
-def _id_of(raw: Any, what: str) -> str:
-    identifier = read.text(raw, "id")
-    if not identifier:
-        raise UnreadableAnswerError(f"Flow Service answered with a {what} that has no id")
-    return identifier

@@ -1,37 +1,97 @@
-"""What Flow Service's JSON means: flows, flow runs, their status and figures.
+"""Flows, flow runs, their status and their metrics, parsed from Flow Service's JSON.
 
-Parsing is lenient: whatever is missing or strange becomes `None` or empty, because Adobe's pages and
-samples differ from each other. Only an object without an id is refused.
+Parsing is lenient: a missing or unexpected value becomes `None` or empty, because Adobe's pages and samples
+differ from each other. Only an object without an id is refused.
 Sources: https://developer.adobe.com/experience-platform-apis/references/flow-service/ and
 https://experienceleague.adobe.com/en/docs/experience-platform/sources/api-tutorials/monitor
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice.api import _json as read
-from airflow_flowservice.api._delta_column import DeltaColumn
-from airflow_flowservice.api._status import FlowRunStatus
-from airflow_flowservice.exceptions import UnreadableAnswerError
+from airflow_flowservice.api.json_values import (
+    count_at,
+    instant_at,
+    objects_at,
+    required_id,
+    text_at,
+    texts_at,
+    value_at,
+)
+from airflow_flowservice.exceptions import ConfigurationError
 from airflow_flowservice.windows.window import IngestionWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from datetime import datetime
 
-__all__ = ["CreatedRun", "DeltaColumn", "Flow", "FlowRun", "FlowRunStatus", "FlowSpec", "RunError"]
+
+@dataclass(frozen=True, kw_only=True)
+class DeltaColumn:
+    """Source column that distinguishes new rows from old rows (table-based sources).
+
+    :param name: name of the column in the source.
+    :param date_format: format of the dates in the column, such as `yyyy-MM-dd HH:mm:ss`.
+    :param timezone: timezone of those dates.
+    :raises ConfigurationError: a value is empty or is not a string.
+    """
+
+    name: str
+    date_format: str | None = None
+    timezone: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise _invalid_delta_column("its name is empty or is not a string")
+        for key, value in (("dateFormat", self.date_format), ("timezone", self.timezone)):
+            if value is not None and (not isinstance(value, str) or not value.strip()):
+                raise _invalid_delta_column(f"its {key} is empty or is not a string")
+
+    @classmethod
+    def parse(cls, value: str | Mapping[str, Any] | DeltaColumn) -> DeltaColumn:
+        """Parse a name, or a mapping with the API's keys `name`, `dateFormat`, `timezone`.
+
+        :raises ConfigurationError: another type, an unknown key, or a value that is not a string.
+        """
+        if isinstance(value, DeltaColumn):
+            return value
+        if isinstance(value, str):
+            return cls(name=value)
+        if not isinstance(value, Mapping):
+            raise _invalid_delta_column(f"it is of type {type(value).__name__}")
+        if unknown := sorted(str(key) for key in value if key not in _DELTA_COLUMN_KEYS):
+            raise _invalid_delta_column(f"it has the unknown key {', '.join(unknown)}")
+        fields = {_DELTA_COLUMN_KEYS[key]: each for key, each in value.items()}
+        return cls(**{"name": "", **fields})
+
+    def to_json(self) -> dict[str, str]:
+        """Return the value of `params.deltaColumn` of a request, without keys that have no value."""
+        values = {"name": self.name, "dateFormat": self.date_format, "timezone": self.timezone}
+        return {key: value for key, value in values.items() if value is not None}
+
+
+_DELTA_COLUMN_KEYS = {"name": "name", "dateFormat": "date_format", "timezone": "timezone"}
+
+
+def _invalid_delta_column(why: str) -> ConfigurationError:
+    remedy = (
+        "set delta_column to the column's name, or to a mapping with 'name' and optionally 'dateFormat' and 'timezone'"
+    )
+    return ConfigurationError(f"delta_column cannot be used: {why}", remedy=remedy)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flow:
     """A dataflow, from `GET /flows/{id}`.
 
-    :param state: Adobe's word, such as `enabled` or `disabled`; empty when the answer has none.
+    :param state: Adobe's state, such as `enabled` or `disabled`; empty if the response has none.
     :param frequency: `scheduleParams.frequency`, such as `once` or `hour`.
-    :param delta_column: the one set in the flow's `Copy` transformation, which later runs cannot change.
-    :param raw: the JSON object, for what has no field here; not in the `repr`.
+    :param delta_column: delta column of the flow's `Copy` transformation, which later runs cannot change.
+    :param raw: the JSON object, for values that have no field here; not in the `repr`.
     """
 
     id: str
@@ -46,53 +106,53 @@ class Flow:
 
     @classmethod
     def parse(cls, raw: Any) -> Flow:
-        """From a flow's JSON object.
+        """Parse the JSON object of a flow.
 
-        :raises UnreadableAnswerError: it is no object, or has no id.
+        :raises UnreadableAnswerError: the value is not an object, or has no id.
         """
         return cls(
-            id=_id_of(raw, "flow"),
-            name=read.text(raw, "name"),
-            state=read.text(raw, "state") or "",
-            frequency=read.text(raw, "scheduleParams", "frequency"),
-            delta_column=_copied_delta_column(raw),
-            flow_spec_id=read.text(raw, "flowSpec", "id"),
-            source_connection_ids=read.texts(raw, "sourceConnectionIds"),
-            target_connection_ids=read.texts(raw, "targetConnectionIds"),
+            id=required_id(raw, "flow"),
+            name=text_at(raw, "name"),
+            state=text_at(raw, "state") or "",
+            frequency=text_at(raw, "scheduleParams", "frequency"),
+            delta_column=_delta_column_of_copy(raw),
+            flow_spec_id=text_at(raw, "flowSpec", "id"),
+            source_connection_ids=texts_at(raw, "sourceConnectionIds"),
+            target_connection_ids=texts_at(raw, "targetConnectionIds"),
             raw=raw,
         )
 
     @property
     def enabled(self) -> bool:
-        """Whether runs would be carried out. A flow that does not tell its state counts as enabled."""
+        """True if Flow Service executes runs of the flow. A flow without a state counts as enabled."""
         return self.state.strip().lower() in ("", "enabled")
 
     @property
     def one_time(self) -> bool | None:
-        """Whether it is scheduled `once`, as on-demand runs need; None when the flow does not tell."""
+        """True if the flow is scheduled `once`, which on-demand runs require; None if the flow has no frequency."""
         return None if self.frequency is None else self.frequency.strip().lower() == "once"
 
 
-def _copied_delta_column(raw: Any) -> DeltaColumn | None:
-    for transformation in read.objects(raw, "transformations"):
-        if (read.text(transformation, "name") or "").lower() != "copy":
+def _delta_column_of_copy(raw: Any) -> DeltaColumn | None:
+    for transformation in objects_at(raw, "transformations"):
+        if (text_at(transformation, "name") or "").lower() != "copy":
             continue
-        name = read.text(transformation, "params", "deltaColumn", "name")
-        name = name or read.text(transformation, "params", "deltaColumn")
+        name = text_at(transformation, "params", "deltaColumn", "name")
+        name = name or text_at(transformation, "params", "deltaColumn")
         if name:
             return DeltaColumn(
                 name=name,
-                date_format=read.text(transformation, "params", "deltaColumn", "dateFormat"),
-                timezone=read.text(transformation, "params", "deltaColumn", "timezone"),
+                date_format=text_at(transformation, "params", "deltaColumn", "dateFormat"),
+                timezone=text_at(transformation, "params", "deltaColumn", "timezone"),
             )
     return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlowSpec:
-    """What a kind of dataflow asks for, from `GET /flowSpecs/{id}`.
+    """Specification of a kind of dataflow, from `GET /flowSpecs/{id}`.
 
-    :param run_parameters: those that creating a run requires (`runSpec.spec.required`); None when it does not tell.
+    :param run_parameters: required parameters of a new run (`runSpec.spec.required`); None if they are unknown.
     """
 
     id: str
@@ -101,25 +161,25 @@ class FlowSpec:
 
     @classmethod
     def parse(cls, raw: Any) -> FlowSpec:
-        """From its JSON object.
+        """Parse the JSON object.
 
-        :raises UnreadableAnswerError: it is no object, or has no id.
+        :raises UnreadableAnswerError: the value is not an object, or has no id.
         """
         return cls(
-            id=_id_of(raw, "flow specification"),
-            name=read.text(raw, "name"),
-            run_parameters=read.texts(raw, "runSpec", "spec", "required") or None,
+            id=required_id(raw, "flow specification"),
+            name=text_at(raw, "name"),
+            run_parameters=texts_at(raw, "runSpec", "spec", "required") or None,
         )
 
     @property
     def needs_delta_column(self) -> bool | None:
-        """Whether its source is table-based, so that the first run names a delta column; None when nobody can tell."""
+        """True if the source is table-based, so that the first run needs a delta column; None if this is unknown."""
         return None if self.run_parameters is None else "deltaColumn" in self.run_parameters
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunError:
-    """One error that a flow run reports about itself, such as `CONNECTOR-1001-500`."""
+    """Error that a flow run reports, such as `CONNECTOR-1001-500`."""
 
     code: str | None
     message: str
@@ -130,28 +190,78 @@ class RunError:
 
 @dataclass(frozen=True, kw_only=True)
 class CreatedRun:
-    """What creating or re-triggering a run answers: its id, and its version for `If-Match`."""
+    """Result of creating or re-triggering a run: its id, and its version for `If-Match`."""
 
     id: str
     etag: str | None = None
+
+
+class FlowRunStatus(str, Enum):
+    """State of a flow run. An unknown status is neither ended nor succeeded."""
+
+    SCHEDULED = "scheduled"
+    IN_PROGRESS = "in_progress"
+    SUCCESS = "success"
+    PARTIAL_SUCCESS = "partial_success"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+    @classmethod
+    def parse(cls, word: Any) -> FlowRunStatus:
+        """Parse Adobe's status, ignoring case, `_`, `-` and spaces; any other value is `UNKNOWN`.
+
+        `QUEUED` is scheduled and `COMPLETED` is a success. `PARTIAL_FAILURE` is a failure: a status that
+        mentions a failure is never reported as success.
+        """
+        if not isinstance(word, str):
+            return cls.UNKNOWN
+        return _STATUS_OF_WORD.get(word.lower().translate(_IGNORED_CHARACTERS), cls.UNKNOWN)
+
+    @property
+    def ended(self) -> bool:
+        """True if the run has ended."""
+        return self.succeeded or self.failed
+
+    @property
+    def succeeded(self) -> bool:
+        """True if the run ended and its data are ingested; includes partial success (see `failed_records`)."""
+        return self in (FlowRunStatus.SUCCESS, FlowRunStatus.PARTIAL_SUCCESS)
+
+    @property
+    def failed(self) -> bool:
+        """True if the run ended as failed."""
+        return self is FlowRunStatus.FAILED
+
+
+_IGNORED_CHARACTERS = str.maketrans("", "", "_- \t\r\n")
+_STATUS_OF_WORD = {
+    "scheduled": FlowRunStatus.SCHEDULED,
+    "queued": FlowRunStatus.SCHEDULED,
+    "inprogress": FlowRunStatus.IN_PROGRESS,
+    "success": FlowRunStatus.SUCCESS,
+    "completed": FlowRunStatus.SUCCESS,
+    "partialsuccess": FlowRunStatus.PARTIAL_SUCCESS,
+    "failed": FlowRunStatus.FAILED,
+    "partialfailure": FlowRunStatus.FAILED,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlowRun:
     """A flow run, from `GET /runs/{id}` or `GET /runs`.
 
-    Instants are aware UTC datetimes, or None. Counts are records, bytes and files, or None when the
-    answer leaves them out or says `-1`, which means not known.
+    Instants are aware UTC datetimes, or None. Counts are records, bytes and files, or None if the response
+    has no count or `-1`, which means unknown.
 
-    :param status_word: Adobe's own word, for messages; empty when the answer has none (a waiting run).
-    :param created_client: the client id that created it; runs of the service itself show
+    :param status_word: Adobe's own status, for messages; empty if the response has none (a scheduled run).
+    :param created_client: client id that created the run; runs that the service created have
         `acp_foundation_connectors`.
-    :param window: the window that the run ingests, from `params`, else from an activity. None if the answer does
-        not show it, or shows edges that do not make a window.
-    :param start_time: when it was asked to begin, where the answer shows it.
-    :param errors: its own and its activities' errors, each once. May hold the customer's host names.
-    :param batch_ids: the batches in the data lake that it filled.
-    :param parent_id: the run that this one belongs to.
+    :param window: window of the run, from `params`, or from an activity if `params` has none. None if the response
+        has no window, or an invalid one.
+    :param start_time: requested start of the run, if the response has it.
+    :param errors: errors of the run and of its activities, without duplicates. May contain the customer's host names.
+    :param batch_ids: batches that the run wrote to the data lake.
+    :param parent_id: run that this run belongs to.
     """
 
     id: str
@@ -179,50 +289,50 @@ class FlowRun:
 
     @classmethod
     def parse(cls, raw: Any, *, briefly: bool = False) -> FlowRun:
-        """From a run's JSON object.
+        """Parse the JSON object of a flow run.
 
-        A run without any status is one that waits: `SCHEDULED`, with an empty `status_word`.
+        A run without a status is `SCHEDULED`, with an empty `status_word`.
 
-        :param briefly: of a run that has not ended, read id, dataflow and status alone.
-        :raises UnreadableAnswerError: it is no object, or has no id.
+        :param briefly: if the run has not ended, parse only id, dataflow and status.
+        :raises UnreadableAnswerError: the value is not an object, or has no id.
         """
-        run_id = _id_of(raw, "flow run")
-        metrics = read.at(raw, "metrics")
-        word = read.text(metrics, "statusSummary", "status") or read.text(raw, "status") or ""
+        run_id = required_id(raw, "flow run")
+        metrics = value_at(raw, "metrics")
+        word = text_at(metrics, "statusSummary", "status") or text_at(raw, "status") or ""
         status = FlowRunStatus.parse(word) if word else FlowRunStatus.SCHEDULED
         if briefly and not status.ended:
-            return cls(id=run_id, flow_id=read.text(raw, "flowId"), status=status, status_word=word)
+            return cls(id=run_id, flow_id=text_at(raw, "flowId"), status=status, status_word=word)
         activities = tuple(_activities(raw))
         return cls(
             id=run_id,
-            flow_id=read.text(raw, "flowId"),
+            flow_id=text_at(raw, "flowId"),
             status=status,
             status_word=word,
-            created_client=read.text(raw, "createdClient"),
+            created_client=text_at(raw, "createdClient"),
             window=_window(raw, activities),
             errors=tuple(dict.fromkeys(_errors(raw, activities))),
             batch_ids=tuple(dict.fromkeys(_batch_ids(activities))),
-            parent_id=read.text(raw, "parentFlowRunId"),
-            etag=read.text(raw, "etag") or read.text(raw, "eTag"),
-            **_instants(raw, read.at(metrics, "durationSummary")),
+            parent_id=text_at(raw, "parentFlowRunId"),
+            etag=text_at(raw, "etag") or text_at(raw, "eTag"),
+            **_instants(raw, value_at(metrics, "durationSummary")),
             **dict(_counts(metrics)),
         )
 
 
 def _instants(raw: Any, durations: Any) -> dict[str, Any]:
     return {
-        "created_at": read.instant(raw, "createdAt"),
-        "start_time": read.instant(raw, "params", "startTime"),
-        "updated_at": read.instant(raw, "updatedAt"),
-        "started_at": read.instant(durations, "startedAtUTC"),
-        "completed_at": read.instant(durations, "completedAtUTC"),
+        "created_at": instant_at(raw, "createdAt"),
+        "start_time": instant_at(raw, "params", "startTime"),
+        "updated_at": instant_at(raw, "updatedAt"),
+        "started_at": instant_at(durations, "startedAtUTC"),
+        "completed_at": instant_at(durations, "completedAtUTC"),
     }
 
 
 def _counts(metrics: Any) -> Iterator[tuple[str, Any]]:
     for summary, names in _COUNTS.items():
         for name, key in names.items():
-            yield name, read.count(metrics, summary, key)
+            yield name, count_at(metrics, summary, key)
 
 
 _COUNTS = {
@@ -237,16 +347,16 @@ _COUNTS = {
 
 
 def _activities(raw: Any) -> Iterator[Mapping[str, Any]]:
-    """Adobe's OpenAPI file spells the key `activites` in one place."""
+    # Adobe's OpenAPI file spells the key `activites` in one place.
     for key in ("activities", "activites"):
-        yield from read.objects(raw, key)
+        yield from objects_at(raw, key)
 
 
 def _window(raw: Any, activities: tuple[Mapping[str, Any], ...]) -> IngestionWindow | None:
     extensions = ("durationSummary", "extensions")
-    pairs = [(read.instant(raw, "params", key, zero=True) for key in ("windowStartTime", "windowEndTime"))]
+    pairs = [(instant_at(raw, "params", key, zero=True) for key in ("windowStartTime", "windowEndTime"))]
     for activity in activities:
-        pairs.append(read.instant(activity, *extensions, key, zero=True) for key in ("windowStart", "windowEnd"))
+        pairs.append(instant_at(activity, *extensions, key, zero=True) for key in ("windowStart", "windowEnd"))
     for start, end in pairs:
         if start is not None and end is not None:
             return IngestionWindow.if_valid(start, end)
@@ -261,22 +371,15 @@ def _errors(raw: Any, activities: tuple[Mapping[str, Any], ...]) -> Iterator[Run
 
 
 def _errors_at(raw: Any, *path: str) -> Iterator[RunError]:
-    for error in read.objects(raw, *path):
-        message = read.text(error, "message") or read.text(error, "errorMessage")
-        code = read.text(error, "code") or read.text(error, "errorCode")
+    for error in objects_at(raw, *path):
+        message = text_at(error, "message") or text_at(error, "errorMessage")
+        code = text_at(error, "code") or text_at(error, "errorCode")
         if message or code:
             yield RunError(code=code, message=message or "no message")
 
 
 def _batch_ids(activities: tuple[Mapping[str, Any], ...]) -> Iterator[str]:
     for activity in activities:
-        for target in read.objects(activity, "targetInfo"):
-            reference = read.at(target, "reference")
-            yield from read.texts(reference, "ids")
-
-
-def _id_of(raw: Any, what: str) -> str:
-    identifier = read.text(raw, "id")
-    if not identifier:
-        raise UnreadableAnswerError(f"Flow Service answered with a {what} that has no id")
-    return identifier
+        for target in objects_at(activity, "targetInfo"):
+            reference = value_at(target, "reference")
+            yield from texts_at(reference, "ids")

@@ -1,9 +1,8 @@
-"""A response becomes a value or an exception, whatever shape it has.
+"""Convert a response of Flow Service into a value or an exception.
 
-The HTTP status decides first, then Adobe's code, since one code means different things in different
-tables; Adobe's own message is always shown. After a POST the classes tell what happened: `ServerError`,
-`NoAnswerError` and `UnreadableAnswerError` leave open whether a run was created; any other `ApiError`
-means that none was.
+The HTTP status decides first, then Adobe's code, because the same code has different meanings in different
+tables. The message always contains Adobe's own message. After a POST, `ServerError`, `NoAnswerError` and
+`UnreadableAnswerError` mean that the outcome is unknown; any other `ApiError` means that no run was created.
 
 Source of the codes: https://developer.adobe.com/experience-platform-apis/references/flow-service/,
 https://experienceleague.adobe.com/en/docs/experience-platform/sources/errors/flow-service-errors, and of the
@@ -18,8 +17,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_flowservice.api import _json
-from airflow_flowservice.api._problem import problem_in
+from airflow_flowservice.api.error_body import parse_error_body
+from airflow_flowservice.api.json_values import objects_at, text_at, value_at
 from airflow_flowservice.api.models import CreatedRun
 from airflow_flowservice.exceptions import (
     AccessDeniedError,
@@ -46,12 +45,12 @@ from airflow_flowservice.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_flowservice.api._answer import Answer
-    from airflow_flowservice.api._problem import Problem
+    from airflow_flowservice.api.error_body import ErrorBody
+    from airflow_flowservice.api.http_session import HttpResponse
 
 
 class Call(Enum):
-    """What was asked for, in words for messages."""
+    """Endpoints of Flow Service, as text for messages."""
 
     GET_FLOW = "reading the flow"
     LIST_FLOWS = "listing flows"
@@ -64,7 +63,7 @@ class Call(Enum):
     GET_FLOW_SPEC = "reading the flow specification"
 
 
-_MISSING = {
+_NOT_FOUND = {
     Call.GET_FLOW: FlowNotFoundError,
     Call.CREATE_RUN: FlowNotFoundError,
     Call.GET_RUN: RunNotFoundError,
@@ -72,7 +71,7 @@ _MISSING = {
 }
 _POSTS = (Call.CREATE_RUN, Call.RETRIGGER_RUN)
 
-_REFUSALS_OF_POSTS: dict[int, type[ApiError]] = {
+_POST_ERRORS: dict[int, type[ApiError]] = {
     1360: StartTimeInPastError,
     1381: WindowRefusedError,
     1382: DeltaColumnDiffersError,
@@ -86,13 +85,13 @@ _REFUSALS_OF_POSTS: dict[int, type[ApiError]] = {
     1439: FlowNotFoundError,
     1446: FlowNotFoundError,
 }
-_FLOW_UNKNOWN = (1430, 1439, 1446)
+_FLOW_NOT_FOUND_CODES = (1430, 1439, 1446)
 _TOKEN_CODES = (2114, 2115, 403010, 401013)
 _ORGANIZATION_CODES = (2000, 2001, 2002)
 _SANDBOX_CODES = (2100, 2101, 2103, 2105, 2106, *range(2110, 2114))
 _PERMISSION_CODES = (2118, 2120, 2121)
 
-_WRONG_HOST = "check the connection's host: this answer does not look like Flow Service's"
+_WRONG_HOST = "check the connection's host: this is not a response of Flow Service"
 _CONTINUATION = re.compile(r"[?&]continuationToken=([^&]*)")
 _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
@@ -101,72 +100,75 @@ _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 class Page:
     """One page of a list.
 
-    :param items: the objects on it.
-    :param continuation: the next page's token, spelled as in `next.href` so that it can go into a
-        query as it is; None on the last page.
+    :param items: objects on the page.
+    :param continuation: token of the next page, spelled as in `next.href`, so that it can be used in a query
+        unchanged; None on the last page.
     """
 
     items: tuple[Mapping[str, Any], ...]
     continuation: str | None = None
 
 
-def item_of(answer: Answer, call: Call) -> Mapping[str, Any]:
-    """The one object that was asked for, from `{"items": [object]}` or bare.
+def parse_item(response: HttpResponse, call: Call) -> Mapping[str, Any]:
+    """Return the requested object, from `{"items": [object]}` or `object`.
 
-    :raises ApiError: the answer is a refusal, or says nothing.
+    :raises ApiError: the response is an error, or has no such object.
     """
-    check(answer, call)
-    found = answer.json()
-    items = list(_json.objects(found, "items")) if _json.at(found, "items") is not None else [found]
-    if not items and _json.at(found, "items") == [] and call in _MISSING:
-        raise _error(_MISSING[call], answer, f"{call.value} answered an empty list")
-    if len(items) != 1 or not _json.text(items[0], "id"):
-        raise _unreadable(answer, call)
+    raise_for_status(response, call)
+    found = response.json()
+    items = list(objects_at(found, "items")) if value_at(found, "items") is not None else [found]
+    if not items and value_at(found, "items") == [] and call in _NOT_FOUND:
+        raise _error(_NOT_FOUND[call], response, f"{call.value} returned an empty list")
+    if len(items) != 1 or not text_at(items[0], "id"):
+        raise _unreadable(response, call)
     return items[0]
 
 
-def page_of(answer: Answer, call: Call) -> Page:
-    """One page of a list, from `{"items": [...], "_links": {"next": {"href": ...}}}`.
+def parse_page(response: HttpResponse, call: Call) -> Page:
+    """Return one page of a list, from `{"items": [...], "_links": {"next": {"href": ...}}}`.
 
-    :raises ApiError: the answer is a refusal, or says nothing.
+    :raises ApiError: the response is an error, or has no list.
     """
-    check(answer, call)
-    found = answer.json()
-    items = _json.at(found, "items")
+    raise_for_status(response, call)
+    found = response.json()
+    items = value_at(found, "items")
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise _unreadable(answer, call)
-    return Page(items=tuple(items), continuation=_continuation(found, answer, call))
+        raise _unreadable(response, call)
+    return Page(items=tuple(items), continuation=_continuation(found, response, call))
 
 
-def created_of(answer: Answer, call: Call) -> CreatedRun:
-    """The new run's id, from `{"items": [{"id", "etag"}]}` or `{"id", "etag"}`, with any 2xx status.
+def parse_created_run(response: HttpResponse, call: Call) -> CreatedRun:
+    """Return the new run, from `{"items": [{"id", "etag"}]}` or `{"id", "etag"}`, with any 2xx status.
 
-    :raises UnreadableAnswerError: no id can be read, so a run may have been created.
-    :raises ApiError: the answer is a refusal.
+    :raises UnreadableAnswerError: the response has no id, so a run may have been created.
+    :raises ApiError: the response is an error.
     """
-    check(answer, call)
-    found = answer.json()
-    items = list(_json.objects(found, "items")) or [found]
-    run_id = _json.text(items[0], "id")
+    raise_for_status(response, call)
+    found = response.json()
+    items = list(objects_at(found, "items")) or [found]
+    run_id = text_at(items[0], "id")
     if len(items) != 1 or not run_id:
-        raise _unreadable(answer, call)
-    return CreatedRun(id=run_id, etag=_json.text(items[0], "etag") or _json.text(items[0], "eTag"))
+        raise _unreadable(response, call)
+    return CreatedRun(id=run_id, etag=text_at(items[0], "etag") or text_at(items[0], "eTag"))
 
 
-def check(answer: Answer, call: Call) -> None:
-    """Raise the error that a status outside 2xx stands for; pass a 2xx on."""
-    if 200 <= answer.status < 300:
+def raise_for_status(response: HttpResponse, call: Call) -> None:
+    """Return if the status is 2xx.
+
+    :raises ApiError: the class for any other status.
+    """
+    if 200 <= response.status < 300:
         return
-    if not 400 <= answer.status < 600:
-        raise _unreadable(answer, call)
-    problem = problem_in(answer)
-    kind = _kind(answer, call, problem)
-    remedy = _WRONG_HOST if _is_foreign(answer, kind) else None
-    raise _error(kind, answer, f"{call.value} was refused: {problem.message}", problem.code, remedy)
+    if not 400 <= response.status < 600:
+        raise _unreadable(response, call)
+    body = parse_error_body(response)
+    kind = _error_class(response, call, body)
+    remedy = _WRONG_HOST if _is_wrong_host(response, kind) else None
+    raise _error(kind, response, f"{call.value} was refused: {body.message}", body.code, remedy)
 
 
-def _kind(answer: Answer, call: Call, problem: Problem) -> type[ApiError]:
-    status, number = answer.status, problem.number
+def _error_class(response: HttpResponse, call: Call, body: ErrorBody) -> type[ApiError]:
+    status, number = response.status, body.number
     if status == 429:
         return RateLimitedError
     if status >= 500:
@@ -179,59 +181,59 @@ def _kind(answer: Answer, call: Call, problem: Problem) -> type[ApiError]:
         return SandboxError
     if status == 401 or number in _TOKEN_CODES:
         return AuthenticationError
-    if number is not None and (known := _known_refusal(call, number)):
+    if number is not None and (known := _class_of_code(call, number)):
         return known
     if status == 403 or number in _PERMISSION_CODES:
         return AccessDeniedError
     if status == 404:
-        return _not_found(answer, call)
+        return _class_of_404(response, call)
     return RunRefusedError
 
 
-def _known_refusal(call: Call, number: int) -> type[ApiError] | None:
+def _class_of_code(call: Call, number: int) -> type[ApiError] | None:
     if call in _POSTS:
-        return _REFUSALS_OF_POSTS.get(number)
-    if call is Call.GET_FLOW and number in _FLOW_UNKNOWN:
+        return _POST_ERRORS.get(number)
+    if call is Call.GET_FLOW and number in _FLOW_NOT_FOUND_CODES:
         return FlowNotFoundError
     return None
 
 
-def _not_found(answer: Answer, call: Call) -> type[ApiError]:
-    """A page for people is a wrong host's, not Flow Service's word on a flow or run."""
-    if answer.is_html:
+def _class_of_404(response: HttpResponse, call: Call) -> type[ApiError]:
+    # An HTML page is sent by a wrong host; it does not mean that Flow Service has no such flow or run.
+    if response.is_html:
         return RunRefusedError if call in _POSTS else UnreadableAnswerError
-    return _MISSING.get(call, UnreadableAnswerError)
+    return _NOT_FOUND.get(call, UnreadableAnswerError)
 
 
-def _is_foreign(answer: Answer, kind: type[ApiError]) -> bool:
-    return answer.status == 404 and kind in (RunRefusedError, UnreadableAnswerError)
+def _is_wrong_host(response: HttpResponse, kind: type[ApiError]) -> bool:
+    return response.status == 404 and kind in (RunRefusedError, UnreadableAnswerError)
 
 
-def _continuation(found: Any, answer: Answer, call: Call) -> str | None:
-    """The server's own spelling, neither decoded nor cut: what it wrote is what it gets back."""
-    href = _json.text(found, "_links", "next", "href") or _json.text(found, "_links", "next")
+def _continuation(found: Any, response: HttpResponse, call: Call) -> str | None:
+    """Return the next page's token in the server's own spelling, neither decoded nor cut; None on the last page."""
+    href = text_at(found, "_links", "next", "href") or text_at(found, "_links", "next")
     if not href:
         return None
     token = _CONTINUATION.search(href)
     if not token or not token.group(1):
         raise _error(
             UnreadableAnswerError,
-            answer,
-            f"{call.value}: the link to the next page holds no continuationToken",
+            response,
+            f"{call.value}: the link to the next page has no continuationToken",
         )
     return quote(_LONE_PERCENT.sub("%25", token.group(1)), safe="%=+~:/,;@!$'()*-._")
 
 
-def _unreadable(answer: Answer, call: Call) -> ApiError:
-    what = "was redirected" if 300 <= answer.status < 400 else "cannot be understood"
-    return _error(UnreadableAnswerError, answer, f"the answer to {call.value} {what}: {answer.excerpt}")
+def _unreadable(response: HttpResponse, call: Call) -> ApiError:
+    what = "was redirected" if 300 <= response.status < 400 else "cannot be read"
+    return _error(UnreadableAnswerError, response, f"the response to {call.value} {what}: {response.excerpt}")
 
 
 def _error(
     kind: type[ApiError],
-    answer: Answer,
+    response: HttpResponse,
     message: str,
     code: str | None = None,
     remedy: str | None = None,
 ) -> ApiError:
-    return kind(message, http_status=answer.status, code=code, request_id=answer.request_id, remedy=remedy)
+    return kind(message, http_status=response.status, code=code, request_id=response.request_id, remedy=remedy)

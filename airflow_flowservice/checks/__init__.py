@@ -1,1 +1,1 @@
-"""Checks of a connection and of a dataflow. Pure."""
+"""Checks of a connection and a dataflow, independent of Airflow."""

@@ -1,4 +1,4 @@
-"""Asks IMS and Flow Service what they think of a connection and a dataflow; creates nothing."""
+"""Query IMS and Flow Service about a connection and a dataflow; create nothing."""
 
 from __future__ import annotations
 
@@ -14,101 +14,101 @@ if TYPE_CHECKING:
 
     from airflow_flowservice.api.models import Flow, FlowRun, FlowSpec
 
-_OF_ACCESS = (findings.SERVICE, findings.ORGANIZATION, findings.SANDBOX, findings.READING)
-_OF_A_FLOW = (findings.DATAFLOW, findings.STATE, findings.SCHEDULE, findings.DELTA_COLUMN, findings.NEWEST_RUN)
+_ACCESS_CHECKS = (findings.SERVICE, findings.ORGANIZATION, findings.SANDBOX, findings.READING)
+_FLOW_CHECKS = (findings.DATAFLOW, findings.STATE, findings.SCHEDULE, findings.DELTA_COLUMN, findings.NEWEST_RUN)
 
-_FIRST_THE_REST = "what is wrong above has to be mended first"
+_FIX_FIRST = "fix the problems above first"
 
 
-class Service(Protocol):
-    """What is asked; `FlowServiceClient` is one."""
+class CheckedService(Protocol):
+    """Client that the checks use; `FlowServiceClient` is one."""
 
     @property
     def base_url(self) -> str:
-        """The platform."""
+        """URL of the platform."""
 
     @property
     def ims_url(self) -> str:
-        """Where tokens come from."""
+        """URL of IMS."""
 
     @property
     def client_id(self) -> str:
-        """The credential's."""
+        """Client id of the credential."""
 
     @property
     def org_id(self) -> str:
-        """The organization."""
+        """Organization."""
 
     @property
     def sandbox(self) -> str:
-        """The sandbox's name."""
+        """Name of the sandbox."""
 
     @property
     def has_given_token(self) -> bool:
-        """Whether a ready token is used."""
+        """True if a ready token is used."""
 
     @property
     def clock_offset(self) -> timedelta | None:
         """The service's clock minus this machine's."""
 
     def fetch_token(self) -> str:
-        """A token."""
+        """Return a token."""
 
     def list_flows(self, *, limit: int | None = None) -> Iterator[Flow]:
-        """Dataflows."""
+        """Yield dataflows."""
 
     def get_flow(self, flow_id: str) -> Flow:
-        """A dataflow."""
+        """Return a dataflow."""
 
     def get_flow_spec(self, flow_spec_id: str) -> FlowSpec:
-        """A kind of dataflow."""
+        """Return the specification of a kind of dataflow."""
 
     def list_runs(self, *, flow_id: str | None = None, limit: int | None = 100) -> Iterator[FlowRun]:
-        """Flow runs, newest first."""
+        """Yield flow runs, newest first."""
 
 
 def everything(
-    service: Service, *, flow_id: str | None = None, tokens: bool = True, platform: bool = True
+    service: CheckedService, *, flow_id: str | None = None, tokens: bool = True, platform: bool = True
 ) -> Iterator[Finding]:
-    """Every check in turn; after one that fails, those that can still be made.
+    """Yield the finding of each check; after a failed check, the checks that depend on it are not made.
 
-    :param flow_id: None if no dataflow is to be looked at.
-    :param tokens: False if the settings do not allow to ask IMS, nor then Flow Service.
-    :param platform: False if the settings do not allow to ask Flow Service.
+    :param flow_id: None if no dataflow is checked.
+    :param tokens: False if the settings do not allow requests to IMS, and therefore not to Flow Service.
+    :param platform: False if the settings do not allow requests to Flow Service.
     """
     access = []
     for finding in of_credential(service, tokens=tokens, platform=tokens and platform):
         access.append(finding)
         yield finding
-    if tokens and platform and _can_be_asked_further(access):
+    if tokens and platform and _can_read_flows(access):
         yield from of_dataflow(service, flow_id)
     else:
-        unasked = (*(_OF_A_FLOW if flow_id is not None else ()), findings.CREATING)
-        yield from (not_checked(check, _FIRST_THE_REST) for check in unasked)
+        unchecked = (*(_FLOW_CHECKS if flow_id is not None else ()), findings.CREATING)
+        yield from (not_checked(check, _FIX_FIRST) for check in unchecked)
     yield findings.of_clock(service.clock_offset)
 
 
-def of_credential(service: Service, *, tokens: bool = True, platform: bool = True) -> Iterator[Finding]:
-    """Whether a token is given, and what it opens.
+def of_credential(service: CheckedService, *, tokens: bool = True, platform: bool = True) -> Iterator[Finding]:
+    """Yield the findings of the token, and of the access that it permits.
 
-    :param tokens: False if IMS cannot be asked.
-    :param platform: False if Flow Service cannot be asked.
+    :param tokens: False if requests to IMS are not possible.
+    :param platform: False if requests to Flow Service are not possible.
     """
-    unasked: tuple[str, ...] = (findings.TOKEN, *_OF_ACCESS)
+    unchecked: tuple[str, ...] = (findings.TOKEN, *_ACCESS_CHECKS)
     if tokens and not service.has_given_token:
-        token = _of_token(service)
+        token = _token_finding(service)
         yield token
-        platform, unasked = platform and not token.wrong, _OF_ACCESS
+        platform, unchecked = platform and not token.wrong, _ACCESS_CHECKS
     if platform:
-        yield from _of_access(service)
+        yield from _access_findings(service)
     else:
-        yield from (not_checked(check, _FIRST_THE_REST) for check in unasked)
+        yield from (not_checked(check, _FIX_FIRST) for check in unchecked)
 
 
-def of_dataflow(service: Service, flow_id: str | None) -> Iterator[Finding]:
-    """Whether a dataflow takes on-demand runs, how its newest run ended, and whether runs may be created.
+def of_dataflow(service: CheckedService, flow_id: str | None) -> Iterator[Finding]:
+    """Yield the findings of a dataflow, of its newest run, and of the permission to create runs.
 
-    :param flow_id: None if none is to be looked at.
+    :param flow_id: None if no dataflow is checked.
     """
     newest = None
     if flow_id is not None:
@@ -116,7 +116,7 @@ def of_dataflow(service: Service, flow_id: str | None) -> Iterator[Finding]:
             flow = service.get_flow(flow_id)
         except FlowServiceError as error:
             yield wrong(findings.DATAFLOW, error)
-            yield from (not_checked(check, "the dataflow cannot be read") for check in _OF_A_FLOW[1:])
+            yield from (not_checked(check, "the dataflow cannot be read") for check in _FLOW_CHECKS[1:])
         else:
             yield from findings.of_flow(flow, needs_delta_column=_needs_delta_column(service, flow))
             try:
@@ -127,25 +127,26 @@ def of_dataflow(service: Service, flow_id: str | None) -> Iterator[Finding]:
     yield findings.of_creating(newest, client_id=service.client_id)
 
 
-def _can_be_asked_further(found: list[Finding]) -> bool:
-    """A permission to list is not one to read, so dataflows may be readable although they cannot be listed."""
+def _can_read_flows(found: list[Finding]) -> bool:
+    """Return True if nothing failed, or only the list of dataflows."""
+    # The permissions to list and to read differ, so dataflows may be readable although they cannot be listed.
     return all(finding.check == findings.READING for finding in found if finding.wrong)
 
 
-def _of_token(service: Service) -> Finding:
+def _token_finding(service: CheckedService) -> Finding:
     try:
         service.fetch_token()
     except FlowServiceError as error:
         return wrong(findings.TOKEN, error, remedy=_remedy_for_ims(error))
-    return ok(findings.TOKEN, f"{service.ims_url} gives one to client id {service.client_id}")
+    return ok(findings.TOKEN, f"{service.ims_url} returns one for client id {service.client_id}")
 
 
 def _remedy_for_ims(error: FlowServiceError) -> str | None:
-    """The remedies that speak of the connection's host mean the platform's."""
+    """Return the remedy with `ims_url` for the connection's host, which is the platform's host."""
     return error.remedy.replace("the connection's host", "ims_url in the connection's extra") if error.remedy else None
 
 
-def _of_access(service: Service) -> Iterator[Finding]:
+def _access_findings(service: CheckedService) -> Iterator[Finding]:
     error, flow = None, None
     try:
         flow = next(service.list_flows(limit=1), None)
@@ -161,7 +162,7 @@ def _of_access(service: Service) -> Iterator[Finding]:
     )
 
 
-def _needs_delta_column(service: Service, flow: Flow) -> bool | None:
+def _needs_delta_column(service: CheckedService, flow: Flow) -> bool | None:
     if flow.delta_column is not None or flow.flow_spec_id is None:
         return None
     try:

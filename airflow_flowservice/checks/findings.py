@@ -1,4 +1,4 @@
-"""What answers of IMS and Flow Service tell about a connection and a dataflow, as lines for people. Pure."""
+"""Findings about a connection and a dataflow, from responses of IMS and Flow Service. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOLERATED_SKEW = timedelta(seconds=60)
 
 
 class Verdict(str, Enum):
-    """What is to be said of one check; only `WRONG` needs mending."""
+    """Result of one check; only `WRONG` has to be fixed."""
 
     OK = "ok"
     NOTE = "note"
@@ -39,11 +39,11 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One check and what came of it.
+    """One check and its result.
 
-    :param check: its name, such as `organization`.
-    :param message: what is there, or what is wrong; without secrets.
-    :param remedy: what to do; None if there is nothing to do.
+    :param check: name of the check, such as `organization`.
+    :param message: actual value, or the problem; without secrets.
+    :param remedy: instruction; None if nothing has to be done.
     """
 
     check: str
@@ -56,33 +56,33 @@ class Finding:
 
     @property
     def wrong(self) -> bool:
-        """Whether something has to be mended."""
+        """True if a problem has to be fixed."""
         return self.verdict is Verdict.WRONG
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return JSON values."""
         return {"check": self.check, "verdict": self.verdict.value, "message": self.message, "remedy": self.remedy}
 
 
 def ok(check: str, message: str) -> Finding:
-    """It is as it should be."""
+    """Return the finding of a successful check."""
     return Finding(check=check, verdict=Verdict.OK, message=message)
 
 
 def note(check: str, message: str, *, remedy: str | None = None) -> Finding:
-    """It is worth a look, and may be as it should be."""
+    """Return a finding that may be a problem."""
     return Finding(check=check, verdict=Verdict.NOTE, message=message, remedy=remedy)
 
 
 def not_checked(check: str, why: str) -> Finding:
-    """Nobody asked, or nobody could."""
+    """Return the finding of a check that was not made."""
     return Finding(check=check, verdict=Verdict.NOT_CHECKED, message=why)
 
 
 def wrong(check: str, error: FlowServiceError, *, remedy: str | None = None) -> Finding:
-    """It is as the error says.
+    """Return the finding of an error.
 
-    :param remedy: what to do; default: the error's own.
+    :param remedy: instruction; default: the remedy of the error.
     """
     return Finding(check=check, verdict=Verdict.WRONG, message=error.account, remedy=remedy or error.remedy)
 
@@ -90,14 +90,14 @@ def wrong(check: str, error: FlowServiceError, *, remedy: str | None = None) -> 
 def of_access(
     error: FlowServiceError | None, *, base_url: str, org_id: str, sandbox: str, flows: bool, given_token: bool = False
 ) -> Iterator[Finding]:
-    """What listing dataflows tells of host, organization, sandbox and the permission to read.
+    """Yield the findings of host, organization, sandbox and the permission to read, from a list of dataflows.
 
-    :param error: why the list could not be read; None if it could.
-    :param flows: whether there was a dataflow on the list.
-    :param given_token: the token is a ready one, which this request has tried first.
+    :param error: error of the request; None if it succeeded.
+    :param flows: True if the list has a dataflow.
+    :param given_token: True if the token is a ready token, which this request is the first to use.
     """
     good = {
-        SERVICE: f"{base_url} answers as Flow Service does",
+        SERVICE: f"Flow Service responds at {base_url}",
         ORGANIZATION: org_id,
         SANDBOX: sandbox,
         READING: "dataflows can be read" if flows else "there is no dataflow to read",
@@ -106,58 +106,60 @@ def of_access(
         good = {TOKEN: "the ready token of the connection is accepted; it is not renewed when it expires", **good}
     failed = _failed_check(error, given_token=given_token)
     refused = isinstance(error, (AccessDeniedError, AuthenticationError, SandboxError))
-    why = f"Flow Service {'refused' if refused else 'did not answer'} before it came to this"
+    why = f"Flow Service {'refused the request' if refused else 'did not respond'} before this could be checked"
     for check, message in good.items():
         if error is not None and check == failed:
-            yield wrong(check, error, remedy=_remedy(error, given_token=given_token))
-        elif error is None or _is_known(check, failed):
+            yield wrong(check, error, remedy=_remedy_of(error, given_token=given_token))
+        elif error is None or _is_implied(check, failed):
             yield ok(check, message)
         else:
             yield not_checked(check, why)
 
 
 def of_flow(flow: Flow, *, needs_delta_column: bool | None) -> Iterator[Finding]:
-    """Whether a dataflow takes on-demand runs.
+    """Yield the findings of a dataflow: whether it accepts on-demand runs.
 
-    :param needs_delta_column: whether its source is table-based; None if nobody can tell.
+    :param needs_delta_column: True if the source is table-based; None if this is unknown.
     """
     yield ok(DATAFLOW, f"{flow.name or 'without a name'} ({flow.id})")
-    yield _of_rule(STATE, require_enabled, flow, good="enabled" if flow.state else None)
-    yield _of_rule(SCHEDULE, require_one_time, flow, good="one-time" if flow.one_time else None)
-    yield _of_delta_column(flow, needed=needs_delta_column)
+    yield _rule_finding(STATE, require_enabled, flow, good="enabled" if flow.state else None)
+    yield _rule_finding(SCHEDULE, require_one_time, flow, good="one-time" if flow.one_time else None)
+    yield _delta_column_finding(flow, needed=needs_delta_column)
 
 
 def of_newest_run(run: FlowRun | None) -> Finding:
-    """How the dataflow's newest run ended."""
+    """Return the finding of the dataflow's newest run."""
     if run is None:
-        return ok(NEWEST_RUN, "the dataflow has none yet")
+        return ok(NEWEST_RUN, "the dataflow has no flow run yet")
     created = f", created {run.created_at:%Y-%m-%d %H:%M:%S} UTC" if run.created_at else ""
     text = f"{run.id} is {run.status_word or run.status.value}{created}"
     if not run.status.failed:
         return ok(NEWEST_RUN, text)
-    errors = "; ".join(map(str, run.errors)) or "it does not say why"
-    return note(NEWEST_RUN, f"{text}: {errors}", remedy="mend the cause; a retry or a clear of its task runs it again")
+    errors = "; ".join(map(str, run.errors)) or "the run has no error message"
+    return note(
+        NEWEST_RUN, f"{text}: {errors}", remedy="fix the cause; a retry or a clear of its task creates a new run"
+    )
 
 
 def of_creating(run: FlowRun | None, *, client_id: str) -> Finding:
-    """That nobody knows whether flow runs may be created, and what speaks for it.
+    """Return the finding of the permission to create flow runs, which cannot be checked without creating one.
 
-    :param run: the newest one of the dataflow.
+    :param run: newest run of the dataflow.
     """
-    why = "only creating a flow run would tell whether this credential may (Adobe's permission 'Manage Sources')"
+    why = "only a new flow run shows whether this credential may create one (Adobe's permission 'Manage Sources')"
     if run is not None and run.created_client == client_id:
         when = f" on {run.created_at:%Y-%m-%d}" if run.created_at else ""
-        return not_checked(CREATING, f"{why}; it did create the newest one{when}")
+        return not_checked(CREATING, f"{why}; it created the newest one{when}")
     return not_checked(CREATING, why)
 
 
 def of_clock(offset: timedelta | None) -> Finding:
-    """How far this machine's clock is from the service's.
+    """Return the finding of this machine's clock, compared with the service's.
 
-    :param offset: the service's clock minus this machine's; None if no answer told.
+    :param offset: the service's clock minus this machine's; None if no response had a date.
     """
     if offset is None:
-        return not_checked(CLOCK, "no answer told the service's time")
+        return not_checked(CLOCK, "no response contained the service's time")
     seconds = round(abs(offset.total_seconds()))
     if abs(offset) <= TOLERATED_SKEW:
         return ok(CLOCK, f"within {max(seconds, 1)} s of the service's")
@@ -167,8 +169,8 @@ def of_clock(offset: timedelta | None) -> Finding:
         verdict=Verdict.WRONG,
         message=f"this machine's clock is {seconds} s {where} the service's",
         remedy=(
-            "set the clock of this machine, and of the workers, by NTP: a start_time that the service takes for past "
-            "is refused, and windows seem to be over too early or too late"
+            "set the clock of this machine, and of the workers, by NTP: Flow Service refuses a start_time that is in "
+            "its past, and the ends of windows are reached too early or too late"
         ),
     )
 
@@ -185,11 +187,9 @@ def _failed_check(error: FlowServiceError | None, *, given_token: bool) -> str |
     return READING if isinstance(error, (AuthenticationError, AccessDeniedError)) else SERVICE
 
 
-def _is_known(check: str, failed: str | None) -> bool:
-    """Whether the failure of one check shows that another one is good.
-
-    Who asks, and for which organization, is looked at before the sandbox is; a permission may come anywhere.
-    """
+def _is_implied(check: str, failed: str | None) -> bool:
+    """Return True if the failure of one check implies that another check succeeded."""
+    # Adobe checks credential, organization, sandbox in this order; a permission error can occur at any step.
     if check == SERVICE:
         return failed != SERVICE
     if check == TOKEN:
@@ -197,32 +197,32 @@ def _is_known(check: str, failed: str | None) -> bool:
     return check == ORGANIZATION and failed == SANDBOX
 
 
-def _remedy(error: FlowServiceError, *, given_token: bool) -> str | None:
+def _remedy_of(error: FlowServiceError, *, given_token: bool) -> str | None:
     if not isinstance(error, AuthenticationError) or given_token:
         return None
     return (
-        "IMS gave this token, and Flow Service refuses it: check that host and ims_url belong together, and that the "
+        "IMS issued this token, but Flow Service rejects it: check that host and ims_url belong together, and that the "
         "credential's project in Adobe Developer Console has the Experience Platform API"
     )
 
 
-def _of_rule(check: str, rule: Callable[[Flow], None], flow: Flow, *, good: str | None) -> Finding:
+def _rule_finding(check: str, rule: Callable[[Flow], None], flow: Flow, *, good: str | None) -> Finding:
     try:
         rule(flow)
     except FlowServiceError as error:
         return wrong(check, error, remedy=error.default_remedy.removesuffix(", then clear the task"))
-    return ok(check, good) if good else not_checked(check, "the dataflow does not tell")
+    return ok(check, good) if good else not_checked(check, "the dataflow has no such value")
 
 
-def _of_delta_column(flow: Flow, *, needed: bool | None) -> Finding:
+def _delta_column_finding(flow: Flow, *, needed: bool | None) -> Finding:
     if flow.delta_column is not None:
-        return ok(DELTA_COLUMN, f"{flow.delta_column.name!r} is set; runs need not name it, and cannot name another")
+        return ok(DELTA_COLUMN, f"{flow.delta_column.name!r} is set; runs may omit it, and cannot set another one")
     if needed is None:
-        return not_checked(DELTA_COLUMN, "none is set, and the flow specification does not tell whether one is needed")
+        return not_checked(DELTA_COLUMN, "none is set, and the flow specification does not state whether one is needed")
     if not needed:
         return ok(DELTA_COLUMN, "not needed; the source is not table-based")
     return note(
         DELTA_COLUMN,
-        "none is set, and the source is table-based, so the first run has to name it",
-        remedy="set delta_column of the operator to the source column that tells new rows from old ones",
+        "none is set, and the source is table-based, so the first run must set it",
+        remedy="set delta_column of the operator to the source column that distinguishes new rows from old rows",
     )

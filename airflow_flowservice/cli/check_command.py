@@ -1,4 +1,4 @@
-"""`airflow flowservice check`: whether a connection and a dataflow are fit for on-demand ingestion."""
+"""`airflow flowservice check`: check a connection and a dataflow for on-demand ingestion."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from airflow_flowservice.exceptions import FlowServiceError
 
 CONNECTION, SETTINGS = "connection", "settings"
-# A doctor tells of trouble instead of waiting for its end.
-_ATTEMPTS = 2
+# The command reports an outage instead of waiting for its end.
+_MAX_ATTEMPTS = 2
+# Fields of the connection without which a request cannot be sent; all other fields have a default.
+_NEEDED_BY_IMS = frozenset({"login", "password", "ims_url", "scopes"})
+_NEEDED_BY_FLOW_SERVICE = _NEEDED_BY_IMS | {"host", "org_id", "sandbox"}
 
 
 def check(arguments: argparse.Namespace) -> NoReturn:
-    """Print what was found, line by line, and exit: 0 if nothing is wrong, else 1."""
+    """Print the finding of each check on a line, and exit with 0 if nothing is wrong, otherwise with 1."""
     from airflow_flowservice.cli.finding_lines import finding_printer
 
     found = []
@@ -37,7 +40,7 @@ def check(arguments: argparse.Namespace) -> NoReturn:
 
 
 def findings_of(conn_id: str, *, flow_id: str | None) -> Iterator[Finding]:
-    """Every check in turn; after one that fails, those that can still be made."""
+    """Yield the finding of each check; after a failed check, the checks that depend on it are not made."""
     from airflow_flowservice._airflow import connections
     from airflow_flowservice.checks.findings import note, ok, wrong
     from airflow_flowservice.exceptions import FlowServiceError
@@ -52,37 +55,39 @@ def findings_of(conn_id: str, *, flow_id: str | None) -> Iterator[Finding]:
     else:
         remedy = "set its type to flowservice ('Adobe Flow Service'), whose form has the right fields"
         yield note(CONNECTION, f"{conn_id!r} can be read, and is of type {connection.conn_type!r}", remedy=remedy)
-    yield from _of_connection(connection, flow_id=flow_id)
+    yield from _findings_of_connection(connection, flow_id=flow_id)
 
 
-def _of_connection(connection: Any, *, flow_id: str | None) -> Iterator[Finding]:
+def _findings_of_connection(connection: Any, *, flow_id: str | None) -> Iterator[Finding]:
+    from airflow_flowservice._airflow import connections
     from airflow_flowservice.checks import checkup, findings
-    from airflow_flowservice.cli import client_settings
     from airflow_flowservice.get_provider_info import CONNECTION_FIELDS
-    from airflow_flowservice.hooks import client_of
 
-    errors = client_settings.errors_of(connection)
-    client = client_of(client_settings.without(connection, errors, max_attempts=_ATTEMPTS))
-    yield from (_of_setting(name, error) for name, error in errors.items())
-    if unknown := client_settings.unknown_extras(connection):
-        remedy = f"use these alone: {', '.join(CONNECTION_FIELDS)}"
-        yield findings.note(SETTINGS, f"extra has {', '.join(unknown)}, which nothing reads", remedy=remedy)
-    if not errors:
-        yield findings.ok(SETTINGS, f"Flow Service at {client.base_url}, IMS at {client.ims_url}")
-    with client:
+    settings = connections.parse_connection(connection)
+    errors: dict[str, FlowServiceError] = {**settings.errors}
+    if org_id_error := settings.org_id_error:
+        errors["org_id"] = org_id_error
+    yield from (_finding_of_setting(name, error) for name, error in errors.items())
+    if settings.unknown_extras:
+        message = f"extra has unknown keys, which are ignored: {', '.join(settings.unknown_extras)}"
+        yield findings.note(SETTINGS, message, remedy=f"use only these keys: {', '.join(CONNECTION_FIELDS)}")
+    with settings.create_client(on_token=connections.mask, max_attempts=_MAX_ATTEMPTS) as client:
+        if not errors:
+            yield findings.ok(SETTINGS, f"Flow Service at {client.base_url}, IMS at {client.ims_url}")
         yield from checkup.everything(
             client,
             flow_id=flow_id,
-            tokens=client_settings.FOR_TOKENS.isdisjoint(errors),
-            platform=client_settings.FOR_THE_PLATFORM.isdisjoint(errors),
+            tokens=_NEEDED_BY_IMS.isdisjoint(errors),
+            platform=_NEEDED_BY_FLOW_SERVICE.isdisjoint(errors),
         )
 
 
-def _of_setting(name: str, error: FlowServiceError) -> Finding:
-    """What is wrong with one field; the error itself speaks of the client's arguments."""
+def _finding_of_setting(name: str, error: FlowServiceError) -> Finding:
+    """Return the finding of an invalid setting, with a remedy that names the field of the connection."""
     from airflow_flowservice.checks.findings import wrong
     from airflow_flowservice.get_provider_info import CONNECTION_FIELDS
 
+    # The error's message names the client's parameter.
     if error.remedy != error.default_remedy:
         return wrong(SETTINGS, error)
     field = f"{name} in its extra" if name in CONNECTION_FIELDS else f"its {name}"

@@ -80,6 +80,7 @@ INTERFACE = {
         "WindowError",
         "WindowRefusedError",
         "from_dict",
+        "error_context",
         "telling",
         "tree",
     },

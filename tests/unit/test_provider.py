@@ -1,4 +1,4 @@
-"""What Airflow finds when it discovers the provider: its parts, the connection form, and nothing that is broken."""
+"""Verify that Airflow's discovery finds the provider, its parts and the connection form."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOOK = "airflow_flowservice.hooks.FlowServiceHook"
 
 @pytest.fixture(scope="module")
 def manager():
-    """Airflow's own discovery."""
+    """Return Airflow's own discovery."""
     from airflow.providers_manager import ProvidersManager
 
     return ProvidersManager()
@@ -28,7 +28,7 @@ def manager():
 
 @pytest.fixture(scope="module")
 def runtime():
-    """The discovery that workers have, where this Airflow tells them apart (3.2 and later)."""
+    """Return the discovery of workers (Airflow 3.2 and later); otherwise Airflow's own discovery."""
     try:
         from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
     except ImportError:
@@ -38,24 +38,24 @@ def runtime():
     return ProvidersManagerTaskRuntime()
 
 
-def test_the_provider_info_is_what_airflow_accepts():
-    """Valid by the schema that comes with Airflow."""
+def test_provider_info_matches_the_schema():
+    """The provider info is valid by the schema of Airflow."""
     import jsonschema
 
     schema = json.loads(files("airflow").joinpath("provider_info.schema.json").read_text())
     assert [] == list(jsonschema.Draft202012Validator(schema).iter_errors(get_provider_info()))
 
 
-def test_the_provider_info_is_json_and_new_each_time():
-    """Whoever changes the answer changes only his own."""
+def test_provider_info_is_new_json_each_time():
+    """A caller that changes the result does not affect other callers."""
     first = get_provider_info()
     first["operators"].clear()
     assert get_provider_info() == json.loads(json.dumps(get_provider_info()))
     assert [] != get_provider_info()["operators"]
 
 
-def test_the_entry_point_leads_to_it():
-    """`apache_airflow_provider` is the group that Airflow looks into."""
+def test_entry_point():
+    """Airflow reads the group `apache_airflow_provider`."""
     found = [
         point
         for point in entry_points(group="apache_airflow_provider")
@@ -66,21 +66,19 @@ def test_the_entry_point_leads_to_it():
 
 @pytest.mark.parametrize("kind", ["operators", "sensors", "hooks", "triggers"])
 def test_all_named_modules_import(kind):
-    """No name in it leads nowhere."""
     modules = [module for entry in get_provider_info()[kind] for module in entry["python-modules"]]
     assert [f"airflow_flowservice.{kind}"] == [importlib.import_module(module).__name__ for module in modules]
 
 
 def test_all_named_classes_import():
-    """Hook and button are where the provider says."""
     info = get_provider_info()
     named = [info["connection-types"][0]["hook-class-name"], *info["extra-links"]]
     found = [getattr(importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in named]
     assert ["FlowServiceHook", "FlowRunLink", "DataflowLink"] == [cls.__name__ for cls in found]
 
 
-def test_the_hook_and_the_form_agree():
-    """Connection type, id argument and name are the same in both places."""
+def test_hook_and_form_agree():
+    """Hook and provider info have the same connection type, name and id argument."""
     from airflow_flowservice.hooks import FlowServiceHook
 
     [declared] = get_provider_info()["connection-types"]
@@ -92,15 +90,15 @@ def test_the_hook_and_the_form_agree():
     )
 
 
-def test_airflow_sees_the_provider(manager):
-    """Under its distribution's name and version."""
+def test_airflow_finds_the_provider(manager):
+    """The provider has the name and version of its distribution."""
     from importlib.metadata import version
 
     assert version("airflow-flowservice") == manager.providers["airflow-flowservice"].version
 
 
-def test_airflow_sees_the_hook(runtime):
-    """The connection type leads to our hook."""
+def test_airflow_finds_the_hook(runtime):
+    """The connection type refers to `FlowServiceHook`."""
     hook = runtime.hooks["flowservice"]
     assert ("airflow_flowservice.hooks.FlowServiceHook", "flowservice_conn_id", "Adobe Flow Service") == (
         hook.hook_class_name,
@@ -110,8 +108,8 @@ def test_airflow_sees_the_hook(runtime):
 
 
 @pytest.mark.parametrize("link", ["FlowRunLink", "DataflowLink"])
-def test_airflow_sees_the_buttons(manager, link):
-    """A plugin is not needed for them."""
+def test_airflow_finds_the_extra_links(manager, link):
+    """The extra links need no plugin."""
     assert f"airflow_flowservice.links.{link}" in manager.extra_links_class_names
 
 
@@ -123,8 +121,8 @@ def test_airflow_sees_the_buttons(manager, link):
         ("asset_to_openlineage_converters", "convert_asset_to_openlineage"),
     ],
 )
-def test_airflow_sees_the_scheme_of_our_assets(runtime, registry, function):
-    """What checks a URI, makes an asset, and translates one for OpenLineage."""
+def test_airflow_finds_the_asset_scheme(runtime, registry, function):
+    """Airflow finds the functions that check a URI, create an asset, and convert it for OpenLineage."""
     from airflow_flowservice import assets
 
     assert getattr(assets, function) is getattr(runtime, registry)[assets.SCHEME]
@@ -132,7 +130,7 @@ def test_airflow_sees_the_scheme_of_our_assets(runtime, registry, function):
 
 needs_a_form = pytest.mark.skipif(
     VERSION < (3, 2) and find_spec("flask_appbuilder") is None,
-    reason="before Airflow 3.2 it asks no hook for its form unless flask_appbuilder is installed",
+    reason="before Airflow 3.2 it does not load the form of a hook unless flask_appbuilder is installed",
 )
 
 
@@ -146,15 +144,15 @@ print(found.model_dump_json())
 
 @pytest.fixture(scope="module")
 def form():
-    """The connection form that the UI is sent, from a process that has not asked hooks for anything else before."""
+    """Return the connection form that the UI receives, from a process that has not loaded other hooks before."""
     done = subprocess.run([sys.executable, "-c", _FORM], capture_output=True, text=True, timeout=120)
     assert 0 == done.returncode, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 @needs_a_form
-def test_the_forms_own_fields(form):
-    """All extras of the connection have a field, in this order."""
+def test_form_fields(form):
+    """Each extra of the connection has a field, in this order."""
     expected = [
         "org_id",
         "sandbox",
@@ -170,8 +168,8 @@ def test_the_forms_own_fields(form):
 
 
 @needs_a_form
-def test_the_forms_labels_and_placeholders(form):
-    """Adobe's words for Airflow's fields; what is not needed is hidden."""
+def test_form_labels_and_placeholders(form):
+    """Airflow's fields have Adobe's labels; unused fields are hidden."""
     shown = {
         name: (field["title"], field["placeholder"], bool(field["hidden"]))
         for name, field in form["standard_fields"].items()
@@ -183,26 +181,25 @@ def test_the_forms_labels_and_placeholders(form):
     assert (True, True) == (shown["port"][2], shown["url_schema"][2])
 
 
-def test_every_field_has_a_label_and_says_what_it_is():
-    """Nobody has to guess."""
+def test_every_field_has_label_and_description():
     assert [] == [name for name, field in CONNECTION_FIELDS.items() if not (field["label"] and field["description"])]
 
 
 def test_secrets_are_password_fields():
-    """A ready token is not shown as it is typed."""
+    """A ready token is not shown while it is typed."""
     assert {"access_token"} == {
         name for name, field in CONNECTION_FIELDS.items() if field["schema"].get("format") == "password"
     }
 
 
 def test_only_the_organization_is_required():
-    """All others have a default, so an empty field is a value that the form accepts."""
+    """All other fields have a default, so the form accepts an empty field."""
     required = {name for name, field in CONNECTION_FIELDS.items() if "null" not in field["schema"]["type"]}
     assert {"org_id"} == required
 
 
-def test_the_form_before_airflow_3_2_has_the_same_behaviour():
-    """Older Airflows ask the hook."""
+def test_form_behaviour_before_airflow_3_2():
+    """Older versions of Airflow read the behaviour from the hook."""
     from airflow_flowservice.hooks import FlowServiceHook
 
     behaviour = FlowServiceHook.get_ui_field_behaviour()
@@ -210,8 +207,8 @@ def test_the_form_before_airflow_3_2_has_the_same_behaviour():
     assert "Client ID" == behaviour["relabeling"]["login"]
 
 
-def test_the_airflow_command_lists_the_provider(airflow_home):
-    """`airflow providers list` shows it; older ones log before it."""
+def test_airflow_command_lists_the_provider(airflow_home):
+    """`airflow providers list` has the provider; older versions log before the list."""
     command = [sys.executable, "-m", "airflow", "providers", "list", "--output", "json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     listed = {entry["package_name"]: entry for entry in json.loads(done.stdout[done.stdout.index("[{") :])}

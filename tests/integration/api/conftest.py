@@ -1,4 +1,4 @@
-"""A server on loopback that does exactly what a test says, and what it saw; and clients of it."""
+"""Fixtures: a scripted server on loopback that records requests, and clients of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUN_ID = "3fb0418e-1804-45d6-8d56-dd51f05c0baf"
 
 @dataclass
 class Request:
-    """One request as it came over the wire."""
+    """Request as received."""
 
     method: str
     target: str
@@ -35,11 +35,10 @@ class Request:
 
 @dataclass
 class Server:
-    """Answers requests from a list of raw replies, the last of which stays.
+    """Server that answers requests with a list of raw replies; the last reply is repeated.
 
-    A reply is bytes, or one of `RESET` (read the request, then cut the connection),
-    `HANG_UP` (close it), `SILENCE` (read it
-    and never answer), or a callable that makes bytes of the request.
+    A reply is bytes, a callable that creates bytes from the request, or one of `RESET` (read the request, then
+    reset the connection), `HANG_UP` (close the connection) and `SILENCE` (read the request, never respond).
     """
 
     RESET = "reset"
@@ -70,7 +69,7 @@ class Server:
 
     @staticmethod
     def answer(body: Any = b"", status: int = 200, **headers: str) -> bytes:
-        """A whole answer; what is not bytes is sent as JSON."""
+        """Return a complete response; a body that is not bytes is sent as JSON."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         fields = {"Content-Length": str(len(content)), "X-Request-Id": "request-1"}
         fields.update({name.replace("_", "-"): value for name, value in headers.items()})
@@ -133,7 +132,7 @@ def _is_whole(reply: bytes) -> bool:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A server that waits for its replies: `server.then(...)`."""
+    """Run a server whose replies are set by `server.then(...)`."""
     running = Server()
     yield running
     running.stop()
@@ -141,7 +140,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def other_server() -> Iterator[Server]:
-    """Another host."""
+    """Run another server."""
     running = Server()
     yield running
     running.stop()
@@ -149,20 +148,20 @@ def other_server() -> Iterator[Server]:
 
 @pytest.fixture
 def closed_port() -> int:
-    """A port at which nobody listens."""
+    """Return a port without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 @pytest.fixture
 def pauses() -> list[float]:
-    """The seconds that clients would have waited."""
+    """Return the list of seconds that clients would have waited."""
     return []
 
 
 @pytest.fixture
 def make_client(server: Server, pauses: list[float]) -> Iterator[Callable[..., FlowServiceClient]]:
-    """Clients of the server with a ready token; they write down their pauses instead of waiting."""
+    """Return a function that creates clients of the server with a ready token; pauses are recorded only."""
     made: list[FlowServiceClient] = []
 
     def make(**settings: Any) -> FlowServiceClient:
@@ -186,11 +185,11 @@ def make_client(server: Server, pauses: list[float]) -> Iterator[Callable[..., F
 
 @pytest.fixture
 def client(make_client: Callable[..., FlowServiceClient]) -> FlowServiceClient:
-    """A client with a ready token."""
+    """Return a client with a ready token."""
     return make_client()
 
 
 @pytest.fixture
 def secret() -> str:
-    """A client secret of this test alone, since tokens are shared in the process."""
+    """Return a client secret that only this test uses, because clients share tokens in the process."""
     return f"p8e-{uuid4().hex}+/= &"

@@ -1,4 +1,4 @@
-"""Creating a run: what is sent, and what is never sent twice."""
+"""Verify requests that create a run, and that no such request is repeated if it may have arrived."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ TUTORIAL = {
 }
 
 
-def test_table_based_body_is_the_tutorials(server, client):
-    """The body for a table-based source is Adobe's, value for value and in its order."""
+def test_body_for_a_table_based_source(server, client):
+    """The body is that of Adobe's tutorial, with the same values in the same order."""
     server.then(server.answer(CREATED))
 
     created = client.create_run(**TUTORIAL, delta_column="DOB")
@@ -54,8 +54,8 @@ def test_table_based_body_is_the_tutorials(server, client):
     )
 
 
-def test_file_based_body_is_the_tutorials(server, client):
-    """The body for a file-based source has no delta column at all."""
+def test_body_for_a_file_based_source(server, client):
+    """The body has no delta column."""
     server.then(server.answer(CREATED))
 
     client.create_run(**TUTORIAL)
@@ -67,7 +67,7 @@ def test_file_based_body_is_the_tutorials(server, client):
 
 
 def test_times_as_integers(server, make_client):
-    """`epoch_format="integer"` writes times as the OpenAPI file has them."""
+    """`epoch_format="integer"` sends times as in the OpenAPI file."""
     server.then(server.answer(CREATED))
 
     make_client(epoch_format="integer").create_run(**TUTORIAL)
@@ -80,7 +80,7 @@ def test_times_as_integers(server, make_client):
 
 
 def test_delta_column_with_format_and_timezone(server, client):
-    """A delta column's format and timezone go along when they are given."""
+    """Format and timezone of a delta column are sent if they are set."""
     server.then(server.answer(CREATED))
     column = DeltaColumn(name="updated", date_format="yyyy-MM-dd HH:mm:ss", timezone="UTC")
 
@@ -93,7 +93,7 @@ def test_delta_column_with_format_and_timezone(server, client):
     }
 
 
-def test_a_start_within_a_second_is_the_next_second(server, client):
+def test_start_time_is_rounded_up(server, client):
     """`startTime` is never rounded into the past."""
     server.then(server.answer(CREATED))
 
@@ -103,7 +103,7 @@ def test_a_start_within_a_second_is_the_next_second(server, client):
 
 
 def test_method_path_and_headers(server, make_client):
-    """The request names credential, organization and sandbox, and comes on its own connection."""
+    """The request has credential, organization and sandbox, and its own connection."""
     server.then(server.answer(CREATED))
 
     make_client(sandbox="dev").create_run(**TUTORIAL)
@@ -130,8 +130,8 @@ def test_method_path_and_headers(server, make_client):
         pytest.param({"items": {"id": RUN, "etag": ETAG}}, 202, id="a lone item"),
     ],
 )
-def test_shapes_of_success(server, client, body, status):
-    """Both documented shapes are read, whatever the 2xx status."""
+def test_formats_of_success(server, client, body, status):
+    """Both documented formats are read, with any 2xx status."""
     server.then(server.answer(body, status))
 
     assert CreatedRun(id=RUN, etag=ETAG) == client.create_run(**TUTORIAL)
@@ -141,7 +141,7 @@ def test_shapes_of_success(server, client, body, status):
     ("reply", "error"),
     [
         pytest.param("reset", NoAnswerError, id="reset"),
-        pytest.param("hang up", NoAnswerError, id="closed without a word"),
+        pytest.param("hang up", NoAnswerError, id="closed without a response"),
         pytest.param(b"HTTP/1.1 201 Created\r\nContent-Length: 100\r\n\r\n{", NoAnswerError, id="half a body"),
         pytest.param(
             b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n50\r\n{",
@@ -165,8 +165,8 @@ def test_shapes_of_success(server, client, body, status):
         ),
     ],
 )
-def test_what_may_have_arrived_is_not_repeated(server, client, reply, error):
-    """When a run may have been created, the server sees one request, and the error says for which window."""
+def test_request_that_may_have_arrived_is_not_repeated(server, client, reply, error):
+    """If a run may have been created, the server receives one request, and the error has the window."""
     server.then(reply)
 
     with pytest.raises(error) as caught:
@@ -177,18 +177,18 @@ def test_what_may_have_arrived_is_not_repeated(server, client, reply, error):
     assert (caught.value.flow_id, caught.value.window) == (FLOW, "2022-05-03T13:36:31Z/2493-05-13T18:46:07Z")
 
 
-def test_an_answer_that_never_comes_is_not_repeated(server, make_client, pauses):
-    """A read timeout leaves open whether a run was created: one request, no pause."""
+def test_request_is_not_repeated_after_a_read_timeout(server, make_client, pauses):
+    """After a read timeout, the outcome is unknown: one request, no pause."""
     server.then(server.SILENCE)
 
-    with pytest.raises(NoAnswerError, match="no whole answer"):
+    with pytest.raises(NoAnswerError, match="no complete response"):
         make_client(timeout_s=0.3).create_run(**TUTORIAL)
 
     assert (len(server.requests), pauses) == (1, [])
 
 
-def test_refused_connections_are_tried_again(closed_port, make_client, pauses):
-    """Nothing was sent, so all attempts are made, with growing pauses, and the error says it is safe."""
+def test_refused_connections_are_repeated(closed_port, make_client, pauses):
+    """Nothing was sent, so all attempts are made, with growing pauses; a retry is safe."""
     client = make_client(base_url=f"http://127.0.0.1:{closed_port}", max_attempts=4)
 
     with pytest.raises(NotSentError, match=r"no connection to 127\.0\.0\.1") as caught:
@@ -199,8 +199,8 @@ def test_refused_connections_are_tried_again(closed_port, make_client, pauses):
     assert "a retry is safe" in str(caught.value)
 
 
-def test_a_name_that_no_server_knows(make_client, pauses):
-    """A host that cannot be resolved is one that nothing was sent to."""
+def test_unresolvable_host(make_client, pauses):
+    """Nothing was sent to a host that cannot be resolved."""
     client = make_client(base_url="https://flowservice.invalid", max_attempts=2)
 
     with pytest.raises(NotSentError, match=r"flowservice\.invalid"):
@@ -209,8 +209,8 @@ def test_a_name_that_no_server_knows(make_client, pauses):
     assert len(pauses) == 1
 
 
-def test_a_failed_handshake_was_not_sent(make_client):
-    """A server that hangs up on TLS got no request, so this is no uncertain run."""
+def test_request_was_not_sent_after_a_failed_handshake(make_client):
+    """If the server closes the connection during TLS, no run was created."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=lambda: listener.accept()[0].close())
         thread.start()
@@ -221,8 +221,8 @@ def test_a_failed_handshake_was_not_sent(make_client):
         thread.join(5)
 
 
-def test_a_handshake_that_never_ends_was_not_sent(make_client):
-    """A timeout before the request went out is no uncertain run either."""
+def test_request_was_not_sent_after_a_handshake_timeout(make_client):
+    """After a timeout of the handshake, no run was created."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         client = make_client(base_url=f"https://127.0.0.1:{port}", max_attempts=1, timeout_s=0.2)
@@ -232,7 +232,7 @@ def test_a_handshake_that_never_ends_was_not_sent(make_client):
 
 
 def test_certificates_are_verified(make_client, tmp_path):
-    """A certificate that nobody vouches for ends the handshake, and nothing is sent."""
+    """With an untrusted certificate the handshake fails, and nothing is sent."""
     server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_side.load_cert_chain(self_signed(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -282,7 +282,7 @@ def self_signed(folder):
         pytest.param({}, 0.2, 0.5, id="none: the backoff"),
         pytest.param({"Retry_After": "7"}, 7, 7.7, id="seconds"),
         pytest.param({"Retry_After": "86400"}, 120, 120, id="bounded"),
-        pytest.param({"Retry_After": "soon"}, 0.2, 0.5, id="nonsense: the backoff"),
+        pytest.param({"Retry_After": "soon"}, 0.2, 0.5, id="invalid: the backoff"),
         pytest.param(
             {
                 "Date": format_datetime(at(1700000000), usegmt=True),
@@ -294,8 +294,8 @@ def self_signed(folder):
         ),
     ],
 )
-def test_429_is_repeated_when_asked(server, client, pauses, headers, shortest, longest):
-    """429 means that nothing was created; the pause is the one that `Retry-After` asks for."""
+def test_429_is_repeated(server, client, pauses, headers, shortest, longest):
+    """After a 429 nothing was created; the pause is that of `Retry-After`."""
     server.then(server.answer(b"", 429, **headers), server.answer(CREATED))
 
     assert client.create_run(**TUTORIAL).id == RUN
@@ -305,8 +305,8 @@ def test_429_is_repeated_when_asked(server, client, pauses, headers, shortest, l
     assert shortest <= pauses[0] <= longest
 
 
-def test_429_in_the_end(server, make_client, pauses):
-    """After `max_attempts` the last 429 is told, with Adobe's code and message."""
+def test_429_after_all_attempts(server, make_client, pauses):
+    """After `max_attempts`, the error has Adobe's code and message."""
     server.then(server.answer({"error_code": "429050", "message": "Too many requests"}, 429))
 
     with pytest.raises(RateLimitedError, match="Too many requests") as caught:
@@ -315,8 +315,8 @@ def test_429_in_the_end(server, make_client, pauses):
     assert (len(server.requests), len(pauses), caught.value.code) == (3, 2, "429050")
 
 
-def test_each_post_has_a_connection_of_its_own(server, client):
-    """A POST never rides on a kept-alive connection, whose reset would leave everything open."""
+def test_each_post_has_its_own_connection(server, client):
+    """After a reset of a kept-alive connection, the outcome would be unknown."""
     run = {"items": [{"id": RUN}]}
     server.then(server.answer(run), server.answer(run), server.answer(run), server.answer(run))
 
@@ -343,8 +343,8 @@ def test_each_post_has_a_connection_of_its_own(server, client):
         ({"delta_column": ""}, "its name is empty"),
     ],
 )
-def test_arguments_that_cannot_be_sent(server, client, wrong, message):
-    """What cannot be right is refused before anything is sent."""
+def test_invalid_arguments(server, client, wrong, message):
+    """An invalid argument is refused before anything is sent."""
     with pytest.raises(ConfigurationError) as caught:
         client.create_run(**{**TUTORIAL, **wrong})
 
@@ -354,7 +354,7 @@ def test_arguments_that_cannot_be_sent(server, client, wrong, message):
 
 
 def test_retrigger_has_no_body(server, client):
-    """A re-trigger is a POST without a body or a content type, and answers a new run."""
+    """A re-trigger is a POST without body and content type, and returns a new run."""
     server.then(server.answer({"id": RUN, "etag": ETAG}))
 
     assert CreatedRun(id=RUN, etag=ETAG) == client.retrigger_run("old-run")
@@ -366,7 +366,7 @@ def test_retrigger_has_no_body(server, client):
 
 
 def test_retrigger_is_not_repeated(server, client):
-    """A re-trigger that may have arrived is as uncertain as a create, and names its run."""
+    """The outcome of a re-trigger that may have arrived is unknown; the error has its run."""
     server.then(server.RESET)
 
     with pytest.raises(NoAnswerError) as caught:
@@ -375,8 +375,8 @@ def test_retrigger_is_not_repeated(server, client):
     assert (len(server.requests), caught.value.flow_run_id) == (1, "old-run")
 
 
-def test_a_proxy_takes_no_part_on_loopback(server, other_server, make_client, monkeypatch):
-    """Plain http goes to this machine only, so a proxy from the environment never sees the secret."""
+def test_loopback_ignores_proxies(server, other_server, make_client, monkeypatch):
+    """Plain http is used on this machine only, so a proxy of the environment never receives the secret."""
     monkeypatch.setenv("HTTP_PROXY", other_server.url)
     monkeypatch.setenv("http_proxy", other_server.url)
     monkeypatch.delenv("NO_PROXY", raising=False)
@@ -387,8 +387,8 @@ def test_a_proxy_takes_no_part_on_loopback(server, other_server, make_client, mo
     assert other_server.requests == []
 
 
-def test_a_proxy_that_refuses_the_tunnel(other_server, make_client, monkeypatch):
-    """Proxies from the environment serve https, and their refusal means that nothing was sent."""
+def test_proxy_that_refuses_the_tunnel(other_server, make_client, monkeypatch):
+    """Proxies of the environment serve https; if they refuse, nothing was sent."""
     for name in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(name, other_server.url)
     other_server.then(other_server.answer(b"", 407, Connection="close"))
@@ -401,7 +401,7 @@ def test_a_proxy_that_refuses_the_tunnel(other_server, make_client, monkeypatch)
 
 
 def test_backoff_grows(server, make_client, pauses):
-    """Each pause is drawn from a range twice as high as the one before."""
+    """The range of each pause is twice that of the earlier pause."""
     server.then(server.answer(b"", 429))
 
     with pytest.raises(ApiError):

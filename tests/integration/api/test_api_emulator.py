@@ -1,4 +1,4 @@
-"""The client against the project's own emulator, over real HTTP."""
+"""Verify the client against the emulator, over HTTP."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ def window(days: int = 0, **changed: Any) -> dict[str, Any]:
 
 
 def empty_window() -> IngestionWindow:
-    """Return a window that only Flow Service can refuse: the class does not make one."""
-    made = IngestionWindow(DAY, DAY + timedelta(days=1))
-    object.__setattr__(made, "end", DAY)
-    return made
+    """Return an empty window, which the class itself does not allow, so that Flow Service refuses it."""
+    empty = IngestionWindow(DAY, DAY + timedelta(days=1))
+    object.__setattr__(empty, "end", DAY)
+    return empty
 
 
-def test_a_window_is_ingested(service):
-    """A run is created, read until it ends, and tells its window and figures."""
+def test_window_is_ingested(service):
+    """A run is created, read until it ends, and has its window and metrics."""
     created = service.create_run(**window())
 
     deadline = time.monotonic() + 30
@@ -102,8 +102,8 @@ def test_a_window_is_ingested(service):
 
 
 @pytest.mark.parametrize(("flow_id", "data"), [(FILES, "/made-up"), (TABLE, "made_up")], ids=["files", "table"])
-def test_the_two_ends_of_a_flow(service, flow_id, data):
-    """What it reads, with which credential, and the dataset that it fills."""
+def test_source_and_target_of_a_flow(service, flow_id, data):
+    """The source has its data and its base connection; the target has its dataset."""
     flow = service.get_flow(flow_id)
     source = service.get_source_connection(flow.source_connection_ids[0])
     target = service.get_target_connection(flow.target_connection_ids[0])
@@ -114,15 +114,15 @@ def test_the_two_ends_of_a_flow(service, flow_id, data):
 
 
 @pytest.mark.parametrize("read", ["get_source_connection", "get_target_connection"])
-def test_an_end_that_is_not_there(service, read):
-    """The answer's status and code are in the error."""
+def test_missing_source_and_target(service, read):
+    """The error has the status and code of the response."""
     with pytest.raises(ApiError) as refused:
         getattr(service, read)("none")
     assert (404, True) == (refused.value.http_status, "1101" in refused.value.code)
 
 
 def test_flows(service):
-    """Flows tell whether they can be run on demand."""
+    """The frequency of a flow shows whether it accepts on-demand runs."""
     assert {FILES: True, TABLE: True, HOURLY: False}.items() <= {
         flow.id: flow.one_time for flow in service.list_flows(limit=1)
     }.items()
@@ -131,7 +131,7 @@ def test_flows(service):
 
 @pytest.mark.parametrize("epoch_format", ["string", "integer"])
 def test_runs_are_listed_over_pages(make, epoch_format):
-    """Filters and continuation tokens work together; the newest run comes first."""
+    """Filters and continuation tokens work together; the newest run is first."""
     client = make(epoch_format=epoch_format)
     made = [client.create_run(**window(days)).id for days in range(1, 6)]
 
@@ -143,8 +143,8 @@ def test_runs_are_listed_over_pages(make, epoch_format):
     assert list(client.list_runs(flow_id=FILES, created_since=future)) == []
 
 
-def test_the_delta_column_is_set_once(service):
-    """The first run of a table-based flow names its delta column; a later one cannot change it."""
+def test_delta_column_is_set_once(service):
+    """The first run of a table-based flow names its delta column; a later run cannot change it."""
     with pytest.raises(DeltaColumnMissingError):
         service.create_run(**window(flow_id=TABLE))
 
@@ -166,7 +166,7 @@ def test_the_delta_column_is_set_once(service):
     ],
 )
 def test_refusals(service, changed, error):
-    """Refusals have their class, status, code and request id, and tell flow and window."""
+    """Refusals have class, status, code, request id, flow and window."""
     with pytest.raises(error) as caught:
         service.create_run(**window(**changed))
 
@@ -178,8 +178,8 @@ def test_refusals(service, changed, error):
     assert found.window.startswith("2026-01-01T00:00:00Z/")
 
 
-def test_a_run_that_does_not_exist(service):
-    """An unknown run is told with its id."""
+def test_unknown_run(service):
+    """The error has the id of the run."""
     with pytest.raises(RunNotFoundError) as caught:
         service.get_run("none")
 
@@ -196,7 +196,7 @@ def test_a_run_that_does_not_exist(service):
     ],
 )
 def test_wrong_connections(make, settings, error):
-    """Secret, token, organization and sandbox are told apart."""
+    """Secret, token, organization and sandbox have different errors."""
     with pytest.raises(error):
         next(make(**settings).list_flows(limit=1))
 
@@ -205,8 +205,8 @@ def test_wrong_connections(make, settings, error):
     ("answer_shape", "show_window", "error_shape", "window_known"),
     [("flat", "activity", "plain", True), ("flat", "none", "gateway", False), ("items", "params", "report", True)],
 )
-def test_every_shape_of_answers(answer_shape, show_window, error_shape, window_known):
-    """Whichever of Adobe's documented shapes comes, runs and refusals mean the same."""
+def test_every_response_format(answer_shape, show_window, error_shape, window_known):
+    """In each of Adobe's documented formats, runs and refusals have the same meaning."""
     settings = emulator.Settings(
         answer_shape=answer_shape,
         show_window=show_window,

@@ -1,4 +1,4 @@
-"""Reading flows and runs: retries, pages, paths and strange answers."""
+"""Verify reading of flows and runs: retries, pages, paths and invalid responses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from airflow_flowservice.exceptions import (
 
 RUN = "3fb0418e-1804-45d6-8d56-dd51f05c0baf"
 ROOT = "/data/foundation/flowservice"
-ANSWER = {"items": [{"id": RUN, "metrics": {"statusSummary": {"status": "inProgress"}}}]}
+RESPONSE = {"items": [{"id": RUN, "metrics": {"statusSummary": {"status": "inProgress"}}}]}
 
 
 def query_of(request):
@@ -34,25 +34,24 @@ def runs(*ids, href=None):
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_busy_and_broken_answers_are_tried_again(server, client, pauses, status):
-    """A read is repeated on 429 and 5xx, after a pause."""
-    server.then(server.answer(b"", status), server.answer(b"<html>", status), server.answer(ANSWER))
+def test_429_and_5xx_are_repeated(server, client, pauses, status):
+    """A read is repeated after 429 and 5xx, after a pause."""
+    server.then(server.answer(b"", status), server.answer(b"<html>", status), server.answer(RESPONSE))
 
     assert client.get_run(RUN).status is FlowRunStatus.IN_PROGRESS
     assert (len(server.requests), len(pauses)) == (3, 2)
 
 
 @pytest.mark.parametrize("cut", ["reset", "hang up", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"])
-def test_cut_connections_are_tried_again(server, client, pauses, cut):
-    """A read is repeated when its connection breaks, before the answer or in the middle of it."""
-    server.then(cut, cut, server.answer(ANSWER))
+def test_broken_connections_are_repeated(server, client, pauses, cut):
+    """A read is repeated if its connection breaks, before or during the response."""
+    server.then(cut, cut, server.answer(RESPONSE))
 
     assert client.get_run(RUN).id == RUN
     assert (len(server.requests), len(pauses)) == (3, 2)
 
 
-def test_half_an_answer_for_ever(server, make_client, pauses):
-    """Attempts are counted for answers that break off, too."""
+def test_incomplete_responses_count_as_attempts(server, make_client, pauses):
     server.then(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{")
 
     with pytest.raises(NoAnswerError) as caught:
@@ -63,16 +62,16 @@ def test_half_an_answer_for_ever(server, make_client, pauses):
 
 
 def test_retry_after_seconds(server, client, pauses):
-    """A 503 that says when is asked again then."""
-    server.then(server.answer(b"", 503, Retry_After="11"), server.answer(ANSWER))
+    """The pause after a 503 is that of `Retry-After`."""
+    server.then(server.answer(b"", 503, Retry_After="11"), server.answer(RESPONSE))
 
     client.get_run(RUN)
 
     assert 11 <= pauses[0] <= 12.1
 
 
-def test_an_answer_that_never_comes(server, make_client):
-    """`timeout_s` bounds the wait for each attempt."""
+def test_read_timeout(server, make_client):
+    """`timeout_s` limits each attempt."""
     server.then(server.SILENCE)
 
     with pytest.raises(NoAnswerError, match=r"127\.0\.0\.1.*timed out"):
@@ -81,8 +80,8 @@ def test_an_answer_that_never_comes(server, make_client):
     assert len(server.requests) == 2
 
 
-def test_nobody_listens(closed_port, make_client):
-    """A refused connection is told as one, with host and remedy."""
+def test_refused_connection(closed_port, make_client):
+    """The error has host and remedy."""
     client = make_client(base_url=f"http://localhost:{closed_port}", max_attempts=1)
 
     with pytest.raises(NotSentError, match=f"localhost:{closed_port}.*refused") as caught:
@@ -91,8 +90,8 @@ def test_nobody_listens(closed_port, make_client):
     assert "check the connection's host" in caught.value.remedy
 
 
-def test_the_last_answer_is_told(server, make_client):
-    """When patience ends, the error has status, code, message and request id of the last answer."""
+def test_error_after_all_attempts(server, make_client):
+    """The error has status, code, message and request id of the last response."""
     server.then(server.answer({"code": "1103-503", "message": "Try later"}, 503))
 
     with pytest.raises(ServerError, match="Try later") as caught:
@@ -108,8 +107,7 @@ def test_the_last_answer_is_told(server, make_client):
 
 
 def test_reads_share_a_connection(server, client):
-    """Reads are pooled."""
-    server.then(server.answer(ANSWER))
+    server.then(server.answer(RESPONSE))
 
     for _ in range(3):
         client.get_run(RUN)
@@ -118,7 +116,7 @@ def test_reads_share_a_connection(server, client):
 
 
 def test_redirects_are_not_followed(server, other_server, client):
-    """The token goes nowhere else, also when the service points there."""
+    """The token is not sent to another host, even if the service redirects to it."""
     server.then(server.answer(b"", 302, Location=other_server.url))
 
     with pytest.raises(UnreadableAnswerError, match="redirected") as caught:
@@ -129,8 +127,8 @@ def test_redirects_are_not_followed(server, other_server, client):
 
 
 def test_headers_of_a_read(server, client):
-    """Reads carry the same headers, and no content type."""
-    server.then(server.answer(ANSWER))
+    """A read has the same headers as a POST, without content type."""
+    server.then(server.answer(RESPONSE))
 
     client.get_run(RUN)
 
@@ -167,8 +165,8 @@ def test_headers_of_a_read(server, client):
     ],
 )
 def test_ids_reach_no_other_endpoint(server, client, identifier):
-    """What is no identifier is refused, and nothing is asked."""
-    server.then(server.answer(ANSWER))
+    """An invalid identifier is refused, and no request is sent."""
+    server.then(server.answer(RESPONSE))
 
     with pytest.raises(ConfigurationError, match="flow_id"):
         client.get_flow(identifier)
@@ -184,18 +182,18 @@ def test_ids_reach_no_other_endpoint(server, client, identifier):
 
 @pytest.mark.parametrize("identifier", [RUN, "M-3d17-incremental-0:cd0ab404", "a..b", "a=b@c+d~e"])
 def test_ids_arrive_as_one_segment(server, client, identifier):
-    """Ids with harmless signs arrive whole."""
+    """Identifiers with harmless characters are sent unchanged."""
     server.then(server.answer({"items": [{"id": identifier}]}))
 
     assert client.get_run(identifier).id == identifier
     assert server.requests[0].target == f"{ROOT}/runs/{quote(identifier, safe='~')}"
 
 
-def test_another_run_than_asked_for(server, client):
-    """An answer about another run is not taken for this one's."""
+def test_another_run_than_requested(server, client):
+    """A response with another run is refused."""
     server.then(server.answer({"items": [{"id": "other"}]}))
 
-    with pytest.raises(UnreadableAnswerError, match="answered with another"):
+    with pytest.raises(UnreadableAnswerError, match="returned another flow run"):
         client.get_run(RUN)
 
 
@@ -217,8 +215,8 @@ def test_another_run_than_asked_for(server, client):
         b'{"items": [{"id": "a"}, {"id": "b"}]}',
     ],
 )
-def test_answers_that_say_nothing(server, client, body):
-    """Whatever comes with a 200 and is no run is one typed error that shows a short excerpt."""
+def test_unreadable_responses(server, client, body):
+    """Any 200 without a run raises the same error, with a short excerpt."""
     server.then(server.answer(body))
 
     with pytest.raises(UnreadableAnswerError) as caught:
@@ -229,8 +227,8 @@ def test_answers_that_say_nothing(server, client, body):
     assert len(error.message) < 320
 
 
-def test_a_page_for_people_is_no_missing_run(server, client):
-    """A 404 in HTML comes from a wrong host; only Flow Service can say that a run is missing."""
+def test_html_404_is_not_a_missing_run(server, client):
+    """A 404 in HTML is sent by a wrong host, not by Flow Service."""
     server.then(server.answer(b"<html>not here</html>", 404, Content_Type="text/html"))
 
     with pytest.raises(UnreadableAnswerError) as caught:
@@ -240,7 +238,7 @@ def test_a_page_for_people_is_no_missing_run(server, client):
 
 
 def test_missing_flow_and_run(server, client):
-    """404 is told as what is missing, with its id."""
+    """The error of a 404 has the missing object and its id."""
     server.then(server.answer({"code": "1101-404", "message": "Not found"}, 404))
 
     with pytest.raises(FlowNotFoundError) as missing_flow:
@@ -253,7 +251,7 @@ def test_missing_flow_and_run(server, client):
 
 
 def test_filters_of_runs(server, client):
-    """Filters are joined properties; `count` never goes along."""
+    """Filters are properties, combined with AND; `count` is never sent."""
     server.then(server.answer(runs()))
     since = datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=1)))
 
@@ -286,8 +284,8 @@ def test_no_ids_means_no_runs(server, client):
     ],
 )
 @pytest.mark.parametrize("address", ["/runs", "https://elsewhere.example/v2/runs", ""])
-def test_the_next_pages_token_goes_back_as_it_came(server, client, spelled, sent, address):
-    """Neither cut at `=` nor decoded and encoded anew; only what no address can carry is quoted."""
+def test_continuation_token_is_sent_unchanged(server, client, spelled, sent, address):
+    """The token is neither cut at `=` nor decoded; only invalid characters of a URL are quoted."""
     href = f"{address}?limit=2&continuationToken={spelled}"
     server.then(server.answer(runs("a", "b", href=href)), server.answer(runs("c")))
 
@@ -299,8 +297,8 @@ def test_the_next_pages_token_goes_back_as_it_came(server, client, spelled, sent
     assert decoded == f"{first.query}&continuationToken={sent}"
 
 
-def test_an_empty_page_is_not_the_last(server, client):
-    """A list goes on as long as there is a next page."""
+def test_empty_page_is_not_the_last(server, client):
+    """A list ends at the page without a next page."""
     server.then(
         server.answer(runs("a", href="/runs?continuationToken=1")),
         server.answer(runs(href="/runs?continuationToken=2")),
@@ -311,7 +309,7 @@ def test_an_empty_page_is_not_the_last(server, client):
 
 
 def test_pages_are_read_when_needed(server, client):
-    """Whoever looks at the newest run asks for one page; `max_pages` bounds the rest."""
+    """The newest run needs one page; `max_pages` limits the number of pages."""
     server.then(lambda request: server.answer(runs("a", href=f"?continuationToken={len(server.requests)}")))
 
     assert next(client.list_runs()).id == "a"
@@ -321,18 +319,18 @@ def test_pages_are_read_when_needed(server, client):
     assert len(server.requests) == 4
 
 
-def test_pages_that_go_in_circles(server, client):
-    """A token that comes again ends the list with an error instead of never."""
+def test_pages_that_repeat(server, client):
+    """A repeated continuation token raises an error, so the list cannot be endless."""
     server.then(server.answer(runs("a", href="/runs?continuationToken=same")))
 
-    with pytest.raises(UnreadableAnswerError, match="circles"):
+    with pytest.raises(UnreadableAnswerError, match="a page links to an earlier page"):
         list(client.list_runs(flow_id="flow-1"))
 
     assert len(server.requests) == 2
 
 
-def test_a_next_page_without_a_token(server, client):
-    """A list that cannot be finished is not taken for a finished one."""
+def test_next_page_without_a_token(server, client):
+    """An incomplete list raises an error."""
     server.then(server.answer(runs("a", href="/runs?start=5")))
 
     with pytest.raises(UnreadableAnswerError, match="continuationToken"):
@@ -341,14 +339,14 @@ def test_a_next_page_without_a_token(server, client):
 
 @pytest.mark.parametrize("links", [{}, {"next": None}, {"next": {}}, {"next": {"href": ""}}, None, 5])
 def test_last_pages(server, client, links):
-    """The last page's links may be missing or empty."""
+    """The links of the last page may be missing or empty."""
     server.then(server.answer({"items": [{"id": "a"}], "_links": links}))
 
     assert [run.id for run in client.list_runs()] == ["a"]
 
 
 def test_flows_are_listed_with_filters(server, client):
-    """Flows come page after page, with the filters of the caller."""
+    """Flows are read page by page, with the filters of the caller."""
     server.then(
         server.answer({"items": [{"id": "f1"}], "_links": {"next": {"href": "?continuationToken=t"}}}),
         server.answer({"items": [{"id": "f2", "scheduleParams": {"frequency": "once"}}]}),
@@ -360,10 +358,10 @@ def test_flows_are_listed_with_filters(server, client):
     assert query_of(server.requests[0]) == [("property", "state==enabled"), ("limit", "1")]
 
 
-def test_the_services_clock(server, client):
-    """`Date` tells how far the service's clock is from this machine's."""
+def test_clock_offset(server, client):
+    """`Date` shows the difference between the service's clock and this machine's."""
     there = datetime.now(timezone.utc) + timedelta(hours=1)
-    server.then(server.answer(ANSWER, Date=format_datetime(there, usegmt=True)))
+    server.then(server.answer(RESPONSE, Date=format_datetime(there, usegmt=True)))
     assert client.clock_offset is None
 
     client.get_run(RUN)
@@ -371,18 +369,18 @@ def test_the_services_clock(server, client):
     assert abs(client.clock_offset - timedelta(hours=1)) <= timedelta(seconds=2)
 
 
-def test_a_cached_answer_says_nothing_of_the_clock(server, client):
-    """`Age` means that the answer, and its `Date`, come out of a cache."""
-    server.then(server.answer(ANSWER, Date="Mon, 01 Jan 2024 00:00:00 GMT", Age="500"))
+def test_cached_response_has_no_clock_offset(server, client):
+    """`Age` means that the response, and its `Date`, are cached."""
+    server.then(server.answer(RESPONSE, Date="Mon, 01 Jan 2024 00:00:00 GMT", Age="500"))
 
     client.get_run(RUN)
 
     assert client.clock_offset is None
 
 
-def test_paths_before_the_service(server, make_client):
-    """A gateway's path stays, and Flow Service's own path is not doubled."""
-    server.then(server.answer(ANSWER))
+def test_path_of_a_gateway(server, make_client):
+    """A gateway's path is kept, and Flow Service's own path is not duplicated."""
+    server.then(server.answer(RESPONSE))
 
     make_client(base_url=f"{server.url}/gateway/").get_run(RUN)
     make_client(base_url=f"{server.url}{ROOT}/").get_run(RUN)
@@ -391,8 +389,8 @@ def test_paths_before_the_service(server, make_client):
 
 
 def test_no_cookies_are_kept(server, client):
-    """Requests do not depend on what answers left behind."""
-    server.then(server.answer(ANSWER, Set_Cookie="session=1"))
+    """Requests do not depend on earlier responses."""
+    server.then(server.answer(RESPONSE, Set_Cookie="session=1"))
 
     client.get_run(RUN)
     client.get_run(RUN)

@@ -1,4 +1,4 @@
-"""Tokens: fetched once, kept in memory, renewed in time, and never shown."""
+"""Verify that tokens are fetched once, kept in memory, renewed in time, and never shown."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WINDOW = {
 
 
 class Ims:
-    """Answers token requests with numbered tokens, and all others like Flow Service."""
+    """Server that answers token requests with numbered tokens, and other requests like Flow Service."""
 
     def __init__(self, server, *, life=86399, valid=lambda token: True):
         self.fetched = 0
@@ -65,8 +65,8 @@ class Ims:
         ]
 
 
-def test_the_token_request(server, make_client, secret):
-    """Credentials go into the form body; the address holds none of them."""
+def test_token_request(server, make_client, secret):
+    """Credentials are in the form body, not in the URL."""
     Ims(server)
 
     assert make_client(client_secret=secret).fetch_token() == "token-1"
@@ -83,19 +83,19 @@ def test_the_token_request(server, make_client, secret):
     } == parse_qs(request.body.decode(), strict_parsing=True)
 
 
-def test_one_token_serves_all_clients(server, make_client, secret):
-    """Clients with the same credential share a token; each tells its own listener."""
+def test_clients_share_a_token(server, make_client, secret):
+    """Clients with the same credential share a token; each calls its own `on_token`."""
     ims = Ims(server)
-    told = []
+    announced = []
 
     for _ in range(3):
-        make_client(client_secret=secret, on_token=told.append).get_run("run-1")
+        make_client(client_secret=secret, on_token=announced.append).get_run("run-1")
 
-    assert (ims.fetched, told) == (1, ["token-1"] * 3)
+    assert (ims.fetched, announced) == (1, ["token-1"] * 3)
 
 
 def test_other_credentials_have_other_tokens(server, make_client, secret):
-    """Neither another secret nor other scopes get this one's token."""
+    """Clients with another secret or other scopes have another token."""
     ims = Ims(server)
 
     make_client(client_secret=secret).fetch_token()
@@ -106,23 +106,23 @@ def test_other_credentials_have_other_tokens(server, make_client, secret):
 
 
 def test_many_threads_fetch_one_token(server, make_client, secret):
-    """One thread fetches while the others wait."""
+    """One thread fetches the token while the other threads wait."""
     ims = Ims(server)
     client = make_client(client_secret=secret)
     together = threading.Barrier(16)
 
-    def ask(_):
+    def fetch(_):
         together.wait()
         return client.fetch_token()
 
     with ThreadPoolExecutor(16) as threads:
-        tokens = set(threads.map(ask, range(16)))
+        tokens = set(threads.map(fetch, range(16)))
 
     assert (ims.fetched, tokens) == (1, {"token-1"})
 
 
 def test_many_threads_share_a_failure(server, make_client, secret):
-    """When the fetch fails, all who waited for it fail with errors of their own, told by one request."""
+    """If the request fails, each waiting thread raises its own error; there is one request."""
     waiting = threading.Event()
 
     def refuse(request):
@@ -133,13 +133,13 @@ def test_many_threads_share_a_failure(server, make_client, secret):
     client = make_client(client_secret=secret)
     errors = []
 
-    def ask():
+    def fetch():
         try:
             client.fetch_token()
         except ApiError as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
+    threads = [threading.Thread(target=fetch) for _ in range(4)]
     for thread in threads:
         thread.start()
     while not server.requests:
@@ -158,14 +158,13 @@ def test_many_threads_share_a_failure(server, make_client, secret):
     [
         pytest.param(86400, 86099, 86101, id="five minutes before a day is over"),
         pytest.param(600, 539, 541, id="a tenth before ten minutes are over"),
-        pytest.param("600", 539, 541, id="told as a string"),
-        pytest.param(86400000, 86099, 86101, id="told in milliseconds"),
-        pytest.param(None, 3299, 3301, id="not told: an hour"),
-        pytest.param("soon", 3299, 3301, id="nonsense: an hour"),
+        pytest.param("600", 539, 541, id="as a string"),
+        pytest.param(86400000, 86099, 86101, id="in milliseconds"),
+        pytest.param(None, 3299, 3301, id="missing: an hour"),
+        pytest.param("soon", 3299, 3301, id="invalid: an hour"),
     ],
 )
 def test_tokens_are_renewed_before_they_expire(server, make_client, secret, life, used_until, renewed_from):
-    """A token is replaced some time before its end."""
     Ims(server, life=life)
     now = [1000.0]
     client = make_client(client_secret=secret, clock=lambda: now[0])
@@ -178,8 +177,8 @@ def test_tokens_are_renewed_before_they_expire(server, make_client, secret, life
     assert tokens == ["token-1", "token-1", "token-2"]
 
 
-def test_a_valid_token_outlives_a_broken_ims(server, make_client, secret):
-    """While the old token is still valid, trouble with fetching a new one stops nobody."""
+def test_valid_token_is_used_while_ims_fails(server, make_client, secret):
+    """If a new token cannot be fetched, the old token is used until it expires."""
     Ims(server, life=1000)
     now = [0.0]
     client = make_client(client_secret=secret, clock=lambda: now[0], max_attempts=1)
@@ -202,19 +201,19 @@ def test_a_valid_token_outlives_a_broken_ims(server, make_client, secret):
         pytest.param(lambda client: client.retrigger_run("run-1"), id="re-trigger"),
     ],
 )
-def test_a_rejected_token_is_replaced_once(server, make_client, secret, call):
-    """A 401 means that nothing was done: with a new token the request is made again."""
+def test_rejected_token_is_replaced(server, make_client, secret, call):
+    """After a 401 nothing was done, so the request is sent again with a new token."""
     ims = Ims(server, valid=lambda token: token == "token-2")
-    told = []
+    announced = []
 
-    assert call(make_client(client_secret=secret, on_token=told.append)).id == "run-1"
+    assert call(make_client(client_secret=secret, on_token=announced.append)).id == "run-1"
 
-    assert (ims.tokens_used(), told) == (["token-1", "token-2"], ["token-1", "token-2"])
+    assert (ims.tokens_used(), announced) == (["token-1", "token-2"], ["token-1", "token-2"])
 
 
 @pytest.mark.parametrize("method", ["get_run", "retrigger_run"])
-def test_a_token_that_stays_rejected(server, make_client, secret, method):
-    """A third 401 is told; there is no fourth request."""
+def test_token_that_is_always_rejected(server, make_client, secret, method):
+    """The third 401 is raised; there is no fourth request."""
     ims = Ims(server, valid=lambda token: False)
 
     with pytest.raises(AuthenticationError, match="Oauth token is not valid") as caught:
@@ -232,8 +231,8 @@ def test_a_token_that_stays_rejected(server, make_client, secret, method):
 
 
 @pytest.mark.parametrize("method", ["get_run", "retrigger_run"])
-def test_a_fresh_token_that_is_rejected_is_replaced_after_a_pause(server, make_client, secret, method):
-    """All tokens of a credential may expire at once, and again before the new one was used."""
+def test_rejected_fresh_token_is_replaced_after_a_pause(server, make_client, secret, method):
+    """All tokens of a credential may expire together, and again before the new token is used."""
     ims = Ims(server, valid=lambda token: token == "token-3")
     pauses = []
 
@@ -243,35 +242,35 @@ def test_a_fresh_token_that_is_rejected_is_replaced_after_a_pause(server, make_c
 
 
 def test_many_rejected_requests_fetch_one_new_token(server, make_client, secret):
-    """When a token is revoked, the threads that had it share the next one."""
+    """If a token is revoked, the threads that used it share the next token."""
     ims = Ims(server, valid=lambda token: token != "token-1")
     client = make_client(client_secret=secret)
     together = threading.Barrier(8)
 
-    def ask(_):
+    def fetch(_):
         together.wait()
         return client.get_run("run-1").id
 
     with ThreadPoolExecutor(8) as threads:
-        assert set(threads.map(ask, range(8))) == {"run-1"}
+        assert set(threads.map(fetch, range(8))) == {"run-1"}
 
     assert ims.fetched == 2
 
 
-def test_a_given_token_is_used_as_it_is(server, make_client):
-    """A ready token is never fetched; `Bearer ` in front of it is forgiven."""
+def test_ready_token_is_unchanged(server, make_client):
+    """A ready token is never fetched; a leading `Bearer ` is removed."""
     server.then(server.answer(RUN))
-    told = []
-    client = make_client(access_token="Bearer mine", on_token=told.append)
+    announced = []
+    client = make_client(access_token="Bearer mine", on_token=announced.append)
 
     client.get_run("run-1")
 
     assert [request.headers["authorization"] for request in server.requests] == ["Bearer mine"]
-    assert (client.fetch_token(), told) == ("mine", ["mine"])
+    assert (client.fetch_token(), announced) == ("mine", ["mine"])
 
 
-def test_a_given_token_that_expired(server, make_client):
-    """Its 401 says to replace it; nothing is asked twice."""
+def test_expired_ready_token(server, make_client):
+    """The remedy of the 401 is to replace the token; the request is not repeated."""
     server.then(server.answer({"error_code": "401013", "message": "Oauth token is not valid"}, 401))
 
     with pytest.raises(AuthenticationError) as caught:
@@ -290,22 +289,22 @@ def test_a_given_token_that_expired(server, make_client):
         (401, b"", None),
     ],
 )
-def test_a_wrong_secret(server, make_client, secret, status, body, code):
-    """IMS's refusal names client id, host and what to do."""
+def test_wrong_secret(server, make_client, secret, status, body, code):
+    """The error has client id, host and a remedy."""
     server.then(server.answer(body, status))
 
     with pytest.raises(AuthenticationError) as caught:
         make_client(client_secret=secret).get_run("run-1")
 
     error = caught.value
-    assert f"127.0.0.1:{server.port} gave no token for client id client-1" in error.message
+    assert f"127.0.0.1:{server.port} returned no token for client id client-1" in error.message
     assert (error.http_status, error.code, error.retryable) == (status, code, False)
     assert "client secret" in error.remedy
     assert len(server.requests) == 1
 
 
-def test_a_wrong_scope(server, make_client, secret):
-    """A refused scope points at the scopes, not at the secret."""
+def test_wrong_scope(server, make_client, secret):
+    """The remedy names the scopes, not the secret."""
     server.then(server.answer({"error": "invalid_scope"}, 400))
 
     with pytest.raises(AuthenticationError) as caught:
@@ -329,8 +328,8 @@ def test_a_wrong_scope(server, make_client, secret):
         pytest.param("reset", NoAnswerError, 3, id="reset"),
     ],
 )
-def test_an_ims_in_trouble(server, make_client, secret, reply, error, requests):
-    """Trouble with IMS has its class, is repeated where that can help, and names the host."""
+def test_errors_of_ims(server, make_client, secret, reply, error, requests):
+    """Each error of IMS has its class and the host; temporary errors are repeated."""
     server.then(reply if isinstance(reply, str) else server.answer(*reply))
 
     with pytest.raises(error, match=f"127.0.0.1:{server.port}"):
@@ -341,11 +340,11 @@ def test_an_ims_in_trouble(server, make_client, secret, reply, error, requests):
 
 @pytest.mark.parametrize("reply", ["reset", "503", "<html>"])
 def test_no_token_means_that_no_run_was_created(server, make_client, secret, reply):
-    """Trouble with the token is never taken for an uncertain POST."""
+    """If no token can be fetched, the outcome of the POST is known: it was not sent."""
     status = 503 if reply == "503" else 200
     server.then(reply if reply == "reset" else server.answer(reply.encode(), status))
 
-    with pytest.raises(NotSentError, match="no token could be had") as caught:
+    with pytest.raises(NotSentError, match="no token could be fetched") as caught:
         make_client(client_secret=secret, max_attempts=2).create_run(**WINDOW)
 
     assert caught.value.flow_id == "flow-1"
@@ -353,7 +352,7 @@ def test_no_token_means_that_no_run_was_created(server, make_client, secret, rep
 
 
 def test_ims_and_platform_are_two_hosts(server, other_server, make_client, secret):
-    """The secret goes to the one, the token to the other."""
+    """The secret is sent to IMS only, the token to the platform only."""
     ims = Ims(other_server)
     server.then(server.answer(RUN))
 
@@ -363,15 +362,15 @@ def test_ims_and_platform_are_two_hosts(server, other_server, make_client, secre
     assert [request.method for request in server.requests] == ["GET"]
 
 
-def shown(error):
-    """Everything that somebody could print of an error, its causes and its journey included."""
+def all_texts(error):
+    """Return all texts of an error, its causes and its serialized form."""
     chain = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return f"{error!s} {error!r} {error.to_dict()} {pickle.dumps(error)!r} {chain}"
 
 
 @pytest.mark.parametrize("status", [200, 302, 400, 403, 404, 429, 500])
 def test_secrets_are_never_shown(server, make_client, secret, caplog, status):
-    """Neither errors nor logs nor `repr` show secret or token, also when answers repeat them."""
+    """Errors, logs and `repr` contain neither secret nor token, even if responses return them."""
     caplog.set_level(logging.DEBUG)
 
     def reply(request):
@@ -389,24 +388,24 @@ def test_secrets_are_never_shown(server, make_client, secret, caplog, status):
             call()
         errors.append(caught.value)
 
-    everything = caplog.text + repr(client) + repr(vars(client)) + "".join(shown(error) for error in errors)
+    everything = caplog.text + repr(client) + repr(vars(client)) + "".join(all_texts(error) for error in errors)
     assert [hidden for hidden in ("sesame-token", secret, secret[:20]) if hidden in everything] == []
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 500])
-def test_an_ims_that_repeats_the_secret(server, make_client, secret, caplog, status):
-    """What IMS or a proxy sends back of the form is not shown, in whichever spelling."""
+def test_ims_that_returns_the_secret(server, make_client, secret, caplog, status):
+    """If IMS or a proxy returns the form, its secret is not shown in any spelling."""
     caplog.set_level(logging.DEBUG)
     server.then(lambda request: server.answer(b"<html>" + request.body + secret.encode(), status))
 
     with pytest.raises(ApiError) as caught:
         make_client(client_secret=secret, max_attempts=1).get_run("run-1")
 
-    assert secret[:20] not in caplog.text + shown(caught.value)
+    assert secret[:20] not in caplog.text + all_texts(caught.value)
 
 
-def test_secrets_stay_out_of_broken_connections(server, make_client, secret, caplog):
-    """Cut and refused connections show no secret either."""
+def test_connection_errors_have_no_secret(server, make_client, secret, caplog):
+    """Errors of broken connections contain no secret."""
     caplog.set_level(logging.DEBUG)
     server.then(server.RESET)
     client = make_client(client_secret=secret, max_attempts=2)
@@ -414,11 +413,11 @@ def test_secrets_stay_out_of_broken_connections(server, make_client, secret, cap
     with pytest.raises(NoAnswerError) as caught:
         client.get_run("run-1")
 
-    assert secret[:20] not in caplog.text + shown(caught.value)
+    assert secret[:20] not in caplog.text + all_texts(caught.value)
 
 
 def test_no_permission(server, make_client):
-    """403 tells the gateway's code and message; the token is not fetched again for it."""
+    """A 403 has the code and message of the gateway; no new token is fetched."""
     server.then(server.answer({"error_code": "403003", "message": "Api Key is invalid"}, 403))
 
     with pytest.raises(AccessDeniedError, match="Api Key is invalid") as caught:

@@ -1,4 +1,4 @@
-"""`airflow flowservice check` against the emulator over real HTTP: each fault is told apart, with a remedy."""
+"""Verify that `airflow flowservice check` reports each fault with a remedy, against the emulator over HTTP."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOWHERE = "http://127.0.0.1:9"
 
 @pytest.fixture
 def check(connect: Callable[..., str], command: Callable[..., Any]) -> Callable[..., Any]:
-    """Check a connection of these values."""
+    """Return a function that checks a connection with the given values."""
 
     def run(*, flow: str | None = None, extra: dict[str, Any] | None = None, **values: Any) -> Any:
         options = ["--flow-id", flow] if flow else []
@@ -39,18 +39,18 @@ def check(connect: Callable[..., str], command: Callable[..., Any]) -> Callable[
 
 
 def verdicts(shown: Any) -> dict[str, str]:
-    """The verdict of each check."""
+    """Return the verdict of each check."""
     return {finding["check"]: finding["verdict"] for finding in shown.json}
 
 
-def told(shown: Any, check: str) -> tuple[str, str]:
-    """Message and remedy of a check."""
+def finding_of(shown: Any, check: str) -> tuple[str, str]:
+    """Return message and remedy of a check."""
     (finding,) = (each for each in shown.json if each["check"] == check)
     return finding["message"], finding["remedy"] or ""
 
 
-def test_all_is_well(check: Any) -> None:
-    """Every check is there, in order; what nobody can know without creating a run is not called ok."""
+def test_all_checks_succeed(check: Any) -> None:
+    """All checks are made, in order. The permission to create a run is not checked."""
     shown = check(flow=FILES)
     assert [*OF_THE_CREDENTIAL, *OF_THE_FLOW, *AT_THE_END] == [finding["check"] for finding in shown.json]
     assert {"creating": "not checked"} == {name: word for name, word in verdicts(shown).items() if word != "ok"}
@@ -58,20 +58,20 @@ def test_all_is_well(check: Any) -> None:
 
 
 def test_without_a_dataflow(check: Any) -> None:
-    """The connection alone."""
+    """Without `--flow-id`, the checks of the dataflow are not made."""
     shown = check()
     assert [*OF_THE_CREDENTIAL, *AT_THE_END] == list(verdicts(shown))
     assert 0 == shown.status
 
 
 def test_nothing_is_created(check: Any, emulator: Any) -> None:
-    """A doctor looks and does not touch."""
+    """The command sends no POST except the token request."""
     check(flow=TABLE)
     assert [] == [kind for kind in emulator.ledger()["requests"] if kind.startswith("POST") and "token" not in kind]
 
 
 def test_one_plain_line_for_each_check(connect: Any, command: Any) -> None:
-    """Outside of a terminal: verdict, check, message and remedy, neither folded nor coloured."""
+    """If the output is not a terminal, each check has one line without colours."""
     shown = command("check", "--conn-id", connect(password="wrong"), "--flow-id", TABLE)
     lines = shown.out.splitlines()
     assert [*OF_THE_CREDENTIAL, *OF_THE_FLOW, *AT_THE_END] == [line[13:27].strip() for line in lines]
@@ -127,19 +127,19 @@ WRONG: dict[str, tuple[dict[str, Any], str, list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_with_a_credential(case: str, check: Any) -> None:
-    """One check is wrong and says what to do; those behind it are not checked, and none of them is called ok."""
+def test_wrong_credential(case: str, check: Any) -> None:
+    """One check is wrong and has a remedy. The checks that depend on it are not made."""
     values, name, parts, unchecked = WRONG[case]
     shown = check(flow=TABLE, **values)
     found = verdicts(shown)
     assert [name] == [check for check, word in found.items() if word == "wrong"]
-    assert [] == [part for part in parts if part not in ". ".join(told(shown, name))]
+    assert [] == [part for part in parts if part not in ". ".join(finding_of(shown, name))]
     assert {"not checked"} == {found[check] for check in [*unchecked, *OF_THE_FLOW, "creating"]}
     assert 1 == shown.status
 
 
-def test_a_ready_token_that_is_valid(check: Any, emulator: Any) -> None:
-    """Only Flow Service can tell, so it is told after it was asked."""
+def test_valid_ready_token(check: Any, emulator: Any) -> None:
+    """Only a request to Flow Service can check a ready token."""
     from airflow_flowservice.api.client import FlowServiceClient
 
     client = FlowServiceClient(
@@ -151,7 +151,7 @@ def test_a_ready_token_that_is_valid(check: Any, emulator: Any) -> None:
     )
     shown = check(password=None, extra={"access_token": client.fetch_token()})
     assert ("ok", 0) == (verdicts(shown)["token"], shown.status)
-    assert "not renewed" in told(shown, "token")[0]
+    assert "not renewed" in finding_of(shown, "token")[0]
     assert client.fetch_token() not in shown.out
 
 
@@ -196,7 +196,7 @@ def test_a_ready_token_that_is_valid(check: Any, emulator: Any) -> None:
         (
             {"kind": "GET /flows", "action": "answer", "body": "<html>Log in</html>"},
             "service",
-            ["Log in", "a proxy or a wrong host answers like this"],
+            ["Log in", "a proxy or a wrong host sends such a response"],
         ),
         ({"kind": "GET /flows", "action": "refuse", "status": 503}, "service", ["HTTP status 503", "wait and retry"]),
         (
@@ -207,28 +207,27 @@ def test_a_ready_token_that_is_valid(check: Any, emulator: Any) -> None:
     ],
     ids=["scopes", "secret in IMS's words", "client id in IMS's words", "proxy before IMS", "proxy", "503", "403"],
 )
-def test_what_is_answered(fault: dict[str, Any], name: str, parts: list[str], check: Any, emulator: Any) -> None:
-    """Each answer is told where it belongs."""
+def test_error_responses(fault: dict[str, Any], name: str, parts: list[str], check: Any, emulator: Any) -> None:
+    """Each error response is reported by the check that it belongs to."""
     emulator.plan_fault(**fault)
     shown = check(extra={"scopes": f"openid,{name}"})  # tokens are shared in a process, by their scopes among others
     assert [name] == [check for check, word in verdicts(shown).items() if word == "wrong"]
-    assert [] == [part for part in parts if part not in ". ".join(told(shown, name))]
+    assert [] == [part for part in parts if part not in ". ".join(finding_of(shown, name))]
     assert 1 == shown.status
 
 
-def test_dataflows_that_cannot_be_listed_may_be_readable(check: Any, emulator: Any) -> None:
-    """After a refusal of the list, the dataflow itself is still looked at."""
+def test_flow_is_checked_although_flows_cannot_be_listed(check: Any, emulator: Any) -> None:
     emulator.plan_fault(kind="GET /flows", action="refuse", status=403, code="2120", message="You may not")
     found = verdicts(check(flow=FILES))
     assert ("wrong", "ok", "ok") == (found["reading"], found["dataflow"], found["schedule"])
 
 
-def test_a_token_that_flow_service_refuses(check: Any, emulator: Any) -> None:
-    """IMS gave it, so the client secret is not what is wrong."""
+def test_token_that_flow_service_rejects(check: Any, emulator: Any) -> None:
+    """IMS issued the token, so the client secret is valid."""
     emulator.plan_fault(kind="*", action="refuse", status=401, body={"error_code": "401013", "message": "not valid"})
     shown = check()
     assert ("ok", "wrong") == (verdicts(shown)["token"], verdicts(shown)["reading"])
-    assert "IMS gave this token, and Flow Service refuses it" in told(shown, "reading")[1]
+    assert "IMS issued this token, but Flow Service rejects it" in finding_of(shown, "reading")[1]
 
 
 @pytest.mark.parametrize(
@@ -239,28 +238,28 @@ def test_a_token_that_flow_service_refuses(check: Any, emulator: Any) -> None:
         (DISABLED, "state", "wrong", ["is disabled", "enable the dataflow in Experience Platform"]),
         (HOURLY, "schedule", "wrong", ["'hour', not 'once'", "use a batch dataflow that is scheduled one-time"]),
         (HOURLY, "delta column", "ok", ["'updated_at' is set"]),
-        (TABLE, "delta column", "note", ["the first run has to name it", "set delta_column of the operator"]),
+        (TABLE, "delta column", "note", ["the first run must set it", "set delta_column of the operator"]),
         (FILES, "delta column", "ok", ["not needed"]),
-        (FILES, "newest run", "ok", ["has none yet"]),
+        (FILES, "newest run", "ok", ["has no flow run yet"]),
     ],
 )
-def test_what_is_told_of_a_dataflow(flow: str, name: str, verdict: str, parts: list[str], check: Any) -> None:
-    """Whether it takes on-demand runs, and which parameters they need."""
+def test_findings_of_a_dataflow(flow: str, name: str, verdict: str, parts: list[str], check: Any) -> None:
+    """The findings state whether the dataflow accepts on-demand runs, and which parameters they need."""
     shown = check(flow=flow)
     assert verdict == verdicts(shown)[name]
-    assert [] == [part for part in parts if part not in ". ".join(told(shown, name))]
+    assert [] == [part for part in parts if part not in ". ".join(finding_of(shown, name))]
     assert int("wrong" in verdicts(shown).values()) == shown.status
 
 
-def test_a_flow_specification_that_cannot_be_read(check: Any, emulator: Any) -> None:
-    """Nobody can tell then whether a delta column is needed; nothing is wrong for that."""
+def test_unreadable_flow_specification(check: Any, emulator: Any) -> None:
+    """The need for a delta column is unknown, which is not an error."""
     emulator.plan_fault(kind="GET /flowSpecs/{id}", action="refuse", status=404)
     shown = check(flow=TABLE)
     assert ("not checked", 0) == (verdicts(shown)["delta column"], shown.status)
 
 
-def test_the_newest_run(check: Any, connect: Any, emulator: Any) -> None:
-    """A failed one is worth a look; that this client id made it speaks for its permission, and proves nothing."""
+def test_newest_run(check: Any, connect: Any, emulator: Any) -> None:
+    """A failed run is a note. A run of this client id suggests the permission to create runs."""
     from airflow_flowservice._airflow import connections
     from airflow_flowservice.hooks import client_of
 
@@ -272,33 +271,33 @@ def test_the_newest_run(check: Any, connect: Any, emulator: Any) -> None:
     shown = check(flow=FILES)
     found = verdicts(shown)
     assert ("note", "not checked", 0) == (found["newest run"], found["creating"], shown.status)
-    assert "is failed, created" in told(shown, "newest run")[0]
-    assert "CONNECTOR-1001-500: no disk" in told(shown, "newest run")[0]
-    assert "it did create the newest one" in told(shown, "creating")[0]
+    assert "is failed, created" in finding_of(shown, "newest run")[0]
+    assert "CONNECTOR-1001-500: no disk" in finding_of(shown, "newest run")[0]
+    assert "it created the newest one" in finding_of(shown, "creating")[0]
 
 
 @pytest.mark.parametrize(("offset", "words"), [(-300, "ahead of"), (300, "behind")])
-def test_a_clock_that_is_wrong(offset: int, words: str, connect: Any, command: Any) -> None:
-    """By the service's `Date` header; beyond a minute it is told, with the direction."""
+def test_wrong_clock(offset: int, words: str, connect: Any, command: Any) -> None:
+    """The `Date` header shows the service's clock. A difference of more than a minute is wrong."""
     with running_emulator(Settings(clock_offset_s=offset)) as skewed:
         conn_id = connect(host=skewed.url, extra={"ims_url": skewed.url})
         shown = command("check", "--conn-id", conn_id, "--json")
-    message, remedy = told(shown, "clock")
+    message, remedy = finding_of(shown, "clock")
     assert ("wrong", 1) == (verdicts(shown)["clock"], shown.status)
     assert f"s {words} the service's" in message
     assert abs(offset) == pytest.approx(int(message.split(" is ")[1].split()[0]), abs=5)
     assert "by NTP" in remedy
 
 
-def test_a_clock_that_is_a_little_off(connect: Any, command: Any) -> None:
-    """Up to a minute is the tolerance."""
+def test_clock_within_the_tolerance(connect: Any, command: Any) -> None:
+    """The tolerance is one minute."""
     with running_emulator(Settings(clock_offset_s=45)) as skewed:
         conn_id = connect(host=skewed.url, extra={"ims_url": skewed.url})
         assert "ok" == verdicts(command("check", "--conn-id", conn_id, "--json"))["clock"]
 
 
-def test_all_wrong_settings_are_told_at_once(check: Any) -> None:
-    """And IMS is asked nevertheless, since what is wrong does not concern it."""
+def test_all_invalid_settings_are_reported_together(check: Any) -> None:
+    """IMS is queried if the errors do not concern it."""
     shown = check(
         host="http://platform.adobe.io",
         extra={"org_id": "1234", "epoch_format": "iso", "timeout_s": "soon", "sandbox": "", "orgid": "x"},
@@ -308,42 +307,44 @@ def test_all_wrong_settings_are_told_at_once(check: Any) -> None:
     for part in ("use https://", "org_id is '1234'", "epoch_format must be", "timeout_s is 'soon'"):
         assert 1 == sum(part in finding["message"] for finding in wrong), part
     assert all(finding["remedy"] for finding in wrong)
-    assert "extra has orgid" in next(finding["message"] for finding in shown.json if finding["verdict"] == "note")
+    assert "extra has unknown keys, which are ignored: orgid" in next(
+        finding["message"] for finding in shown.json if finding["verdict"] == "note"
+    )
     found = verdicts(shown)
     assert ("ok", "not checked", "not checked") == (found["token"], found["service"], found["clock"])
 
 
 @pytest.mark.parametrize("name", ["epoch_format", "timeout_s", "max_attempts"])
-def test_a_setting_that_has_a_default_stops_nothing(name: str, check: Any) -> None:
-    """The rest is checked with the default."""
+def test_invalid_setting_with_a_default(name: str, check: Any) -> None:
+    """The other checks use the default."""
     found = verdicts(check(extra={name: "nonsense"}, flow=FILES))
     assert ("wrong", "ok", "ok") == (found["settings"], found["reading"], found["schedule"])
 
 
 def test_neither_secret_nor_token(check: Any) -> None:
-    """Nobody can be asked then."""
+    """Without a credential, no request is sent."""
     shown = check(password=None)
     assert ("wrong", "not checked", 1) == (verdicts(shown)["settings"], verdicts(shown)["token"], shown.status)
-    assert "neither client_secret nor access_token is set" in told(shown, "settings")[0]
+    assert "neither client_secret nor access_token is set" in finding_of(shown, "settings")[0]
 
 
-def test_a_connection_of_another_type(check: Any) -> None:
-    """It works, and its form has other fields."""
+def test_connection_of_another_type(check: Any) -> None:
+    """The connection works, but its form has other fields."""
     shown = check(conn_type="http")
     assert ("note", 0) == (verdicts(shown)["connection"], shown.status)
 
 
 @pytest.mark.usefixtures("airflow_db")
-def test_a_connection_that_does_not_exist(command: Any) -> None:
-    """A line as the others, and exit status 1."""
+def test_missing_connection(command: Any) -> None:
+    """The command prints a finding and exits with 1."""
     shown = command("check", "--conn-id", "nowhere", "--json")
     assert ({"connection": "wrong"}, 1) == (verdicts(shown), shown.status)
-    assert "'nowhere' does not exist" in told(shown, "connection")[0]
-    assert "airflow connections add nowhere" in told(shown, "connection")[1]
+    assert "'nowhere' does not exist" in finding_of(shown, "connection")[0]
+    assert "airflow connections add nowhere" in finding_of(shown, "connection")[1]
 
 
-def test_a_connection_that_cannot_be_read(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told from one that does not exist, and its text, which may hold the secret, is not shown."""
+def test_unreadable_connection(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message differs from that of a missing connection, and does not contain the connection."""
     monkeypatch.setenv("AIRFLOW_CONN_BROKEN", "flowservice://client:q9x7/cret@127.0.0.1")
     shown = command("check", "--conn-id", "broken")
     assert 1 == shown.status
@@ -352,13 +353,13 @@ def test_a_connection_that_cannot_be_read(command: Any, monkeypatch: pytest.Monk
 
 
 def test_usage(command: Any) -> None:
-    """Exit status 2 is for arguments that cannot be read."""
+    """Invalid arguments exit with 2."""
     assert 2 == command("check", "--flow").status
 
 
 @pytest.mark.parametrize("values", [{}, {"password": "an-unmistakable-secret"}, {"host": NOWHERE}])
-def test_nothing_secret_is_shown(values: dict[str, Any], connect: Any, command: Any, emulator: Any) -> None:
-    """Neither secret nor token, on either stream, in either form; also when a proxy repeats them."""
+def test_output_has_no_secret(values: dict[str, Any], connect: Any, command: Any, emulator: Any) -> None:
+    """Neither stream contains secret or token, even if a proxy returns them."""
     secret = values.get("password", "emulator-secret")
     body = f"<html>client_secret={secret}</html>"
     emulator.plan_fault(kind="GET /flows", action="answer", body=body)
@@ -372,11 +373,11 @@ def test_nothing_secret_is_shown(values: dict[str, Any], connect: Any, command: 
 
 
 class TestProcesses:
-    """As people type it, with a connection in the metadata database."""
+    """Commands in their own process, with a connection in the metadata database."""
 
     @pytest.fixture
     def run(self, airflow_db: Path) -> Any:
-        """Runs a command."""
+        """Return a function that runs a command."""
 
         def run(*arguments: str) -> subprocess.CompletedProcess[str]:
             return subprocess.run(
@@ -390,8 +391,8 @@ class TestProcesses:
 
         return run
 
-    def test_a_connection_in_the_database(self, run: Any, emulator: Any) -> None:
-        """`airflow flowservice check` and `python -m airflow_flowservice check` read it."""
+    def test_connection_in_the_database(self, run: Any, emulator: Any) -> None:
+        """`airflow flowservice check` and `python -m airflow_flowservice check` read the metadata database."""
         from airflow_flowservice._airflow import versions
 
         uri = (

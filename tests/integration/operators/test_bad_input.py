@@ -233,7 +233,7 @@ def test_wrong_delta_column(refused, emulator, check_flow):
     assert (FLOW, WINDOW) == (error.flow_id, error.window)
     assert "created_at" in error.message
     assert "updated_at" in error.message
-    assert "leave delta_column out" in error.remedy
+    assert "set delta_column to the column of the flow's Copy transformation, or remove it" in error.remedy
 
 
 def test_missing_delta_column(refused):
@@ -266,7 +266,7 @@ def test_malformed_delta_column(refused, emulator, malformed):
     assert isinstance(error, ConfigurationError)
     assert (FLOW, WINDOW) == (error.flow_id, error.window)
     assert "delta_column cannot be used" in error.message
-    assert "the column's name, or as a mapping with 'name'" in error.remedy
+    assert "the column's name, or to a mapping with 'name'" in error.remedy
     assert {} == emulator.ledger()["requests"]
 
 
@@ -357,7 +357,7 @@ def test_start_time_in_the_past(refused):
     """Code 1360: Flow Service refuses the request, and creates no flow run."""
     error = refused(start_time="2026-01-02T00:00:00Z")
     assert (400, "FLOW-1360-400", FLOW, WINDOW) == (error.http_status, error.code, error.flow_id, error.window)
-    assert "leave start_time out" in error.remedy
+    assert "remove start_time" in error.remedy
 
 
 def test_window_that_flow_service_refuses(refused, emulator):
@@ -390,7 +390,7 @@ def test_unreadable_response(refused, emulator, kind, body, excerpt):
     assert (200, FLOW, WINDOW) == (error.http_status, error.flow_id, error.window)
     assert error.request_id
     assert excerpt in error.message
-    assert "a proxy or a wrong host answers like this" in error.remedy
+    assert "a proxy or a wrong host sends such a response" in error.remedy
 
 
 @pytest.mark.parametrize(("body", "excerpt"), NONSENSE)

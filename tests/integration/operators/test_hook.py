@@ -1,4 +1,4 @@
-"""`FlowServiceHook`: an Airflow connection becomes auth headers and a client, and says what is wrong with it."""
+"""Verify that `FlowServiceHook` creates auth headers and a client from an Airflow connection, and reports errors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 
 @pytest.fixture
 def hook(supervisor):
-    """The hook of `flowservice_default`."""
+    """Return the hook of `flowservice_default`."""
     return FlowServiceHook()
 
 
 @pytest.fixture
 def connect():
-    """A client made of a connection's values."""
+    """Return a function that creates a client from a connection's values."""
     from airflow.sdk import Connection
 
     def make(*, extra=None, **values):
@@ -52,13 +52,13 @@ def connect():
     ],
     ids=str,
 )
-def test_the_platforms_address(connect, values, url):
-    """Host with or without scheme, and a port of its own."""
+def test_platform_url(connect, values, url):
+    """The host may have a scheme and a port."""
     assert url == connect(**values).base_url
 
 
-def test_a_connection_in_uri_form(emulator, supervisor, monkeypatch):
-    """`AIRFLOW_CONN_...` as a URI works, with the scheme in its path and the extras in its query."""
+def test_connection_in_uri_form(emulator, supervisor, monkeypatch):
+    """`AIRFLOW_CONN_...` may be a URI, with the scheme in its path and the extras in its query."""
     address = emulator.url.removeprefix("http://")
     uri = (
         f"flowservice://emulator-client:emulator-secret@{address}/http"
@@ -72,32 +72,31 @@ def test_a_connection_in_uri_form(emulator, supervisor, monkeypatch):
 
 @pytest.mark.parametrize(("timeout", "attempts"), [("5", "2"), (5, 2), (5.0, 2), ("", ""), (None, None)], ids=str)
 def test_numbers_may_be_strings(connect, timeout, attempts):
-    """Airflow's form gives numbers, URIs and older forms give strings, and an empty field is no value."""
+    """Airflow's form sends numbers; URIs and older forms send strings. An empty field has no value."""
     assert (
         "mine-org@AdobeOrg"
         == connect(extra={"org_id": "mine-org@AdobeOrg", "timeout_s": timeout, "max_attempts": attempts}).org_id
     )
 
 
-def test_the_sandbox_is_prod_unless_set(connect):
-    """Every request names a sandbox."""
+def test_default_sandbox_is_prod(connect):
     assert ["prod", "prod", "dev"] == [connect(extra={"sandbox": name}).sandbox for name in (None, "", "dev")]
 
 
-def test_the_client_is_made_once(hook):
-    """`client` and `get_conn` are the same, so connections are kept alive."""
+def test_client_is_created_once(hook):
+    """`client` and `get_conn` return the same client, so connections are kept alive."""
     assert hook.client is hook.get_conn()
 
 
-def test_a_missing_connection_says_how_to_make_it(supervisor):
-    """The message names the id that was looked for."""
+def test_missing_connection_has_a_remedy(supervisor):
+    """The message names the requested id."""
     with pytest.raises(ConfigurationError, match="the connection 'nowhere' does not exist") as caught:
         FlowServiceHook("nowhere").get_conn()
     assert "airflow connections add nowhere --conn-type flowservice" in caught.value.remedy
 
 
-def test_auth_headers_open_adobes_other_apis(hook, emulator):
-    """Authorization, API key, organization and sandbox, with a token that works."""
+def test_auth_headers(hook, emulator):
+    """The headers are Authorization with a valid token, API key, organization and sandbox."""
     headers = hook.get_auth_headers()
     assert {
         "x-api-key": "emulator-client",
@@ -108,8 +107,7 @@ def test_auth_headers_open_adobes_other_apis(hook, emulator):
     assert ("Bearer", "emulator-client") == (scheme, emulator.state.token_owner(token))
 
 
-def test_auth_headers_need_a_right_secret(hook, connection):
-    """A wrong secret is an error, not a header."""
+def test_auth_headers_with_a_wrong_secret(hook, connection):
     connection["password"] = "wrong"
     with pytest.raises(AuthenticationError):
         hook.get_auth_headers()
@@ -128,14 +126,13 @@ def test_auth_headers_need_a_right_secret(hook, connection):
         ({"flow_id": "a/../b", "flow_run_id": "x y#?"}, "/a%2F..%2Fb/activity/x%20y%23%3F"),
     ],
 )
-def test_pages_in_experience_platform(hook, ids, tail):
-    """The run's page, the dataflow's, or the list of dataflows; what is not ours is quoted."""
+def test_urls_in_experience_platform(hook, ids, tail):
+    """The URL is that of the run, the dataflow, or the list of dataflows; ids are quoted."""
     expected = f"https://experience.adobe.com/#/@EMULATOR@AdobeOrg/sname:prod/platform/source/dataflows{tail}"
     assert expected == hook.run_url(**ids)
 
 
-def test_organization_and_sandbox_are_quoted_into_pages(hook, connection):
-    """A sandbox with odd letters makes no other address."""
+def test_sandbox_is_quoted_in_urls(hook, connection):
     connection["extra"]["sandbox"] = "a/b?c"
     assert "/sname:a%2Fb%3Fc/platform" in hook.run_url(flow_id=FLOW)
 
@@ -143,8 +140,8 @@ def test_organization_and_sandbox_are_quoted_into_pages(hook, connection):
 # --- test_connection ---
 
 
-def test_a_connection_that_works_says_where_it_leads(hook, emulator):
-    """Platform, organization and sandbox are named."""
+def test_successful_connection_test(hook, emulator):
+    """The message names platform, organization and sandbox."""
     ok, message = hook.test_connection()
     assert ok is True
     assert (
@@ -152,8 +149,7 @@ def test_a_connection_that_works_says_where_it_leads(hook, emulator):
     )
 
 
-def test_a_connection_that_finds_no_dataflow_says_so(hook, emulator):
-    """It works, and still something may be amiss."""
+def test_successful_connection_test_without_dataflow(hook, emulator):
     emulator.plan_fault(kind="GET /flows", action="answer", body={"items": []})
     ok, message = hook.test_connection()
     assert (True, True) == (ok, message.endswith("there is no dataflow to read."))
@@ -192,26 +188,38 @@ def _no_organization(connection, emulator):
 
 
 WRONG = {
-    _wrong_secret: ("gave no token for client id emulator-client", "set password (client secret) of the connection"),
+    _wrong_secret: (
+        "returned no token for client id emulator-client",
+        "set password (client secret) of the connection",
+    ),
     _wrong_organization: ("OTHER@AdobeOrg", "set org_id in the connection's extra"),
     _wrong_sandbox: ("There is no sandbox 'Prod'", "the sandbox's name (not its title)"),
     _wrong_host: ("no connection to 127.0.0.1:9 could be made", "check the connection's host"),
     _no_permission: ("You may not", "product profile or role with the permission"),
-    _a_proxy: ("Log in", "a proxy or a wrong host answers like this"),
+    _a_proxy: ("Log in", "a proxy or a wrong host sends such a response"),
     _plain_http: ("would send the secret in the clear", "use https://"),
     _no_organization: ("org_id is missing", "set org_id in the connection's extra"),
 }
 
 
-@pytest.mark.parametrize("spoil", WRONG, ids=lambda spoil: spoil.__name__.strip("_"))
-def test_a_connection_that_does_not_work_says_what_is_wrong(hook, connection, emulator, spoil):
-    """A wrong secret, organization, sandbox, host and a missing permission are told apart, each with its remedy."""
-    spoil(connection, emulator)
+@pytest.mark.parametrize("break_it", WRONG, ids=lambda break_it: break_it.__name__.strip("_"))
+def test_failed_connection_test(hook, connection, emulator, break_it):
+    """A wrong secret, organization, sandbox, host and a missing permission each have their own remedy."""
+    break_it(connection, emulator)
     ok, message = hook.test_connection()
-    assert (False, []) == (ok, [part for part in WRONG[spoil] if part not in message])
+    assert (False, []) == (ok, [part for part in WRONG[break_it] if part not in message])
 
 
-def test_a_missing_connection_fails_the_test_of_it(supervisor):
-    """No traceback in Airflow's UI."""
+def test_connection_test_of_a_missing_connection(supervisor):
+    """The result is a message, not a traceback."""
     ok, message = FlowServiceHook("nowhere").test_connection()
     assert (False, True) == (ok, "the connection 'nowhere' does not exist" in message)
+
+
+def test_all_invalid_settings_are_reported_together(hook, connection):
+    """The message of the button *Test* has every error of the connection."""
+    connection["extra"].update(org_id="", timeout_s="soon")
+    connection["host"] = "http://platform.adobe.io"
+    ok, message = hook.test_connection()
+    parts = ("use https://", "org_id is missing", "timeout_s is 'soon', which is not a number")
+    assert (False, []) == (ok, [part for part in parts if part not in message])

@@ -247,7 +247,7 @@ def test_a_run_that_vanishes_ends_the_task_at_once(ingest, emulator, runs_of, de
     assert (FLOW, run["id"], WINDOW) == (error.flow_id, error.flow_run_id, error.window)
     assert (404, "FLOW-1101-404", True) == (error.http_status, error.code, bool(error.request_id))
     assert f"{PAGE}/{FLOW}/activity/{run['id']}" == error.url
-    assert "look in Experience Platform whether the window is in" in error.remedy
+    assert "check in Experience Platform whether the window is ingested" in error.remedy
 
 
 def test_a_404_before_the_run_was_seen_is_waited_out(ingest, emulator, log):

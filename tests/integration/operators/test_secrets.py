@@ -1,4 +1,4 @@
-"""Secrets and tokens appear in no log, exception, repr, XCom, rendered template or trigger."""
+"""Verify that logs, exceptions, reprs, XComs, rendered templates and triggers contain no secret."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECRET = "p@ss/w+rd &x=1"
 
 
 def leaks(text, *secrets):
-    """Secrets that a text shows, in any spelling."""
+    """Return the spellings of secrets that a text contains."""
     spellings = {
         form for secret in secrets for form in (secret, quote(secret, safe=""), quote_plus(secret), quote(secret))
     }
@@ -32,7 +32,7 @@ def leaks(text, *secrets):
 
 @pytest.fixture
 def strict(clock, supervisor):
-    """An emulator whose client secret has characters that URLs and forms encode; Airflow's connection fits."""
+    """Run an emulator whose client secret has characters that URLs and forms encode, and set the connection."""
     with running_emulator(Settings(client_secret=SECRET, queue_s=1.0, run_s=2.0), clock=clock) as running:
         connection = supervisor.connections["flowservice_default"]
         connection.update(host=running.url, password=SECRET)
@@ -42,13 +42,13 @@ def strict(clock, supervisor):
 
 @pytest.fixture
 def token(strict):
-    """The token that the client uses."""
+    """Return the client's token."""
     return FlowServiceHook().client.fetch_token()
 
 
 @pytest.fixture
 def everything(monkeypatch, capsys):
-    """All that is logged at DEBUG, by anybody, and what `http.client` prints: as it is, without any masking."""
+    """Return a function that returns all log messages at DEBUG and the output of `http.client`, without masking."""
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
@@ -72,7 +72,7 @@ def everything(monkeypatch, capsys):
 
 @pytest.fixture
 def ingest(worker):
-    """The daily task, waiting in the triggerer."""
+    """Return a function that creates the daily task, which waits in the triggerer."""
 
     def make(**arguments):
         defaults = {"flow_id": FLOW, "delta_column": "updated_at", "uncertain_patience": 0.3, "poll_interval": 0.05}
@@ -82,15 +82,15 @@ def ingest(worker):
 
 
 def test_no_module_logs_a_secret_even_at_debug(ingest, strict, token, everything):
-    """Not ours, not urllib3's: without the help of Airflow's masker."""
+    """Neither this package nor urllib3 logs a secret. Airflow's masker is not involved."""
     assert "success" == ingest(wait_for_completion=True, deferrable=False).run().state
     logged, _ = everything()
     assert "POST /data/foundation/flowservice/runs" in logged
     assert [] == leaks(logged, SECRET, token)
 
 
-def test_airflow_masks_what_http_client_prints(ingest, strict, token, everything):
-    """`http.client`'s debug output shows requests as they are sent; Airflow knows all spellings of our secrets."""
+def test_airflow_masks_the_output_of_http_client(ingest, strict, token, everything):
+    """The debug output of `http.client` contains requests; Airflow masks all spellings of the secrets."""
     strict.state.expire_tokens()
     ingest().run()
     _, printed = everything()
@@ -100,8 +100,8 @@ def test_airflow_masks_what_http_client_prints(ingest, strict, token, everything
     assert [] == leaks(redact(printed), SECRET, token, *used)
 
 
-def test_secret_and_tokens_are_given_to_airflows_masker(strict, supervisor, monkeypatch):
-    """Before their first use, and each new token too."""
+def test_secret_and_tokens_are_masked(strict, supervisor, monkeypatch):
+    """The secret and each new token are masked before their first use."""
     masked = []
     monkeypatch.setattr(connections, "mask", masked.append)
     hook = FlowServiceHook()
@@ -113,8 +113,8 @@ def test_secret_and_tokens_are_given_to_airflows_masker(strict, supervisor, monk
     assert [SECRET, first, second] == list(dict.fromkeys(masked))
 
 
-def test_a_ready_token_is_given_to_airflows_masker(supervisor, connection, monkeypatch):
-    """`access_token` in the extra is a secret too."""
+def test_ready_token_is_masked(supervisor, connection, monkeypatch):
+    """`access_token` in the extra is a secret."""
     masked = []
     monkeypatch.setattr(connections, "mask", masked.append)
     connection["password"] = None
@@ -125,58 +125,58 @@ def test_a_ready_token_is_given_to_airflows_masker(supervisor, connection, monke
 
 @pytest.mark.parametrize("form", [SECRET, quote(SECRET, safe=""), quote_plus(SECRET)])
 def test_airflow_masks_each_spelling(strict, supervisor, form):
-    """Plain, in a URL, in a form."""
+    """Airflow masks the plain secret, and the secret in a URL and in a form."""
     assert FlowServiceHook().client
     assert "sent: ***" == redact(f"sent: {form}")
 
 
-def _the_secret_comes_back(strict, token):
+def _ims_returns_the_secret(strict, token):
     body = {"error": "invalid_client", "error_description": f"the secret {SECRET} is wrong"}
     strict.state.expire_tokens()
     strict.plan_fault(kind="POST /ims/token/v3", action="refuse", status=401, body=body)
 
 
-def _the_token_comes_back(strict, token):
+def _service_returns_the_token(strict, token):
     strict.plan_fault(action="refuse", status=403, code="403003", message=f"Bearer {token} has no profile")
 
 
-def _a_proxy_shows_the_request(strict, token):
+def _proxy_returns_the_request(strict, token):
     body = f"<html>Authorization: Bearer {token}\nclient_secret={quote_plus(SECRET)}</html>"
     strict.plan_fault(kind="GET /flows/{id}", action="answer", body=body)
 
 
-def _the_answer_is_lost(strict, token):
+def _response_is_lost(strict, token):
     strict.plan_fault(kind="GET /flows/{id}", action="close")
 
 
-def _the_creation_fails(strict, token):
+def _creation_fails(strict, token):
     strict.plan_fault(kind="POST /runs", action="refuse", status=500, body={"message": f"token {token}"})
 
 
-def _ims_sends_nonsense(strict, token):
+def _ims_returns_no_token(strict, token):
     strict.state.expire_tokens()
     body = {"access_token": "", "client_secret": SECRET}
     strict.plan_fault(kind="POST /ims/token/v3", action="answer", body=body)
 
 
-TROUBLE = pytest.mark.parametrize(
-    "trouble",
+FAULTS = pytest.mark.parametrize(
+    "inject_fault",
     [
-        _the_secret_comes_back,
-        _the_token_comes_back,
-        _a_proxy_shows_the_request,
-        _the_answer_is_lost,
-        _the_creation_fails,
-        _ims_sends_nonsense,
+        _ims_returns_the_secret,
+        _service_returns_the_token,
+        _proxy_returns_the_request,
+        _response_is_lost,
+        _creation_fails,
+        _ims_returns_no_token,
     ],
-    ids=lambda trouble: trouble.__name__.strip("_"),
+    ids=lambda inject_fault: inject_fault.__name__.strip("_"),
 )
 
 
-@TROUBLE
-def test_no_error_shows_a_secret(ingest, strict, token, everything, trouble):
-    """Message, repr, fields, the chain behind it and the traceback: also when a server sends the secret back."""
-    trouble(strict, token)
+@FAULTS
+def test_errors_have_no_secret(ingest, strict, token, everything, inject_fault):
+    """Message, repr, fields, causes and traceback have no secret, even if a server returns it."""
+    inject_fault(strict, token)
     error = ingest().run().error
     assert isinstance(error, FlowServiceError)
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
@@ -187,20 +187,20 @@ def test_no_error_shows_a_secret(ingest, strict, token, everything, trouble):
     assert [] == leaks("\n".join(shown), SECRET, token)
 
 
-@TROUBLE
-def test_no_log_of_trouble_shows_a_secret(ingest, strict, token, everything, trouble):
-    """What our modules log of it, without the help of Airflow's masker."""
-    trouble(strict, token)
+@FAULTS
+def test_logs_of_errors_have_no_secret(ingest, strict, token, everything, inject_fault):
+    """The logs of this package have no secret. Airflow's masker is not involved."""
+    inject_fault(strict, token)
     ingest().run()
     logged, _ = everything()
     assert [] == leaks(logged, SECRET, token)
 
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["on a worker", "in the triggerer"])
-def test_a_flow_runs_own_errors_show_no_secret(ingest, strict, token, everything, supervisor, deferrable):
-    """Should Adobe ever repeat what it was sent: not in the log, not in the XCom, not in the error."""
-    told = f"Bearer {token} of {SECRET} and {quote_plus(SECRET)} was refused"
-    strict.plan_outcome(status="failed", errors=[{"code": "CONNECTOR-2001-500", "message": told}])
+def test_errors_of_flow_runs_have_no_secret(ingest, strict, token, everything, supervisor, deferrable):
+    """If Adobe returns a secret, log, XCom and error do not contain it."""
+    message = f"Bearer {token} of {SECRET} and {quote_plus(SECRET)} was refused"
+    strict.plan_outcome(status="failed", errors=[{"code": "CONNECTOR-2001-500", "message": message}])
     done = ingest(wait_for_completion=True, deferrable=deferrable).run()
     logged, _ = everything()
     summary = supervisor.stored_xcoms["task", "flow_run"]
@@ -210,8 +210,8 @@ def test_a_flow_runs_own_errors_show_no_secret(ingest, strict, token, everything
     assert [] == leaks(f"{logged}{done.error!r}{done.error}{sent!r}", SECRET, token)
 
 
-def test_no_repr_shows_a_secret(ingest, strict, token, supervisor):
-    """Of hook, client, credential, operator and trigger."""
+def test_reprs_have_no_secret(ingest, strict, token, supervisor):
+    """The reprs of hook, client, credential, operator and trigger have no secret."""
     hook = FlowServiceHook()
     task = ingest(wait_for_completion=True, deferrable=True)
     task.run()
@@ -219,8 +219,8 @@ def test_no_repr_shows_a_secret(ingest, strict, token, supervisor):
     assert [] == leaks(" ".join(map(repr, seen)), SECRET, token)
 
 
-def test_nothing_that_reaches_airflows_database_shows_a_secret(ingest, strict, token, supervisor):
-    """XComs, rendered templates, the trigger's arguments, task state: all that the worker sends."""
+def test_database_has_no_secret(ingest, strict, token, supervisor):
+    """XComs, rendered templates, the trigger's arguments and task state have no secret."""
     task = ingest(wait_for_completion=True, deferrable=True)
     task.run()
     sent = [message for message in supervisor.sent if type(message).__name__ != "MaskSecret"]
@@ -230,8 +230,8 @@ def test_nothing_that_reaches_airflows_database_shows_a_secret(ingest, strict, t
     assert [] == leaks(repr(task.triggers[0].serialize()), SECRET, token)
 
 
-def test_credentials_never_travel_in_an_address(ingest, strict, token, everything):
-    """Query strings are logged by proxies and servers."""
+def test_urls_have_no_credentials(ingest, strict, token, everything):
+    """Proxies and servers log query strings."""
     ingest().run()
     logged, _ = everything()
     assert [] == [line for line in logged.splitlines() if "client_secret" in line or "access_token" in line]

@@ -75,7 +75,7 @@ def test_too_many_failed_records_fail_the_task_without_a_retry(waiting, emulator
         error.flow_run_id,
         error.url,
     )
-    expected = "looks at the same run again" if way in SENSORS else "the good records twice"
+    expected = "looks at the same run again" if way in SENSORS else "the valid records are duplicated"
     assert expected in error.remedy
     assert has_xcoms(task, run["id"])
 

@@ -125,7 +125,7 @@ class TestLimits:
         assert expected == error.message
         fields = (error.flow_id, error.window, error.flow_run_id, error.url, error.retryable)
         assert ("flow-1", WINDOW, "run-1", "https://experience.adobe.com/run-1", False) == fields
-        assert "the good records twice" in (error.remedy or "")
+        assert "the valid records are duplicated" in (error.remedy or "")
 
 
 class TestEmpty:

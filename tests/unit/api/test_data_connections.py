@@ -1,4 +1,4 @@
-"""A dataflow's two ends: parsed leniently, since `params` depend on the connector."""
+"""Verify that source and target connections are parsed leniently, because `params` depend on the connector."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from airflow_flowservice.exceptions import UnreadableAnswerError
     ],
     ids=str,
 )
-def test_what_is_read(params, data):
-    """A table before a path; what is strange is not known."""
+def test_source_data(params, data):
+    """A table takes precedence over a path; an unexpected value is None."""
     assert data == SourceConnection.parse({"id": "s", "params": params}).data
 
 
-def test_a_source_connection():
-    """As in Adobe's OpenAPI file."""
+def test_source_connection():
+    """The object is that of Adobe's OpenAPI file."""
     raw = {
         "id": "s",
         "name": "Google Cloud Storage source connection",
@@ -52,7 +52,7 @@ def test_a_source_connection():
     [({"dataSetId": "5ed18e0f4f90b719196f44a9"}, "5ed18e0f4f90b719196f44a9"), ({"datasetId": "d"}, "d"), ({}, None)],
     ids=str,
 )
-def test_what_is_written(params, dataset):
+def test_dataset_of_target(params, dataset):
     """Adobe writes `dataSetId`."""
     assert dataset == TargetConnection.parse({"id": "t", "params": params}).dataset_id
 
@@ -60,6 +60,5 @@ def test_what_is_written(params, dataset):
 @pytest.mark.parametrize("parse", [SourceConnection.parse, TargetConnection.parse])
 @pytest.mark.parametrize("raw", [{}, {"id": ""}, [], None, "text"], ids=repr)
 def test_only_an_object_without_an_id_is_refused(parse, raw):
-    """It would stand for nothing."""
     with pytest.raises(UnreadableAnswerError, match="has no id"):
         parse(raw)

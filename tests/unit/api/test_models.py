@@ -1,4 +1,4 @@
-"""What Flow Service's JSON means."""
+"""Verify the parsing of Flow Service's JSON."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ RUN_KEYS = [
     "next",
     "href",
 ]
-"""Words of real answers, so that what is made up gets deep into the parsers."""
+"""Keys of real responses, so that generated values reach the inner parsers."""
 
-LIKE_AN_ANSWER = st.recursive(
+LIKE_A_RESPONSE = st.recursive(
     ANYTHING,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(RUN_KEYS), inner, max_size=6),
     max_leaves=25,
@@ -104,7 +104,7 @@ LIKE_AN_ANSWER = st.recursive(
     ],
 )
 def test_status_words(word, status):
-    """All documented spellings are known; any other word is not a success and not an end."""
+    """All documented spellings are parsed; any other word is neither a success nor an end."""
     assert status is FlowRunStatus.parse(word)
 
 
@@ -119,8 +119,7 @@ def test_status_words(word, status):
         (FlowRunStatus.UNKNOWN, False, False, False),
     ],
 )
-def test_ends(status, ended, succeeded, failed):
-    """What an end is, and of which kind."""
+def test_status_properties(status, ended, succeeded, failed):
     assert (ended, succeeded, failed) == (status.ended, status.succeeded, status.failed)
 
 
@@ -159,8 +158,8 @@ FULL_RUN = {
 }
 
 
-def test_a_full_run():
-    """Every field of a run is found where Adobe puts it."""
+def test_full_run():
+    """Every field of a run is found at Adobe's places."""
     assert FlowRun(
         id="3fb0418e-1804-45d6-8d56-dd51f05c0baf",
         flow_id="3abea21c-7e36-4be1-bec1-d3bad0e3e0de",
@@ -189,16 +188,16 @@ def test_a_full_run():
     ) == FlowRun.parse(FULL_RUN)
 
 
-def test_a_run_that_waits():
-    """A run that has only an id is one that waits; nothing else is known."""
+def test_scheduled_run():
+    """A run that has only an id is scheduled; nothing else is known."""
     run = FlowRun.parse({"id": "run-1"})
 
     assert FlowRun(id="run-1", status=FlowRunStatus.SCHEDULED) == run
     assert run.window is None
 
 
-def test_the_window_of_an_older_activity():
-    """Where `params` are not shown, an activity may tell the window, in milliseconds."""
+def test_window_of_an_activity():
+    """Without `params`, an activity may have the window, in milliseconds."""
     activity = {"durationSummary": {"extensions": {"windowStart": 1651584991000, "windowEnd": 1651585991000}}}
 
     run = FlowRun.parse({"id": "run-1", "activities": [{}, activity]})
@@ -206,20 +205,19 @@ def test_the_window_of_an_older_activity():
     assert IngestionWindow(utc(2022, 5, 3, 13, 36, 31), utc(2022, 5, 3, 13, 53, 11)) == run.window
 
 
-def test_half_a_window_is_none():
-    """A window with one end is not known."""
+def test_window_without_end_is_unknown():
     assert FlowRun.parse({"id": "run-1", "params": {"windowStartTime": "1651584991"}}).window is None
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, 0), (1651585991, 1651584991), (1651584991, 1651584991.5)])
-def test_edges_that_make_no_window_are_none(start, end):
-    """An empty or reversed window cannot be compared with a DAG run's window, so it reads as not known."""
+def test_invalid_window_is_unknown(start, end):
+    """An empty or reversed window cannot be compared with a DAG run's window, so it is None."""
     params = {"windowStartTime": start, "windowEndTime": end}
     assert FlowRun.parse({"id": "run-1", "params": params}).window is None
 
 
-def test_a_window_may_begin_in_1970():
-    """Zero is an instant for a window, while a zero `completedAtUTC` means not yet."""
+def test_window_may_start_in_1970():
+    """Zero is an instant for a window; a zero `completedAtUTC` is None."""
     run = FlowRun.parse(
         {
             "id": "run-1",
@@ -231,30 +229,30 @@ def test_a_window_may_begin_in_1970():
     assert (IngestionWindow(utc(1970, 1, 1), utc(1970, 1, 2)), None) == (run.window, run.completed_at)
 
 
-def test_the_misprint_of_the_tutorial_is_an_instant():
+def test_misprint_of_the_tutorial_is_an_instant():
     """Eleven digits are seconds in the year 2493, not milliseconds."""
     params = {"windowStartTime": "1651584991", "windowEndTime": "16515859567"}
 
     assert utc(2493, 5, 13, 18, 46, 7) == FlowRun.parse({"id": "run-1", "params": params}).window.end
 
 
-@pytest.mark.parametrize("moment", [-1, 0, True, None, "soon", 10**17, "9" * 17, 10**400, float("inf"), [], {}])
-def test_moments_that_are_none(moment):
-    """What is no moment, or one beyond what a datetime holds, is None."""
-    assert FlowRun.parse({"id": "run-1", "createdAt": moment}).created_at is None
+@pytest.mark.parametrize("instant", [-1, 0, True, None, "soon", 10**17, "9" * 17, 10**400, float("inf"), [], {}])
+def test_invalid_instants(instant):
+    """An invalid instant, or one that a datetime cannot represent, is None."""
+    assert FlowRun.parse({"id": "run-1", "createdAt": instant}).created_at is None
 
 
 @pytest.mark.parametrize("count", [-1, "-1", True, None, "many", 1.5, float("nan"), 10**30, [1], {}])
-def test_counts_that_are_not_known(count):
-    """Adobe writes -1 for not known; strange values are not known either."""
+def test_unknown_counts(count):
+    """Adobe writes -1 for unknown; an unexpected value is None."""
     metrics = {"recordSummary": {"inputRecordCount": count}}
 
     assert FlowRun.parse({"id": "run-1", "metrics": metrics}).input_records is None
 
 
 @pytest.mark.parametrize("raw", [None, [], 5, "run", {}, {"id": ""}, {"id": None}, {"id": ["a"]}])
-def test_a_run_without_an_id(raw):
-    """Only what has an id is a run."""
+def test_run_without_an_id(raw):
+    """An object without an id is refused."""
     with pytest.raises(UnreadableAnswerError, match="no id"):
         FlowRun.parse(raw)
     with pytest.raises(UnreadableAnswerError, match="no id"):
@@ -279,7 +277,7 @@ FULL_FLOW = {
 }
 
 
-def test_a_full_flow():
+def test_full_flow():
     """Every field of a flow is found, the delta column in its Copy transformation."""
     flow = Flow.parse(FULL_FLOW)
 
@@ -310,8 +308,8 @@ def test_a_full_flow():
         ({"state": "ENABLED", "scheduleParams": {"frequency": "Once"}}, True, True),
     ],
 )
-def test_whether_a_flow_can_be_run(raw, enabled, one_time):
-    """What a flow does not tell is not held against it."""
+def test_enabled_and_one_time(raw, enabled, one_time):
+    """A flow without state counts as enabled; without frequency, `one_time` is None."""
     flow = Flow.parse({"id": "flow-1", **raw})
 
     assert (enabled, one_time) == (flow.enabled, flow.one_time)
@@ -352,8 +350,8 @@ def test_delta_columns(given, json):
         (None, "type NoneType"),
     ],
 )
-def test_malformed_delta_columns(given, why):
-    """A malformed delta column is named as such, with the way to write it."""
+def test_invalid_delta_columns(given, why):
+    """The error states the problem, and the remedy has the format."""
     with pytest.raises(ConfigurationError) as caught:
         DeltaColumn.parse(given)
 
@@ -361,9 +359,9 @@ def test_malformed_delta_columns(given, why):
     assert "dateFormat" in caught.value.remedy
 
 
-@given(LIKE_AN_ANSWER, st.booleans())
+@given(LIKE_A_RESPONSE, st.booleans())
 def test_any_json_is_a_value_or_a_typed_error(value, with_id):
-    """Parsing never fails with anything but its own error."""
+    """Parsing raises only `UnreadableAnswerError`."""
     if with_id and isinstance(value, dict):
         value = {**value, "id": "x"}
     for parse in (FlowRun.parse, Flow.parse):
@@ -375,19 +373,19 @@ def test_any_json_is_a_value_or_a_typed_error(value, with_id):
 
 @given(ANYTHING)
 def test_any_delta_column_is_a_value_or_a_typed_error(value):
-    """The same for what users write."""
+    """Parsing raises only `ConfigurationError`."""
     with suppress(ConfigurationError):
         assert DeltaColumn.parse(value).name.strip()
 
 
 @given(st.text())
 def test_any_word_is_a_status(word):
-    """Any word has a status, without regard to case, `_`, `-` and spaces."""
+    """Any word has a status; case, `_`, `-` and spaces are ignored."""
     assert FlowRunStatus.parse(word) is FlowRunStatus.parse(f" {word.replace('_', '-')}_")
 
 
 def test_models_do_not_import_requests():
-    """The models are cheap: DAG files may import them."""
+    """DAG files may import the models at low cost."""
     code = (
         "import sys, airflow_flowservice.api.models; "
         "print(sorted({'requests', 'urllib3', 'airflow', 'pendulum'} & set(sys.modules)))"
@@ -396,9 +394,9 @@ def test_models_do_not_import_requests():
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
-@given(raw=LIKE_AN_ANSWER)
-def test_a_run_read_briefly_says_the_same_of_its_status(raw):
-    """Of one that has ended all is said; of one that goes on no more than a look needs."""
+@given(raw=LIKE_A_RESPONSE)
+def test_brief_parsing_keeps_the_status(raw):
+    """A run that has ended is parsed completely; any other run only as far as a poll needs."""
     raw = {"id": "a", **raw} if isinstance(raw, dict) else raw
     try:
         whole = FlowRun.parse(raw)
@@ -409,15 +407,15 @@ def test_a_run_read_briefly_says_the_same_of_its_status(raw):
     brief = FlowRun.parse(raw, briefly=True)
     if whole.status.ended:
         assert whole == brief
-    told = ("id", "flow_id", "status", "status_word")
-    assert brief == FlowRun(**{name: getattr(whole, name) for name in told}) or whole.status.ended
+    names = ("id", "flow_id", "status", "status_word")
+    assert brief == FlowRun(**{name: getattr(whole, name) for name in names}) or whole.status.ended
 
 
 @pytest.mark.parametrize(
     ("word", "expected"),
     [("inProgress", None), ("success", IngestionWindow(utc(2026, 1, 1), utc(2026, 1, 1, 1)))],
 )
-def test_a_run_that_has_not_ended_is_read_briefly_without_its_window(word, expected):
+def test_brief_parsing_of_an_active_run_omits_the_window(word, expected):
     window = {"windowStartTime": "1767225600", "windowEndTime": "1767229200"}
     raw = {"id": "a", "params": window, "metrics": {"statusSummary": {"status": word}}}
     assert expected == FlowRun.parse(raw, briefly=True).window

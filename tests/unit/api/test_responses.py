@@ -1,4 +1,4 @@
-"""A response becomes a value or a typed error, whatever shape it has."""
+"""Verify that a response of any shape becomes a value or a typed error."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_flowservice import exceptions
-from airflow_flowservice.api import _json
-from airflow_flowservice.api._answer import Answer
-from airflow_flowservice.api._problem import problem_in
-from airflow_flowservice.api._text import may_have
-from airflow_flowservice.api._token import ImsToken, token_of
+from airflow_flowservice.api import json_values
+from airflow_flowservice.api.auth import ImsToken, parse_token
+from airflow_flowservice.api.error_body import parse_error_body
+from airflow_flowservice.api.http_session import HttpResponse
 from airflow_flowservice.api.models import CreatedRun
-from airflow_flowservice.api.responses import Call, Page, check, created_of, item_of, page_of
+from airflow_flowservice.api.redaction import may_contain
+from airflow_flowservice.api.responses import (
+    Call,
+    Page,
+    parse_created_run,
+    parse_item,
+    parse_page,
+    raise_for_status,
+)
 from airflow_flowservice.exceptions import (
     AccessDeniedError,
     ApiError,
@@ -77,9 +84,9 @@ JSON = st.recursive(
 )
 
 
-def answer(body=b"", status=200, **headers):
+def response(body=b"", status=200, **headers):
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Answer(status=status, body=content, headers={"x-request-id": "r-1", **headers})
+    return HttpResponse(status=status, body=content, headers={"x-request-id": "r-1", **headers})
 
 
 @pytest.mark.parametrize(
@@ -139,19 +146,19 @@ def answer(body=b"", status=200, **headers):
     ],
 )
 @pytest.mark.parametrize("spelled", ["{}", "{}-400", "FLOW-{}-400"])
-def test_refusals(status, code, call, error, spelled):
-    """The status decides first, then the code in any of its spellings; all fields are filled."""
-    told = spelled.format(code) if code else None
-    body = {"code": told, "message": "Adobe says no."}
+def test_error_responses(status, code, call, error, spelled):
+    """The status decides first, then the code in each of its spellings; all fields are filled."""
+    sent_code = spelled.format(code) if code else None
+    body = {"code": sent_code, "message": "Adobe says no."}
 
     with pytest.raises(ApiError) as caught:
-        check(answer(body, status), call)
+        raise_for_status(response(body, status), call)
 
     found = caught.value
     assert (error, status, "r-1") == (type(found), found.http_status, found.request_id)
     assert found.remedy
     if status >= 400:
-        assert (told, True) == (found.code, "Adobe says no." in found.message)
+        assert (sent_code, True) == (found.code, "Adobe says no." in found.message)
 
 
 @pytest.mark.parametrize(
@@ -188,9 +195,9 @@ def test_refusals(status, code, call, error, spelled):
         ),
     ],
 )
-def test_shapes_of_refusals(body, code, message):
-    """Code and message are found in every published shape."""
-    problem = problem_in(answer(body, 400))
+def test_formats_of_error_responses(body, code, message):
+    """Code and message are found in every published format."""
+    problem = parse_error_body(response(body, 400))
 
     assert (code, message) == (problem.code, problem.message)
     assert problem.number in (1382, 403010)
@@ -200,70 +207,70 @@ def test_shapes_of_refusals(body, code, message):
     "body",
     [b"", b"<html>Bad request</html>", b'{"code": "13', b"[]", b"7", b"null", b"\xff\xfe", b"[" * 100_000],
 )
-def test_refusals_that_say_nothing(body):
-    """A refusal without words is still told by its status, with an excerpt."""
+def test_error_responses_without_message(body):
+    """The message has an excerpt of the body."""
     with pytest.raises(RunRefusedError) as caught:
-        check(answer(body, 400), Call.CREATE_RUN)
+        raise_for_status(response(body, 400), Call.CREATE_RUN)
 
     assert (caught.value.http_status, caught.value.code) == (400, None)
-    assert "the answer was " in caught.value.message
+    assert "the response was " in caught.value.message
     assert len(caught.value.message) < 400
 
 
-def test_only_certain_refusals_of_posts():
-    """A POST that was answered by 4xx created nothing, so its error is never one of the uncertain ones."""
+def test_error_responses_to_posts_are_certain():
+    """A POST with a 4xx response created nothing, so its error never means an unknown outcome."""
     uncertain = (UnreadableAnswerError, ServerError)
     for status in set(range(400, 500)) - {408}:
         for body in (b"", b"<html>", b'{"code": "1101-404"}'):
             with pytest.raises(ApiError) as caught:
-                check(answer(body, status), Call.CREATE_RUN)
+                raise_for_status(response(body, status), Call.CREATE_RUN)
             assert not isinstance(caught.value, uncertain), status
 
 
-def test_a_page_for_people_with_404_points_at_the_host():
-    """A gateway's page for a POST is a refusal whose remedy is the host."""
+def test_html_page_with_404_to_a_post():
+    """A 404 page of a gateway is a refusal with a remedy about the host."""
     with pytest.raises(RunRefusedError) as caught:
-        check(answer(b"<html>", 404), Call.CREATE_RUN)
+        raise_for_status(response(b"<html>", 404), Call.CREATE_RUN)
 
     assert "host" in caught.value.remedy
 
 
-def test_an_empty_list_of_one():
-    """`{"items": []}` for one run means that there is none."""
+def test_empty_list_instead_of_an_item():
+    """`{"items": []}` for one run means that the run does not exist."""
     with pytest.raises(RunNotFoundError):
-        item_of(answer({"items": []}), Call.GET_RUN)
+        parse_item(response({"items": []}), Call.GET_RUN)
 
 
-def test_one_object_in_a_list_or_bare():
-    """A list of one, and the object itself, are the same answer."""
-    assert item_of(answer({"items": [{"id": "a"}]}), Call.GET_RUN) == {"id": "a"}
-    assert item_of(answer({"id": "a"}), Call.GET_RUN) == {"id": "a"}
+def test_item_in_a_list_or_not():
+    """The object may be in a list of one."""
+    assert parse_item(response({"items": [{"id": "a"}]}), Call.GET_RUN) == {"id": "a"}
+    assert parse_item(response({"id": "a"}), Call.GET_RUN) == {"id": "a"}
 
 
 def test_a_created_run_with_two_ids_is_unreadable():
-    """Two runs for one request: nobody can tell which is ours."""
+    """With two runs for one request, the created run is unknown."""
     with pytest.raises(UnreadableAnswerError):
-        created_of(answer({"items": [{"id": "a"}, {"id": "b"}]}), Call.CREATE_RUN)
+        parse_created_run(response({"items": [{"id": "a"}, {"id": "b"}]}), Call.CREATE_RUN)
 
 
 def test_a_created_run_without_etag():
-    """The id is enough."""
-    assert CreatedRun(id="a") == created_of(answer({"id": "a"}, 202), Call.CREATE_RUN)
+    """The etag is optional."""
+    assert CreatedRun(id="a") == parse_created_run(response({"id": "a"}, 202), Call.CREATE_RUN)
 
 
-def test_a_page():
-    """A page has objects and the spelling of the next token."""
+def test_page():
+    """A page has objects and the token of the next page in its original spelling."""
     body = {"items": [{"id": "a"}], "_links": {"next": {"href": "/runs?continuationToken=x%3D%3D&limit=1"}}}
 
-    assert Page(items=({"id": "a"},), continuation="x%3D%3D") == page_of(answer(body), Call.LIST_RUNS)
+    assert Page(items=({"id": "a"},), continuation="x%3D%3D") == parse_page(response(body), Call.LIST_RUNS)
 
 
-def test_excerpts_are_short_and_harmless():
-    """An excerpt is one printable line of 200 characters, without tokens."""
+def test_excerpts_are_short():
+    """An excerpt is one printable line of at most 200 characters, without tokens."""
     body = b"Bearer abc.def-ghi \x1b[31m\r\nnext\x00 line " + b"x" * 1000
 
-    assert answer(body).excerpt.startswith("'Bearer *** [31m next line xxx")
-    assert len(answer(body).excerpt) == 202
+    assert response(body).excerpt.startswith("'Bearer *** [31m next line xxx")
+    assert len(response(body).excerpt) == 202
 
 
 @pytest.mark.parametrize(
@@ -276,30 +283,30 @@ def test_excerpts_are_short_and_harmless():
         b'{\\"client_secret\\": \\"JzdWIiOi\\"}',
     ],
 )
-def test_excerpts_hide_what_looks_secret(text):
-    """Tokens and secrets are hidden also where they are not known."""
-    assert "JzdWIiOi" not in answer(text).excerpt
+def test_excerpts_hide_likely_secrets(text):
+    """Tokens and secrets are hidden even if they are unknown."""
+    assert "JzdWIiOi" not in response(text).excerpt
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
 def test_excerpts_hide_known_secrets_in_every_encoding(encoding):
-    """An excerpt reads what JSON may be written in, as the parser does."""
+    """An excerpt is decoded in each encoding of JSON, as by the parser."""
     body = '{"error": "no tok.en-1, dröben"}'.encode(encoding)
-    assert """'{"error": "no ***, dröben"}'""" == Answer(status=400, body=body, secrets=("tok.en-1",)).excerpt
+    assert """'{"error": "no ***, dröben"}'""" == HttpResponse(status=400, body=body, secrets=("tok.en-1",)).excerpt
 
 
 def test_request_ids_are_kept():
-    """Adobe's support asks for the `x-request-id`; it is shown as one line."""
-    assert answer(b"").request_id == "r-1"
-    assert Answer(status=200, headers={"x-request-id": "a\x00b" * 300}).request_id[:3] == "a b"
-    assert Answer(status=200).request_id is None
+    """Adobe's support needs the `x-request-id`; it is shown on one line."""
+    assert response(b"").request_id == "r-1"
+    assert HttpResponse(status=200, headers={"x-request-id": "a\x00b" * 300}).request_id[:3] == "a b"
+    assert HttpResponse(status=200).request_id is None
 
 
 @given(JSON, st.integers(100, 599), st.sampled_from(Call))
 def test_any_json_is_a_value_or_a_typed_error(body, status, call):
-    """No answer makes the parsers fail with anything but an `ApiError`, which has words and the status."""
-    for parse in (item_of, page_of, created_of):
-        found = outcome(lambda parse=parse: parse(answer(body, status), call))
+    """For any JSON, the parsers raise only `ApiError`, with message and status."""
+    for parse in (parse_item, parse_page, parse_created_run):
+        found = outcome(lambda parse=parse: parse(response(body, status), call))
         assert not isinstance(found, ApiError) or (found.http_status == status and found.message)
 
 
@@ -312,16 +319,16 @@ def outcome(parse):
 
 @given(st.binary(max_size=300), st.integers(100, 599), st.sampled_from(Call))
 def test_any_bytes_are_a_value_or_a_typed_error(body, status, call):
-    """The same for what is no JSON."""
-    for parse in (item_of, page_of, created_of):
+    """For any bytes, the parsers raise only `ApiError`."""
+    for parse in (parse_item, parse_page, parse_created_run):
         with pytest.raises(ApiError):
-            parse(answer(body, status), call)
+            parse(response(body, status), call)
 
 
 @given(JSON | st.fixed_dictionaries({"access_token": st.text(), "expires_in": JSON}), st.integers(100, 599))
-def test_any_answer_of_ims_is_a_token_or_a_typed_error(body, status):
-    """The same for IMS; a token lives for some time from now."""
-    found = outcome(lambda: token_of(answer(body, status), now=100.0, client_id="c", host="ims"))
+def test_any_response_of_ims_is_a_token_or_a_typed_error(body, status):
+    """A token is valid for some time from now."""
+    found = outcome(lambda: parse_token(response(body, status), now=100.0, client_id="c", host="ims"))
 
     if isinstance(found, ImsToken):
         assert 100.0 <= found.refresh_at <= found.expires_at
@@ -329,8 +336,8 @@ def test_any_answer_of_ims_is_a_token_or_a_typed_error(body, status):
         assert "ims" in found.message
 
 
-def test_every_class_for_calls_has_a_test():
-    """Each class of the tree below `ApiError` can come out of a response or a connection."""
+def test_every_class_of_api_errors_has_a_test():
+    """Each subclass of `ApiError` is raised for a response or a connection."""
     made = {
         name
         for name, kind in vars(exceptions).items()
@@ -341,8 +348,8 @@ def test_every_class_for_calls_has_a_test():
     assert every - made == {"NotSentError"}
 
 
-def least_time(call):
-    """Processor seconds of the quickest of some calls."""
+def shortest_time(call):
+    """Return the processor seconds of the fastest of some calls."""
 
     def once():
         begun = time.process_time()
@@ -352,22 +359,22 @@ def least_time(call):
     return min(once() for _ in range(20))
 
 
-class TestASecretThatComesBack:
-    """Wherever a server puts it, what is read of its answer has `***` there."""
+class TestReturnedSecret:
+    """If a server returns a secret, the parsed response has `***` in its place."""
 
     SECRET = "p@ss/wörd&x=1"
 
     def read(self, body: bytes) -> Any:
-        return Answer(status=200, body=body, secrets=(self.SECRET, "tok.en-1")).json()
+        return HttpResponse(status=200, body=body, secrets=(self.SECRET, "tok.en-1")).json()
 
     def test_in_any_text_at_any_depth(self):
-        """As it is, and as URLs and forms spell it; names of fields, numbers and the rest stay."""
-        told = {"tok.en-1": [{"a": f"x {self.SECRET}"}, quote(self.SECRET, safe=""), "Bearer tok.en-1"], "n": [1, None]}
+        """Plain, URL and form spellings are replaced; names of fields and numbers are unchanged."""
+        body = {"tok.en-1": [{"a": f"x {self.SECRET}"}, quote(self.SECRET, safe=""), "Bearer tok.en-1"], "n": [1, None]}
         expected = {"tok.en-1": [{"a": "x ***"}, "***", "Bearer ***"], "n": [1, None]}
-        assert expected == self.read(json.dumps(told, ensure_ascii=False).encode())
+        assert expected == self.read(json.dumps(body, ensure_ascii=False).encode())
 
-    def test_however_json_escapes_it(self):
-        """`\\u00f6` and `\\/` are texts like any other, once they are read."""
+    def test_json_escapes(self):
+        """Escapes such as `\\u00f6` and `\\/` are resolved before the search."""
         escaped = "".join(f"\\u{ord(character):04x}" for character in self.SECRET)
         assert ["***"] == self.read(f'["{escaped}"]'.encode())
 
@@ -378,39 +385,38 @@ class TestASecretThatComesBack:
         solidus=st.sampled_from(["/", "\\/"]),
         encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "utf-32-be"]),
     )
-    def test_whatever_is_beside_it_and_however_it_is_encoded(self, secret, beside, ascii_only, solidus, encoding):
-        """Every encoding in which JSON can be read; quotes and backslashes are escaped in any."""
+    def test_encodings_and_adjacent_text(self, secret, beside, ascii_only, solidus, encoding):
+        """The secret is found in every encoding that JSON may have."""
         body = json.dumps([secret.join(beside)], ensure_ascii=ascii_only).replace("/", solidus).encode(encoding)
-        [text] = Answer(status=200, body=body, secrets=(secret,)).json()
+        [text] = HttpResponse(status=200, body=body, secrets=(secret,)).json()
         assert secret not in text
         assert "***" in text
 
-    def test_flow_runs_are_not_searched_text_by_text(self):
-        """Each has escaped quotes in its etag, and hundreds are read each minute: one search has to do."""
+    def test_flow_runs_need_one_search(self):
+        """Each flow run has escaped quotes in its etag, and hundreds are read each minute."""
         etag = '"{}-0000-0200-0000-67000000"'.format
         body = json.dumps({"items": [{"id": str(each), "etag": etag(each), "url": "a/b"} for each in range(3)]})
         secrets = (self.SECRET, "tok.en-1", 'quo"ted-')
-        assert not may_have(body.encode(), secrets=secrets)
-        for told in ("tok.en-1", 'quo\\"ted-', "\\u0061", "\\\\", "\\/"):
-            assert may_have(body.replace("a/b", told).encode(), secrets=secrets)
+        assert not may_contain(body.encode(), secrets=secrets)
+        for text in ("tok.en-1", 'quo\\"ted-', "\\u0061", "\\\\", "\\/"):
+            assert may_contain(body.replace("a/b", text).encode(), secrets=secrets)
 
-    def test_looking_for_it_costs_no_more_than_reading_twice(self):
-        """In one process, and the best of several: a slow moment of the machine is no reason."""
+    def test_search_costs_at_most_as_much_as_parsing_twice(self):
+        """The fastest of several calls is measured, in processor time."""
         run = {"etag": '"2900c3f8"', "metrics": {"records": list(range(50)), "names": ["3abea21c"] * 50}}
         body = json.dumps({"items": [{"id": str(each), **run} for each in range(100)]}).encode()
-        answer = Answer(status=200, body=body, secrets=(self.SECRET, "".join(map(str, range(300)))))
-        assert least_time(answer.json) < 3 * least_time(lambda: _json.parse(body))
+        response = HttpResponse(status=200, body=body, secrets=(self.SECRET, "".join(map(str, range(300)))))
+        assert shortest_time(response.json) < 3 * shortest_time(lambda: json_values.parse_json(body))
 
-    def test_a_body_without_one_is_as_it_came(self):
-        """Also one that only looks like it."""
+    def test_body_without_secret_is_unchanged(self):
         assert {"a": "tok.en-2"} == self.read(b'{"a": "tok.en-2"}')
 
-    def test_a_short_one_hides_nothing_that_is_needed(self):
-        """A made-up secret such as `s` is a part of `success`."""
-        answer = Answer(status=200, body=b'{"status": "success"}', secrets=("s", ""))
-        assert {"status": "success"} == answer.json()
+    def test_short_secret_is_not_replaced(self):
+        """An invented secret such as `s` is a part of `success`."""
+        response = HttpResponse(status=200, body=b'{"status": "success"}', secrets=("s", ""))
+        assert {"status": "success"} == response.json()
 
-    def test_nesting_without_end_is_unreadable(self):
-        """Not an error of its own."""
+    def test_deep_nesting_is_unreadable(self):
+        """Deep nesting raises no error."""
         assert self.read(b'["tok.en-1", ' + b"[" * 900 + b"]" * 900 + b"]") is not None
-        assert _json.UNREADABLE is self.read(b'["tok.en-1", ' + b"[" * 100_000 + b"]" * 100_000 + b"]")
+        assert json_values.UNREADABLE is self.read(b'["tok.en-1", ' + b"[" * 100_000 + b"]" * 100_000 + b"]")

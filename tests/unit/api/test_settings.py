@@ -1,4 +1,4 @@
-"""A client's settings: what cannot work is named before anything is sent."""
+"""Verify that a client validates its settings before anything is sent."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_flowservice.api import _settings
-from airflow_flowservice.api._retry import asked_pause
 from airflow_flowservice.api.client import FlowServiceClient
+from airflow_flowservice.api.http_session import retry_after_s
+from airflow_flowservice.api.validation import is_loopback, path_segment, validate_base_url
 from airflow_flowservice.exceptions import ConfigurationError
 
 GOOD = {"client_id": "client-1", "client_secret": "p8e-very-secret", "org_id": "ORG@AdobeOrg"}
@@ -56,7 +56,7 @@ GOOD = {"client_id": "client-1", "client_secret": "p8e-very-secret", "org_id": "
         ({"base_url": "http://localhost.example.com"}, "would send the secret in the clear"),
         ({"base_url": "http://0.0.0.0"}, "would send the secret in the clear"),
         ({"base_url": "ftp://platform.adobe.io"}, "must begin with https://"),
-        ({"base_url": "https://user:word@platform.adobe.io"}, "holds a user name or password"),
+        ({"base_url": "https://user:word@platform.adobe.io"}, "contains a user name or password"),
         ({"base_url": "https://platform.adobe.io?x=1"}, "is not the address of a host"),
         ({"base_url": "https://platform.adobe.io#x"}, "is not the address of a host"),
         ({"base_url": "https://"}, "is not the address of a host"),
@@ -68,8 +68,8 @@ GOOD = {"client_id": "client-1", "client_secret": "p8e-very-secret", "org_id": "
         ({"ims_url": None}, "ims_url is empty"),
     ],
 )
-def test_wrong_settings(wrong, message):
-    """The error names the setting, says what to do, and shows no secret."""
+def test_invalid_settings(wrong, message):
+    """The error names the setting, has a remedy, and contains no secret."""
     with pytest.raises(ConfigurationError) as caught:
         FlowServiceClient(**{**GOOD, **wrong})
 
@@ -78,8 +78,7 @@ def test_wrong_settings(wrong, message):
     assert not [secret for secret in ("very-secret", "word@") if secret in str(caught.value)]
 
 
-def test_a_missing_organization_says_where_to_put_it():
-    """The commonest mistake has a remedy of its own."""
+def test_missing_organization_has_its_own_remedy():
     with pytest.raises(ConfigurationError) as caught:
         FlowServiceClient(**{**GOOD, "org_id": None})
 
@@ -102,13 +101,13 @@ def test_a_missing_organization_says_where_to_put_it():
         ("HTTPS://platform.adobe.io", "https://platform.adobe.io"),
     ],
 )
-def test_addresses(given, expected):
-    """An address is written in one way; without a scheme it is https."""
-    assert expected == _settings.base_url(given, "base_url", known_path="/data/foundation/flowservice")
+def test_base_urls(given, expected):
+    """A URL is normalized; the default scheme is https."""
+    assert expected == validate_base_url(given, "base_url", known_path="/data/foundation/flowservice")
 
 
-def test_settings_from_a_connection():
-    """Connections hold strings: numbers and lists in them will do."""
+def test_settings_may_be_strings():
+    """Connections contain strings, so numbers and lists may be strings."""
     client = FlowServiceClient(
         **GOOD, timeout_s="12.5", max_attempts="3", scopes="openid, AdobeID", epoch_format="integer"
     )
@@ -117,21 +116,21 @@ def test_settings_from_a_connection():
     assert client._auth._scopes == "openid,AdobeID"
 
 
-def test_the_client_shows_where_not_who():
-    """The `repr` has host, organization and sandbox."""
+def test_repr():
+    """The `repr` has host, organization and sandbox, but no credential."""
     client = FlowServiceClient(**GOOD, sandbox="dev")
 
     assert repr(client) == "<FlowServiceClient https://platform.adobe.io organization ORG@AdobeOrg sandbox dev>"
 
 
-def test_where_a_client_asks():
-    """Address, organization and sandbox can be read, for messages and links."""
+def test_properties():
+    """URL, organization and sandbox can be read, for messages and links."""
     client = FlowServiceClient(**GOOD, base_url="platform.adobe.io/", sandbox="dev")
 
     assert (client.base_url, client.org_id, client.sandbox) == ("https://platform.adobe.io", "ORG@AdobeOrg", "dev")
 
 
-def test_headers_for_other_calls():
+def test_auth_headers():
     """The headers of a call are complete."""
     client = FlowServiceClient(client_id="client-1", access_token="ready", org_id="ORG@AdobeOrg")
 
@@ -143,8 +142,8 @@ def test_headers_for_other_calls():
     }
 
 
-def test_a_netrc_does_not_speak_for_us(monkeypatch, tmp_path):
-    """A password in `.netrc` goes neither to IMS nor to the platform, where only our own token counts."""
+def test_netrc_is_ignored(monkeypatch, tmp_path):
+    """A password in `.netrc` is sent neither to IMS nor to the platform."""
     netrc = tmp_path / "netrc"
     netrc.write_text("default login someone password something\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -164,28 +163,27 @@ def test_a_netrc_does_not_speak_for_us(monkeypatch, tmp_path):
     assert sent == {"POST": None, "GET": "Bearer ours"}
 
 
-def test_a_client_closes_itself():
-    """A client is a context manager."""
+def test_client_is_a_context_manager():
     with FlowServiceClient(**GOOD) as client:
         assert client.clock_offset is None
 
 
 @given(st.text())
-def test_any_text_is_an_address_or_a_typed_error(text):
-    """No address makes the check fail with anything else, and plain http stays on this machine."""
+def test_any_text_is_a_url_or_a_typed_error(text):
+    """No text raises another error, and plain http is allowed on this machine only."""
     try:
-        found = _settings.base_url(text, "base_url")
+        found = validate_base_url(text, "base_url")
     except ConfigurationError:
         return
     host = found.partition("://")[2].partition("/")[0].rpartition(":")[0] or found.partition("://")[2]
-    assert found.startswith("https://") or _settings.is_loopback(host.strip("[]"))
+    assert found.startswith("https://") or is_loopback(host.strip("[]"))
 
 
 @given(st.text())
 def test_any_identifier_is_one_segment_or_a_typed_error(text):
-    """What passes as an identifier has nothing in it that a path or a filter would be cut at."""
+    """A valid identifier has no character that separates parts of a path or a filter."""
     try:
-        found = _settings.quoted(text, "flow_id")
+        found = path_segment(text, "flow_id")
     except ConfigurationError:
         return
     assert not set(found) & set("/\\?#, \n")
@@ -211,13 +209,13 @@ def test_any_identifier_is_one_segment_or_a_typed_error(text):
     ],
 )
 def test_retry_after(retry_after, seconds):
-    """Seconds and dates are read; anything else asks for nothing."""
-    assert seconds == asked_pause(retry_after, "Mon, 01 Jan 2024 00:00:00 GMT")
+    """Seconds and dates are read; any other value requests no pause."""
+    assert seconds == retry_after_s(retry_after, "Mon, 01 Jan 2024 00:00:00 GMT")
 
 
-def test_retry_after_without_a_date_of_the_answer(time_machine_at_noon):
-    """Without `Date`, this machine's clock must do."""
-    assert asked_pause("Thu, 01 Jan 2026 12:00:10 GMT") == pytest.approx(10, abs=1)
+def test_retry_after_without_a_date_of_the_response(time_machine_at_noon):
+    """Without `Date`, this machine's clock is used."""
+    assert retry_after_s("Thu, 01 Jan 2026 12:00:10 GMT") == pytest.approx(10, abs=1)
 
 
 @pytest.fixture
@@ -230,5 +228,5 @@ def time_machine_at_noon():
 
 @given(st.text())
 def test_any_retry_after_is_a_number(text):
-    """Whatever a proxy writes there, the client does not fall over it."""
-    assert asked_pause(text) >= 0
+    """An invalid header raises no error."""
+    assert retry_after_s(text) >= 0

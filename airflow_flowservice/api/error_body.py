@@ -1,0 +1,100 @@
+"""Code and message of an error response, in any of Adobe's formats.
+
+Observed: `{"type", "title", "status", "report": {...}, "error-chain": [...]}`, `{"error_code", "message"}`,
+`{"code", "message"}`, `{"errorMessage"}`, `{"errors": [...]}`, and `{"error", "error_description"}` of IMS.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_flowservice.api.json_values import text_at
+from airflow_flowservice.api.redaction import MESSAGE_LENGTH, excerpt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_flowservice.api.http_session import HttpResponse
+
+_CODE_KEYS = ("error_code", "errorCode", "code", "error-code")
+_MESSAGE_KEYS = (
+    "message",
+    "errorMessage",
+    "error_description",
+    "detail",
+    "detailed-message",
+    "detailedMessage",
+    "title",
+    "reason",
+    "error",
+)
+_NESTED_KEYS = ("report", "error", "errors", "error-chain", "errorDetails")
+_CODE_AT_END = re.compile(r"[/:#]((?:[A-Za-z]+-)?\d{3,6}(?:-\d{3})?)$")
+_NUMBER = re.compile(r"(?<!\d)\d{3,6}(?!\d)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorBody:
+    """Code and message of an error response.
+
+    :param code: as received, such as `1382`, `1382-400` or `invalid_client`; None if there is none.
+    :param message: Adobe's message; if there is none, an excerpt of the body.
+    """
+
+    code: str | None
+    message: str
+
+    @property
+    def number(self) -> int | None:
+        """Number of the code: 1382 for `1382`, `1382-400` and `FLOW-1382-400`."""
+        found = _NUMBER.search(self.code or "")
+        return int(found.group()) if found else None
+
+
+def parse_error_body(response: HttpResponse) -> ErrorBody:
+    """Return code and message of an error response; without a message, an excerpt of the body."""
+    objects = list(_nested_objects(response.json(), depth=3))
+    code = next((code for each in objects if (code := _code_of(each))), None)
+    message = next((message for each in objects if (message := _first_text(each, _MESSAGE_KEYS))), None)
+    return ErrorBody(
+        code=excerpt(code, secrets=response.secrets, length=80) if code else None,
+        message=excerpt(message, secrets=response.secrets, length=MESSAGE_LENGTH)
+        if message
+        else f"the response was {response.excerpt}",
+    )
+
+
+def _nested_objects(value: Any, *, depth: int) -> Iterator[Any]:
+    """Yield the body and its nested objects that may contain code and message, outermost first."""
+    if isinstance(value, list):
+        for item in value[:5]:
+            yield from _nested_objects(item, depth=depth - 1)
+        return
+    if not isinstance(value, dict) or depth < 0:
+        return
+    yield value
+    for key in _NESTED_KEYS:
+        yield from _nested_objects(_flatten_status_keys(value.get(key)), depth=depth - 1)
+
+
+def _flatten_status_keys(value: Any) -> Any:
+    """Return the errors of `{"400": [{...}]}` as a plain list, and any other value unchanged."""
+    if isinstance(value, dict) and value and all(str(key).isdigit() for key in value):
+        return [item for items in value.values() for item in (items if isinstance(items, list) else [items])]
+    return value
+
+
+def _code_of(candidate: Any) -> str | None:
+    code = _first_text(candidate, _CODE_KEYS)
+    if code:
+        return code
+    if match := _CODE_AT_END.search(text_at(candidate, "type") or ""):
+        return match.group(1)
+    error = text_at(candidate, "error")
+    return error if error and re.fullmatch(r"\w{1,60}", error) else None
+
+
+def _first_text(candidate: Any, keys: tuple[str, ...]) -> str | None:
+    return next((found for key in keys if (found := text_at(candidate, key))), None)

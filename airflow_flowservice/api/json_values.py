@@ -1,0 +1,115 @@
+"""Read values from JSON of any shape; a missing or unexpected value becomes `None` or empty."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_flowservice.exceptions import UnreadableAnswerError
+from airflow_flowservice.windows.window import EPOCH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+UNREADABLE = object()
+"""Result of `parse_json` for text that is not JSON; JSON itself can contain `null`."""
+
+_MILLISECONDS_FROM = 100_000_000_000
+"""Values from here on are milliseconds: in seconds this is the year 5138, in milliseconds the year 1973."""
+
+_NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,9})?")
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the JSON value of a body, or `UNREADABLE`."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return UNREADABLE
+
+
+def value_at(value: Any, *path: str) -> Any:
+    """Return the value at the end of a path of keys, or None if a key is missing."""
+    for key in path:
+        if not isinstance(value, dict):  # `collections.abc.Mapping` is considerably slower
+            return None
+        value = value.get(key)
+    return value
+
+
+def text_at(value: Any, *path: str) -> str | None:
+    """Return a non-empty string, or None. An integer becomes a string, because Adobe sends codes in both types."""
+    found = value_at(value, *path)
+    if found is None:
+        return None
+    if isinstance(found, int) and not isinstance(found, bool):
+        return str(found) if abs(found) < 10**18 else None
+    if isinstance(found, str) and found.strip():
+        return found.strip()
+    return None
+
+
+def texts_at(value: Any, *path: str) -> tuple[str, ...]:
+    """Return the non-empty strings of a list; a single string counts as a list of one."""
+    found = value_at(value, *path)
+    candidates = found if isinstance(found, list) else [found]
+    return tuple(item for item in candidates if isinstance(item, str) and item)
+
+
+def objects_at(value: Any, *path: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the objects of a list; a single object counts as a list of one."""
+    found = value_at(value, *path)
+    candidates = found if isinstance(found, list) else [found]
+    for item in candidates:
+        if isinstance(item, dict):
+            yield item
+
+
+def count_at(value: Any, *path: str) -> int | None:
+    """Return a whole number from zero on, or None. Adobe writes `-1` for unknown."""
+    number = _number(value_at(value, *path))
+    if number is None or number < 0 or number != number // 1:
+        return None
+    return int(number)
+
+
+def instant_at(value: Any, *path: str, zero: bool = False) -> datetime | None:
+    """Return epoch seconds or milliseconds, distinguished by magnitude, as an aware UTC datetime.
+
+    :param zero: True if 0 is an instant (a window may start in 1970), False if 0 means None.
+    """
+    found = value_at(value, *path)
+    number = None if found is None else _number(found)
+    if number is None or number < 0 or (number == 0 and not zero):
+        return None
+    try:
+        if number >= _MILLISECONDS_FROM:
+            return EPOCH + timedelta(milliseconds=number)
+        return EPOCH + timedelta(seconds=number)
+    except OverflowError:
+        return None
+
+
+def required_id(raw: Any, kind: str) -> str:
+    """Return the `id` of an object.
+
+    :param kind: the kind of object, for the message, such as `flow run`.
+    :raises UnreadableAnswerError: the value is not an object, or has no id.
+    """
+    identifier = text_at(raw, "id")
+    if not identifier:
+        raise UnreadableAnswerError(f"Flow Service returned a {kind} that has no id")
+    return identifier
+
+
+def _number(value: Any) -> int | float | None:
+    if isinstance(value, str):
+        plain = value.strip()
+        if not _NUMBER.fullmatch(plain):
+            return None
+        value = float(plain) if "." in plain else int(plain)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 10**18:
+        return value
+    return None
