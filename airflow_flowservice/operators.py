@@ -35,6 +35,7 @@ class _FlowRunOperator(BaseOperator):
 
     operator_extra_links = (FlowRunLink(), DataflowLink())
     ui_color = "#fbe4e2"
+    check_flow = False
 
     def __init__(
         self,
@@ -140,10 +141,6 @@ class _FlowRunOperator(BaseOperator):
     def _recall(self, summary: Mapping[str, Any]) -> None:
         """Take up again what the process before this one found out."""
 
-    def _prepare(self, order: Order, hook: FlowServiceHook) -> Order:
-        """A last look before anything is created."""
-        return order
-
     def _hook(self) -> FlowServiceHook:
         from airflow_flowservice.hooks import FlowServiceHook
 
@@ -167,7 +164,7 @@ class _FlowRunOperator(BaseOperator):
             adopt=task_context.run_to_adopt(context),
             patience=self.uncertain_patience,
             clock_offset=lambda: hook.client.clock_offset,
-            prepare=lambda order: self._prepare(order, hook),
+            check_flow=self.check_flow,
             link=url,
         )
         try:
@@ -395,11 +392,6 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
 
     def _recall(self, summary: Mapping[str, Any]) -> None:
         self.window_start, self.window_end = summary["window_start"], summary["window_end"]
-
-    def _prepare(self, order: Order, hook: FlowServiceHook) -> Order:
-        from airflow_flowservice.runs.flow_check import checked
-
-        return checked(order, hook.client.get_flow(order.flow_id)) if self.check_flow else order
 
 
 class RetriggerFlowRunOperator(_FlowRunOperator):

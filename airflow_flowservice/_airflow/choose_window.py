@@ -13,7 +13,7 @@ from airflow_flowservice._airflow import task_context, timetables, versions
 from airflow_flowservice.exceptions import FlowRunActiveError, WindowError
 
 if TYPE_CHECKING:
-    from airflow_flowservice.runs.intent import Service
+    from airflow_flowservice.runs.intent import FlowRunService
     from airflow_flowservice.windows.schedule import RunDates
     from airflow_flowservice.windows.window import IngestionWindow
 
@@ -57,7 +57,7 @@ def choose(context: Mapping[str, Any], *, offset: timedelta | None = None) -> Ch
     return _owned(timetable=timetable, dates=task_context.run_dates(context), offset=offset)
 
 
-def reach_back(choice: Choice, context: Mapping[str, Any], *, flow_id: str, service: Service) -> Choice:
+def reach_back(choice: Choice, context: Mapping[str, Any], *, flow_id: str, service: FlowRunService) -> Choice:
     """The window `since_last_success`; a retry keeps the one that the attempt before it found.
 
     :raises WindowError: a backfill, a run without a logical date, or a part of the window is in already.

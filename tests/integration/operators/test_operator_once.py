@@ -73,8 +73,8 @@ def test_the_log_says_that_nobody_knows_and_what_was_found(ingest, emulator, run
     ingest().run()
     [run] = runs_of()
     text = "\n".join(log())
-    assert "Nobody knows whether the flow run was created" in text
-    assert f"Found flow run {run['id']} (scheduled), which is this window's; no other is created" in text
+    assert "The outcome of the POST is unknown" in text
+    assert f"Found flow run {run['id']} (scheduled) of this window; no other is created" in text
     assert f"Flow run {run['id']} adopted for window {WINDOW}" in text
 
 
