@@ -122,8 +122,8 @@ class _FlowRunOperator(BaseOperator):
             waiting.say_that_it_goes_on(self._flow_run["id"], self._flow_run["url"])
         elif self._is_creating:
             self.log.warning(
-                "Killed before a flow run was known. If one was created, it goes on, since Adobe cannot cancel it; the "
-                "next attempt looks for it first."
+                "Killed before a flow run was known. If one was created, it continues, since Adobe cannot cancel it; "
+                "the next attempt searches for it first."
             )
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:

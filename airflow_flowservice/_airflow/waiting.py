@@ -140,7 +140,7 @@ def summary_from_event(context: Mapping[str, Any], event: Any) -> dict[str, Any]
 def say_that_it_goes_on(flow_run_id: str, url: str | None) -> None:
     """What the log of a killed task says."""
     log.warning(
-        "Adobe cannot cancel flow run %s, so it goes on; see %s. The next attempt of this task waits for it.",
+        "Adobe cannot cancel flow run %s, so it continues; see %s. The next attempt of this task waits for it.",
         flow_run_id,
         url or "Experience Platform",
     )
