@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from airflow_flowservice._airflow import connections
+from airflow_flowservice._airflow.pages import ExperiencePages
 from airflow_flowservice._airflow.versions import BaseHook
 from airflow_flowservice.exceptions import ConfigurationError, FlowServiceError
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from airflow_flowservice.api.client import FlowServiceClient
 
 _DEFAULT_HOST = "https://platform.adobe.io"
-_EXPERIENCE = "https://experience.adobe.com"
 _TEXT_EXTRAS = ("org_id", "sandbox", "scopes", "ims_url", "access_token", "epoch_format")
 _NUMBER_EXTRAS = {"timeout_s": float, "max_attempts": int}
 
@@ -63,13 +62,12 @@ class FlowServiceHook(BaseHook):
 
     def run_url(self, *, flow_id: str | None, flow_run_id: str | None = None) -> str:
         """The page of a flow run, or of a dataflow's runs, in Experience Platform."""
-        org, sandbox = quote(self.client.org_id, safe="@"), quote(self.client.sandbox, safe="")
-        url = f"{_EXPERIENCE}/#/@{org}/sname:{sandbox}/platform/source/dataflows"
-        for part, folder in ((flow_id, ""), (flow_run_id, "/activity")):
-            if not part:
-                break
-            url += f"{folder}/{quote(part, safe='')}"
-        return url
+        return self.pages.flow_run(flow_id, flow_run_id)
+
+    @property
+    def pages(self) -> ExperiencePages:
+        """Return the pages of the connection's sandbox in Experience Platform."""
+        return ExperiencePages(organization=self.client.org_id, sandbox=self.client.sandbox)
 
     def test_connection(self) -> tuple[bool, str]:
         """Get a token, then list a dataflow: tells a wrong secret from a wrong organization, sandbox or permission."""

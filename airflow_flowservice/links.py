@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperatorLink
 
 from airflow_flowservice._airflow import task_context
+from airflow_flowservice._airflow.pages import dataflow_page
 from airflow_flowservice._airflow.task_context import DATAFLOW_KEY, URL_KEY
-from airflow_flowservice._airflow.waiting import dataflow_page
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator

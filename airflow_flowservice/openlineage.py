@@ -23,6 +23,8 @@ from openlineage.client.facet_v2 import RunFacet, output_statistics_output_datas
 from airflow_flowservice._airflow import connections, task_context
 from airflow_flowservice.assets import SCHEME, short
 from airflow_flowservice.hooks import client_of
+from airflow_flowservice.runs.summary import FlowRunSummary
+from airflow_flowservice.windows.window import window_to_json
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.client import FlowServiceClient
@@ -111,12 +113,14 @@ def lineage_of(task: Any, ti: Any) -> OperatorLineage[Any, Any] | None:
         return None
 
 
-def _pushed(task: Any, ti: Any) -> Any:
-    """What the process before the deferral pushed."""
-    return task_context.read_xcom(ti, key=task_context.FLOW_RUN_KEY) if task.was_deferred else None
+def _pushed(task: Any, ti: Any) -> FlowRunSummary | None:
+    """Return the summary that the process before the deferral pushed."""
+    if not task.was_deferred:
+        return None
+    return FlowRunSummary.from_json(task_context.read_xcom(ti, key=task_context.FLOW_RUN_KEY))
 
 
-def _lineage(summary: Mapping[str, Any], ends: Ends | None) -> OperatorLineage[Any, Any]:
+def _lineage(summary: FlowRunSummary, ends: Ends | None) -> OperatorLineage[Any, Any]:
     return OperatorLineage(
         inputs=ends.inputs() if ends else [],
         outputs=ends.outputs(_statistics(summary)) if ends else [],
@@ -124,40 +128,42 @@ def _lineage(summary: Mapping[str, Any], ends: Ends | None) -> OperatorLineage[A
     )
 
 
-def _facet(summary: Mapping[str, Any]) -> FlowRunFacet:
+def _facet(summary: FlowRunSummary) -> FlowRunFacet:
+    window = window_to_json(summary.window)
     return FlowRunFacet(
-        flowRunId=summary["id"],
-        flowId=summary["flow_id"],
-        status=summary["status"],
-        windowStart=summary["window_start"],
-        windowEnd=summary["window_end"],
-        inputRecords=summary["input_records"],
-        outputRecords=summary["output_records"],
-        failedRecords=summary["failed_records"],
-        inputBytes=summary["input_bytes"],
-        outputBytes=summary["output_bytes"],
-        inputFiles=summary["input_files"],
-        outputFiles=summary["output_files"],
-        errorCodes=[error["code"] for error in summary["errors"] if error["code"]],
-        url=summary["url"],
+        flowRunId=summary.id,
+        flowId=summary.flow_id,
+        status=summary.status,
+        windowStart=window["window_start"],
+        windowEnd=window["window_end"],
+        inputRecords=summary.input_records,
+        outputRecords=summary.output_records,
+        failedRecords=summary.failed_records,
+        inputBytes=summary.input_bytes,
+        outputBytes=summary.output_bytes,
+        inputFiles=summary.input_files,
+        outputFiles=summary.output_files,
+        errorCodes=[error.code for error in summary.errors if error.code],
+        url=summary.url,
     )
 
 
-def _statistics(summary: Mapping[str, Any]) -> dict[str, Any]:
-    rows, size = summary["output_records"], summary["output_bytes"]
+def _statistics(summary: FlowRunSummary) -> dict[str, Any]:
+    rows, size = summary.output_records, summary.output_bytes
     if rows is None and size is None:
         return {}
     facet = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(rowCount=rows, size=size)
     return {"outputStatistics": facet}
 
 
-def _ends(summary: Mapping[str, Any], conn_id: str) -> Ends | None:
+def _ends(summary: FlowRunSummary, conn_id: str) -> Ends | None:
     """The dataflow's two ends; None when even the dataflow cannot be read in time."""
-    if not summary["flow_id"]:
+    flow_id = summary.flow_id
+    if not flow_id:
         return None
     connection = connections.get_connection(conn_id)
     client = client_of(connection, timeout_s=_SECONDS_OF_A_REQUEST, max_attempts=1)
-    return _in_time(lambda: _read(client, summary["flow_id"]))
+    return _in_time(lambda: _read(client, flow_id))
 
 
 def _read(client: FlowServiceClient, flow_id: str) -> Ends:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from datetime import timedelta
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from airflow.sdk import BaseOperator
 
 from airflow_flowservice._airflow import choose_window, metrics, task_context, task_end, versions, waiting
+from airflow_flowservice._airflow.tolerance import Tolerance
 from airflow_flowservice.exceptions import ConfigurationError, FlowRunTimeoutError, FlowRunUncertainError, telling
 from airflow_flowservice.links import DataflowLink, FlowRunLink
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.hooks import FlowServiceHook
     from airflow_flowservice.runs.intent import Order
+    from airflow_flowservice.runs.summary import FlowRunSummary
     from airflow_flowservice.runs.watch import RunWatch
 
 __all__ = ["OnDemandFlowRunOperator", "RetriggerFlowRunOperator"]
@@ -63,17 +66,17 @@ class _FlowRunOperator(BaseOperator):
             None if wait_timeout is None else waiting.positive_seconds(wait_timeout, name="wait_timeout")
         )
         self.error_budget = waiting.positive_seconds(error_budget, name="error_budget")
-        waiting.tolerate(
-            self, max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
+        self.tolerance = Tolerance.of_task(
+            max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
         )
         self.on_uncertain = on_uncertain
         self.uncertain_patience = waiting.positive_seconds(uncertain_patience, name="uncertain_patience")
         self.flowservice_conn_id = flowservice_conn_id
         # So that what a task found out, such as its window, shows among its rendered templates.
         self.overwrite_rtif_after_execution = versions.takes_rendered_fields_again()
-        self._flow_run: dict[str, Any] | None = None
+        self._flow_run: FlowRunSummary | None = None
         self._is_creating = False
-        self.flow_run_summary: dict[str, Any] | None = None
+        self.flow_run_summary: FlowRunSummary | None = None
         self.flow_run_url: str | None = None
         self.dataflow_url: str | None = None
         self.was_deferred = False
@@ -87,7 +90,7 @@ class _FlowRunOperator(BaseOperator):
                 summary = self._create(context, hook, order)
             if not self.wait_for_completion:
                 waiting.tell_outlets(self, context, summary)
-                return str(summary["id"])
+                return summary.id
             if self.deferrable:
                 self._defer(context, summary)
             return self._wait(context, hook, summary)
@@ -119,7 +122,7 @@ class _FlowRunOperator(BaseOperator):
     def on_kill(self) -> None:
         """Say that the run goes on; Adobe cannot cancel it."""
         if self._flow_run:
-            waiting.say_that_it_goes_on(self._flow_run["id"], self._flow_run["url"])
+            waiting.say_that_it_goes_on(self._flow_run.id, self._flow_run.url)
         elif self._is_creating:
             self.log.warning(
                 "Killed before a flow run was known. If one was created, it continues, since Adobe cannot cancel it; "
@@ -138,7 +141,7 @@ class _FlowRunOperator(BaseOperator):
     def _order(self, context: Mapping[str, Any], hook: FlowServiceHook) -> Order:
         """What the task wants."""
 
-    def _recall(self, summary: Mapping[str, Any]) -> None:
+    def _recall(self, summary: FlowRunSummary) -> None:
         """Take up again what the process before this one found out."""
 
     def _hook(self) -> FlowServiceHook:
@@ -146,16 +149,18 @@ class _FlowRunOperator(BaseOperator):
 
         return FlowServiceHook(self.flowservice_conn_id)
 
-    def _create(self, context: Mapping[str, Any], hook: FlowServiceHook, order: Order) -> dict[str, Any]:
+    def _create(self, context: Mapping[str, Any], hook: FlowServiceHook, order: Order) -> FlowRunSummary:
         from airflow_flowservice.runs.create_once import CreateOnce
-        from airflow_flowservice.runs.summary import summary_of_new
+        from airflow_flowservice.runs.summary import FlowRunSummary
 
         self._is_creating = True
 
-        def url(flow_run_id: str) -> str:
-            return hook.run_url(flow_id=order.flow_id, flow_run_id=flow_run_id)
+        pages = hook.pages
 
-        waiting.show_dataflow(self, context, hook.run_url(flow_id=order.flow_id))
+        def url(flow_run_id: str) -> str:
+            return pages.flow_run(order.flow_id, flow_run_id)
+
+        waiting.show_dataflow(self, context, pages.dataflow(order.flow_id))
         create_once = CreateOnce(
             service=hook.client,
             store=task_context.state_store(context),
@@ -173,34 +178,30 @@ class _FlowRunOperator(BaseOperator):
             metrics.count("runs.uncertain")
             raise
         metrics.count(f"runs.{outcome.how}")
-        summary = summary_of_new(
-            flow_run_id=outcome.flow_run_id,
-            flow_id=order.flow_id,
-            window=order.window,
-            url=url(outcome.flow_run_id),
+        summary = FlowRunSummary.of_new(
+            outcome.flow_run_id, flow_id=order.flow_id, window=order.window, url=url(outcome.flow_run_id)
         )
-        self.log.info("Flow run %s %s for window %s: %s", summary["id"], outcome.how, order.window, summary["url"])
+        self.log.info("Flow run %s %s for window %s: %s", summary.id, outcome.how, order.window, summary.url)
         self._flow_run = summary
         waiting.show(self, context, summary)
         return summary
 
-    def _defer(self, context: Mapping[str, Any], summary: dict[str, Any]) -> NoReturn:
-        from airflow_flowservice.runs.summary import window_text
+    def _defer(self, context: Mapping[str, Any], summary: FlowRunSummary) -> NoReturn:
         from airflow_flowservice.triggers import FlowRunTrigger
 
-        waiting.push_return_value(self, context, summary["id"])
+        waiting.push_return_value(self, context, summary.id)
         waiting.note_attempt(context)
         self.defer(
             trigger=FlowRunTrigger(
-                flow_run_id=summary["id"],
+                flow_run_id=summary.id,
                 flowservice_conn_id=self.flowservice_conn_id,
                 poll_interval=self.poll_interval,
-                flow_id=summary["flow_id"],
-                window=window_text(summary),
-                url=summary["url"],
+                flow_id=summary.flow_id,
+                window=summary.window_text,
+                url=summary.url,
                 ends_task=task_end.ends_in_triggerer(self),
                 error_budget=self.error_budget,
-                **waiting.tolerance_of(self),
+                **self.tolerance.to_arguments(),
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=min(self._limits.values())) if self._limits else None,
@@ -214,12 +215,11 @@ class _FlowRunOperator(BaseOperator):
             limits["execution_timeout"] = self.execution_timeout.total_seconds()
         return limits
 
-    def _wait(self, context: Mapping[str, Any], hook: FlowServiceHook, summary: dict[str, Any]) -> str:
-        from airflow_flowservice.runs.summary import window_text
+    def _wait(self, context: Mapping[str, Any], hook: FlowServiceHook, summary: FlowRunSummary) -> str:
         from airflow_flowservice.runs.watch import wait_for_end
 
         watch = self._watch(summary, timeout=self.wait_timeout)
-        with telling(flow_id=summary["flow_id"], window=window_text(summary)):
+        with telling(flow_id=summary.flow_id, window=summary.window_text):
             try:
                 run = wait_for_end(watch, metrics.counted(hook.client.get_run))
             except versions.airflow_exception("AirflowTaskTimeout") as error:
@@ -228,11 +228,9 @@ class _FlowRunOperator(BaseOperator):
 
     def _end_after_limit(self, context: Mapping[str, Any]) -> str:
         """A last look: a run that has ended by now ends the task, whatever the triggerer was busy with."""
-        from airflow_flowservice.runs.summary import window_text
-
         limit, seconds = min(self._limits.items(), key=itemgetter(1), default=("its time limit", None))
-        summary = task_context.read_xcom(context["ti"], key=task_context.FLOW_RUN_KEY)
-        if not summary:
+        summary = waiting.pushed_summary(context)
+        if summary is None:
             raise FlowRunTimeoutError(
                 f"{limit} is over, and what the task pushed of its flow run is not there any more"
             )
@@ -241,24 +239,24 @@ class _FlowRunOperator(BaseOperator):
         run = watch.last_look(lambda flow_run_id: self._hook().client.get_run(flow_run_id))
         if run is not None:
             return self._finish(context, summary, run)
-        raise watch.timed_out(limit, seconds).about(flow_id=summary["flow_id"], window=window_text(summary))
+        raise watch.timed_out(limit, seconds).about(flow_id=summary.flow_id, window=summary.window_text)
 
-    def _watch(self, summary: Mapping[str, Any], *, timeout: float | None = None) -> RunWatch:
+    def _watch(self, summary: FlowRunSummary, *, timeout: float | None = None) -> RunWatch:
         from airflow_flowservice.runs.watch import RunWatch
 
         return RunWatch(
-            flow_run_id=summary["id"],
+            flow_run_id=summary.id,
             poll_interval=self.poll_interval,
             timeout=timeout,
             error_budget=self.error_budget,
-            url=summary["url"],
+            url=summary.url,
         )
 
-    def _finish(self, context: Mapping[str, Any], summary: Mapping[str, Any], run: FlowRun) -> str:
-        from airflow_flowservice.runs.summary import summary_of
+    def _finish(self, context: Mapping[str, Any], summary: FlowRunSummary, run: FlowRun) -> str:
+        from airflow_flowservice.runs.summary import FlowRunSummary
 
-        asked = {name: summary[name] for name in ("flow_id", "window_start", "window_end")}
-        return waiting.finish(self, context, {**summary_of(run, url=summary["url"]), **asked})
+        ended = FlowRunSummary.of(run, url=summary.url)
+        return waiting.finish(self, context, replace(ended, flow_id=summary.flow_id, window=summary.window))
 
 
 class OnDemandFlowRunOperator(_FlowRunOperator):
@@ -290,7 +288,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
         nothing that a request meets (refused connections, 5xx, 429, an expired token) fails the task.
     :param max_failed_records: how many records may fail, in a `partialSuccess` or a success, before the task does;
         None: any number. Judged by the task that waits: where that is a `FlowRunSensor`, give it to the sensor.
-    :param max_failed_ratio: which share of the records may fail, 0 to 1 (see `runs.tolerance.failed_ratio`).
+    :param max_failed_ratio: which share of the records may fail, 0 to 1 (see `FlowRunSummary.failed_ratio`).
         Of a success that gives no count, none is taken to have failed; a `partialSuccess` without counts fails.
     :param on_empty: what a run without records makes of the task: `succeed`, `skip` or `fail`. Counts that Flow Service
         does not give are not zero.
@@ -300,7 +298,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
     :param uncertain_patience: seconds to look for a run whose answer was lost, before another is created.
     :param flowservice_conn_id: the connection, of type `flowservice`.
 
-    Returns the flow run's id, and pushes the XCom `flow_run` (see `runs.summary.summary_of`).
+    Returns the flow run's id, and pushes the XCom `flow_run` (see `FlowRunSummary.to_json`).
 
     :raises WindowError: the DAG run has no window, or one that is not over; nothing is created.
     :raises RunRefusedError: Flow Service refused; nothing is created.
@@ -349,7 +347,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
     def _order(self, context: Mapping[str, Any], hook: FlowServiceHook) -> Order:
         from airflow_flowservice.api.models import DeltaColumn
         from airflow_flowservice.runs.intent import Order
-        from airflow_flowservice.windows.window import parse_instant
+        from airflow_flowservice.windows.window import iso, parse_instant
 
         if not self.flow_id or not isinstance(self.flow_id, str):
             raise ConfigurationError(
@@ -358,7 +356,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
         with telling(flow_id=self.flow_id):
             choice = self._choose(context, hook)
         window = choice.window
-        self.window_start, self.window_end = str(window).split("/")
+        self.window_start, self.window_end = iso(window.start), iso(window.end)
         self.log.info(
             "Window %s (%s seconds) of dataflow %s: %s", window, f"{window.seconds:,}", self.flow_id, choice.source
         )
@@ -390,8 +388,11 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
             return choice
         return choose_window.reach_back(choice, context, flow_id=self.flow_id.strip(), service=hook.client)
 
-    def _recall(self, summary: Mapping[str, Any]) -> None:
-        self.window_start, self.window_end = summary["window_start"], summary["window_end"]
+    def _recall(self, summary: FlowRunSummary) -> None:
+        from airflow_flowservice.windows.window import END, START, window_to_json
+
+        edges = window_to_json(summary.window)
+        self.window_start, self.window_end = edges[START], edges[END]
 
 
 class RetriggerFlowRunOperator(_FlowRunOperator):
@@ -416,7 +417,6 @@ class RetriggerFlowRunOperator(_FlowRunOperator):
 
     def _order(self, context: Mapping[str, Any], hook: FlowServiceHook) -> Order:
         from airflow_flowservice.runs.intent import Order
-        from airflow_flowservice.windows.window import IngestionWindow
 
         if not self.flow_run_id or not isinstance(self.flow_run_id, str):
             raise ConfigurationError(
@@ -425,10 +425,7 @@ class RetriggerFlowRunOperator(_FlowRunOperator):
         run = hook.client.get_run(self.flow_run_id)
         if run.flow_id is None:
             raise ConfigurationError("the flow run does not say which dataflow it is of", flow_run_id=run.id)
-        window = None
-        if run.window_start is not None and run.window_end is not None:
-            window = IngestionWindow(run.window_start, run.window_end)
-        return Order(flow_id=run.flow_id, window=window, retrigger=self.flow_run_id)
+        return Order(flow_id=run.flow_id, window=run.window, retrigger=self.flow_run_id)
 
 
 def _offset(offset: timedelta | None) -> timedelta | None:

@@ -9,6 +9,7 @@ from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
 
 from airflow_flowservice._airflow import metrics, task_context, task_end, trigger_start, versions, waiting
 from airflow_flowservice._airflow.task_context import URL_KEY
+from airflow_flowservice._airflow.tolerance import Tolerance
 from airflow_flowservice.exceptions import (
     ConfigurationError,
     FlowRunEmptyError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.hooks import FlowServiceHook
+    from airflow_flowservice.runs.summary import FlowRunSummary
     from airflow_flowservice.runs.watch import RunWatch
 
 _STORE_KEY = "flowservice_status"
@@ -68,7 +70,7 @@ class FlowRunSensor(BaseSensorOperator):
     `mode`, `timeout`, `soft_fail` and the rest are those of Airflow's `BaseSensorOperator`, and mean the same in every
     mode: `timeout` is final (clear the task to wait on), `execution_timeout` is retried, `soft_fail` skips on both and
     on a failed run, `never_fail` on any error. Returns the flow run's id, and pushes the XCom `flow_run` (see
-    `runs.summary.summary_of`).
+    `FlowRunSummary.to_json`).
 
     :raises FlowRunFailedError: the run failed; ends the task without retries, since waiting again cannot help.
     :raises FlowRunIncompleteError: more records failed than the task allows; not retried either.
@@ -101,12 +103,12 @@ class FlowRunSensor(BaseSensorOperator):
             deferrable = start_from_trigger or versions.default_deferrable()
         self.deferrable = deferrable
         self.error_budget = waiting.positive_seconds(error_budget, name="error_budget")
-        waiting.tolerate(
-            self, max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
+        self.tolerance = Tolerance.of_task(
+            max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
         )
         self.flowservice_conn_id = flowservice_conn_id
         self._watch: RunWatch | None = None
-        self.flow_run_summary: dict[str, Any] | None = None
+        self.flow_run_summary: FlowRunSummary | None = None
         self.flow_run_url: str | None = None
         self.dataflow_url: str | None = None
         self.was_deferred = False
@@ -128,7 +130,7 @@ class FlowRunSensor(BaseSensorOperator):
                 "ends_task": not self.outlets,
                 "is_alone": True,
                 "error_budget": self.error_budget,
-                **waiting.tolerance_of(self),
+                **self.tolerance.to_arguments(),
             },
             next_method="execute_complete",
             timeout=min(self._limits.values()),
@@ -154,7 +156,7 @@ class FlowRunSensor(BaseSensorOperator):
 
         Deferring from here leaves `soft_fail` and its like to Airflow, for the first look too.
         """
-        from airflow_flowservice.runs.summary import summary_of
+        from airflow_flowservice.runs.summary import FlowRunSummary
 
         with task_end.task_errors(FlowRunFailedError):
             watch = self._watching(context)
@@ -167,7 +169,7 @@ class FlowRunSensor(BaseSensorOperator):
                 if self.deferrable:
                     self._defer(context)
                 return False
-            summary = summary_of(run, url=watch.url)
+            summary = FlowRunSummary.of(run, url=watch.url)
             return PokeReturnValue(True, xcom_value=self._finish(context, summary))
 
     def execute_complete(self, context: Context, event: Any) -> str:
@@ -222,13 +224,13 @@ class FlowRunSensor(BaseSensorOperator):
 
     def _end_after_limit(self, context: Context) -> str:
         """A last look: a run that has ended by now ends the task, whatever the triggerer was busy with."""
-        from airflow_flowservice.runs.summary import summary_of
+        from airflow_flowservice.runs.summary import FlowRunSummary
 
         watch = self._watching(context)
         run = watch.last_look(lambda flow_run_id: self._hook.client.get_run(flow_run_id))
         watch.url = self._url(watch.last) or task_context.read_xcom(context["ti"], key=URL_KEY)
         if run is not None:
-            return self._finish(context, summary_of(run, url=watch.url))
+            return self._finish(context, FlowRunSummary.of(run, url=watch.url))
         raise self._timed_out(watch, min(self._limits, key=self._limits.__getitem__))
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
@@ -239,7 +241,7 @@ class FlowRunSensor(BaseSensorOperator):
 
     get_openlineage_facets_on_failure = get_openlineage_facets_on_complete
 
-    def _finish(self, context: Context, summary: dict[str, Any]) -> str:
+    def _finish(self, context: Context, summary: FlowRunSummary) -> str:
         try:
             return waiting.finish(self, context, summary)
         except FlowRunError as error:
@@ -264,7 +266,7 @@ class FlowRunSensor(BaseSensorOperator):
                 seen=last is not None,
                 ends_task=task_end.ends_in_triggerer(self),
                 error_budget=self.error_budget,
-                **waiting.tolerance_of(self),
+                **self.tolerance.to_arguments(),
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=min(self._limits.values())),
@@ -280,7 +282,7 @@ class FlowRunSensor(BaseSensorOperator):
         """The run's page, which needs the dataflow's id: known once the run was read."""
         if run is None or run.flow_id is None:
             return None
-        return self._hook.run_url(flow_id=run.flow_id, flow_run_id=run.id)
+        return self._hook.pages.flow_run(run.flow_id, run.id)
 
     def _watching(self, context: Context) -> RunWatch:
         """What is known of the run; in reschedule mode carried over from earlier looks by Airflow's task state."""

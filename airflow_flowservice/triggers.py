@@ -11,17 +11,18 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_flowservice._airflow import connections, metrics, task_context, task_end, versions
+from airflow_flowservice._airflow.pages import dataflow_page
 from airflow_flowservice._airflow.task_context import DATAFLOW_KEY, URL_KEY
+from airflow_flowservice._airflow.tolerance import Tolerance
 from airflow_flowservice.exceptions import ConfigurationError, FlowRunError, FlowServiceError
 from airflow_flowservice.hooks import FlowServiceHook, client_of
-from airflow_flowservice.links import dataflow_page
 from airflow_flowservice.runs.polling import Poller, wait_together
-from airflow_flowservice.runs.summary import describe, require_success, summary_of
-from airflow_flowservice.runs.tolerance import Tolerance
+from airflow_flowservice.runs.summary import FlowRunSummary
 from airflow_flowservice.runs.watch import ERROR_BUDGET, RunWatch
 from airflow_flowservice.windows.window import IngestionWindow
 
 if TYPE_CHECKING:
+    from airflow_flowservice._airflow.pages import ExperiencePages
     from airflow_flowservice.api.client import FlowServiceClient
     from airflow_flowservice.runs.batch import Service
 
@@ -33,9 +34,6 @@ _OPTIONAL: dict[str, Any] = {
     "ends_task": False,
     "is_alone": False,
     "error_budget": ERROR_BUDGET,
-    "max_failed_records": None,
-    "max_failed_ratio": None,
-    "on_empty": "succeed",
 }
 # Of each event loop, by connection; a poller lives as long as triggers hold it.
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[str, Poller]] = WeakKeyDictionary()
@@ -55,7 +53,7 @@ class FlowRunTrigger(BaseTrigger):
     :param ends_task: end a successful task here, without a worker.
     :param error_budget: seconds without one good answer after which waiting ends with an error.
     :param max_failed_records: what the task tolerates; a run that it does not is left to a worker, as are
-        `max_failed_ratio` and `on_empty` (see `runs.tolerance.Tolerance`).
+        `max_failed_ratio` and `on_empty` (see `Tolerance`).
     :param is_alone: no worker came before, so all that the task pushes is pushed here.
     """
 
@@ -87,9 +85,10 @@ class FlowRunTrigger(BaseTrigger):
         self.ends_task = ends_task
         self.is_alone = is_alone
         self.error_budget = error_budget
-        self.max_failed_records = max_failed_records
-        self.max_failed_ratio = max_failed_ratio
-        self.on_empty = on_empty
+        self.tolerance = Tolerance(
+            max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
+        )
+        self._dataflow_url = dataflow_page(url) if url else None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class path, which lives in Airflow's database, and the arguments.
@@ -104,7 +103,7 @@ class FlowRunTrigger(BaseTrigger):
         }
         given = {name: getattr(self, name) for name in _OPTIONAL}
         chosen = {name: value for name, value in given.items() if value != _OPTIONAL[name]}
-        return "airflow_flowservice.triggers.FlowRunTrigger", {**always, **chosen}
+        return "airflow_flowservice.triggers.FlowRunTrigger", {**always, **chosen, **self.tolerance.to_arguments()}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire one event."""
@@ -121,12 +120,12 @@ class FlowRunTrigger(BaseTrigger):
         if await self._end_task(summary):
             yield TaskSuccessEvent()
             return
-        yield self._event({"status": summary["status"], "flow_run": summary})
+        yield self._event({"status": summary.status, "flow_run": summary.to_json()})
 
     def _event(self, payload: dict[str, Any]) -> TriggerEvent:
         return TriggerEvent({"flow_run_id": self.flow_run_id, **payload})  # type: ignore[no-untyped-call]
 
-    async def _wait(self) -> dict[str, Any]:
+    async def _wait(self) -> FlowRunSummary:
         if not self.flow_run_id or self.flow_run_id == "None":
             raise ConfigurationError(
                 f"flow_run_id is {self.flow_run_id!r}",
@@ -143,11 +142,15 @@ class FlowRunTrigger(BaseTrigger):
         run = await wait_together(watch, _poller_of(self.flowservice_conn_id))
         window = IngestionWindow.parse(self.window) if self.window else None
         if self.url is None and run.flow_id:
-            hook = FlowServiceHook(self.flowservice_conn_id)
-            self.url = await versions.in_thread(hook.run_url, flow_id=run.flow_id, flow_run_id=run.id)
-        return summary_of(run, flow_id=self.flow_id, window=window, url=self.url)
+            pages = await versions.in_thread(self._pages)
+            self.url, self._dataflow_url = pages.flow_run(run.flow_id, run.id), pages.dataflow(run.flow_id)
+        return FlowRunSummary.of(run, flow_id=self.flow_id, window=window, url=self.url)
 
-    async def _end_task(self, summary: dict[str, Any]) -> bool:
+    def _pages(self) -> ExperiencePages:
+        """Look the connection up, which blocks."""
+        return FlowServiceHook(self.flowservice_conn_id).pages
+
+    async def _end_task(self, summary: FlowRunSummary) -> bool:
         """Push what the worker would push; True if the task can end here.
 
         `TaskSuccessEvent(xcoms=...)` encodes its values twice (seen on Airflow 3.3.2), so they are pushed
@@ -158,26 +161,22 @@ class FlowRunTrigger(BaseTrigger):
             return False
         if self.is_alone and task_end.has_listeners():
             return False
-        xcoms: dict[str, Any] = {task_context.FLOW_RUN_KEY: summary}
+        xcoms: dict[str, Any] = {task_context.FLOW_RUN_KEY: summary.to_json()}
         if self.is_alone:
-            url = summary["url"]
-            xcoms |= {"return_value": summary["id"], URL_KEY: url, DATAFLOW_KEY: dataflow_page(url) if url else None}
+            xcoms |= {"return_value": summary.id, URL_KEY: summary.url, DATAFLOW_KEY: self._dataflow_url}
         try:
             for key, value in xcoms.items():
                 await versions.in_thread(task_context.push_xcom, ti, key=key, value=value)
         except Exception as error:
             self.log.warning("XComs could not be pushed here (%s); a worker ends the task", error)
             return False
-        self.log.info(describe(summary))
+        self.log.info(summary.describe())
         return True
 
-    def _is_good_enough(self, summary: dict[str, Any]) -> bool:
-        tolerance = Tolerance(
-            max_failed_records=self.max_failed_records, max_failed_ratio=self.max_failed_ratio, on_empty=self.on_empty
-        )
+    def _is_good_enough(self, summary: FlowRunSummary) -> bool:
         try:
-            require_success(summary)
-            tolerance.judge(summary)
+            summary.require_success()
+            self.tolerance.require(summary)
         except FlowRunError:
             return False
         return True

@@ -91,13 +91,14 @@ def client_of(url: str) -> Any:
 
 def create_runs(client: Any, waiters: int) -> list[str]:
     """Create flow runs with different start times; return their ids."""
+    from airflow_flowservice.windows.window import IngestionWindow
 
     def create(number: int) -> str:
         start = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(minutes=number)
         soon = datetime.now(timezone.utc) + timedelta(seconds=3 + number % 101 / 10)
         return str(
             client.create_run(
-                flow_id=FLOW, window_start=start, window_end=start + timedelta(minutes=1), start_time=soon
+                flow_id=FLOW, window=IngestionWindow(start, start + timedelta(minutes=1)), start_time=soon
             ).id
         )
 

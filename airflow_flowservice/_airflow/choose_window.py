@@ -14,6 +14,7 @@ from airflow_flowservice.exceptions import FlowRunActiveError, WindowError
 
 if TYPE_CHECKING:
     from airflow_flowservice.runs.intent import FlowRunService
+    from airflow_flowservice.runs.summary import FlowRunSummary
     from airflow_flowservice.windows.schedule import RunDates
     from airflow_flowservice.windows.window import IngestionWindow
 
@@ -173,13 +174,20 @@ def _require_order_of_runs(context: Mapping[str, Any]) -> None:
         )
 
 
-def _earlier_flow_runs(context: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _earlier_flow_runs(context: Mapping[str, Any]) -> Iterator[FlowRunSummary]:
     """What the task pushed as `flow_run` in the DAG runs before this one, newest first."""
+    from airflow_flowservice.runs.summary import FlowRunSummary
+
     runs = task_context.earlier_runs(context)
     for run in islice(runs, _RUNS_LOOKED_AT):
-        summary = task_context.read_xcom(context["ti"], key=task_context.FLOW_RUN_KEY, run_id=run.run_id)
-        if summary:
+        pushed = task_context.read_xcom(context["ti"], key=task_context.FLOW_RUN_KEY, run_id=run.run_id)
+        if summary := FlowRunSummary.from_json(pushed):
             yield summary
+        elif pushed:
+            raise WindowError(
+                f"the XCom flow_run of the earlier DAG run {run.run_id} cannot be read",
+                remedy="trigger a run with window_start and window_end in its conf; later runs reach back to that one",
+            )
         elif task_context.is_going_on(run):
             raise FlowRunActiveError(
                 f"the earlier DAG run {run.run_id} goes on, and may yet create a flow run for a part of this window",

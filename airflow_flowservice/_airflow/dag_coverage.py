@@ -9,7 +9,7 @@ from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import choose_window, dag_runs, timetables, versions
-from airflow_flowservice.coverage.cover import Asked, Coverage, cover, known_runs, window_of_summary
+from airflow_flowservice.coverage.cover import Asked, Coverage, cover, known_runs
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.windows.requested import named_window
 from airflow_flowservice.windows.schedule import DeltaSchedule
@@ -82,8 +82,7 @@ def rows_of_flow(
 
 def flow_of(row: TaskRow) -> str | None:
     """The dataflow that a task instance fed, as it pushed it; None if it did not."""
-    flow_id = (row.flow_run or {}).get("flow_id")
-    return flow_id if isinstance(flow_id, str) else None
+    return row.flow_run.flow_id if row.flow_run else None
 
 
 def _place(row: TaskRow) -> tuple[str, str, int]:
@@ -126,7 +125,7 @@ def _as_its_task_counts(row: TaskRow, plan: Plan) -> TaskRow:
 
 def _asked(row: TaskRow, plan: Plan, offset: timedelta | None) -> Asked | None:
     """The window that a task instance asks for: the one that it pushed, else the one that it would take."""
-    window = window_of_summary(row.flow_run) if row.flow_run else None
+    window = row.flow_run.window if row.flow_run else None
     if window is None:
         window = _window_before_it_ran(row, plan, offset)
     if window is None:
@@ -259,7 +258,7 @@ def _offset_shown(rows: Iterable[TaskRow], plan: Plan) -> timedelta | None:
     """By how much earlier windows of the schedule's own runs were moved: the API server has no `window_offset`."""
     shifts: Counter[timedelta] = Counter()
     for row in rows:
-        window = window_of_summary(row.flow_run) if row.flow_run and row.run_type in _OF_THE_SCHEDULE else None
+        window = row.flow_run.window if row.flow_run and row.run_type in _OF_THE_SCHEDULE else None
         if window is None:
             continue
         try:

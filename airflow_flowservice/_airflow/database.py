@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from airflow_flowservice.runs.summary import FlowRunSummary
     from airflow_flowservice.windows.schedule import RunDates
 
 _CREATING = ("OnDemandFlowRunOperator", "RetriggerFlowRunOperator")
@@ -27,7 +28,7 @@ class TaskRow:
     """A task instance, its DAG run's dates, and the XCom `flow_run` that it pushed.
 
     :param creates: it makes flow runs, and so asks for a window; a sensor only watches them.
-    :param flow_run: as `runs.summary.summary_of` made it; None if it pushed none.
+    :param flow_run: the summary that it pushed; None if it pushed none.
     :param readable: False if it pushed something that this process cannot read (a custom XCom backend).
     """
 
@@ -41,7 +42,7 @@ class TaskRow:
     conf: Mapping[str, Any]
     dates: RunDates
     creates: bool
-    flow_run: Mapping[str, Any] | None = None
+    flow_run: FlowRunSummary | None = None
     readable: bool = True
 
 
@@ -78,8 +79,8 @@ def feeds(session: Session, *, dag_ids: Collection[str] | None = None) -> list[F
     found = {}
     for dag_id, task_id, value in session.execute(query):
         summary, _ = _summary(value)
-        if summary and isinstance(summary.get("flow_id"), str):
-            feed = Feed(flow_id=summary["flow_id"], dag_id=dag_id, task_id=task_id)
+        if summary and summary.flow_id is not None:
+            feed = Feed(flow_id=summary.flow_id, dag_id=dag_id, task_id=task_id)
             found[feed] = feed
     return sorted(found, key=lambda feed: (feed.flow_id, feed.dag_id, feed.task_id))
 
@@ -197,12 +198,13 @@ def _task_row(row: Any) -> TaskRow:
     )
 
 
-def _summary(value: Any) -> tuple[dict[str, Any] | None, bool]:
+def _summary(value: Any) -> tuple[FlowRunSummary | None, bool]:
     """What was pushed, and whether it can be read: the database has JSON, or JSON in a string of JSON."""
+    from airflow_flowservice.runs.summary import FlowRunSummary
+
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except ValueError:
             return None, False
-    ours = isinstance(value, dict) and isinstance(value.get("id"), str)
-    return (value if ours else None), not isinstance(value, str)
+    return FlowRunSummary.from_json(value), not isinstance(value, str)

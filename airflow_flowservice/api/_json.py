@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+
+from airflow_flowservice.windows.window import EPOCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
 UNREADABLE = object()
 """What `parse` answers for text that is no JSON; JSON itself can hold `null`."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MILLISECONDS_FROM = 100_000_000_000
 """As seconds this is the year 5138, as milliseconds 1973: values from here on are milliseconds."""
 
@@ -84,8 +85,8 @@ def instant(value: Any, *path: str, zero: bool = False) -> datetime | None:
         return None
     try:
         if number >= _MILLISECONDS_FROM:
-            return _EPOCH + timedelta(milliseconds=number)
-        return _EPOCH + timedelta(seconds=number)
+            return EPOCH + timedelta(milliseconds=number)
+        return EPOCH + timedelta(seconds=number)
     except OverflowError:
         return None
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from airflow_flowservice.api import _settings, _times
+from airflow_flowservice.api import _settings
 from airflow_flowservice.api.responses import Call, page_of
 from airflow_flowservice.exceptions import UnreadableAnswerError
+from airflow_flowservice.windows.window import epoch_milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +28,8 @@ def run_filters(flow_id: str | None, ids: Iterable[str] | None, created_since: d
             return None
         conditions.append(f"id=={','.join(wanted)}")
     if created_since is not None:
-        conditions.append(f"createdAt>={_times.epoch_milliseconds(created_since, 'created_since')}")
+        since = _settings.aware_datetime(created_since, "created_since")
+        conditions.append(f"createdAt>={epoch_milliseconds(since)}")
     return conditions
 
 

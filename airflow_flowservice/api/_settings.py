@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from airflow_flowservice.exceptions import ConfigurationError, OrganizationError
+from airflow_flowservice.windows.window import EPOCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -133,6 +135,20 @@ def at_least_one(value: Any, name: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text[:9]) >= 1):
         raise ConfigurationError(f"{name} must be a whole number from 1 on, not {value!r}")
     return int(text[:9])
+
+
+def aware_datetime(value: Any, name: str) -> datetime:
+    """Return an instant that can be sent.
+
+    :raises ConfigurationError: it is not a datetime, has no timezone, or is before 1970.
+    """
+    if not isinstance(value, datetime):
+        raise ConfigurationError(f"{name} must be a datetime, not {type(value).__name__}")
+    if value.utcoffset() is None:
+        raise ConfigurationError(f"{name} {value.isoformat()} has no timezone", remedy="give an aware datetime")
+    if value < EPOCH:
+        raise ConfigurationError(f"{name} {value.isoformat()} is before 1970")
+    return value
 
 
 def epoch_format(value: Any) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_flowservice.api import _settings, _times
+from airflow_flowservice.api import _settings
 from airflow_flowservice.api._http import Http
 from airflow_flowservice.api._query import items_of_pages, query_of, run_filters
 from airflow_flowservice.api.auth import DEFAULT_SCOPES, IMS_PATH, GivenToken, ImsAuth
@@ -24,6 +24,7 @@ from airflow_flowservice.exceptions import (
     FlowServiceError,
     UnreadableAnswerError,
 )
+from airflow_flowservice.windows.window import epoch_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from airflow_flowservice.api.auth import Auth
+    from airflow_flowservice.windows.window import IngestionWindow
 
 DEFAULT_BASE_URL = "https://platform.adobe.io"
 DEFAULT_IMS_URL = "https://ims-na1.adobelogin.com"
@@ -203,15 +205,12 @@ class FlowServiceClient:
         self,
         *,
         flow_id: str,
-        window_start: datetime,
-        window_end: datetime,
+        window: IngestionWindow,
         start_time: datetime,
         delta_column: DeltaColumn | str | Mapping[str, Any] | None = None,
     ) -> CreatedRun:
         """Ask for one window to be ingested: `POST /runs`. Never repeated once it may have arrived.
 
-        :param window_start: begin of the window, an aware datetime in whole seconds.
-        :param window_end: its end.
         :param start_time: when the run shall begin; not in the past by the service's clock. Sent in whole
             seconds, rounded up.
         :param delta_column: needed on the first run of a flow with a table-based source.
@@ -221,16 +220,16 @@ class FlowServiceClient:
         """
         with self._about(flow_id=flow_id):
             times = {
-                "startTime": _times.epoch_seconds(start_time, "start_time", round_up=True),
-                "windowStartTime": _times.epoch_seconds(window_start, "window_start"),
-                "windowEndTime": _times.epoch_seconds(window_end, "window_end"),
+                "startTime": epoch_seconds(_settings.aware_datetime(start_time, "start_time"), round_up=True),
+                "windowStartTime": epoch_seconds(window.start),
+                "windowEndTime": epoch_seconds(window.end),
             }
             as_sent = str if self._epoch_format == "string" else int
             params: dict[str, Any] = {name: as_sent(value) for name, value in times.items()}
             if delta_column is not None:
                 params["deltaColumn"] = DeltaColumn.parse(delta_column).to_json()
             body = {"flowId": _settings.identifier(flow_id, "flow_id"), "params": params}
-        with self._about(flow_id=flow_id, window=_times.interval(window_start, window_end)):
+        with self._about(flow_id=flow_id, window=str(window)):
             return created_of(self._transport.post("/runs", body), Call.CREATE_RUN)
 
     def get_run(self, flow_run_id: str) -> FlowRun:

@@ -15,6 +15,7 @@ from airflow_flowservice.api import _json as read
 from airflow_flowservice.api._delta_column import DeltaColumn
 from airflow_flowservice.api._status import FlowRunStatus
 from airflow_flowservice.exceptions import UnreadableAnswerError
+from airflow_flowservice.windows.window import IngestionWindow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -145,7 +146,8 @@ class FlowRun:
     :param status_word: Adobe's own word, for messages; empty when the answer has none (a waiting run).
     :param created_client: the client id that created it; runs of the service itself show
         `acp_foundation_connectors`.
-    :param window_start: the window it reads, where the answer shows it: in `params`, else in an activity.
+    :param window: the window that the run ingests, from `params`, else from an activity. None if the answer does
+        not show it, or shows edges that do not make a window.
     :param start_time: when it was asked to begin, where the answer shows it.
     :param errors: its own and its activities' errors, each once. May hold the customer's host names.
     :param batch_ids: the batches in the data lake that it filled.
@@ -161,8 +163,7 @@ class FlowRun:
     started_at: datetime | None = None
     completed_at: datetime | None = None
     created_client: str | None = None
-    window_start: datetime | None = None
-    window_end: datetime | None = None
+    window: IngestionWindow | None = None
     start_time: datetime | None = None
     input_records: int | None = None
     output_records: int | None = None
@@ -192,15 +193,13 @@ class FlowRun:
         if briefly and not status.ended:
             return cls(id=run_id, flow_id=read.text(raw, "flowId"), status=status, status_word=word)
         activities = tuple(_activities(raw))
-        window_start, window_end = _window(raw, activities)
         return cls(
             id=run_id,
             flow_id=read.text(raw, "flowId"),
             status=status,
             status_word=word,
             created_client=read.text(raw, "createdClient"),
-            window_start=window_start,
-            window_end=window_end,
+            window=_window(raw, activities),
             errors=tuple(dict.fromkeys(_errors(raw, activities))),
             batch_ids=tuple(dict.fromkeys(_batch_ids(activities))),
             parent_id=read.text(raw, "parentFlowRunId"),
@@ -208,11 +207,6 @@ class FlowRun:
             **_instants(raw, read.at(metrics, "durationSummary")),
             **dict(_counts(metrics)),
         )
-
-    @property
-    def window_known(self) -> bool:
-        """Whether the answer shows the window. When it does not, nobody can tell which one it was."""
-        return self.window_start is not None and self.window_end is not None
 
 
 def _instants(raw: Any, durations: Any) -> dict[str, Any]:
@@ -248,15 +242,15 @@ def _activities(raw: Any) -> Iterator[Mapping[str, Any]]:
         yield from read.objects(raw, key)
 
 
-def _window(raw: Any, activities: tuple[Mapping[str, Any], ...]) -> tuple[datetime | None, datetime | None]:
+def _window(raw: Any, activities: tuple[Mapping[str, Any], ...]) -> IngestionWindow | None:
     extensions = ("durationSummary", "extensions")
     pairs = [(read.instant(raw, "params", key, zero=True) for key in ("windowStartTime", "windowEndTime"))]
     for activity in activities:
         pairs.append(read.instant(activity, *extensions, key, zero=True) for key in ("windowStart", "windowEnd"))
     for start, end in pairs:
         if start is not None and end is not None:
-            return start, end
-    return None, None
+            return IngestionWindow.if_valid(start, end)
+    return None
 
 
 def _errors(raw: Any, activities: tuple[Mapping[str, Any], ...]) -> Iterator[RunError]:

@@ -12,16 +12,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_flowservice.api.models import FlowRunStatus
-from airflow_flowservice.exceptions import WindowError
+from airflow_flowservice.runs.summary import CREATED
 from airflow_flowservice.windows.window import EPOCH, IngestionWindow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from airflow_flowservice.api.models import FlowRun
+    from airflow_flowservice.runs.summary import FlowRunSummary
 
 _TASK_GOES_ON = frozenset(
     {"scheduled", "queued", "running", "deferred", "up_for_retry", "up_for_reschedule", "restarting"}
@@ -122,16 +123,16 @@ class Coverage:
         return not any(self.totals[state].spans for state in (State.MISSING, State.FAILED, State.TWICE))
 
 
-def known_runs(pushed: Iterable[Mapping[str, Any]], found: Iterable[FlowRun] = ()) -> list[KnownRun]:
+def known_runs(pushed: Iterable[FlowRunSummary], found: Iterable[FlowRun] = ()) -> list[KnownRun]:
     """Each flow run once, from the XComs `flow_run` and from Flow Service, which knows its status better.
 
-    :param pushed: summaries as `runs.summary.summary_of` makes them; what cannot be read of them is left out.
+    :param pushed: the summaries that tasks pushed.
     :param found: what Flow Service has. A run that is only here was made outside.
     """
     runs: dict[str, KnownRun] = {}
     for summary in pushed:
-        if run := _from_summary(summary):
-            runs[run.id] = _joined(runs[run.id], run) if run.id in runs else run
+        run = _from_summary(summary)
+        runs[run.id] = _joined(runs[run.id], run) if run.id in runs else run
     for each in found:
         run = _from_service(each)
         runs[run.id] = replace(_joined(runs[run.id], run), outside=False) if run.id in runs else run
@@ -248,48 +249,24 @@ def _knows(run: KnownRun) -> int:
     return 2 if run.status.ended else int(run.looked_at)
 
 
-def _from_summary(summary: Mapping[str, Any]) -> KnownRun | None:
-    if not isinstance(summary, dict) or not isinstance(summary.get("id"), str):
-        return None
-    status = summary.get("status")
+def _from_summary(summary: FlowRunSummary) -> KnownRun:
     return KnownRun(
-        id=summary["id"],
-        window=window_of_summary(summary),
-        status=FlowRunStatus.parse(status),
-        records=_count(summary.get("output_records")),
-        failed_records=_count(summary.get("failed_records")),
-        url=summary["url"] if isinstance(summary.get("url"), str) else None,
-        looked_at=status != "created",
+        id=summary.id,
+        window=summary.window,
+        status=FlowRunStatus.parse(summary.status),
+        records=summary.output_records,
+        failed_records=summary.failed_records,
+        url=summary.url,
+        looked_at=summary.status != CREATED,
     )
 
 
-def window_of_summary(summary: Mapping[str, Any]) -> IngestionWindow | None:
-    """The window that an XCom `flow_run` names; None if it names none that can be read."""
-    start, end = summary.get("window_start"), summary.get("window_end")
-    if not isinstance(start, str) or not isinstance(end, str):
-        return None
-    try:
-        return IngestionWindow.parse(f"{start}/{end}")
-    except WindowError:
-        return None
-
-
 def _from_service(run: FlowRun) -> KnownRun:
-    window = None
-    if run.window_start is not None and run.window_end is not None:
-        try:
-            window = IngestionWindow(run.window_start, run.window_end)
-        except WindowError:
-            window = None
     return KnownRun(
         id=run.id,
-        window=window,
+        window=run.window,
         status=run.status,
         records=run.output_records,
         failed_records=run.failed_records,
         outside=True,
     )
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 from airflow_flowservice._airflow import dag_runs, database
 from airflow_flowservice._airflow.backfill_commands import tasks_run_again
 from airflow_flowservice._airflow.dag_coverage import coverage_of, plan_of, rows_of_flow
-from airflow_flowservice.coverage.cover import window_of_summary
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.plugins.error_responses import PageRequestError
 from airflow_flowservice.windows.window import EPOCH, IngestionWindow, parse_instant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy.orm import Session
 
@@ -117,15 +116,9 @@ class CoverageReader:
         )
 
     def _first_start(self, since: datetime, end: datetime) -> datetime:
-        earliest = min((row.flow_run for row in self._rows if row.flow_run), key=_start_text, default={})
-        window = window_of_summary(earliest)
-        first = window.start if window else since
+        starts = (row.flow_run.window.start for row in self._rows if row.flow_run and row.flow_run.window)
+        first = min(starts, default=since)
         return first if since < first < end else since
-
-
-def _start_text(summary: Mapping[str, Any]) -> str:
-    """Return the sort key of a summary: ISO 8601 texts sort by time, and a summary without a start sorts last."""
-    return str(summary.get("window_start") or "~")
 
 
 def _typical_length(timetable: Any, *, since: datetime) -> timedelta:

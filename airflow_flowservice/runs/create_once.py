@@ -146,11 +146,10 @@ class CreateOnce:
 
     def _read_named_run(self) -> Event:
         order, run = self._order, self.service.get_run(str(self.adopt))
-        window = (run.window_start, run.window_end)
-        other_window = order.window and None not in window and window != (order.window.start, order.window.end)
+        other_window = order.window and run.window and run.window != order.window
         if run.flow_id not in (None, order.flow_id) or other_window:
             self._error = ConfigurationError(
-                f"the flow run to adopt is of another task: its dataflow is {run.flow_id}, its window {window}",
+                f"the flow run to adopt is of another task: its dataflow is {run.flow_id}, its window {run.window}",
                 flow_run_id=run.id,
                 remedy="name the right run; for one of several tasks as "
                 '{"flowservice": {"adopt": {"TASK_ID": "FLOW_RUN_ID"}}}',
@@ -246,8 +245,7 @@ class CreateOnce:
             raise TypeError("an order needs a window or a run to repeat")
         return self.service.create_run(
             flow_id=order.flow_id,
-            window_start=order.window.start,
-            window_end=order.window.end,
+            window=order.window,
             start_time=start,
             delta_column=order.delta_column,
         )

@@ -38,8 +38,7 @@ class FlowRunService(Protocol):
         self,
         *,
         flow_id: str,
-        window_start: datetime,
-        window_end: datetime,
+        window: IngestionWindow,
         start_time: datetime,
         delta_column: DeltaColumn | None = None,
     ) -> CreatedRun:
@@ -163,9 +162,9 @@ class Intent:
         """
         if order.retrigger is not None and run.parent_id is not None:
             return "ours" if run.parent_id == order.retrigger else "another"
-        if run.window_start is None or run.window_end is None:
+        if run.window is None:
             return "unclear"
-        if order.window is None or (run.window_start, run.window_end) != (order.window.start, order.window.end):
+        if order.window is None or run.window != order.window:
             return "another" if order.window is not None else "unclear"
         if order.retrigger is not None:
             return "unclear"

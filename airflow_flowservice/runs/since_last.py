@@ -7,36 +7,42 @@ flow run that may hold a part of the window is looked at first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_flowservice.exceptions import FlowRunActiveError, WindowError
-from airflow_flowservice.runs.summary import SUCCEEDED, window_text
-from airflow_flowservice.windows.requested import END
-from airflow_flowservice.windows.window import IngestionWindow, parse_instant
+from airflow_flowservice.windows.window import IngestionWindow
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import FlowRun
+    from airflow_flowservice.runs.summary import FlowRunSummary
 
 _BY_HAND = "trigger the DAG by hand with window_start and window_end in its conf for what is missing"
 
 
-def last_success(earlier: Iterable[Mapping[str, Any]], *, get_run: Callable[[str], FlowRun]) -> datetime | None:
+def last_success(earlier: Iterable[FlowRunSummary], *, get_run: Callable[[str], FlowRun]) -> datetime | None:
     """Where the last success ended, or None if there was none.
 
     :param earlier: what earlier DAG runs of the task know of their flow runs, newest first: XComs `flow_run`.
     :raises FlowRunActiveError: an earlier flow run goes on, and may yet bring in its window.
     :raises RunNotFoundError: an earlier flow run is not there any more, so nobody can tell.
+    :raises WindowError: the last success does not show its window.
     """
     for summary in earlier:
-        if summary["status"] not in SUCCEEDED:
-            run = get_run(summary["id"])
+        if not summary.succeeded:
+            run = get_run(summary.id)
             if not run.status.ended:
-                raise _goes_on(run.id, window_text(summary), url=summary["url"])
+                raise _goes_on(run.id, summary.window_text, url=summary.url)
             if not run.status.succeeded:
                 continue
-        return parse_instant(summary[END], name=f"{END} of flow run {summary['id']}")
+        if summary.window is None:
+            raise WindowError(
+                f"the window of flow run {summary.id}, the last success, is not known",
+                flow_run_id=summary.id,
+                remedy=_BY_HAND,
+            )
+        return summary.window.end
     return None
 
 
@@ -60,11 +66,9 @@ def require_untouched(window: IngestionWindow, runs: Iterable[FlowRun]) -> None:
     :raises WindowError: such a run has succeeded.
     """
     for run in runs:
-        if run.window_start is None or run.window_end is None or (run.status.ended and not run.status.succeeded):
+        held = run.window
+        if held is None or (run.status.ended and not run.status.succeeded):
             continue
-        if run.window_start >= run.window_end:
-            continue
-        held = IngestionWindow(run.window_start, run.window_end)
         if held == window or not held.overlaps(window):
             continue
         if not run.status.ended:

@@ -1,19 +1,20 @@
-"""What a flow run came to, as the JSON that crosses between trigger, worker and XCom."""
+"""The result of a flow run, as trigger events and the XCom `flow_run` carry it."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_flowservice.api.models import RunError
 from airflow_flowservice.exceptions import FlowRunFailedError
-from airflow_flowservice.windows.window import IngestionWindow, iso
+from airflow_flowservice.windows.window import IngestionWindow, window_from_json, window_to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from airflow_flowservice.api.models import FlowRun
 
-SUCCEEDED = frozenset({"success", "partial_success"})
+CREATED, UNKNOWN = "created", "unknown"
+_SUCCEEDED = frozenset({"success", "partial_success"})
 _COUNTS = (
     "input_records",
     "output_records",
@@ -25,81 +26,169 @@ _COUNTS = (
 )
 
 
-def summary_of_new(*, flow_run_id: str, flow_id: str, window: IngestionWindow | None, url: str) -> dict[str, Any]:
-    """The summary of a run that was just created, and not read yet."""
-    return {
-        "id": flow_run_id,
-        "flow_id": flow_id,
-        "status": "created",
-        "window_start": _iso(window.start if window else None),
-        "window_end": _iso(window.end if window else None),
-        **dict.fromkeys(_COUNTS),
-        "errors": [],
-        "url": url,
-    }
+@dataclass(frozen=True, kw_only=True)
+class FlowRunSummary:
+    """Status, window, counts and errors of a flow run.
 
-
-def summary_of(
-    run: FlowRun, *, flow_id: str | None = None, window: IngestionWindow | None = None, url: str | None = None
-) -> dict[str, Any]:
-    """The summary of a run as it was read: the XCom `flow_run`, and the payload of the trigger's event.
-
-    `{"id", "flow_id", "status", "window_start", "window_end", "input_records", "output_records",
-    "failed_records", "input_bytes", "output_bytes", "input_files", "output_files", "errors", "url"}`;
-    times are ISO 8601, UTC; counts are None where Flow Service does not say; errors are
-    `{"code", "message"}`.
-
-    :param window: the window that was asked for; without it, the one that the run shows, if it does.
+    :param flow_id: the dataflow, if it is known.
+    :param status: a value of `FlowRunStatus`, or `created` for a run that was not read yet.
+    :param window: the requested window, else the one that Flow Service shows. None if neither is known.
+    :param input_records: records read; None if Flow Service does not report it, as with all counts.
+    :param errors: the errors that the run reports. They may contain the customer's host names.
+    :param url: the run's page in Experience Platform.
     """
-    return {
-        "id": run.id,
-        "flow_id": run.flow_id or flow_id,
-        "status": run.status.value,
-        "window_start": _iso(window.start if window else run.window_start),
-        "window_end": _iso(window.end if window else run.window_end),
-        **{name: getattr(run, name) for name in _COUNTS},
-        "errors": [{"code": error.code, "message": error.message} for error in run.errors],
-        "url": url,
-    }
+
+    id: str
+    flow_id: str | None = None
+    status: str = UNKNOWN
+    window: IngestionWindow | None = None
+    input_records: int | None = None
+    output_records: int | None = None
+    failed_records: int | None = None
+    input_bytes: int | None = None
+    output_bytes: int | None = None
+    input_files: int | None = None
+    output_files: int | None = None
+    errors: tuple[RunError, ...] = ()
+    url: str | None = None
+
+    @classmethod
+    def of_new(cls, flow_run_id: str, *, flow_id: str, window: IngestionWindow | None, url: str) -> FlowRunSummary:
+        """Return the summary of a run that was just created and not read yet."""
+        return cls(id=flow_run_id, flow_id=flow_id, status=CREATED, window=window, url=url)
+
+    @classmethod
+    def of(
+        cls, run: FlowRun, *, flow_id: str | None = None, window: IngestionWindow | None = None, url: str | None = None
+    ) -> FlowRunSummary:
+        """Return the summary of a run as Flow Service reports it.
+
+        :param flow_id: the dataflow of a run that does not show it.
+        :param window: the requested window; without it, the summary has the one that the run shows.
+        """
+        return cls(
+            id=run.id,
+            flow_id=run.flow_id or flow_id,
+            status=run.status.value,
+            window=window or run.window,
+            errors=run.errors,
+            url=url,
+            **{name: getattr(run, name) for name in _COUNTS},
+        )
+
+    @classmethod
+    def from_json(cls, value: Any) -> FlowRunSummary | None:
+        """Parse a JSON object as `to_json` returns it, also of another version of this package.
+
+        A key that is missing or has an unexpected value is read as not known.
+        Return None if the value is not an object with an id, for example because it is another package's XCom.
+        """
+        if not isinstance(value, Mapping) or not isinstance(value.get("id"), str):
+            return None
+        return cls(
+            id=value["id"],
+            flow_id=_text(value.get("flow_id")),
+            status=_text(value.get("status")) or UNKNOWN,
+            window=window_from_json(value),
+            errors=_errors(value.get("errors")),
+            url=_text(value.get("url")),
+            **{name: _count(value.get(name)) for name in _COUNTS},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object of the XCom `flow_run` and of the trigger's event.
+
+        Its keys are `id`, `flow_id`, `status`, `window_start`, `window_end`, `input_records`, `output_records`,
+        `failed_records`, `input_bytes`, `output_bytes`, `input_files`, `output_files`, `errors` and `url`.
+        Times are ISO 8601 in UTC, and each error is `{"code", "message"}`.
+        """
+        return {
+            "id": self.id,
+            "flow_id": self.flow_id,
+            "status": self.status,
+            **window_to_json(self.window),
+            **{name: getattr(self, name) for name in _COUNTS},
+            "errors": [{"code": error.code, "message": error.message} for error in self.errors],
+            "url": self.url,
+        }
+
+    @property
+    def succeeded(self) -> bool:
+        """Return whether the run ended as a success or a partial success."""
+        return self.status in _SUCCEEDED
+
+    @property
+    def window_text(self) -> str | None:
+        """Return the window as ISO 8601 interval, or None if it is not known."""
+        return str(self.window) if self.window else None
+
+    @property
+    def error_fields(self) -> dict[str, Any]:
+        """Return the fields of a `FlowServiceError` about this run."""
+        return {"flow_id": self.flow_id, "window": self.window_text, "flow_run_id": self.id, "url": self.url}
+
+    @property
+    def failed_ratio(self) -> float | None:
+        """Return the share of the records that failed, from 0 to 1, or None if it is not known.
+
+        The share is failed over input records. If the number of input records is not known, it is failed over output
+        plus failed records. Counts are those of `metrics.recordSummary`:
+        https://experienceleague.adobe.com/en/docs/experience-platform/sources/api-tutorials/monitor
+        """
+        failed, read, written = self.failed_records, self.input_records, self.output_records
+        if not failed:
+            return None if failed is None else 0.0
+        if read is None and written is None:
+            return None
+        records = (written or 0) + failed if read is None else read
+        return min(1.0, failed / records) if records > 0 else 1.0
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether a full success had no records: none written, or none read if the number written is not known.
+
+        Unknown counts are not zero, and a run whose records all failed is not empty.
+        """
+        if self.status != "success" or self.failed_records:
+            return False
+        return (self.input_records if self.output_records is None else self.output_records) == 0
+
+    def require_success(self) -> None:
+        """Raise unless the run succeeded fully or in part.
+
+        :raises FlowRunFailedError: with the run's own errors in the message.
+        """
+        if self.succeeded:
+            return
+        errors = "; ".join(map(str, self.errors))
+        raise FlowRunFailedError(
+            f"the flow run ended as {self.status}: {errors or 'Flow Service gives no reason'}",
+            code=next((error.code for error in self.errors if error.code), None),
+            **self.error_fields,
+        )
+
+    def describe(self) -> str:
+        """Return one line for the log: id, status, window and the known counts of records."""
+        counts = ((self.input_records, "read"), (self.output_records, "written"), (self.failed_records, "failed"))
+        parts = [f"Flow run {self.id} ended as {self.status}"]
+        if self.window:
+            parts.append(f"window {self.window}")
+        parts.extend(f"{count:,} records {verb}" for count, verb in counts if count is not None)
+        return ", ".join(parts)
 
 
-def require_success(summary: Mapping[str, Any]) -> None:
-    """Raise unless the run has succeeded, wholly or in part.
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
-    :raises FlowRunFailedError: with the run's own errors in the message.
-    """
-    if summary["status"] in SUCCEEDED:
-        return
-    errors = "; ".join(": ".join(filter(None, (e["code"], e["message"]))) for e in summary["errors"])
-    codes = [e["code"] for e in summary["errors"] if e["code"]]
-    raise FlowRunFailedError(
-        f"the flow run ended as {summary['status']}: {errors or 'Flow Service gives no reason'}",
-        flow_id=summary["flow_id"],
-        window=window_text(summary),
-        flow_run_id=summary["id"],
-        code=codes[0] if codes else None,
-        url=summary["url"],
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _errors(value: Any) -> tuple[RunError, ...]:
+    errors = value if isinstance(value, list) else []
+    return tuple(
+        RunError(code=_text(error.get("code")), message=_text(error.get("message")) or "no message")
+        for error in errors
+        if isinstance(error, Mapping)
     )
-
-
-def describe(summary: Mapping[str, Any]) -> str:
-    """One line for the log."""
-    counts = [
-        f"{summary[f'{way}_{what}']:,} {what} {verb}"
-        for way, verb in (("input", "read"), ("output", "written"), ("failed", "failed"))
-        for what in ("records",)
-        if summary[f"{way}_{what}"] is not None
-    ]
-    window = window_text(summary)
-    parts = [f"Flow run {summary['id']} ended as {summary['status']}", f"window {window}" if window else "", *counts]
-    return ", ".join(filter(None, parts))
-
-
-def window_text(summary: Mapping[str, Any]) -> str | None:
-    """The summary's window as text, or None."""
-    start, end = summary["window_start"], summary["window_end"]
-    return f"{start}/{end}" if start and end else None
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return iso(moment) if moment else None

@@ -19,7 +19,6 @@ from airflow_flowservice.exceptions import (
     FlowServiceError,
     RunNotFoundError,
 )
-from airflow_flowservice.windows.window import iso
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import FlowRun
@@ -125,9 +124,7 @@ class RunWatch:
 
     @property
     def _window(self) -> str | None:
-        if self.last is None or self.last.window_start is None or self.last.window_end is None:
-            return None
-        return f"{iso(self.last.window_start)}/{iso(self.last.window_end)}"
+        return str(self.last.window) if self.last and self.last.window else None
 
     def _good_answer(self, run: FlowRun) -> None:
         self._good = self.monotonic()

@@ -7,9 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from airflow_flowservice.exceptions import WindowError
-from airflow_flowservice.windows.window import IngestionWindow, parse_instant
+from airflow_flowservice.windows.window import END, START, IngestionWindow, parse_instant
 
-START, END = "window_start", "window_end"
 _EMPTY = (None, "")
 
 

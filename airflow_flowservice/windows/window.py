@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow_flowservice.exceptions import WindowError
 
+START, END = "window_start", "window_end"
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 # As seconds this is the year 5138, as milliseconds it is 1973: nobody means the former.
 _LOOKS_LIKE_MILLISECONDS = 100_000_000_000
@@ -54,6 +56,16 @@ class IngestionWindow:
         """The window that `str()` made."""
         start, _, end = text.partition("/")
         return cls(parse_instant(start, name="window_start"), parse_instant(end, name="window_end"))
+
+    @classmethod
+    def if_valid(cls, start: datetime | None, end: datetime | None) -> IngestionWindow | None:
+        """Return the window between two instants, or None if they do not make a window."""
+        if start is None or end is None:
+            return None
+        try:
+            return cls(start, end)
+        except WindowError:
+            return None
 
     @property
     def seconds(self) -> int:
@@ -164,6 +176,42 @@ def _whole_second_utc(moment: datetime, *, name: str) -> datetime:
         raise WindowError(f"{name} is {moment.isoformat()}, which is before 1970")
     # A plain datetime, also from pendulum's subclass: it compares, pickles and renders the same anywhere.
     return datetime(utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, tzinfo=timezone.utc)
+
+
+def window_to_json(window: IngestionWindow | None) -> dict[str, str | None]:
+    """Return `window_start` and `window_end` as ISO 8601 text in UTC; both are None if there is no window."""
+    if window is None:
+        return {START: None, END: None}
+    return {START: iso(window.start), END: iso(window.end)}
+
+
+def window_from_json(values: Mapping[str, Any]) -> IngestionWindow | None:
+    """Parse what `window_to_json` returned; return None if the values are missing or do not make a window."""
+    start, end = values.get(START), values.get(END)
+    if not isinstance(start, str) or not isinstance(end, str):
+        return None
+    try:
+        return IngestionWindow(parse_instant(start, name=START), parse_instant(end, name=END))
+    except WindowError:
+        return None
+
+
+def epoch_seconds(instant: datetime, *, round_up: bool = False) -> int:
+    """Return whole seconds since 1970.
+
+    :param instant: aware datetime.
+    :param round_up: whether a fraction counts as a full second; otherwise it is dropped.
+    """
+    since, second = instant - EPOCH, timedelta(seconds=1)
+    return -(-since // second) if round_up else since // second
+
+
+def epoch_milliseconds(instant: datetime) -> int:
+    """Return whole milliseconds since 1970, rounded down.
+
+    :param instant: aware datetime.
+    """
+    return (instant - EPOCH) // timedelta(milliseconds=1)
 
 
 def iso(moment: datetime) -> str:

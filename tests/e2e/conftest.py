@@ -129,13 +129,14 @@ def ingest_elsewhere(emulator: EmulatedFlowService) -> Callable[..., None]:
 
     def run(flow_id: str, *, begin: datetime, end: datetime) -> None:
         from airflow_flowservice.api.client import FlowServiceClient
+        from airflow_flowservice.windows.window import IngestionWindow
 
         known = emulator.connection
         with FlowServiceClient(
             base_url=emulator.url, client_id=known["login"], client_secret=known["password"], **known["extra"]
         ) as client:
             created = client.create_run(
-                flow_id=flow_id, window_start=begin, window_end=end, start_time=datetime.now(timezone.utc)
+                flow_id=flow_id, window=IngestionWindow(begin, end), start_time=datetime.now(timezone.utc)
             )
             wait_until(lambda: client.get_run(created.id).status.ended, what="a flow run made elsewhere to end")
 

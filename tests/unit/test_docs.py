@@ -88,9 +88,9 @@ def test_every_documented_parameter_exists():
 def test_every_key_of_the_summary_is_documented():
     """The page lists each key of the XCom `flow_run`, which is a public interface."""
     from airflow_flowservice.api.models import FlowRun
-    from airflow_flowservice.runs.summary import summary_of
+    from airflow_flowservice.runs.summary import FlowRunSummary
 
-    keys = summary_of(FlowRun.parse({"id": "r", "flowId": "f"}), url="u")
+    keys = FlowRunSummary.of(FlowRun.parse({"id": "r", "flowId": "f"}), url="u").to_json()
     assert {"id", "window_start", "failed_records"} <= set(keys)
     assert [] == [key for key in keys if f"`{key}`" not in PAGES["docs/operators.md"]]
 

@@ -22,6 +22,7 @@ from airflow_flowservice.exceptions import (
     ServerError,
     UnreadableAnswerError,
 )
+from airflow_flowservice.windows.window import IngestionWindow
 
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 RUN = "3fb0418e-1804-45d6-8d56-dd51f05c0baf"
@@ -36,8 +37,7 @@ def at(seconds: int) -> datetime:
 TUTORIAL = {
     "flow_id": FLOW,
     "start_time": at(1663735590),
-    "window_start": at(1651584991),
-    "window_end": at(16515859567),
+    "window": IngestionWindow(at(1651584991), at(16515859567)),
 }
 
 
@@ -333,11 +333,10 @@ def test_each_post_has_a_connection_of_its_own(server, client):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"window_start": datetime(2026, 1, 1)}, "window_start 2026-01-01T00:00:00 has no timezone"),  # noqa: DTZ001
-        ({"window_end": "2026-01-01"}, "window_end must be a datetime, not str"),
+        ({"start_time": datetime(2026, 1, 1)}, "start_time 2026-01-01T00:00:00 has no timezone"),  # noqa: DTZ001
+        ({"start_time": "2026-01-01"}, "start_time must be a datetime, not str"),
         ({"start_time": 1663735590}, "start_time must be a datetime, not int"),
-        ({"window_start": at(-1)}, "window_start 1969-12-31T23:59:59+00:00 is before 1970"),
-        ({"window_end": at(5) + timedelta(microseconds=5)}, "must be in whole seconds"),
+        ({"start_time": at(-1)}, "start_time 1969-12-31T23:59:59+00:00 is before 1970"),
         ({"flow_id": ""}, "flow_id is empty"),
         ({"flow_id": "a,b"}, "flow_id is not an identifier: 'a,b'"),
         ({"delta_column": {"name": "a", "format": "b"}}, "unknown key format"),

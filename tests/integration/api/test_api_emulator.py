@@ -25,6 +25,7 @@ from airflow_flowservice.exceptions import (
     StartTimeInPastError,
     WindowRefusedError,
 )
+from airflow_flowservice.windows.window import IngestionWindow
 
 emulator = pytest.importorskip("airflow_flowservice.emulator")
 
@@ -70,11 +71,17 @@ def window(days: int = 0, **changed: Any) -> dict[str, Any]:
     soon = datetime.now(timezone.utc) + timedelta(seconds=1)
     return {
         "flow_id": FILES,
-        "window_start": start,
-        "window_end": start + timedelta(days=1),
+        "window": IngestionWindow(start, start + timedelta(days=1)),
         "start_time": soon,
         **changed,
     }
+
+
+def empty_window() -> IngestionWindow:
+    """Return a window that only Flow Service can refuse: the class does not make one."""
+    made = IngestionWindow(DAY, DAY + timedelta(days=1))
+    object.__setattr__(made, "end", DAY)
+    return made
 
 
 def test_a_window_is_ingested(service):
@@ -90,7 +97,7 @@ def test_a_window_is_ingested(service):
         FILES,
         "emulator-client",
     )
-    assert (run.window_start, run.window_end) == (DAY, DAY + timedelta(days=1))
+    assert run.window == IngestionWindow(DAY, DAY + timedelta(days=1))
     assert run.input_records == run.output_records == 24 * 60
 
 
@@ -154,7 +161,7 @@ def test_the_delta_column_is_set_once(service):
     [
         ({"flow_id": "none"}, FlowNotFoundError),
         ({"flow_id": HOURLY}, NotOnDemandError),
-        ({"window_end": DAY}, WindowRefusedError),
+        ({"window": empty_window()}, WindowRefusedError),
         ({"start_time": DAY}, StartTimeInPastError),
     ],
 )
@@ -216,6 +223,6 @@ def test_every_shape_of_answers(answer_shape, show_window, error_shape, window_k
             client.create_run(**window(flow_id=HOURLY))
         offset = client.clock_offset
 
-    assert run.window_known is window_known
+    assert (run.window is not None) is window_known
     assert "1386" in refused.value.code
     assert abs(offset + timedelta(hours=1)) < timedelta(seconds=3)

@@ -23,13 +23,13 @@ from airflow_flowservice.exceptions import (
     ServerError,
     UnreadableAnswerError,
 )
+from airflow_flowservice.windows.window import IngestionWindow
 
 RUN = {"items": [{"id": "run-1"}]}
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 WINDOW = {
     "flow_id": "flow-1",
-    "window_start": NOON,
-    "window_end": NOON + timedelta(hours=1),
+    "window": IngestionWindow(NOON, NOON + timedelta(hours=1)),
     "start_time": NOON,
 }
 

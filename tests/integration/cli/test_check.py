@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from airflow_flowservice.emulator import Settings, running_emulator
+from airflow_flowservice.windows.window import IngestionWindow
 
 TABLE = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 FILES = "c9cef9cb-c934-4467-8ef9-cbc934546741"
@@ -266,7 +267,7 @@ def test_the_newest_run(check: Any, connect: Any, emulator: Any) -> None:
     now = datetime.now(timezone.utc).replace(microsecond=0)
     emulator.plan_outcome(status="failed", errors=[{"code": "CONNECTOR-1001-500", "message": "no disk"}])
     client_of(connections.stored_connection(connect())).create_run(
-        flow_id=FILES, window_start=now - timedelta(hours=1), window_end=now, start_time=now
+        flow_id=FILES, window=IngestionWindow(now - timedelta(hours=1), now), start_time=now
     )
     shown = check(flow=FILES)
     found = verdicts(shown)

@@ -71,8 +71,7 @@ def make_run(connect: Callable[..., str]) -> Callable[..., str]:
         client = client_of(connections.stored_connection(connect()))
         created = client.create_run(
             flow_id=flow_id,
-            window_start=start,
-            window_end=start + DAY,
+            window=IngestionWindow(start, start + DAY),
             start_time=datetime.now(timezone.utc) - timedelta(seconds=5),
         )
         return created.id

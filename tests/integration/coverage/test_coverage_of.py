@@ -61,8 +61,8 @@ def test_flow_service_knows_better(ran: Any, look: Any) -> None:
     found = [
         run(1),
         run(2),
-        run(20, window_start=day(1), window_end=day(2)),
-        run(30, window_start=day(2), window_end=day(3)),
+        run(20, window=IngestionWindow(day(1), day(2))),
+        run(30, window=IngestionWindow(day(2), day(3))),
         run(99),
     ]
     coverage = look(3, found=found)

@@ -19,6 +19,7 @@ from airflow_flowservice._airflow.dag_coverage import Plan, coverage_of
 from airflow_flowservice._airflow.dag_runs import _dates
 from airflow_flowservice._airflow.database import TaskRow
 from airflow_flowservice.coverage.cover import State
+from airflow_flowservice.runs.summary import FlowRunSummary
 from airflow_flowservice.windows.window import IngestionWindow
 from tests.integration.coverage.conftest import BEGIN, DAY, summary
 
@@ -194,7 +195,7 @@ def _row(info: Any, window: IngestionWindow, *, timetable: Any, map_index: int =
         conf={},
         dates=_dates(info, timetable),
         creates=True,
-        flow_run=summary(int(window.start.timestamp()), window.start, window.end),
+        flow_run=FlowRunSummary.from_json(summary(int(window.start.timestamp()), window.start, window.end)),
     )
 
 

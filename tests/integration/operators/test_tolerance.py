@@ -103,9 +103,9 @@ def test_counts_that_are_not_given(waiting, emulator, log, way, limit, status, s
     assert state == ended.state
     if state == "failed":
         assert isinstance(ended.error, FlowRunIncompleteError)
-        assert "does not say how many records failed, so it cannot be told" in ended.error.message
+        assert "does not report how many records failed, so it is not known" in ended.error.message
     else:
-        assert any("does not say how many records failed; taken to be within" in line for line in log())
+        assert any("does not report how many records failed; assuming that" in line for line in log())
 
 
 @WAYS

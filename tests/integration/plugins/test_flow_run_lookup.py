@@ -12,6 +12,7 @@ import pytest
 from airflow_flowservice.api.client import FlowServiceClient
 from airflow_flowservice.emulator import running_emulator
 from airflow_flowservice.plugins import flow_run_lookup
+from airflow_flowservice.windows.window import IngestionWindow
 from tests.integration.plugins.conftest import FLOW, RANGE, day, window
 
 COVERAGE = "/flowservice/data/coverage"
@@ -24,7 +25,7 @@ def emulator() -> Iterator[Any]:
     with running_emulator() as running:
         start, end = window(3)
         with _client(running.url) as client:
-            client.create_run(flow_id=FLOW, window_start=start, window_end=end, start_time=datetime.now(timezone.utc))
+            client.create_run(flow_id=FLOW, window=IngestionWindow(start, end), start_time=datetime.now(timezone.utc))
         yield running
 
 

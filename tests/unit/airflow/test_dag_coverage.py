@@ -8,6 +8,7 @@ import pytest
 
 from airflow_flowservice._airflow.dag_coverage import rows_of_flow
 from airflow_flowservice._airflow.database import Feed, TaskRow
+from airflow_flowservice.runs.summary import FlowRunSummary
 from airflow_flowservice.windows.schedule import RunDates
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
@@ -29,7 +30,7 @@ def row(run_id, task_id="ingest", *, flow_id=None, map_index=-1):
             run_after=NOON, logical_date=NOON, data_interval_start=None, data_interval_end=None, partition_date=None
         ),
         creates=True,
-        flow_run=flow_id and {"id": run_id, "flow_id": flow_id},
+        flow_run=FlowRunSummary(id=run_id, flow_id=flow_id) if flow_id else None,
     )
 
 

@@ -19,6 +19,7 @@ from airflow_flowservice.api.models import (
     RunError,
 )
 from airflow_flowservice.exceptions import ConfigurationError, UnreadableAnswerError
+from airflow_flowservice.windows.window import IngestionWindow
 
 
 def utc(*parts):
@@ -170,8 +171,7 @@ def test_a_full_run():
         started_at=utc(2022, 12, 7, 20, 24, 14, 36000),
         completed_at=utc(2022, 12, 7, 20, 24, 45),
         created_client="client-1",
-        window_start=utc(2022, 5, 3, 13, 36, 31),
-        window_end=utc(2022, 5, 3, 13, 53, 11),
+        window=IngestionWindow(utc(2022, 5, 3, 13, 36, 31), utc(2022, 5, 3, 13, 53, 11)),
         input_records=100,
         output_records=97,
         failed_records=3,
@@ -194,7 +194,7 @@ def test_a_run_that_waits():
     run = FlowRun.parse({"id": "run-1"})
 
     assert FlowRun(id="run-1", status=FlowRunStatus.SCHEDULED) == run
-    assert not run.window_known
+    assert run.window is None
 
 
 def test_the_window_of_an_older_activity():
@@ -203,13 +203,19 @@ def test_the_window_of_an_older_activity():
 
     run = FlowRun.parse({"id": "run-1", "activities": [{}, activity]})
 
-    assert (utc(2022, 5, 3, 13, 36, 31), utc(2022, 5, 3, 13, 53, 11)) == (run.window_start, run.window_end)
-    assert run.window_known
+    assert IngestionWindow(utc(2022, 5, 3, 13, 36, 31), utc(2022, 5, 3, 13, 53, 11)) == run.window
 
 
 def test_half_a_window_is_none():
     """A window with one end is not known."""
-    assert not FlowRun.parse({"id": "run-1", "params": {"windowStartTime": "1651584991"}}).window_known
+    assert FlowRun.parse({"id": "run-1", "params": {"windowStartTime": "1651584991"}}).window is None
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 0), (1651585991, 1651584991), (1651584991, 1651584991.5)])
+def test_edges_that_make_no_window_are_none(start, end):
+    """An empty or reversed window cannot be compared with a DAG run's window, so it reads as not known."""
+    params = {"windowStartTime": start, "windowEndTime": end}
+    assert FlowRun.parse({"id": "run-1", "params": params}).window is None
 
 
 def test_a_window_may_begin_in_1970():
@@ -222,14 +228,14 @@ def test_a_window_may_begin_in_1970():
         }
     )
 
-    assert (utc(1970, 1, 1), utc(1970, 1, 2), None) == (run.window_start, run.window_end, run.completed_at)
+    assert (IngestionWindow(utc(1970, 1, 1), utc(1970, 1, 2)), None) == (run.window, run.completed_at)
 
 
 def test_the_misprint_of_the_tutorial_is_an_instant():
     """Eleven digits are seconds in the year 2493, not milliseconds."""
     params = {"windowStartTime": "1651584991", "windowEndTime": "16515859567"}
 
-    assert utc(2493, 5, 13, 18, 46, 7) == FlowRun.parse({"id": "run-1", "params": params}).window_end
+    assert utc(2493, 5, 13, 18, 46, 7) == FlowRun.parse({"id": "run-1", "params": params}).window.end
 
 
 @pytest.mark.parametrize("moment", [-1, 0, True, None, "soon", 10**17, "9" * 17, 10**400, float("inf"), [], {}])
@@ -407,8 +413,11 @@ def test_a_run_read_briefly_says_the_same_of_its_status(raw):
     assert brief == FlowRun(**{name: getattr(whole, name) for name in told}) or whole.status.ended
 
 
-@pytest.mark.parametrize(("word", "start"), [("inProgress", None), ("success", utc(2026, 1, 1))])
-def test_a_run_that_goes_on_is_read_briefly_without_its_window(word, start):
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("inProgress", None), ("success", IngestionWindow(utc(2026, 1, 1), utc(2026, 1, 1, 1)))],
+)
+def test_a_run_that_has_not_ended_is_read_briefly_without_its_window(word, expected):
     window = {"windowStartTime": "1767225600", "windowEndTime": "1767229200"}
     raw = {"id": "a", "params": window, "metrics": {"statusSummary": {"status": word}}}
-    assert start == FlowRun.parse(raw, briefly=True).window_start
+    assert expected == FlowRun.parse(raw, briefly=True).window

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from airflow_flowservice.api.models import FlowRun, FlowRunStatus
 from airflow_flowservice.coverage.cover import Asked, Coverage, KnownRun, State, cover, gaps, known_runs
+from airflow_flowservice.runs.summary import FlowRunSummary
 from airflow_flowservice.windows.window import IngestionWindow
 
 BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -175,7 +176,7 @@ class TestGaps:
 class TestKnownRuns:
     def test_the_service_knows_the_status_better(self) -> None:
         """And the task knows the window that it asked for, whatever the service shows."""
-        found = FlowRun(id="a", status=FAILED, output_records=7, window_start=BEGIN, window_end=BEGIN + HOUR)
+        found = FlowRun(id="a", status=FAILED, output_records=7, window=IngestionWindow(BEGIN, BEGIN + HOUR))
         (known,) = known_runs([_summary("a", 5, "created")], [found])
         assert (window(5), FAILED, 7, False) == (known.window, known.status, known.records, known.outside)
 
@@ -189,34 +190,6 @@ class TestKnownRuns:
         """By hand, by another tool, or by a task that was cleared since."""
         (known,) = known_runs([], [FlowRun(id="a", status=SUCCESS)])
         assert (True, None) == (known.outside, known.window)
-
-    @pytest.mark.parametrize(
-        "strange",
-        [{}, {"id": 5}, {"id": None}, "text", None, ["a"]],
-    )
-    def test_what_is_no_summary_is_left_out(self, strange: Any) -> None:
-        """XComs may be anybody's."""
-        assert [] == known_runs([strange])
-
-    @pytest.mark.parametrize(
-        ("field", "value"),
-        [
-            ("window_start", "yesterday"),
-            ("window_end", None),
-            ("window_start", "2026-01-02T00:00:00Z"),
-            ("window_end", 5),
-        ],
-    )
-    def test_a_window_that_cannot_be_read_is_none(self, field: str, value: Any) -> None:
-        """The run is still there."""
-        (known,) = known_runs([{**_summary("a", 0, "success"), field: value}])
-        assert None is known.window
-
-    @pytest.mark.parametrize("value", [-1, None, "7", True, 1.5])
-    def test_a_count_that_is_no_count_is_unknown(self, value: Any) -> None:
-        """As -1, which Flow Service says for it."""
-        (known,) = known_runs([{**_summary("a", 0, "success"), "output_records": value}])
-        assert None is known.records
 
 
 _hours = st.integers(0, 20)
@@ -252,6 +225,5 @@ def test_spans_are_in_order_and_apart(wanted: list[tuple[int, int]], had: Any) -
     assert sum(each.seconds for each in windows) == sum(total.seconds for total in coverage.totals.values())
 
 
-def _summary(name: str, start: int | None, status: str) -> dict[str, Any]:
-    edges = (None, None) if start is None else str(window(start)).split("/")
-    return {"id": name, "status": status, "window_start": edges[0], "window_end": edges[1], "output_records": None}
+def _summary(name: str, start: int | None, status: str) -> FlowRunSummary:
+    return FlowRunSummary(id=name, status=status, window=None if start is None else window(start))

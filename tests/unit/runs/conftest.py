@@ -70,8 +70,7 @@ class Service:
         return self._post(
             asked,
             flow_id=asked["flow_id"],
-            window_start=asked["window_start"],
-            window_end=asked["window_end"],
+            window=asked["window"],
             start_time=asked["start_time"],
         )
 
@@ -126,7 +125,7 @@ class Service:
         return CreatedRun(id=run.id)
 
     def _shown(self) -> list[FlowRun]:
-        hidden = {"window_start": None, "window_end": None, "start_time": None} if self.hides_windows else {}
+        hidden = {"window": None, "start_time": None} if self.hides_windows else {}
         return [replace(run, **hidden) for run in self.runs if self.shows(run)]
 
     def shows(self, run: FlowRun) -> bool:

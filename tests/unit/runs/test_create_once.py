@@ -69,10 +69,9 @@ class TestFirstAttempt:
         order = world.order(delta_column=DeltaColumn(name="updated_at"))
         world.attempt(order)
         (sent,) = world.service.posted
-        assert (sent["flow_id"], sent["window_start"], sent["window_end"], sent["delta_column"]) == (
+        assert (sent["flow_id"], sent["window"], sent["delta_column"]) == (
             "flow",
-            order.window.start,
-            order.window.end,
+            order.window,
             DeltaColumn(name="updated_at"),
         )
 
@@ -93,7 +92,7 @@ class TestFirstAttempt:
     def test_another_run_of_the_same_window_is_ignored(self, world: Any) -> None:
         """A first attempt creates its flow run, also if another DAG ingested the window."""
         window = world.order().window
-        world.service.add(window_start=window.start, window_end=window.end)
+        world.service.add(window=window)
         assert world.attempt() == created(2)
 
     def test_a_first_attempt_does_not_wait(self, world: Any) -> None:
@@ -411,21 +410,21 @@ class TestNeighbours:
         """A flow run of another window is no candidate."""
         self.lose_the_response(world)
         window = world.order(day=1).window
-        world.service.add(window_start=window.start, window_end=window.end)
+        world.service.add(window=window)
         assert world.attempt(number=2) == created(2)
 
     def test_the_same_window_of_another_dag_is_not_adopted(self, world: Any) -> None:
         """The start time distinguishes the flow run from another DAG's with the same window."""
         self.lose_the_response(world)
         window, other = world.order().window, world.time.true() + timedelta(hours=1)
-        world.service.add(window_start=window.start, window_end=window.end, start_time=other)
+        world.service.add(window=window, start_time=other)
         assert world.attempt(number=2) == created(2)
 
     def test_another_flows_run_is_not_adopted(self, world: Any) -> None:
         """Only flow runs of the order's dataflow are compared."""
         self.lose_the_response(world)
         window = world.order().window
-        world.service.add(flow_id="other", window_start=window.start, window_end=window.end)
+        world.service.add(flow_id="other", window=window)
         assert world.attempt(number=2) == created(2)
 
     def test_runs_from_before_are_not_adopted(self, world: Any) -> None:
@@ -450,7 +449,7 @@ class TestNeighbours:
         self.lose_the_response(world, "post after")
         window = world.order(day=1).window
         for _ in range(1500):
-            world.service.add(window_start=window.start, window_end=window.end)
+            world.service.add(window=window)
         assert world.attempt(number=2) == adopted()
 
     def test_too_many_to_compare_is_uncertain(self, world: Any, monkeypatch: Any) -> None:
@@ -459,7 +458,7 @@ class TestNeighbours:
         self.lose_the_response(world, "post after")
         window = world.order(day=1).window
         for _ in range(10):
-            world.service.add(window_start=window.start, window_end=window.end)
+            world.service.add(window=window)
         with pytest.raises(FlowRunUncertainError):
             world.attempt(number=2)
 
@@ -550,7 +549,7 @@ class TestAdopt:
         """A wrong id must not cause a missing window."""
         window = world.order(day=other.get("day", 0)).window
         flow_id = other.get("flow_id", "flow")
-        world.service.add(flow_id=flow_id, window_start=window.start, window_end=window.end)
+        world.service.add(flow_id=flow_id, window=window)
         with pytest.raises(ConfigurationError, match="is of another task") as caught:
             world.attempt(adopt="run-1")
         assert "TASK_ID" in str(caught.value.remedy)
@@ -711,7 +710,7 @@ class TestWithoutStore:
         """A first attempt does not search, also if another DAG ingested the same window."""
         window = old_world.order().window
         old_world.service.hides_windows = hides_windows
-        old_world.service.add(window_start=window.start, window_end=window.end)
+        old_world.service.add(window=window)
         assert (old_world.attempt(), old_world.time.passed) == (created(2), 0)
 
     def test_a_later_attempt_finds_the_run(self, old_world: Any) -> None:
@@ -750,7 +749,7 @@ class TestWithoutStore:
     def test_runs_from_before_the_dag_run_are_not_ours(self, old_world: Any) -> None:
         """An old flow run of the same window is not adopted."""
         window = old_world.order().window
-        old_world.service.add(window_start=window.start, window_end=window.end)
+        old_world.service.add(window=window)
         old_world.time.sleep(7200)
         assert old_world.attempt(number=2, began=old_world.time.true()) == created(2)
 
@@ -833,7 +832,7 @@ class TestIntent:
     def test_an_unreadable_intent_requires_a_comparison(self, world: Any, stored: Any) -> None:
         """A value was written before a POST, so the flow runs are compared before another POST."""
         window = world.order().window
-        world.service.add(window_start=window.start, window_end=window.end)
+        world.service.add(window=window)
         world.store.set("flowservice_intent", stored)
         assert (world.attempt(number=2), world.service.posted) == (adopted(), [])
 

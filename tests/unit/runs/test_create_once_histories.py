@@ -71,7 +71,7 @@ def histories(
             self.order = self.world.order()
             if retrigger:
                 window = self.order.window
-                first = self.world.service.add(window_start=window.start, window_end=window.end)
+                first = self.world.service.add(window=window)
                 self.world.service.end(first.id, FlowRunStatus.FAILED)
                 self.order = self.world.order(retrigger=first.id)
                 self.world.time.sleep(PATIENCE)
@@ -126,7 +126,7 @@ def histories(
         @rule(day=st.integers(1, 3))
         def a_neighbours_run_appears(self, day: int) -> None:
             window = self.world.order(day=day).window
-            self.world.service.add(window_start=window.start, window_end=window.end, start_time=self.world.time.true())
+            self.world.service.add(window=window, start_time=self.world.time.true())
 
         @rule(status=st.sampled_from([FlowRunStatus.IN_PROGRESS, FlowRunStatus.FAILED, FlowRunStatus.SUCCESS]))
         def another_dag_takes_the_same_window(self, status: FlowRunStatus) -> None:
@@ -134,8 +134,7 @@ def histories(
                 return
             window = self.world.order().window
             run = self.world.service.add(
-                window_start=window.start,
-                window_end=window.end,
+                window=window,
                 start_time=self.world.time.true() + timedelta(hours=1),
             )
             self.world.service.end(run.id, status)

@@ -9,6 +9,7 @@ import pytest
 from airflow_flowservice.api.models import FlowRun, FlowRunStatus
 from airflow_flowservice.exceptions import FlowRunActiveError, WindowError
 from airflow_flowservice.runs.since_last import last_success, reaching_back, require_untouched
+from airflow_flowservice.runs.summary import FlowRunSummary
 from airflow_flowservice.windows.window import IngestionWindow
 
 ENDED = {"success": FlowRunStatus.SUCCESS, "failed": FlowRunStatus.FAILED, "inProgress": FlowRunStatus.IN_PROGRESS}
@@ -19,17 +20,11 @@ def day(number: int) -> datetime:
 
 
 def run_of(first: int, last: int, status: str) -> FlowRun:
-    return FlowRun(id=f"{first}-{last}", status=ENDED[status], window_start=day(first), window_end=day(last))
+    return FlowRun(id=f"{first}-{last}", status=ENDED[status], window=IngestionWindow(day(first), day(last)))
 
 
-def summary(end: int, status: str, flow_run_id: str = "x") -> dict:
-    return {
-        "id": flow_run_id,
-        "status": status,
-        "window_start": f"2026-01-{end - 1:02}T00:00:00Z",
-        "window_end": f"2026-01-{end:02}T00:00:00Z",
-        "url": None,
-    }
+def summary(end: int, status: str, flow_run_id: str = "x") -> FlowRunSummary:
+    return FlowRunSummary(id=flow_run_id, status=status, window=IngestionWindow(day(end - 1), day(end)))
 
 
 def never(flow_run_id: str) -> FlowRun:
@@ -57,6 +52,13 @@ def test_a_run_that_goes_on_stops_it():
         last_success([summary(7, "created", "7")], get_run={"7": run_of(6, 7, "inProgress")}.__getitem__)
 
 
+def test_a_success_without_a_window_is_an_error():
+    """The end of its window is where the next window begins, so it must be known."""
+    with pytest.raises(WindowError, match="the window of flow run x, the last success, is not known") as caught:
+        last_success([FlowRunSummary(id="x", status="success"), summary(6, "success")], get_run=never)
+    assert "trigger the DAG" in caught.value.remedy
+
+
 PERIOD = IngestionWindow(day(9), day(10))
 
 
@@ -72,7 +74,7 @@ def test_a_window_reaches_from_the_last_success(to, expected):
 @pytest.mark.parametrize("run", [run_of(8, 11, "success"), run_of(9, 10, "inProgress"), run_of(7, 8, "success")])
 def test_runs_of_other_times_or_this_very_window_are_no_objection(run):
     """A window that ends where this one begins, for instance."""
-    window = IngestionWindow(run.window_start, run.window_end) if run.id == "8-11" else IngestionWindow(day(9), day(10))
+    window = run.window if run.id == "8-11" else IngestionWindow(day(9), day(10))
     assert None is require_untouched(window, [run, FlowRun(id="no window", status=FlowRunStatus.SUCCESS)])
 
 

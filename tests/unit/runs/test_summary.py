@@ -10,7 +10,7 @@ import pytest
 
 from airflow_flowservice.api.models import FlowRun, FlowRunStatus, RunError
 from airflow_flowservice.exceptions import FlowRunFailedError
-from airflow_flowservice.runs.summary import describe, require_success, summary_of, summary_of_new, window_text
+from airflow_flowservice.runs.summary import FlowRunSummary
 from airflow_flowservice.windows.window import IngestionWindow
 
 UTC = timezone.utc
@@ -40,17 +40,18 @@ def run(**fields: Any) -> FlowRun:
 
 
 def failure(*errors: RunError) -> FlowRunFailedError:
-    summary = summary_of(run(status=FlowRunStatus.FAILED, errors=errors), window=WINDOW, url=URL)
+    summary = FlowRunSummary.of(run(status=FlowRunStatus.FAILED, errors=errors), window=WINDOW, url=URL)
     with pytest.raises(FlowRunFailedError) as caught:
-        require_success(summary)
+        summary.require_success()
     return caught.value
 
 
-class TestSummary:
-    def test_a_full_run(self) -> None:
-        """Everything that the run says is in the summary, in exactly these keys and this order."""
+class TestToJson:
+    def test_keys_and_values(self) -> None:
+        """The JSON object has everything that the run reports, in exactly these keys and this order."""
         counts = {name: number for number, name in enumerate(KEYS[5:12])}
-        summary = summary_of(run(errors=(RunError(code="C-1", message="bad"),), **counts), window=WINDOW, url=URL)
+        errors = (RunError(code="C-1", message="bad"),)
+        summary = FlowRunSummary.of(run(errors=errors, **counts), window=WINDOW, url=URL).to_json()
         assert list(summary) == KEYS
         assert summary == {
             "id": "run-1",
@@ -69,59 +70,117 @@ class TestSummary:
             "url": URL,
         }
 
-    def test_it_is_json(self) -> None:
-        """XCom and trigger events carry it unchanged."""
-        summary = summary_of(run(errors=(RunError(code=None, message="bad"),)), window=WINDOW, url=URL)
+    def test_result_is_json(self) -> None:
+        """XComs and trigger events carry it unchanged."""
+        errors = (RunError(code=None, message="bad"),)
+        summary = FlowRunSummary.of(run(errors=errors), window=WINDOW, url=URL).to_json()
         assert json.loads(json.dumps(summary)) == summary
 
     @pytest.mark.parametrize("name", KEYS[5:12])
     def test_unknown_counts_are_none(self, name: str) -> None:
-        """A count that Flow Service does not give is None, never zero."""
-        assert summary_of(run())[name] is None
+        """A count that Flow Service does not report is None, never zero."""
+        assert FlowRunSummary.of(run()).to_json()[name] is None
 
-    def test_the_window_that_was_asked_for_comes_first(self) -> None:
-        """What the run shows does not replace what was asked for."""
-        summary = summary_of(run(window_start=END, window_end=END), window=WINDOW)
-        assert window_text(summary) == str(WINDOW)
+    def test_unknown_window_is_none(self) -> None:
+        """Both edges are None if the run shows no window."""
+        summary = FlowRunSummary.of(run())
+        values = summary.to_json()
+        assert (values["window_start"], values["window_end"], summary.window_text) == (None, None, None)
 
-    def test_without_one_it_is_the_runs_own(self) -> None:
-        """A run that nobody here created shows its own window."""
-        assert window_text(summary_of(run(window_start=START, window_end=END))) == str(WINDOW)
+    def test_new_run_has_the_same_keys(self) -> None:
+        """The summary of a run that was not read yet has the same shape."""
+        new = FlowRunSummary.of_new("run-1", flow_id="flow-1", window=WINDOW, url=URL)
+        assert list(new.to_json()) == KEYS
 
-    def test_an_unknown_window_is_none(self) -> None:
-        """A run that shows no window has none in the summary."""
-        summary = summary_of(run())
-        assert (summary["window_start"], summary["window_end"], window_text(summary)) == (None, None, None)
 
-    def test_the_flow_is_filled_in(self) -> None:
-        """A run that does not name its flow gets the one that was asked for."""
-        assert summary_of(run(flow_id=None), flow_id="flow-2")["flow_id"] == "flow-2"
+class TestValues:
+    def test_requested_window_comes_first(self) -> None:
+        """The window that the run shows does not replace the requested one."""
+        other = IngestionWindow(END, END + (END - START))
+        assert FlowRunSummary.of(run(window=other), window=WINDOW).window == WINDOW
 
-    def test_the_runs_own_flow_comes_first(self) -> None:
-        """The flow that the run names is its flow."""
-        assert summary_of(run(), flow_id="flow-2")["flow_id"] == "flow-1"
+    def test_without_a_requested_window_the_runs_own_is_used(self) -> None:
+        """The sensor waits for runs of other tasks, and does not know the requested window."""
+        assert FlowRunSummary.of(run(window=WINDOW)).window_text == str(WINDOW)
 
-    def test_a_new_run_has_the_same_keys(self) -> None:
-        """A run that was not read yet has a summary of the same shape."""
-        new = summary_of_new(flow_run_id="run-1", flow_id="flow-1", window=WINDOW, url=URL)
-        assert list(new) == KEYS
+    def test_missing_flow_is_filled_in(self) -> None:
+        """A run that does not show its dataflow gets the requested one."""
+        assert FlowRunSummary.of(run(flow_id=None), flow_id="flow-2").flow_id == "flow-2"
 
-    def test_a_new_run_is_created_and_nothing_else_is_known(self) -> None:
-        """It has its window, no counts and no errors."""
-        new = summary_of_new(flow_run_id="run-1", flow_id="flow-1", window=WINDOW, url=URL)
-        assert (new["status"], window_text(new), new["errors"]) == ("created", str(WINDOW), [])
-        assert [new[name] for name in KEYS[5:12]] == [None] * 7
+    def test_runs_own_flow_comes_first(self) -> None:
+        """The dataflow that the run shows is not replaced."""
+        assert FlowRunSummary.of(run(), flow_id="flow-2").flow_id == "flow-1"
 
-    def test_a_new_run_may_have_no_window(self) -> None:
+    def test_new_run_has_no_counts_and_no_errors(self) -> None:
+        """Only id, dataflow, window and page are known."""
+        new = FlowRunSummary.of_new("run-1", flow_id="flow-1", window=WINDOW, url=URL)
+        assert (new.status, new.window, new.errors) == ("created", WINDOW, ())
+        assert [getattr(new, name) for name in KEYS[5:12]] == [None] * 7
+
+    def test_new_run_may_have_no_window(self) -> None:
         """The repetition of a run whose window is unknown has none."""
-        assert window_text(summary_of_new(flow_run_id="r", flow_id="f", window=None, url=URL)) is None
+        assert FlowRunSummary.of_new("r", flow_id="f", window=None, url=URL).window_text is None
+
+
+class TestFromJson:
+    @pytest.mark.parametrize("window", [WINDOW, None])
+    @pytest.mark.parametrize("errors", [(), (RunError(code=None, message="a"), RunError(code="C-2", message="b"))])
+    def test_reads_what_to_json_wrote(self, window: IngestionWindow | None, errors: tuple[RunError, ...]) -> None:
+        """A summary passes through an XCom without a change."""
+        summary = FlowRunSummary.of(run(output_records=7, errors=errors), window=window, url=URL)
+        assert FlowRunSummary.from_json(json.loads(json.dumps(summary.to_json()))) == summary
+
+    @pytest.mark.parametrize("value", [{}, {"id": 5}, {"id": None}, "text", None, ["a"]])
+    def test_other_values_are_no_summary(self, value: Any) -> None:
+        """Another package may use the same XCom key."""
+        assert FlowRunSummary.from_json(value) is None
+
+    def test_missing_keys_are_not_known(self) -> None:
+        """An id is enough, so that XComs of other versions can be read."""
+        assert FlowRunSummary.from_json({"id": "a", "later": 1}) == FlowRunSummary(id="a")
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("window_start", "yesterday"),
+            ("window_end", None),
+            ("window_start", "2026-01-31T00:00:00Z"),
+            ("window_end", 5),
+        ],
+    )
+    def test_unreadable_window_is_none(self, field: str, value: Any) -> None:
+        """The other fields are still read."""
+        values = FlowRunSummary.of(run(), window=WINDOW).to_json()
+        assert FlowRunSummary.from_json({**values, field: value}) == FlowRunSummary.of(run())
+
+    @pytest.mark.parametrize("value", [-1, None, "7", True, 1.5])
+    @pytest.mark.parametrize("name", KEYS[5:12])
+    def test_unreadable_count_is_none(self, name: str, value: Any) -> None:
+        """Flow Service reports -1 for a count that is not known."""
+        summary = FlowRunSummary.from_json({"id": "a", name: value})
+        assert summary is not None
+        assert getattr(summary, name) is None
+
+    @pytest.mark.parametrize("name", ["flow_id", "url"])
+    def test_unreadable_text_is_none(self, name: str) -> None:
+        assert FlowRunSummary.from_json({"id": "a", name: 5}) == FlowRunSummary(id="a")
+
+    @pytest.mark.parametrize("value", [None, "text", [5], {}])
+    def test_unreadable_errors_are_omitted(self, value: Any) -> None:
+        assert FlowRunSummary.from_json({"id": "a", "errors": value}) == FlowRunSummary(id="a")
+
+    def test_unreadable_status_is_unknown(self) -> None:
+        """An unknown status is not a success."""
+        summary = FlowRunSummary.from_json({"id": "a", "status": 5})
+        assert summary is not None
+        assert (summary.status, summary.succeeded) == ("unknown", False)
 
 
 class TestRequireSuccess:
     @pytest.mark.parametrize("status", [FlowRunStatus.SUCCESS, FlowRunStatus.PARTIAL_SUCCESS])
     def test_success_passes(self, status: FlowRunStatus) -> None:
         """A run that has succeeded, wholly or in part, is no error."""
-        assert require_success(summary_of(run(status=status))) is None
+        assert FlowRunSummary.of(run(status=status)).require_success() is None
 
     @pytest.mark.parametrize(
         "status", [status for status in FlowRunStatus if status.value not in ("success", "partial_success")]
@@ -129,7 +188,7 @@ class TestRequireSuccess:
     def test_everything_else_is_a_failure(self, status: FlowRunStatus) -> None:
         """Any other state is refused, and named."""
         with pytest.raises(FlowRunFailedError, match=f"the flow run ended as {status.value}"):
-            require_success(summary_of(run(status=status)))
+            FlowRunSummary.of(run(status=status)).require_success()
 
     def test_the_message_has_the_runs_errors_with_codes(self) -> None:
         """All errors of the run are in the message, each with its code if it has one."""
@@ -155,16 +214,16 @@ class TestRequireSuccess:
 class TestDescribe:
     def test_all_that_is_known(self) -> None:
         """The line has run, status, window and the counts of records, readable for people."""
-        summary = summary_of(run(input_records=12_345, output_records=12_340, failed_records=5), window=WINDOW)
-        assert describe(summary) == (
+        summary = FlowRunSummary.of(run(input_records=12_345, output_records=12_340, failed_records=5), window=WINDOW)
+        assert summary.describe() == (
             f"Flow run run-1 ended as success, window {WINDOW}, "
             "12,345 records read, 12,340 records written, 5 records failed"
         )
 
     def test_zero_is_told(self) -> None:
         """A count of zero is news."""
-        assert describe(summary_of(run(input_records=0))) == "Flow run run-1 ended as success, 0 records read"
+        assert FlowRunSummary.of(run(input_records=0)).describe() == "Flow run run-1 ended as success, 0 records read"
 
     def test_the_unknown_is_left_out(self) -> None:
         """Nothing is said of what Flow Service does not say."""
-        assert describe(summary_of(run())) == "Flow run run-1 ended as success"
+        assert FlowRunSummary.of(run()).describe() == "Flow run run-1 ended as success"

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_flowservice._airflow.tolerance import Tolerance
 from airflow_flowservice.exceptions import FlowRunEmptyError, FlowRunIncompleteError
-from airflow_flowservice.runs.tolerance import Tolerance, failed_ratio, is_empty
+from airflow_flowservice.runs.summary import FlowRunSummary
+from airflow_flowservice.windows.window import IngestionWindow
 
 WINDOW = "2026-01-30T00:00:00Z/2026-01-31T00:00:00Z"
 COUNTS = st.integers(min_value=0, max_value=10**12)
@@ -19,25 +21,24 @@ MAYBE = st.none() | COUNTS
 
 def summary(
     *, read: int | None = None, written: int | None = None, failed: int | None = None, status: str = "success"
-) -> dict[str, Any]:
-    return {
-        "id": "run-1",
-        "flow_id": "flow-1",
-        "status": status,
-        "window_start": WINDOW.split("/")[0],
-        "window_end": WINDOW.split("/")[1],
-        "input_records": read,
-        "output_records": written,
-        "failed_records": failed,
-        "url": "https://experience.adobe.com/run-1",
-    }
+) -> FlowRunSummary:
+    return FlowRunSummary(
+        id="run-1",
+        flow_id="flow-1",
+        status=status,
+        window=IngestionWindow.parse(WINDOW),
+        input_records=read,
+        output_records=written,
+        failed_records=failed,
+        url="https://experience.adobe.com/run-1",
+    )
 
 
 class TestRatio:
     @given(failed=MAYBE, read=MAYBE, written=MAYBE)
     def test_it_is_a_share_or_unknown(self, failed: int | None, read: int | None, written: int | None) -> None:
         """Whatever Flow Service counts: between 0 and 1, and unknown only where a count is."""
-        ratio = failed_ratio(summary(failed=failed, read=read, written=written))
+        ratio = summary(failed=failed, read=read, written=written).failed_ratio
         unknown = failed is None or (failed > 0 and read is None and written is None)
         assert unknown == (ratio is None)
         assert ratio is None or 0.0 <= ratio <= 1.0
@@ -45,13 +46,13 @@ class TestRatio:
     @given(good=COUNTS, failed=COUNTS)
     def test_the_input_is_what_was_written_and_what_failed(self, good: int, failed: int) -> None:
         """Where input is not known, the sum stands for it, and comes to the same."""
-        known = failed_ratio(summary(failed=failed, read=good + failed))
-        assert known == failed_ratio(summary(failed=failed, written=good))
+        known = summary(failed=failed, read=good + failed).failed_ratio
+        assert known == summary(failed=failed, written=good).failed_ratio
 
     @given(failed=st.integers(0, 10**6), more=st.integers(0, 10**6), read=st.integers(1, 10**6))
     def test_more_failures_are_a_greater_share(self, failed: int, more: int, read: int) -> None:
         """So that raising a limit never refuses what a lower one took."""
-        fewer, many = (failed_ratio(summary(failed=count, read=read)) for count in (failed, failed + more))
+        fewer, many = (summary(failed=count, read=read).failed_ratio for count in (failed, failed + more))
         assert fewer is not None
         assert many is not None
         assert fewer <= many
@@ -71,7 +72,7 @@ class TestRatio:
     )
     def test_examples(self, counts: dict[str, int], expected: float | None) -> None:
         """Failed over input; over output and failed without it; unknown without either. No guess from differences."""
-        assert expected == failed_ratio(summary(**counts))
+        assert expected == summary(**counts).failed_ratio
 
 
 class TestLimits:
@@ -84,7 +85,7 @@ class TestLimits:
     def test_a_ratio_is_the_most_that_may_fail(self, failed: int, good: int, limit: float) -> None:
         """The same for shares."""
         found = summary(failed=failed, read=failed + good, status="partial_success")
-        assert ((failed_ratio(found) or 0.0) <= limit) == taken(Tolerance(max_failed_ratio=limit), found)
+        assert ((found.failed_ratio or 0.0) <= limit) == taken(Tolerance(max_failed_ratio=limit), found)
 
     @given(failed=MAYBE, read=MAYBE, status=st.sampled_from(["success", "partial_success"]))
     def test_without_limits_everything_is_taken(self, failed: int | None, read: int | None, status: str) -> None:
@@ -99,26 +100,24 @@ class TestLimits:
         caplog.set_level(logging.WARNING)
         assert taken(Tolerance(**limit), summary(read=5))
         [line] = caplog.messages
-        assert f"does not say how many records failed; taken to be within {next(iter(limit))}" in line
+        assert f"does not report how many records failed; assuming that {next(iter(limit))}" in line
 
     @pytest.mark.parametrize("limit", [{"max_failed_records": 10}, {"max_failed_ratio": 0.1}])
     def test_a_partial_success_that_gives_no_count_is_not_taken(self, limit: dict[str, Any]) -> None:
         """Some failed, and nobody knows how many."""
-        with pytest.raises(FlowRunIncompleteError, match=f"cannot be told whether {next(iter(limit))}, .* is kept"):
-            Tolerance(**limit).judge(summary(status="partial_success"))
+        with pytest.raises(FlowRunIncompleteError, match=f"it is not known whether {next(iter(limit))}, .* is kept"):
+            Tolerance(**limit).require(summary(status="partial_success"))
 
     @pytest.mark.parametrize("status", ["success", "partial_success"])
     def test_failures_of_an_unknown_number_are_not_within_a_share(self, status: str) -> None:
         """Some failed, and nobody knows of how many."""
-        with pytest.raises(
-            FlowRunIncompleteError, match="3 records failed, of a number that is not known, so it cannot"
-        ):
-            Tolerance(max_failed_ratio=0.1).judge(summary(status=status, failed=3))
+        with pytest.raises(FlowRunIncompleteError, match="3 records failed, of an unknown number, so it is not known"):
+            Tolerance(max_failed_ratio=0.1).require(summary(status=status, failed=3))
 
     def test_the_error_tells_counts_limit_and_run(self) -> None:
         """Enough to decide without opening anything."""
         with pytest.raises(FlowRunIncompleteError) as caught:
-            Tolerance(max_failed_records=3).judge(summary(failed=5, read=1440, written=1435))
+            Tolerance(max_failed_records=3).require(summary(failed=5, read=1440, written=1435))
         error = caught.value
         expected = "5 records failed, a share of 0.00347222 (1,440 read, 1,435 written), over max_failed_records, 3"
         assert expected == error.message
@@ -145,7 +144,7 @@ class TestEmpty:
     )
     def test_what_is_empty(self, counts: dict[str, Any], expected: bool) -> None:
         """Nothing written, or nothing read where nobody says; the unknown is not empty, and neither is a total loss."""
-        assert expected == is_empty(summary(**counts))
+        assert expected == summary(**counts).is_empty
 
     @pytest.mark.parametrize(("on_empty", "expected"), [("succeed", True), ("skip", False), ("fail", False)])
     def test_what_is_made_of_it(self, on_empty: str, expected: bool) -> None:
@@ -156,14 +155,14 @@ class TestEmpty:
     def test_the_error_tells_the_run(self) -> None:
         """With flow, window and page, and no retry."""
         with pytest.raises(FlowRunEmptyError) as caught:
-            Tolerance(on_empty="fail").judge(summary(read=0))
+            Tolerance(on_empty="fail").require(summary(read=0))
         error = caught.value
         assert ("flow-1", WINDOW, "run-1", False) == (error.flow_id, error.window, error.flow_run_id, error.retryable)
 
 
-def taken(tolerance: Tolerance, found: dict[str, Any]) -> bool:
+def taken(tolerance: Tolerance, found: FlowRunSummary) -> bool:
     try:
-        tolerance.judge(found)
+        tolerance.require(found)
     except (FlowRunIncompleteError, FlowRunEmptyError):
         return False
     return True
