@@ -118,9 +118,9 @@ def test_a_task_that_is_killed_while_creating_logs_it(ingest, log, monkeypatch):
     executing = []
     make_order = OnDemandFlowRunOperator._order
 
-    def order(operator, context, hook):
+    def order(operator, context):
         executing.append(operator)
-        return make_order(operator, context, hook)
+        return make_order(operator, context)
 
     def killed(client, flow_id):
         executing[0].on_kill()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_flowservice._airflow import versions
+from airflow_flowservice._airflow.flow_run_task import FlowRunTaskMixin
 from airflow_flowservice.exceptions import FlowRunTimeoutError
 from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
@@ -20,7 +21,7 @@ WAITS = {"wait_for_completion": True, "deferrable": True, "poll_interval": 0.05,
 def task(worker, emulator, monkeypatch):
     """Return a function that makes a task of such an Airflow, which also keeps no task state."""
     monkeypatch.setattr(versions, "resumes_retries", lambda: True)
-    monkeypatch.setattr("airflow_flowservice._airflow.task_end.ends_in_triggerer", lambda _: False)
+    monkeypatch.setattr(FlowRunTaskMixin, "_can_end_in_triggerer", lambda _: False)
 
     def make(operator, **arguments):
         made = worker.task(operator, store=False, **arguments)

@@ -105,7 +105,7 @@ def test_a_failed_run_ends_the_sensor_at_once(wait, create_run, emulator, way):
     assert "the flow run ended as failed: CONNECTOR-3001-500: no batch" == error.message
     assert (FLOW, run_id, WINDOW) == (error.flow_id, error.flow_run_id, error.window)
     assert ("CONNECTOR-3001-500", f"{PAGE}/{run_id}") == (error.code, error.url)
-    assert "clear the task that created the run" in error.remedy
+    assert "clear the task that created the flow run" in error.remedy
 
 
 @pytest.mark.parametrize("ended_before", [False, True], ids=["while it waits", "before the first poll"])
