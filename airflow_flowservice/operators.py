@@ -206,7 +206,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             raise FlowRunTimeoutError(f"{limit} is over, and the flow run that the task pushed was deleted")
         self._restore(summary)
         watch = self._watch(summary)
-        run = watch.last_look(lambda flow_run_id: self._hook.client.get_run(flow_run_id))
+        run = watch.poll_after_limit(lambda flow_run_id: self._hook.client.get_run(flow_run_id))
         if run is not None:
             return self._finish(context, _ended(summary, run))
         raise watch.timed_out(limit, seconds).about(flow_id=summary.flow_id, window=summary.window_text)

@@ -158,7 +158,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
         # The first poll is also here, so that Airflow applies `soft_fail` and similar parameters to it.
         with task_end.task_errors(*self._final_errors):
             watch = self._watching(context)
-            run = watch.look(metrics.counted(self._hook.client.get_run))
+            run = watch.poll(metrics.counted(self._hook.client.get_run))
             watch.url = self._url(watch.last) or watch.url
             self._remember(context, watch)
             if watch.url != self.flow_run_url:
@@ -215,7 +215,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
         from airflow_flowservice.runs.summary import FlowRunSummary
 
         watch = self._watching(context)
-        run = watch.last_look(lambda flow_run_id: self._hook.client.get_run(flow_run_id))
+        run = watch.poll_after_limit(lambda flow_run_id: self._hook.client.get_run(flow_run_id))
         watch.url = self._url(watch.last) or task_context.read_xcom(context["ti"], key=URL_KEY)
         if run is not None:
             return self._finish(context, FlowRunSummary.of(run, url=watch.url))
@@ -272,10 +272,10 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
             self._watch = RunWatch(
                 flow_run_id=self.flow_run_id, poll_interval=self._poll_interval, error_budget=self.error_budget
             )
-            self._watch.carry_over(known)
+            self._watch.restore(known)
         return self._watch
 
     def _remember(self, context: Context, watch: RunWatch) -> None:
         store = task_context.state_store(context)
         if store is not None and self.reschedule:
-            store.set(_STORE_KEY, watch.to_carry_over())
+            store.set(_STORE_KEY, watch.to_json())

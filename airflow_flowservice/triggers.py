@@ -1,4 +1,4 @@
-"""Waits for a flow run in the triggerer."""
+"""A trigger that waits for a flow run in the triggerer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from airflow_flowservice.windows.window import IngestionWindow
 if TYPE_CHECKING:
     from airflow_flowservice._airflow.pages import ExperiencePages
     from airflow_flowservice.api.client import FlowServiceClient
-    from airflow_flowservice.runs.batch import Service
+    from airflow_flowservice.runs.polling import RunReader
 
 _OPTIONAL: dict[str, Any] = {
     "flow_id": None,
@@ -35,26 +35,26 @@ _OPTIONAL: dict[str, Any] = {
     "is_alone": False,
     "error_budget": ERROR_BUDGET,
 }
-# Of each event loop, by connection; a poller lives as long as triggers hold it.
+# Pollers by event loop and connection id. Only triggers keep a poller alive.
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[str, Poller]] = WeakKeyDictionary()
 
 
 class FlowRunTrigger(BaseTrigger):
-    """Fires once, when a flow run has ended or cannot be waited for any longer.
+    """Fires one event when a flow run has ended, or when waiting for it fails.
 
     The event's payload is `{"status", "flow_run_id", "flow_run"}`, with `flow_run` as in the XCom of that
     name; or `{"status": "error", "flow_run_id", "error"}` with `FlowServiceError.to_dict()`.
 
-    :param poll_interval: seconds between two looks at the run.
-    :param flow_id: the run's dataflow, for messages and for runs that do not say.
-    :param window: the window asked for, as `str(IngestionWindow)` gives it.
+    :param poll_interval: seconds between two polls of the run.
+    :param flow_id: the run's dataflow, for messages and for runs that do not show it.
+    :param window: the requested window, as `str(IngestionWindow)` returns it.
     :param url: the run's page in Experience Platform.
-    :param seen: the run could be read before, so that a 404 means that it is gone.
-    :param ends_task: end a successful task here, without a worker.
-    :param error_budget: seconds without one good answer after which waiting ends with an error.
-    :param max_failed_records: what the task tolerates; a run that it does not is left to a worker, as are
-        `max_failed_ratio` and `on_empty` (see `Tolerance`).
-    :param is_alone: no worker came before, so all that the task pushes is pushed here.
+    :param seen: the run could be read before, so that a 404 means that it does not exist any more.
+    :param ends_task: end a successful task in the triggerer, without a worker.
+    :param error_budget: seconds without a valid response after which waiting ends with an error.
+    :param max_failed_records: maximum number of failed records. A run that the task does not accept is left to a
+        worker; the same applies to `max_failed_ratio` and `on_empty` (see `Tolerance`).
+    :param is_alone: no worker ran before, so the trigger pushes everything that the task pushes.
     """
 
     def __init__(
@@ -91,22 +91,21 @@ class FlowRunTrigger(BaseTrigger):
         self._dataflow_url = dataflow_page(url) if url else None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class path, which lives in Airflow's database, and the arguments.
+        """Return the class path, which is stored in Airflow's database, and the arguments.
 
-        What has its default is left out, so that a triggerer of an earlier version, which knows fewer arguments,
-        can start this trigger while an upgrade goes on.
+        Default values are omitted. During an upgrade, a triggerer of an earlier version, which knows fewer
+        arguments, can then start this trigger.
         """
         always = {
             "flow_run_id": self.flow_run_id,
             "flowservice_conn_id": self.flowservice_conn_id,
             "poll_interval": self.poll_interval,
         }
-        given = {name: getattr(self, name) for name in _OPTIONAL}
-        chosen = {name: value for name, value in given.items() if value != _OPTIONAL[name]}
-        return "airflow_flowservice.triggers.FlowRunTrigger", {**always, **chosen, **self.tolerance.to_arguments()}
+        optional = {name: value for name, default in _OPTIONAL.items() if (value := getattr(self, name)) != default}
+        return "airflow_flowservice.triggers.FlowRunTrigger", {**always, **optional, **self.tolerance.to_arguments()}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, then fire one event."""
+        """Wait, then yield one event."""
         try:
             with metrics.waiter():
                 summary = await self._wait()
@@ -115,12 +114,23 @@ class FlowRunTrigger(BaseTrigger):
             yield self._event({"status": "error", "error": error.to_dict()})
             return
         except asyncio.CancelledError:
-            await self._stopped()
+            await self._log_kill_before_3_3()
             raise
         if await self._end_task(summary):
             yield TaskSuccessEvent()
             return
         yield self._event({"status": summary.status, "flow_run": summary.to_json()})
+
+    async def on_kill(self) -> None:
+        """Log that the run continues.
+
+        Airflow 3.3 and later call this when a user marks or clears the deferred task.
+        """
+        self.log.warning(
+            "Adobe cannot cancel flow run %s, so it continues; see %s. If the task runs again, it waits for this run.",
+            self.flow_run_id,
+            self.url or "Experience Platform",
+        )
 
     def _event(self, payload: dict[str, Any]) -> TriggerEvent:
         return TriggerEvent({"flow_run_id": self.flow_run_id, **payload})  # type: ignore[no-untyped-call]
@@ -138,7 +148,7 @@ class FlowRunTrigger(BaseTrigger):
             url=self.url,
         )
         if self.seen:
-            watch.carry_over({"id": self.flow_run_id, "seen": True, "said": None, "good": watch.wall()})
+            watch.mark_seen()
         run = await wait_together(watch, _poller_of(self.flowservice_conn_id))
         window = IngestionWindow.parse(self.window) if self.window else None
         if self.url is None and run.flow_id:
@@ -147,17 +157,17 @@ class FlowRunTrigger(BaseTrigger):
         return FlowRunSummary.of(run, flow_id=self.flow_id, window=window, url=self.url)
 
     def _pages(self) -> ExperiencePages:
-        """Look the connection up, which blocks."""
+        """Return the pages of the connection's sandbox. Blocks, because it looks the connection up."""
         return FlowServiceHook(self.flowservice_conn_id).pages
 
     async def _end_task(self, summary: FlowRunSummary) -> bool:
-        """Push what the worker would push; True if the task can end here.
+        """Push the XComs that a worker would push. Return whether the task can end in the triggerer.
 
-        `TaskSuccessEvent(xcoms=...)` encodes its values twice (seen on Airflow 3.3.2), so they are pushed
-        before. Pushing twice is harmless: a second triggerer writes the same.
+        `TaskSuccessEvent(xcoms=...)` encodes its values twice (observed on Airflow 3.3.2), so they are pushed
+        before. A second triggerer pushes the same values, so pushing twice is harmless.
         """
         ti = self.task_instance
-        if not self.ends_task or ti is None or not self._is_good_enough(summary):
+        if not self.ends_task or ti is None or not self._is_accepted(summary):
             return False
         if self.is_alone and task_end.has_listeners():
             return False
@@ -168,12 +178,12 @@ class FlowRunTrigger(BaseTrigger):
             for key, value in xcoms.items():
                 await versions.in_thread(task_context.push_xcom, ti, key=key, value=value)
         except Exception as error:
-            self.log.warning("XComs could not be pushed here (%s); a worker ends the task", error)
+            self.log.warning("XComs could not be pushed in the triggerer (%s); a worker ends the task", error)
             return False
         self.log.info(summary.describe())
         return True
 
-    def _is_good_enough(self, summary: FlowRunSummary) -> bool:
+    def _is_accepted(self, summary: FlowRunSummary) -> bool:
         try:
             summary.require_success()
             self.tolerance.require(summary)
@@ -181,22 +191,17 @@ class FlowRunTrigger(BaseTrigger):
             return False
         return True
 
-    async def _stopped(self) -> None:
-        """Before Airflow 3.3, find out whether somebody ended the task; else it is the triggerer that stops."""
+    async def _log_kill_before_3_3(self) -> None:
+        """Call `on_kill` before Airflow 3.3, which does not call it.
+
+        A trigger is also cancelled when the triggerer stops; only a kill changes the task's state.
+        """
         if not versions.tells_triggers_of_kills() and await task_end.was_undeferred(self.task_instance):
             await self.on_kill()
 
-    async def on_kill(self) -> None:
-        """Say that the run goes on (Airflow 3.3 and later call this when somebody marks or clears the task)."""
-        self.log.warning(
-            "Adobe cannot cancel flow run %s, so it goes on; see %s. If the task runs again, it waits for this run.",
-            self.flow_run_id,
-            self.url or "Experience Platform",
-        )
-
 
 def _poller_of(conn_id: str) -> Poller:
-    """The one poller of a connection in this event loop."""
+    """Return the shared poller of a connection in this event loop."""
     pollers = _pollers.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
     poller = pollers.get(conn_id)
     if poller is None:
@@ -205,14 +210,14 @@ def _poller_of(conn_id: str) -> Poller:
     return poller
 
 
-async def _connect(conn_id: str, in_thread: Callable[..., Awaitable[Any]]) -> Service:
+async def _connect(conn_id: str, in_thread: Callable[..., Awaitable[Any]]) -> RunReader:
     connection = await connections.aget_connection(conn_id)
     client: FlowServiceClient = await in_thread(client_of, connection)
-    return _Counted(client)
+    return _CountedReader(client)
 
 
-class _Counted:
-    """Reads flow runs, and counts the requests."""
+class _CountedReader:
+    """Reads flow runs, and counts the requests as `flowservice.polls`."""
 
     def __init__(self, client: FlowServiceClient) -> None:
         self.get_run = metrics.counted(client.get_run)

@@ -70,15 +70,17 @@ def reach_back(choice: Choice, context: Mapping[str, Any], *, flow_id: str, serv
         return choice
     _require_order_of_runs(context)
     if kept := _kept(context):
-        since_last.require_untouched(kept.window, service.list_runs(flow_id=flow_id, created_since=kept.window.start))
+        since_last.require_not_ingested(
+            kept.window, service.list_runs(flow_id=flow_id, created_since=kept.window.start)
+        )
         return kept
     end = since_last.last_success(_earlier_flow_runs(context), get_run=service.get_run)
-    window = since_last.reaching_back(choice.window, to=end)
+    window = since_last.extend_to_last_success(choice.window, end=end)
     if window is None:
         raise versions.airflow_exception("AirflowSkipException")(
             f"Nothing is new: an earlier run of this task has ingested everything up to {choice.window.end.isoformat()}"
         )
-    since_last.require_untouched(window, service.list_runs(flow_id=flow_id, created_since=window.start))
+    since_last.require_not_ingested(window, service.list_runs(flow_id=flow_id, created_since=window.start))
     since = "no earlier run has succeeded" if end is None else f"the last success ended at {end.isoformat()}"
     kept = Choice(window=window, source=f"{choice.source}, since the last success ({since})", period=True)
     _keep(context, kept)

@@ -1,8 +1,7 @@
-"""The window that reaches back to where the last success ended, for DAGs that leave windows out.
+"""Choose a window that starts where the last success ended, for DAGs with `catchup=False`.
 
-A DAG with `catchup=False` makes no runs for the time in which it was paused. With
-`window="since_last_success"` its next run takes what was left out; so that nothing is ingested twice, every
-flow run that may hold a part of the window is looked at first.
+Such a DAG has no runs for the time in which it was paused. With `window="since_last_success"` its next run also
+ingests that time. To avoid duplicates, each flow run that may contain a part of the window is checked first.
 """
 
 from __future__ import annotations
@@ -18,72 +17,70 @@ if TYPE_CHECKING:
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.runs.summary import FlowRunSummary
 
-_BY_HAND = "trigger the DAG by hand with window_start and window_end in its conf for what is missing"
+_TRIGGER_MANUALLY = "trigger the DAG manually with the missing window_start and window_end in its conf"
 
 
 def last_success(earlier: Iterable[FlowRunSummary], *, get_run: Callable[[str], FlowRun]) -> datetime | None:
-    """Where the last success ended, or None if there was none.
+    """Return the end of the last successful window, or None if there was no success.
 
-    :param earlier: what earlier DAG runs of the task know of their flow runs, newest first: XComs `flow_run`.
-    :raises FlowRunActiveError: an earlier flow run goes on, and may yet bring in its window.
-    :raises RunNotFoundError: an earlier flow run is not there any more, so nobody can tell.
+    :param earlier: summaries that earlier DAG runs of the task pushed, newest first.
+    :raises FlowRunActiveError: an earlier flow run has not ended, and may still ingest its window.
+    :raises RunNotFoundError: an earlier flow run does not exist any more, so its outcome is unknown.
     :raises WindowError: the last success does not show its window.
     """
     for summary in earlier:
         if not summary.succeeded:
             run = get_run(summary.id)
             if not run.status.ended:
-                raise _goes_on(run.id, summary.window_text, url=summary.url)
+                raise _active_error(run.id, summary.window_text, url=summary.url)
             if not run.status.succeeded:
                 continue
         if summary.window is None:
             raise WindowError(
                 f"the window of flow run {summary.id}, the last success, is not known",
                 flow_run_id=summary.id,
-                remedy=_BY_HAND,
+                remedy=_TRIGGER_MANUALLY,
             )
         return summary.window.end
     return None
 
 
-def reaching_back(period: IngestionWindow, *, to: datetime | None) -> IngestionWindow | None:
-    """The window from where the last success ended to the period's end; None when there is nothing new.
+def extend_to_last_success(period: IngestionWindow, *, end: datetime | None) -> IngestionWindow | None:
+    """Return the window from the end of the last success to the period's end; None if everything was ingested.
 
-    :param to: as `last_success` gives it; without one, the window is the period.
+    :param end: as `last_success` returns it. If it is None, the window is the period.
     """
-    if to is None:
+    if end is None:
         return period
-    return IngestionWindow(to, period.end) if to < period.end else None
+    return IngestionWindow(end, period.end) if end < period.end else None
 
 
-def require_untouched(window: IngestionWindow, runs: Iterable[FlowRun]) -> None:
-    """Raise if a flow run holds, or may yet bring in, a part of the window.
+def require_not_ingested(window: IngestionWindow, runs: Iterable[FlowRun]) -> None:
+    """Raise if a flow run contains a part of the window, or may still ingest it.
 
-    A run of exactly this window is no objection: it is this window's own, which a task that was cleared
-    ingests again. Runs that failed, or show no window, are passed by.
+    A run of exactly this window is allowed: it is the window's own run, which a cleared task ingests again.
+    Runs that failed or show no window are ignored.
 
-    :raises FlowRunActiveError: such a run goes on.
+    :raises FlowRunActiveError: such a run has not ended.
     :raises WindowError: such a run has succeeded.
     """
     for run in runs:
-        held = run.window
-        if held is None or (run.status.ended and not run.status.succeeded):
+        other = run.window
+        if other is None or (run.status.ended and not run.status.succeeded):
             continue
-        if held == window or not held.overlaps(window):
+        if other == window or not other.overlaps(window):
             continue
         if not run.status.ended:
-            raise _goes_on(run.id, str(held))
+            raise _active_error(run.id, str(other))
         raise WindowError(
-            f"flow run {run.id} has ingested a part of this window already: {held}",
+            f"flow run {run.id} has already ingested a part of this window: {other}",
             window=str(window),
             flow_run_id=run.id,
-            remedy=f"mark the task as success if nothing is missing; else {_BY_HAND}",
+            remedy=f"mark the task as success if nothing is missing; otherwise {_TRIGGER_MANUALLY}",
         )
 
 
-def _goes_on(flow_run_id: str, window: str | None, *, url: str | None = None) -> FlowRunActiveError:
+def _active_error(flow_run_id: str, window: str | None, *, url: str | None = None) -> FlowRunActiveError:
     return FlowRunActiveError(
-        f"an earlier flow run goes on, and may yet ingest {window}",
-        flow_run_id=flow_run_id,
-        url=url,
+        f"an earlier flow run has not ended, and may still ingest {window}", flow_run_id=flow_run_id, url=url
     )

@@ -1,4 +1,4 @@
-"""What crosses between scheduler, worker and triggerer: JSON, under names that live in Airflow's database."""
+"""Serialization of the trigger: JSON under names that Airflow's database stores."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ GIVEN = {
 }
 
 
-def test_the_class_path_is_pinned():
-    """A path in the database of a running Airflow must still be there after an upgrade."""
+def test_class_path_is_pinned():
+    """Airflow's database stores the path, so it must not change."""
     assert ("airflow_flowservice.triggers.FlowRunTrigger", GIVEN) == FlowRunTrigger(**GIVEN).serialize()
 
 
-def test_the_run_alone_is_enough():
-    """As the interface promises: everything but the run has a default."""
+def test_only_the_run_is_required():
+    """Every other argument has a default."""
     expected = {"flow_run_id": "run", "flowservice_conn_id": "flowservice_default", "poll_interval": 30.0}
     assert expected == FlowRunTrigger(flow_run_id="run").serialize()[1]
 
 
 @pytest.mark.parametrize("name", [name for name in GIVEN if name not in ("flow_run_id", "flowservice_conn_id")])
-def test_a_triggerer_of_an_earlier_version_is_told_nothing_that_it_need_not_know(name):
-    """While an upgrade goes on, workers may be newer than the triggerer: what was not asked for is left out."""
+def test_default_arguments_are_omitted(name):
+    """During an upgrade, the triggerer may be older than the workers, and may know fewer arguments."""
     made = FlowRunTrigger(flow_run_id="run", **{name: GIVEN[name]})
     assert {"flow_run_id", "flowservice_conn_id", "poll_interval", name} == set(made.serialize()[1])
     assert GIVEN[name] == FlowRunTrigger(**made.serialize()[1]).serialize()[1][name]
 
 
-def test_a_trigger_of_an_earlier_version_still_starts():
-    """Arguments that were added later have defaults, so what is in the database can be read."""
+def test_trigger_of_an_earlier_version_can_be_started():
+    """Arguments that were added later have defaults."""
     first = {name: GIVEN[name] for name in ("flow_run_id", "flowservice_conn_id", "poll_interval")}
     assert first == {name: FlowRunTrigger(**first).serialize()[1][name] for name in first}
 
 
-def test_through_airflows_trigger_table():
-    """The scheduler writes it to the trigger's row, encrypted, and the triggerer makes it from there."""
+def test_round_trip_through_the_trigger_table():
+    """The scheduler stores the arguments encrypted, and the triggerer reads them."""
     from airflow.models.trigger import Trigger
 
     row = Trigger.from_object(FlowRunTrigger(**GIVEN))
@@ -60,14 +60,14 @@ def test_through_airflows_trigger_table():
     assert GIVEN == FlowRunTrigger(**row.kwargs).serialize()[1]
 
 
-def test_through_the_workers_message():
-    """What a deferring worker sends is JSON; before Airflow 3.2 as it is, which the server then encodes."""
+def test_round_trip_through_the_workers_message():
+    """A deferring worker sends JSON; before Airflow 3.2 the server encodes it."""
     sent = encode_arguments(GIVEN) if VERSION >= (3, 2) else GIVEN
     assert GIVEN == decode_arguments(json.loads(json.dumps(sent)))
 
 
 @pytest.mark.parametrize("extra", [{"window_start": 1}, {"run_id": "x"}])
 def test_unknown_arguments_are_refused(extra):
-    """A misspelled argument is noticed where it is written."""
+    """A misspelled argument raises where it is written."""
     with pytest.raises(TypeError):
         FlowRunTrigger(flow_run_id="run", **extra)

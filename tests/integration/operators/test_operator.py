@@ -233,7 +233,7 @@ def test_an_unknown_status_is_waited_for_until_the_time_limit(ingest, emulator, 
     assert "the flow run has not ended within wait_timeout, 1 second; its last status is MELTED" == ended.error.message
     assert (FLOW, run["id"], WINDOW) == (ended.error.flow_id, ended.error.flow_run_id, ended.error.window)
     assert "waits for the same run" in ended.error.remedy
-    assert 1 == sum("a status nobody has heard of" in line for line in log())
+    assert 1 == sum("has the unknown status" in line for line in log())
 
 
 @WAYS

@@ -1,4 +1,4 @@
-"""Metrics through Airflow's own: what a worker and a triggerer count, as Airflow's backends receive it."""
+"""Metrics of workers and triggerers, as Airflow's backends receive them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 
 
 class Backend(NoStatsLogger):
-    """What Airflow's statsd, Datadog and OpenTelemetry backends are to it; Airflow's own metrics are passed over."""
+    """A backend like Airflow's for statsd, Datadog and OpenTelemetry; it ignores Airflow's own metrics."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -34,7 +34,7 @@ class Backend(NoStatsLogger):
 
 @pytest.fixture
 def backend() -> Iterator[Backend]:
-    """Takes the place of what `[metrics]` configures."""
+    """Replace the backend that `[metrics]` configures."""
     made = Backend()
     with metrics_told_to(made):
         yield made
@@ -42,7 +42,7 @@ def backend() -> Iterator[Backend]:
 
 @pytest.fixture
 def ingest(worker):
-    """A task that ingests."""
+    """Return a function that creates a task that ingests."""
 
     def make(**arguments):
         defaults = {"flow_id": FLOW, "delta_column": "updated_at", "poll_interval": 0.05, "retries": 2}
@@ -52,7 +52,7 @@ def ingest(worker):
 
 
 def test_created_and_resumed(ingest, backend):
-    """The first attempt creates a run, a retry goes on with it; before Airflow 3.3 it has to find it first."""
+    """The first attempt creates a run, and a retry continues with it; before Airflow 3.3 it finds the run first."""
     task = ingest()
     task.run()
     assert {"flowservice.runs.created": 1} == dict(backend.counts)
@@ -62,14 +62,14 @@ def test_created_and_resumed(ingest, backend):
 
 
 def test_adopted(ingest, backend, emulator):
-    """The answer was lost, and the run was found."""
+    """The response was lost, and the run was found."""
     emulator.plan_fault(nth=1, action="record_and_close")
     assert "success" == ingest(uncertain_patience=5).run().state
     assert {"flowservice.runs.adopted": 1} == dict(backend.counts)
 
 
 def test_uncertain(ingest, backend, emulator):
-    """Nobody can tell, so somebody has to look: worth an alert."""
+    """The outcome is unknown, so a user has to decide; alerts can use this counter."""
     emulator.plan_fault(kind="*", action="hide_windows")
     emulator.plan_fault(nth=1, action="record_and_close")
     ended = ingest(uncertain_patience=2).run()
@@ -78,8 +78,8 @@ def test_uncertain(ingest, backend, emulator):
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_polls_are_the_requests_that_waiting_costs(ingest, backend, emulator, deferrable):
-    """On a worker and in the triggerer; creating costs others, which are not counted."""
+def test_polls_are_the_requests_for_waiting(ingest, backend, emulator, deferrable):
+    """Requests for creating runs are not counted."""
     ingest(wait_for_completion=True, deferrable=deferrable).run()
     kind = "GET /runs" if deferrable else "GET /runs/{id}"
     asked = emulator.ledger()["requests"]
@@ -88,15 +88,15 @@ def test_polls_are_the_requests_that_waiting_costs(ingest, backend, emulator, de
     assert asked[kind] - lists == backend.counts["flowservice.polls"] > 0
 
 
-def test_a_sensors_looks_are_polls(worker, backend, create_run, emulator):
-    """Also without deferring."""
+def test_sensor_counts_polls(worker, backend, create_run, emulator):
+    """It also counts them without deferring."""
     run_id = create_run()
     worker.task(FlowRunSensor, flow_run_id=run_id, poke_interval=0.05, deferrable=False).run()
     assert emulator.ledger()["requests"]["GET /runs/{id}"] == backend.counts["flowservice.polls"] > 0
 
 
 def test_a_hundred_waiters_share_requests(backend, create_run, emulator):
-    """The gauge follows those that wait; they cost few polls."""
+    """The gauge is the number of waiters, and their polls are few."""
     run_id = create_run()
 
     async def wait_all():
@@ -110,8 +110,8 @@ def test_a_hundred_waiters_share_requests(backend, create_run, emulator):
     assert 0 < backend.counts["flowservice.polls"] < 100
 
 
-def test_a_trigger_that_is_cancelled_waits_no_more(backend, create_run, emulator):
-    """As when somebody clears the task."""
+def test_cancelled_trigger_is_not_a_waiter(backend, create_run, emulator):
+    """For example, a user clears the task."""
     emulator.plan_outcome(run_s=600.0)
 
     async def cancelled(run_id):
@@ -124,8 +124,7 @@ def test_a_trigger_that_is_cancelled_waits_no_more(backend, create_run, emulator
     assert [1, 0] == [value for _, value, _ in backend.gauges]
 
 
-def test_a_backend_that_fails_does_no_harm(ingest, backend, monkeypatch):
-    """Metrics are about the work, they are not the work."""
+def test_failing_backend_does_not_fail_the_task(ingest, backend, monkeypatch):
 
     def incr(*_, **__):
         raise OSError("no network")

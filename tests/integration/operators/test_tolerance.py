@@ -1,4 +1,4 @@
-"""What a task makes of a run that succeeded with failed records, or without any, in every way of waiting."""
+"""Successful runs with failed records or without records, in every way of waiting."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIMITS = pytest.mark.parametrize("limit", [{"max_failed_records": 4}, {"max_fail
 
 @pytest.fixture
 def waiting(worker, create_run):
-    """A task that waits for a run, in any way."""
+    """Return a function that creates a task that waits for a run in one of the ways."""
 
     def make(way, **arguments):
         if way in OPERATORS:
@@ -38,15 +38,15 @@ def waiting(worker, create_run):
 
 
 def to_the_end(task):
-    """One attempt, with all the times that a worker takes the sensor up in reschedule mode."""
+    """Run one attempt to its end, including each reschedule of the sensor."""
     ended = task.run()
     while ended.state == "up_for_reschedule":
         ended = task.step()
     return ended
 
 
-def pushed(task, run_id):
-    """Whether everything is there that callbacks and later tasks look at."""
+def has_xcoms(task, run_id):
+    """Return whether the XComs for callbacks and downstream tasks exist."""
     xcoms = task.xcoms
     return (xcoms["return_value"], xcoms["flow_run"]["id"], xcoms["flow_run_url"]) == (
         run_id,
@@ -59,7 +59,7 @@ def pushed(task, run_id):
 @LIMITS
 @pytest.mark.parametrize("status", ["partialSuccess", "success"])
 def test_too_many_failed_records_fail_the_task_without_a_retry(waiting, emulator, runs_of, way, limit, status):
-    """A retry of the operator would wait in vain, and a new run ingests the good records twice."""
+    """A retry cannot succeed, and a new run would duplicate the good records."""
     emulator.plan_outcome(status=status, failed_records=5)
     task = waiting(way, **limit)
     ended = to_the_end(task)
@@ -67,8 +67,8 @@ def test_too_many_failed_records_fail_the_task_without_a_retry(waiting, emulator
     error = ended.error
     assert ("failed", True) == (ended.state, isinstance(error, FlowRunIncompleteError))
     assert "5 records failed, a share of 0.00347222 (1,440 read, 1,435 written)" in error.message
-    [(name, most)] = limit.items()
-    assert error.message.endswith(f"over {name}, {most}")
+    [(name, maximum)] = limit.items()
+    assert error.message.endswith(f"over {name}, {maximum}")
     assert (FLOW, WINDOW, run["id"], f"{PAGE}/{run['id']}") == (
         error.flow_id,
         error.window,
@@ -77,12 +77,12 @@ def test_too_many_failed_records_fail_the_task_without_a_retry(waiting, emulator
     )
     expected = "checks the same flow run again" if way in SENSORS else "the good records twice"
     assert expected in error.remedy
-    assert pushed(task, run["id"])
+    assert has_xcoms(task, run["id"])
 
 
 @WAYS
-def test_as_many_as_the_limits_allow_are_taken(waiting, emulator, runs_of, way):
-    """In the triggerer, the task ends there; the XComs have the counts."""
+def test_failed_records_within_the_limits_are_accepted(waiting, emulator, runs_of, way):
+    """A deferred task ends in the triggerer; the XComs have the counts."""
     emulator.plan_outcome(status="partialSuccess", failed_records=5)
     task = waiting(way, max_failed_records=5, max_failed_ratio=0.0035, on_empty="fail")
     ended = to_the_end(task)
@@ -90,14 +90,14 @@ def test_as_many_as_the_limits_allow_are_taken(waiting, emulator, runs_of, way):
     assert "success" == ended.state
     in_the_triggerer = VERSION >= (3, 3) and way in ("deferrable", "deferrable sensor", "start_from_trigger")
     assert in_the_triggerer == (type(ended.message).__name__ == "TaskSuccessEvent")
-    assert (5, True) == (task.xcoms["flow_run"]["failed_records"], pushed(task, run["id"]))
+    assert (5, True) == (task.xcoms["flow_run"]["failed_records"], has_xcoms(task, run["id"]))
 
 
 @WAYS
 @LIMITS
 @pytest.mark.parametrize(("status", "state"), [("partialSuccess", "failed"), ("success", "success")])
-def test_counts_that_are_not_given(waiting, emulator, log, way, limit, status, state):
-    """A success is taken at its word, a partial success is not."""
+def test_unknown_counts(waiting, emulator, log, way, limit, status, state):
+    """A success is accepted, a partial success is not."""
     emulator.plan_outcome(status=status, unknown_counts=True)
     ended = to_the_end(waiting(way, **limit))
     assert state == ended.state
@@ -110,13 +110,13 @@ def test_counts_that_are_not_given(waiting, emulator, log, way, limit, status, s
 
 @WAYS
 @pytest.mark.parametrize(("on_empty", "state"), [("succeed", "success"), ("skip", "skipped"), ("fail", "failed")])
-def test_a_run_without_records_is_what_the_task_says(waiting, emulator, runs_of, log, way, on_empty, state):
-    """A success, a skip with all XComs, or a failure without a retry."""
+def test_on_empty(waiting, emulator, runs_of, log, way, on_empty, state):
+    """The task succeeds, is skipped with all XComs, or fails without a retry."""
     emulator.plan_outcome(status="success", records=0)
     task = waiting(way, on_empty=on_empty)
     ended = to_the_end(task)
     [run] = runs_of()
-    assert (state, True) == (ended.state, pushed(task, run["id"]))
+    assert (state, True) == (ended.state, has_xcoms(task, run["id"]))
     assert 0 == task.xcoms["flow_run"]["input_records"]
     reasons = [line for line in log() if "Skipping task." in line]
     assert (on_empty == "skip") == (1 == len(reasons))
@@ -129,15 +129,14 @@ def test_a_run_without_records_is_what_the_task_says(waiting, emulator, runs_of,
 
 
 @WAYS
-def test_a_run_that_does_not_say_is_not_empty(waiting, emulator, way):
-    """Unknown is not zero."""
+def test_run_with_unknown_counts_is_not_empty(waiting, emulator, way):
     emulator.plan_outcome(status="success", unknown_counts=True)
     assert "success" == to_the_end(waiting(way, on_empty="fail")).state
 
 
 @pytest.mark.parametrize("way", SENSORS)
-def test_soft_fail_skips_on_what_the_sensor_does_not_tolerate(waiting, emulator, log, way):
-    """As on every error that no retry can mend."""
+def test_soft_fail_skips_if_too_many_records_failed(waiting, emulator, log, way):
+    """The same applies to every error that a retry cannot fix."""
     emulator.plan_outcome(status="partialSuccess", failed_records=5)
     assert "skipped" == to_the_end(waiting(way, max_failed_records=0, soft_fail=True)).state
     [reason] = [line for line in log() if "Skipping task." in line]
@@ -145,8 +144,8 @@ def test_soft_fail_skips_on_what_the_sensor_does_not_tolerate(waiting, emulator,
 
 
 @pytest.mark.parametrize("way", OPERATORS)
-def test_a_clear_after_too_many_failures_makes_a_new_run(waiting, emulator, runs_of, way):
-    """As the remedy says: another attempt of the same task looks at the same run, a clear ingests again."""
+def test_clear_after_too_many_failures_creates_a_new_run(waiting, emulator, runs_of, way):
+    """A retry reads the same run; a cleared task ingests the window again."""
     emulator.plan_outcome(status="partialSuccess", failed_records=5)
     task = waiting(way, max_failed_records=0)
     states = [task.run().state, task.run().state]
@@ -155,8 +154,8 @@ def test_a_clear_after_too_many_failures_makes_a_new_run(waiting, emulator, runs
     assert ("success", 2) == (task.run().state, len(runs_of()))
 
 
-def test_a_retriggered_run_is_judged_as_well(worker, create_run, emulator, clock):
-    """It waits and judges as the other operator does."""
+def test_limits_apply_to_a_retriggered_run(worker, create_run, emulator, clock):
+    """Both operators accept and refuse the same runs."""
     emulator.plan_outcome(status="failed")
     failed = create_run()
     clock.advance(60)
@@ -176,7 +175,7 @@ def test_a_retriggered_run_is_judged_as_well(worker, create_run, emulator, clock
 
 @pytest.mark.parametrize("operator", [OnDemandFlowRunOperator, RetriggerFlowRunOperator, FlowRunSensor])
 @pytest.mark.parametrize(
-    ("argument", "said"),
+    ("argument", "message"),
     [
         ({"max_failed_records": -1}, "max_failed_records is -1"),
         ({"max_failed_records": 2.5}, "max_failed_records is 2.5"),
@@ -190,9 +189,8 @@ def test_a_retriggered_run_is_judged_as_well(worker, create_run, emulator, clock
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused_when_the_dag_is_parsed(operator, argument, said):
-    """Before anything runs."""
+def test_invalid_limits_are_refused_when_the_dag_is_parsed(operator, argument, message):
     given = {"flow_id": FLOW} if operator is OnDemandFlowRunOperator else {"flow_run_id": "run"}
     with pytest.raises(ConfigurationError) as caught:
         operator(task_id="task", **given, **argument)
-    assert said == caught.value.message
+    assert message == caught.value.message

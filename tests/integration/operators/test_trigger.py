@@ -1,4 +1,4 @@
-"""`FlowRunTrigger`: one event when the run has ended; safe to run twice; never in the way of the event loop."""
+"""`FlowRunTrigger`: it fires one event, can run twice, and does not block the event loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TI = SimpleNamespace(dag_id="dag", task_id="task", run_id="run", map_index=None)
 
 
 def fired(trigger):
-    """All events of a trigger."""
+    """Return all events of a trigger."""
 
     async def collect():
         return [event async for event in trigger.run()]
@@ -31,7 +31,7 @@ def fired(trigger):
 
 @pytest.fixture
 def trigger(create_run):
-    """A trigger for a new run."""
+    """Return a function that creates a trigger for a new run."""
 
     def make(**arguments):
         return FlowRunTrigger(**{"flow_run_id": create_run(), "poll_interval": 0.05, **arguments})
@@ -39,8 +39,8 @@ def trigger(create_run):
     return make
 
 
-def test_fires_once_with_the_runs_summary(trigger):
-    """The payload has status, flow run and its summary, and is JSON."""
+def test_event_has_the_runs_summary(trigger):
+    """The trigger fires once, and the payload is JSON."""
     made = trigger()
     [event] = fired(made)
     assert ("success", made.flow_run_id) == (event.payload["status"], event.payload["flow_run_id"])
@@ -48,7 +48,7 @@ def test_fires_once_with_the_runs_summary(trigger):
     assert event.payload == json.loads(json.dumps(event.payload))
 
 
-def test_a_failed_run_is_an_event_too(trigger, emulator):
+def test_failed_run_is_an_event(trigger, emulator):
     """A worker ends the task, with the run's own errors."""
     emulator.plan_outcome(status="failed", errors=[{"code": "CONNECTOR-1001-500", "message": "no"}])
     [event] = fired(trigger(ends_task=True))
@@ -56,8 +56,8 @@ def test_a_failed_run_is_an_event_too(trigger, emulator):
     assert [{"code": "CONNECTOR-1001-500", "message": "no"}] == event.payload["flow_run"]["errors"]
 
 
-def test_an_error_is_an_event_that_tells_all(trigger, emulator):
-    """What waiting cannot mend reaches the worker as the same typed error, told where it belongs."""
+def test_error_is_an_event_with_all_fields(trigger, emulator):
+    """The worker receives the same typed error, with flow, window, run and page."""
     emulator.plan_outcome(vanish=True)
     made = trigger(flow_id=FLOW, window=WINDOW, url="https://experience.adobe.com/x")
     [event] = fired(made)
@@ -74,16 +74,16 @@ def test_an_error_is_an_event_that_tells_all(trigger, emulator):
     assert event.payload == json.loads(json.dumps(event.payload))
 
 
-def test_a_missing_connection_is_an_event(trigger, supervisor):
-    """Somebody deleted the connection while the task was deferred."""
+def test_missing_connection_is_an_event(trigger, supervisor):
+    """A user may delete the connection while the task is deferred."""
     made = trigger()
     del supervisor.connections["flowservice_default"]
     [event] = fired(made)
     assert "the connection 'flowservice_default' does not exist" == event.payload["error"]["message"]
 
 
-def test_ends_the_task_after_pushing_what_a_worker_would_push(trigger, supervisor):
-    """A success that may end here: the XCom first, then the event without XComs of its own."""
+def test_task_ends_in_the_triggerer_after_its_xcoms_are_pushed(trigger, supervisor):
+    """The event itself has no XComs."""
     made = trigger(ends_task=True)
     made.task_instance = TI
     [event] = fired(made)
@@ -91,8 +91,8 @@ def test_ends_the_task_after_pushing_what_a_worker_would_push(trigger, superviso
     assert made.flow_run_id == supervisor.stored_xcoms["task", "flow_run"]["id"]
 
 
-def test_an_xcom_that_cannot_be_pushed_leaves_the_end_to_a_worker(trigger, supervisor, monkeypatch):
-    """Nothing is lost when Airflow does not take the XCom: the event carries it."""
+def test_worker_ends_the_task_if_an_xcom_cannot_be_pushed(trigger, supervisor, monkeypatch):
+    """The event has the summary, so nothing is lost."""
     made = trigger(ends_task=True)
     made.task_instance = TI
 
@@ -104,51 +104,49 @@ def test_an_xcom_that_cannot_be_pushed_leaves_the_end_to_a_worker(trigger, super
     assert ("success", made.flow_run_id) == (event.payload["status"], event.payload["flow_run"]["id"])
 
 
-def test_a_second_triggerer_comes_to_the_same(trigger):
+def test_second_triggerer_has_the_same_result(trigger):
     """Airflow may run a trigger twice; it only reads."""
     made = trigger()
     assert [event.payload for event in fired(made)] == [event.payload for event in fired(made)]
 
 
-def test_a_killed_trigger_says_that_the_run_goes_on(trigger, log):
-    """Airflow 3.3 calls this when somebody marks or clears the deferred task."""
+def test_killed_trigger_logs_that_the_run_continues(trigger, log):
+    """Airflow 3.3 calls `on_kill` when a user marks or clears the deferred task."""
     made = trigger(url="https://experience.adobe.com/x")
     asyncio.run(made.on_kill())
     [line] = [line for line in log() if "Adobe cannot cancel" in line]
-    assert f"flow run {made.flow_run_id}, so it goes on; see https://experience.adobe.com/x" in line
+    assert f"flow run {made.flow_run_id}, so it continues; see https://experience.adobe.com/x" in line
 
 
-def test_a_cancelled_trigger_stops_at_once(trigger, clock, emulator, log):
-    """The triggerer cancels triggers when it stops; nothing keeps it from stopping, and nobody killed the task."""
+def test_cancelled_trigger_stops_immediately(trigger, clock, emulator, log):
+    """The triggerer cancels triggers when it stops; this is not a kill."""
     clock.stop()
     assert cancelled(trigger(poll_interval=3600.0), emulator)
     assert [] == [line for line in log() if "Adobe cannot cancel" in line]
 
 
 @pytest.mark.parametrize(
-    ("state", "says"),
+    ("state", "expected"),
     [("deferred", 0), ("failed", 1), ("success", 1), (None, 1), ("scheduled", 1)],
     ids=["the triggerer stops", "marked as failed", "marked as success", "cleared", "started again"],
 )
-def test_before_3_3_the_tasks_state_tells_a_kill_from_a_triggerer_that_stops(
-    trigger, clock, emulator, supervisor, log, monkeypatch, state, says
+def test_before_3_3_a_kill_is_recognized_by_the_tasks_state(
+    trigger, clock, emulator, supervisor, log, monkeypatch, state, expected
 ):
-    """Airflow calls no `on_kill` there, so the trigger looks whether the task is deferred still."""
+    """Airflow does not call `on_kill` there, so the trigger reads whether the task is still deferred."""
     monkeypatch.setattr("airflow_flowservice._airflow.versions.version", lambda: (3, 0))
     supervisor.task_instance_state = state
     clock.stop()
     made = trigger(poll_interval=3600.0)
     made.task_instance = TI
     assert cancelled(made, emulator)
-    lines = [line for line in log() if f"Adobe cannot cancel flow run {made.flow_run_id}, so it goes on" in line]
-    assert says == len(lines)
+    lines = [line for line in log() if f"Adobe cannot cancel flow run {made.flow_run_id}, so it continues" in line]
+    assert expected == len(lines)
 
 
 @pytest.mark.parametrize("answer", ["refused", "nothing"])
-def test_before_3_3_a_trigger_that_cannot_find_out_says_nothing(
-    trigger, clock, emulator, supervisor, log, monkeypatch, answer
-):
-    """An Airflow that is going down may not answer; that is no reason to claim a kill, nor to hold it up."""
+def test_before_3_3_an_unknown_task_state_logs_nothing(trigger, clock, emulator, supervisor, log, monkeypatch, answer):
+    """An Airflow that shuts down may not respond; the trigger then neither logs a kill nor delays it."""
     monkeypatch.setattr("airflow_flowservice._airflow.versions.version", lambda: (3, 2))
     monkeypatch.setattr("airflow_flowservice._airflow.task_end.PATIENCE_WITH_AIRFLOW", 0.2)
 
@@ -168,15 +166,15 @@ def test_before_3_3_a_trigger_that_cannot_find_out_says_nothing(
 
 
 def cancelled(trigger, emulator):
-    """Cancel a trigger that waits; whether it stopped."""
-    looked = next_look(emulator)
+    """Cancel a trigger that waits. Return whether it stopped."""
+    polled = next_poll(emulator)
 
     async def cancel():
         async def first():
             return await anext(trigger.run())
 
         waiting = asyncio.ensure_future(first())
-        await asyncio.to_thread(looked)
+        await asyncio.to_thread(polled)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         return waiting.cancelled()
@@ -184,22 +182,22 @@ def cancelled(trigger, emulator):
     return asyncio.run(cancel())
 
 
-def next_look(emulator):
-    """What returns when flow runs have been asked for again; blocks."""
+def next_poll(emulator):
+    """Return a function that blocks until flow runs have been requested again."""
 
-    def looks():
+    def polls():
         return emulator.ledger()["requests"].get("GET /runs", 0)
 
     def wait():
-        while looks() == before:
+        while polls() == before:
             time.sleep(0.01)
 
-    before = looks()
+    before = polls()
     return wait
 
 
-def test_no_thread_outlives_those_who_wait(trigger):
-    """Runs are read in a thread of their own, and a triggerer lives for months."""
+def test_thread_ends_with_its_waiters(trigger):
+    """Runs are read in a separate thread, and a triggerer runs for months."""
     made, before = trigger(url="https://experience.adobe.com/x"), set(threading.enumerate())
 
     async def reader():
@@ -213,8 +211,8 @@ def test_no_thread_outlives_those_who_wait(trigger):
     assert not thread.is_alive()
 
 
-def test_nothing_blocks_the_event_loop(trigger, emulator, caplog):
-    """A service that takes its time holds up this trigger, and no other in the same triggerer."""
+def test_event_loop_is_not_blocked(trigger, emulator, caplog):
+    """A slow Flow Service delays only its own triggers."""
     made = trigger(ends_task=True)
     made.task_instance = TI
     emulator.plan_fault(kind="GET /runs", action="slow", seconds=0.3, times=2)
@@ -240,17 +238,17 @@ def test_nothing_blocks_the_event_loop(trigger, emulator, caplog):
     assert len(beats) > 20
 
 
-def test_runs_are_read_though_others_take_up_all_threads(trigger, emulator, clock):
-    """An event loop has few of them, and a supervisor that does not answer holds each that pushes an XCom."""
+def test_runs_are_read_while_all_other_threads_are_busy(trigger, emulator, clock):
+    """An event loop has few threads, and a supervisor that does not respond blocks each that pushes an XCom."""
     clock.stop()
     made = trigger(url="https://experience.adobe.com/x")
-    released, looked = threading.Event(), next_look(emulator)
+    released, polled = threading.Event(), next_poll(emulator)
 
-    async def while_all_are_taken():
+    async def while_threads_are_busy():
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(2))
         event = asyncio.ensure_future(first())
-        await asyncio.to_thread(looked)
+        await asyncio.to_thread(polled)
         taken = [loop.run_in_executor(None, released.wait) for _ in range(2)]
         clock.advance(3600)
         try:
@@ -261,5 +259,5 @@ def test_runs_are_read_though_others_take_up_all_threads(trigger, emulator, cloc
     async def first():
         return await anext(made.run())
 
-    event, others_are_done = asyncio.run(while_all_are_taken())
-    assert ("success", False) == (event.payload["status"], others_are_done)
+    event, blockers_are_done = asyncio.run(while_threads_are_busy())
+    assert ("success", False) == (event.payload["status"], blockers_are_done)

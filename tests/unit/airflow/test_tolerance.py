@@ -1,4 +1,4 @@
-"""Which runs that succeeded are good enough: by failed records, by their share, and by whether there were any."""
+"""Successful runs that a task accepts: by failed records, by their share, and by `on_empty`."""
 
 from __future__ import annotations
 
@@ -36,22 +36,24 @@ def summary(
 
 class TestRatio:
     @given(failed=MAYBE, read=MAYBE, written=MAYBE)
-    def test_it_is_a_share_or_unknown(self, failed: int | None, read: int | None, written: int | None) -> None:
-        """Whatever Flow Service counts: between 0 and 1, and unknown only where a count is."""
+    def test_ratio_is_between_0_and_1_or_unknown(
+        self, failed: int | None, read: int | None, written: int | None
+    ) -> None:
+        """It is unknown only if a needed count is unknown."""
         ratio = summary(failed=failed, read=read, written=written).failed_ratio
         unknown = failed is None or (failed > 0 and read is None and written is None)
         assert unknown == (ratio is None)
         assert ratio is None or 0.0 <= ratio <= 1.0
 
     @given(good=COUNTS, failed=COUNTS)
-    def test_the_input_is_what_was_written_and_what_failed(self, good: int, failed: int) -> None:
-        """Where input is not known, the sum stands for it, and comes to the same."""
+    def test_sum_of_written_and_failed_replaces_an_unknown_input(self, good: int, failed: int) -> None:
+        """Both calculations give the same ratio."""
         known = summary(failed=failed, read=good + failed).failed_ratio
         assert known == summary(failed=failed, written=good).failed_ratio
 
     @given(failed=st.integers(0, 10**6), more=st.integers(0, 10**6), read=st.integers(1, 10**6))
-    def test_more_failures_are_a_greater_share(self, failed: int, more: int, read: int) -> None:
-        """So that raising a limit never refuses what a lower one took."""
+    def test_ratio_grows_with_failures(self, failed: int, more: int, read: int) -> None:
+        """A higher limit never refuses what a lower one accepts."""
         fewer, many = (summary(failed=count, read=read).failed_ratio for count in (failed, failed + more))
         assert fewer is not None
         assert many is not None
@@ -71,58 +73,58 @@ class TestRatio:
         ],
     )
     def test_examples(self, counts: dict[str, int], expected: float | None) -> None:
-        """Failed over input; over output and failed without it; unknown without either. No guess from differences."""
+        """The ratio is not estimated from differences of counts."""
         assert expected == summary(**counts).failed_ratio
 
 
 class TestLimits:
     @given(failed=COUNTS, limit=COUNTS)
-    def test_a_number_is_the_most_that_may_fail(self, failed: int, limit: int) -> None:
-        """As many as the limit are allowed, one more is not."""
-        assert (failed <= limit) == taken(Tolerance(max_failed_records=limit), summary(failed=failed, read=failed))
+    def test_max_failed_records_is_inclusive(self, failed: int, limit: int) -> None:
+        """As many as the limit are accepted, one more is not."""
+        assert (failed <= limit) == is_accepted(
+            Tolerance(max_failed_records=limit), summary(failed=failed, read=failed)
+        )
 
     @given(failed=COUNTS, good=COUNTS, limit=st.floats(0, 1))
-    def test_a_ratio_is_the_most_that_may_fail(self, failed: int, good: int, limit: float) -> None:
-        """The same for shares."""
+    def test_max_failed_ratio_is_inclusive(self, failed: int, good: int, limit: float) -> None:
+        """A share equal to the limit is accepted."""
         found = summary(failed=failed, read=failed + good, status="partial_success")
-        assert ((found.failed_ratio or 0.0) <= limit) == taken(Tolerance(max_failed_ratio=limit), found)
+        assert ((found.failed_ratio or 0.0) <= limit) == is_accepted(Tolerance(max_failed_ratio=limit), found)
 
     @given(failed=MAYBE, read=MAYBE, status=st.sampled_from(["success", "partial_success"]))
-    def test_without_limits_everything_is_taken(self, failed: int | None, read: int | None, status: str) -> None:
-        """The default is Adobe's word."""
-        assert taken(Tolerance(), summary(failed=failed, read=read, status=status))
+    def test_without_limits_everything_is_accepted(self, failed: int | None, read: int | None, status: str) -> None:
+        """By default, Adobe's status decides."""
+        assert is_accepted(Tolerance(), summary(failed=failed, read=read, status=status))
 
     @pytest.mark.parametrize("limit", [{"max_failed_records": 10}, {"max_failed_ratio": 0.1}])
-    def test_a_success_that_gives_no_count_is_taken(
-        self, limit: dict[str, Any], caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """Adobe says that it succeeded wholly; the log says that nobody counted."""
+    def test_success_without_a_count_is_accepted(self, limit: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+        """Adobe reports a full success; the log has a warning."""
         caplog.set_level(logging.WARNING)
-        assert taken(Tolerance(**limit), summary(read=5))
+        assert is_accepted(Tolerance(**limit), summary(read=5))
         [line] = caplog.messages
         assert f"does not report how many records failed; assuming that {next(iter(limit))}" in line
 
     @pytest.mark.parametrize("limit", [{"max_failed_records": 10}, {"max_failed_ratio": 0.1}])
-    def test_a_partial_success_that_gives_no_count_is_not_taken(self, limit: dict[str, Any]) -> None:
-        """Some failed, and nobody knows how many."""
+    def test_partial_success_without_a_count_is_refused(self, limit: dict[str, Any]) -> None:
+        """Some records failed, and their number is unknown."""
         with pytest.raises(FlowRunIncompleteError, match=f"it is not known whether {next(iter(limit))}, .* is kept"):
             Tolerance(**limit).require(summary(status="partial_success"))
 
     @pytest.mark.parametrize("status", ["success", "partial_success"])
-    def test_failures_of_an_unknown_number_are_not_within_a_share(self, status: str) -> None:
-        """Some failed, and nobody knows of how many."""
+    def test_unknown_ratio_of_failed_records_is_refused(self, status: str) -> None:
+        """Some records failed, and the total is unknown."""
         with pytest.raises(FlowRunIncompleteError, match="3 records failed, of an unknown number, so it is not known"):
             Tolerance(max_failed_ratio=0.1).require(summary(status=status, failed=3))
 
-    def test_the_error_tells_counts_limit_and_run(self) -> None:
-        """Enough to decide without opening anything."""
+    def test_incomplete_error_has_counts_limit_and_run(self) -> None:
+        """The message is enough to decide what to do."""
         with pytest.raises(FlowRunIncompleteError) as caught:
             Tolerance(max_failed_records=3).require(summary(failed=5, read=1440, written=1435))
         error = caught.value
         expected = "5 records failed, a share of 0.00347222 (1,440 read, 1,435 written), over max_failed_records, 3"
         assert expected == error.message
-        told = (error.flow_id, error.window, error.flow_run_id, error.url, error.retryable)
-        assert ("flow-1", WINDOW, "run-1", "https://experience.adobe.com/run-1", False) == told
+        fields = (error.flow_id, error.window, error.flow_run_id, error.url, error.retryable)
+        assert ("flow-1", WINDOW, "run-1", "https://experience.adobe.com/run-1", False) == fields
         assert "the good records twice" in (error.remedy or "")
 
 
@@ -142,25 +144,25 @@ class TestEmpty:
             ({"written": 0, "status": "partial_success"}, False),
         ],
     )
-    def test_what_is_empty(self, counts: dict[str, Any], expected: bool) -> None:
-        """Nothing written, or nothing read where nobody says; the unknown is not empty, and neither is a total loss."""
+    def test_empty_runs(self, counts: dict[str, Any], expected: bool) -> None:
+        """Unknown counts are not zero, and a run whose records all failed is not empty."""
         assert expected == summary(**counts).is_empty
 
     @pytest.mark.parametrize(("on_empty", "expected"), [("succeed", True), ("skip", False), ("fail", False)])
-    def test_what_is_made_of_it(self, on_empty: str, expected: bool) -> None:
-        """Only `succeed` takes it; skipping is the task's."""
-        assert expected == taken(Tolerance(on_empty=on_empty), summary(read=0))
-        assert taken(Tolerance(on_empty=on_empty), summary(read=1))
+    def test_on_empty(self, on_empty: str, expected: bool) -> None:
+        """Only `succeed` accepts an empty run; the task turns the error into a skip."""
+        assert expected == is_accepted(Tolerance(on_empty=on_empty), summary(read=0))
+        assert is_accepted(Tolerance(on_empty=on_empty), summary(read=1))
 
-    def test_the_error_tells_the_run(self) -> None:
-        """With flow, window and page, and no retry."""
+    def test_empty_error_has_the_run(self) -> None:
+        """It has flow, window and page, and is not retryable."""
         with pytest.raises(FlowRunEmptyError) as caught:
             Tolerance(on_empty="fail").require(summary(read=0))
         error = caught.value
         assert ("flow-1", WINDOW, "run-1", False) == (error.flow_id, error.window, error.flow_run_id, error.retryable)
 
 
-def taken(tolerance: Tolerance, found: FlowRunSummary) -> bool:
+def is_accepted(tolerance: Tolerance, found: FlowRunSummary) -> bool:
     try:
         tolerance.require(found)
     except (FlowRunIncompleteError, FlowRunEmptyError):

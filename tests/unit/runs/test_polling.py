@@ -1,4 +1,4 @@
-"""Many waiters, one request: the poller over a service in memory, in real but short time."""
+"""Poll many runs with shared requests: the poller with an in-memory service, in real but short time."""
 
 from __future__ import annotations
 
@@ -23,67 +23,66 @@ from airflow_flowservice.exceptions import (
     ServerError,
 )
 from airflow_flowservice.runs import polling
-from airflow_flowservice.runs.batch import BatchReader
-from airflow_flowservice.runs.polling import Poller, wait_together
+from airflow_flowservice.runs.polling import BatchReader, Poller, wait_together
 from airflow_flowservice.runs.watch import RunWatch
 
 RUNNING, SUCCESS = FlowRunStatus.IN_PROGRESS, FlowRunStatus.SUCCESS
 
 
 def run_id(number: int) -> str:
-    """As long as Adobe's."""
+    """Return an id as long as Adobe's ids."""
     return f"00000000-0000-4000-8000-{number:012}"
 
 
 @dataclass
 class Service:
-    """Flow Service in memory; `on_list` may raise, or change what is found."""
+    """In-memory Flow Service; `on_list` may raise, or change the listed runs."""
 
     runs: dict[str, FlowRun] = field(default_factory=dict)
     listed: list[list[str]] = field(default_factory=list)
     read: list[str] = field(default_factory=list)
     on_list: Callable[[list[FlowRun]], list[FlowRun]] = lambda found: found
-    at_once: int = 0
-    most_at_once: int = 0
+    in_flight: int = 0
+    most_in_flight: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, count: int, *, looks: int = 0) -> list[str]:
-        """Runs that succeed when they have been looked at so often."""
+    def add(self, count: int, *, reads: int = 0) -> list[str]:
+        """Add runs that succeed after this number of reads. Return their ids."""
         ids = [run_id(len(self.runs) + number) for number in range(count)]
         for each in ids:
-            self.runs[each] = FlowRun(id=each, status=RUNNING, status_word="inProgress", output_records=looks)
+            self.runs[each] = FlowRun(id=each, status=RUNNING, status_word="inProgress", output_records=reads)
         return ids
 
     def get_run(self, flow_run_id: str) -> FlowRun:
         self.read.append(flow_run_id)
         if flow_run_id not in self.runs:
             raise RunNotFoundError("unknown", http_status=404)
-        return self._looked_at(flow_run_id)
+        return self._read_run(flow_run_id)
 
     def list_runs(self, *, ids: Any, **_: Any) -> list[FlowRun]:
         with self.lock:
-            self.at_once += 1
-            self.most_at_once = max(self.at_once, self.most_at_once)
+            self.in_flight += 1
+            self.most_in_flight = max(self.in_flight, self.most_in_flight)
         try:
             self.listed.append(list(ids))
-            return self.on_list([self._looked_at(each) for each in ids if each in self.runs])
+            return self.on_list([self._read_run(each) for each in ids if each in self.runs])
         finally:
             with self.lock:
-                self.at_once -= 1
+                self.in_flight -= 1
 
-    def _looked_at(self, flow_run_id: str) -> FlowRun:
+    def _read_run(self, flow_run_id: str) -> FlowRun:
         run = self.runs[flow_run_id]
-        looks = (run.output_records or 0) - 1
-        status = RUNNING if looks >= 0 else SUCCESS
-        self.runs[flow_run_id] = replace(run, status=status, status_word=status.value, output_records=looks)
+        reads = (run.output_records or 0) - 1
+        status = RUNNING if reads >= 0 else SUCCESS
+        self.runs[flow_run_id] = replace(run, status=status, status_word=status.value, output_records=reads)
         return self.runs[flow_run_id]
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(polling, "_BREATH", 0.002)
-    monkeypatch.setattr(polling, "_FIRST_PAUSE", 0.01)
-    monkeypatch.setattr("airflow_flowservice.runs.watch._FIRST_LOOK", 0.02)
+    monkeypatch.setattr(polling, "_BATCH_DELAY_S", 0.002)
+    monkeypatch.setattr(polling, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("airflow_flowservice.runs.watch._MIN_DELAY_S", 0.02)
 
 
 @pytest.fixture
@@ -93,7 +92,7 @@ def service() -> Service:
 
 @pytest.fixture
 def wait_for(service: Service) -> Callable[..., list[Any]]:
-    """Wait for runs together; what came of each, a run or an error."""
+    """Return a function that waits for runs together, and returns a run or an error for each."""
 
     def wait(ids: list[str], *, connect: Any = None, sleep: Any = asyncio.sleep, **settings: Any) -> list[Any]:
         async def connected() -> Service:
@@ -111,44 +110,43 @@ def wait_for(service: Service) -> Callable[..., list[Any]]:
 
 
 class TestTogether:
-    def test_all_get_their_own_run(self, service: Service, wait_for: Any) -> None:
-        """However their answers come in, each waiter gets the run that it waits for."""
+    def test_each_waiter_gets_its_own_run(self, service: Service, wait_for: Any) -> None:
+        """The order of the responses does not matter."""
         ids = service.add(250)
         random.shuffle(ids)
         assert ids == [run.id for run in wait_for(ids)]
 
-    def test_a_hundred_take_one_or_two_requests_a_poll(self, service: Service, wait_for: Any) -> None:
-        """Not one request for each."""
-        wait_for(service.add(100, looks=5))
+    def test_a_hundred_runs_need_at_most_two_requests_per_poll(self, service: Service, wait_for: Any) -> None:
+        """The runs are not read singly."""
+        wait_for(service.add(100, reads=5))
         assert len(service.listed) <= 2 * 6 + 4
         assert [] == service.read
 
-    def test_an_address_stays_under_four_kilobytes(self, service: Service, wait_for: Any) -> None:
-        """With commas that are quoted, as `requests` sends them."""
+    def test_address_is_shorter_than_four_kilobytes(self, service: Service, wait_for: Any) -> None:
+        """Commas are quoted, as `requests` sends them."""
         wait_for(service.add(1000))
         assert max(len("%2C".join(ids)) for ids in service.listed) < 3600
         assert len(service.listed) <= 1000 // 85 + 2
 
-    def test_one_request_is_in_flight(self, service: Service, wait_for: Any) -> None:
-        """Whatever joins meanwhile waits for the next."""
-        wait_for(service.add(500, looks=2))
-        assert 1 == service.most_at_once
+    def test_only_one_request_is_in_flight(self, service: Service, wait_for: Any) -> None:
+        """Waiters that join during a request wait for the next one."""
+        wait_for(service.add(500, reads=2))
+        assert 1 == service.most_in_flight
 
-    def test_the_same_run_is_asked_for_once(self, service: Service, wait_for: Any) -> None:
-        """Two sensors on one run, for instance."""
+    def test_a_shared_run_is_requested_once(self, service: Service, wait_for: Any) -> None:
+        """For example, two sensors wait for one run."""
         [each] = service.add(1)
         assert [each, each, each] == [run.id for run in wait_for([each] * 3)]
         assert all(ids == [each] for ids in service.listed)
 
-    def test_runs_that_ended_are_dropped(self, service: Service, wait_for: Any) -> None:
-        """Nobody asks for them again."""
-        short, long = service.add(20), service.add(20, looks=6)
+    def test_runs_that_ended_are_not_requested_again(self, service: Service, wait_for: Any) -> None:
+        short, long = service.add(20), service.add(20, reads=6)
         wait_for([*short, *long])
         assert set(long) >= set(service.listed[-1])
 
-    def test_a_waiter_that_joins_late_is_served_soon(self, service: Service) -> None:
-        """Others whose next look is an hour away do not hold it up."""
-        old, new = service.add(1, looks=1000), service.add(1)
+    def test_late_waiter_is_served_soon(self, service: Service) -> None:
+        """Waiters whose next poll is an hour away do not delay it."""
+        old, new = service.add(1, reads=1000), service.add(1)
 
         async def scenario() -> FlowRun:
             poller = Poller(lambda: asyncio.sleep(0, service))
@@ -161,8 +159,8 @@ class TestTogether:
 
         assert new[0] == asyncio.run(scenario()).id
 
-    def test_an_idle_poller_ends(self, service: Service) -> None:
-        """Its task is gone, and a new question starts another."""
+    def test_idle_poller_ends(self, service: Service) -> None:
+        """Its task ends, and a new question starts another."""
         ids = service.add(2)
 
         async def scenario() -> list[str]:
@@ -176,8 +174,8 @@ class TestTogether:
 
         assert ids == asyncio.run(scenario())
 
-    def test_a_cancelled_waiter_is_not_asked_for(self, service: Service) -> None:
-        """A trigger that was stopped costs nothing any more."""
+    def test_run_of_a_cancelled_waiter_is_not_requested(self, service: Service) -> None:
+        """A trigger that was stopped causes no requests."""
         gone, here = service.add(1), service.add(1)
 
         async def scenario() -> None:
@@ -192,8 +190,8 @@ class TestTogether:
 
 
 class TestTrouble:
-    def test_errors_are_waited_out(self, service: Service, wait_for: Any) -> None:
-        """Within the error budget nothing that a request can meet ends a wait."""
+    def test_errors_do_not_end_waiting(self, service: Service, wait_for: Any) -> None:
+        """Within the error budget, no error of a request ends the wait."""
         errors = iter([ServerError("500"), ServerError("502"), AuthenticationError("401")])
 
         def fail(found: list[FlowRun]) -> list[FlowRun]:
@@ -202,12 +200,12 @@ class TestTrouble:
             return found
 
         service.on_list = fail
-        ids = service.add(20, looks=5)
+        ids = service.add(20, reads=5)
         assert ids == [run.id for run in wait_for(ids)]
         assert [] == list(errors)
 
-    def test_each_waiter_tells_its_own_run(self, service: Service, wait_for: Any) -> None:
-        """One answer for all, and yet each error names the run that was waited for."""
+    def test_each_error_has_the_waiters_own_run(self, service: Service, wait_for: Any) -> None:
+        """One error response is copied for each waiter."""
 
         def fail(found: list[FlowRun]) -> list[FlowRun]:
             raise ServerError("503")
@@ -216,10 +214,8 @@ class TestTrouble:
         ids = service.add(5)
         assert ids == [error.flow_run_id for error in wait_for(ids, error_budget=0.1)]
 
-    def test_it_pauses_after_errors_longer_each_time(
-        self, service: Service, wait_for: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A service that is down is not hammered by those who wait; one good answer ends the pauses."""
+    def test_pauses_grow_after_errors(self, service: Service, wait_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A valid response ends the pauses."""
         pauses: list[float] = []
 
         def fail(found: list[FlowRun]) -> list[FlowRun]:
@@ -231,13 +227,13 @@ class TestTrouble:
             pauses.append(seconds)
             await asyncio.sleep(0.001)
 
-        monkeypatch.setattr(polling, "_LONGEST_PAUSE", 0.05)
+        monkeypatch.setattr(polling, "_MAX_PAUSE_S", 0.05)
         service.on_list = fail
-        wait_for(service.add(1, looks=5), sleep=sleep)
+        wait_for(service.add(1, reads=5), sleep=sleep)
         assert [0.002, 0.01, 0.02, 0.04, 0.05, 0.05, 0.002] == pauses[:7]
 
-    def test_the_connection_is_looked_up_again_after_a_refusal(self, service: Service, wait_for: Any) -> None:
-        """Somebody may have put a new secret into it."""
+    def test_connection_is_looked_up_again_after_a_refusal(self, service: Service, wait_for: Any) -> None:
+        """A user may have changed the secret."""
         looked_up = []
 
         async def connect() -> Service:
@@ -250,19 +246,19 @@ class TestTrouble:
             return found
 
         service.on_list = fail
-        wait_for(service.add(3, looks=3), connect=connect)
+        wait_for(service.add(3, reads=3), connect=connect)
         assert [0, 2] == looked_up
 
-    def test_a_missing_connection_is_told_to_everybody(self, service: Service, wait_for: Any) -> None:
-        """At once: waiting cannot mend it."""
+    def test_missing_connection_ends_all_waits(self, service: Service, wait_for: Any) -> None:
+        """It ends them immediately, because waiting cannot fix it."""
 
         async def connect() -> Service:
             raise ConfigurationError("the connection 'x' does not exist")
 
         assert {ConfigurationError} == {type(error) for error in wait_for(service.add(3), connect=connect)}
 
-    def test_a_bug_leaves_nobody_waiting(self, service: Service, wait_for: Any) -> None:
-        """Whatever a request ends in, each waiter hears of it."""
+    def test_unexpected_error_reaches_each_waiter(self, service: Service, wait_for: Any) -> None:
+        """No waiter waits forever after an error in this package."""
 
         def fail(found: list[FlowRun]) -> list[FlowRun]:
             raise ZeroDivisionError
@@ -272,8 +268,8 @@ class TestTrouble:
         assert isinstance(error, FlowServiceError)
         assert "ZeroDivisionError" in error.message
 
-    def test_a_run_that_shows_late_is_waited_for(self, service: Service, wait_for: Any) -> None:
-        """Of those that do not show yet, one is looked into, not all."""
+    def test_new_run_that_shows_late_is_waited_for(self, service: Service, wait_for: Any) -> None:
+        """If several runs are not readable yet, only one of them is read singly."""
         ids = service.add(30)
         later, service.runs = service.runs, {}
 
@@ -286,9 +282,9 @@ class TestTrouble:
         assert ids == [run.id for run in wait_for(ids)]
         assert len(service.read) <= 4
 
-    def test_a_run_that_vanishes_is_an_error(self, service: Service, wait_for: Any) -> None:
-        """It was there, is not in the list, and reading it by itself says the same."""
-        ids = service.add(2, looks=4)
+    def test_vanished_run_is_an_error(self, service: Service, wait_for: Any) -> None:
+        """The list omits a run that could be read before, and a single read confirms that it is gone."""
+        ids = service.add(2, reads=4)
 
         def vanish(found: list[FlowRun]) -> list[FlowRun]:
             if len(service.listed) == 2:
@@ -305,19 +301,19 @@ class TestFallingBack:
         "on_list",
         [
             pytest.param(lambda found: [], id="ignores the filter"),
-            pytest.param(lambda found: found[: len(found) // 2], id="leaves half out"),
+            pytest.param(lambda found: found[: len(found) // 2], id="omits half"),
         ],
     )
-    def test_a_list_that_lacks_runs(self, service: Service, wait_for: Any, caplog: Any, on_list: Any) -> None:
-        """After three lists that lack runs which exist, each is read by itself; it is said once."""
+    def test_list_that_omits_runs(self, service: Service, wait_for: Any, caplog: Any, on_list: Any) -> None:
+        """After three lists that omit existing runs, each run is read singly; the log has one line."""
         service.on_list = on_list
-        ids = service.add(40, looks=4)
+        ids = service.add(40, reads=4)
         assert ids == [run.id for run in wait_for(ids)]
-        assert 1 == caplog.text.count("takes a request of its own")
+        assert 1 == caplog.text.count("with a separate request")
         assert len(service.listed) <= 8
 
-    def test_a_filter_that_is_refused(self, service: Service, wait_for: Any, caplog: Any) -> None:
-        """At once, and nobody has to wait for it."""
+    def test_refused_filter(self, service: Service, wait_for: Any, caplog: Any) -> None:
+        """The reader falls back immediately, within the same poll."""
 
         def refuse(found: list[FlowRun]) -> list[FlowRun]:
             raise RunRefusedError("property id is not supported", http_status=400)
@@ -328,9 +324,9 @@ class TestFallingBack:
         assert 1 == len(service.listed)
         assert "refuses to list runs by their ids (property id is not supported)" in caplog.text
 
-    def test_small_pages_are_no_reason(self, service: Service) -> None:
-        """A service that gives twenty on a page, whatever was asked for, is read page after page."""
-        ids = service.add(90, looks=9)
+    def test_small_pages_are_not_omissions(self, service: Service) -> None:
+        """Pages of twenty runs are read in turn, regardless of the requested size."""
+        ids = service.add(90, reads=9)
         pages: list[int] = []
 
         def paged(found: list[FlowRun]) -> Any:
@@ -345,19 +341,19 @@ class TestFallingBack:
         assert (5, [], True) == (len(pages), service.read, reader.together)
 
     @pytest.mark.parametrize("flow_run_id", [run_id(1), "a.b_c~d-e", "a/b c", "é", "%2C"])
-    def test_an_id_takes_the_room_that_it_has_in_the_address(self, service: Service, flow_run_id: str) -> None:
-        """As it is quoted, with the comma behind it; whole addresses hold 3,500 characters of that."""
+    def test_share_of_an_id_is_its_quoted_length(self, service: Service, flow_run_id: str) -> None:
+        """The length includes the comma; one address holds 3,500 characters of ids."""
         assert len(quote(f"{flow_run_id},", safe="")) == round(3500 * BatchReader(service).share(flow_run_id))
 
-    def test_one_by_one_a_reading_is_short(self, service: Service) -> None:
-        """So that a waiter which joins does not have to wait for hundreds of requests."""
+    def test_single_reads_are_limited_to_ten(self, service: Service) -> None:
+        """A new waiter does not wait for hundreds of requests."""
         reader = BatchReader(service)
         reader.together = False
         assert 10 == round(1 / reader.share(run_id(1)))
 
-    def test_a_list_that_lags_is_no_reason(self, service: Service) -> None:
-        """Twice it lacks a new run, then it has it: no strike is left."""
-        [each] = service.add(1, looks=100)
+    def test_list_that_lags_does_not_cause_a_fallback(self, service: Service) -> None:
+        """The list omits a new run twice, then shows it, so the counter starts again."""
+        [each] = service.add(1, reads=100)
         reader = BatchReader(service)
         for lists in ([], [], [1], [], [], [1]):
             service.on_list = lambda found, lists=lists: found if lists else []

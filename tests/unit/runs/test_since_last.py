@@ -1,4 +1,4 @@
-"""Reaching back to where the last success ended."""
+"""Windows that start at the end of the last success."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from airflow_flowservice.api.models import FlowRun, FlowRunStatus
 from airflow_flowservice.exceptions import FlowRunActiveError, WindowError
-from airflow_flowservice.runs.since_last import last_success, reaching_back, require_untouched
+from airflow_flowservice.runs.since_last import extend_to_last_success, last_success, require_not_ingested
 from airflow_flowservice.runs.summary import FlowRunSummary
 from airflow_flowservice.windows.window import IngestionWindow
 
@@ -32,22 +32,22 @@ def never(flow_run_id: str) -> FlowRun:
 
 
 @pytest.mark.parametrize("status", ["success", "partial_success"])
-def test_a_known_success_is_not_asked_for(status):
-    """Its end is what earlier runs have reached."""
+def test_known_success_is_not_requested(status):
+    """Its end is where the next window begins."""
     assert day(6) == last_success([summary(6, status), summary(5, status)], get_run=never)
 
 
 @pytest.mark.parametrize(("status", "expected"), [("success", day(7)), ("failed", day(6))])
-def test_flow_service_knows_how_a_run_ended(status, expected):
-    """Whether the task saw its end or not."""
+def test_outcome_is_read_from_flow_service(status, expected):
+    """The task may have ended before its flow run did."""
     found = last_success(
         [summary(7, "created", "7"), summary(6, "success")], get_run={"7": run_of(6, 7, status)}.__getitem__
     )
     assert expected == found
 
 
-def test_a_run_that_goes_on_stops_it():
-    """Its window may come in yet."""
+def test_active_run_is_an_error():
+    """The run may still ingest its window."""
     with pytest.raises(FlowRunActiveError, match="2026-01-06T00:00:00Z/2026-01-07T00:00:00Z"):
         last_success([summary(7, "created", "7")], get_run={"7": run_of(6, 7, "inProgress")}.__getitem__)
 
@@ -56,34 +56,34 @@ def test_a_success_without_a_window_is_an_error():
     """The end of its window is where the next window begins, so it must be known."""
     with pytest.raises(WindowError, match="the window of flow run x, the last success, is not known") as caught:
         last_success([FlowRunSummary(id="x", status="success"), summary(6, "success")], get_run=never)
-    assert "trigger the DAG" in caught.value.remedy
+    assert "trigger the DAG manually" in caught.value.remedy
 
 
 PERIOD = IngestionWindow(day(9), day(10))
 
 
 @pytest.mark.parametrize(
-    ("to", "expected"),
+    ("end", "expected"),
     [(None, PERIOD), (day(6), IngestionWindow(day(6), day(10))), (day(9), PERIOD), (day(10), None), (day(12), None)],
 )
-def test_a_window_reaches_from_the_last_success(to, expected):
-    """Backwards over what was left out, never over what is in."""
-    assert expected == reaching_back(PERIOD, to=to)
+def test_window_starts_at_the_end_of_the_last_success(end, expected):
+    """It contains missing time, and never ingested time."""
+    assert expected == extend_to_last_success(PERIOD, end=end)
 
 
 @pytest.mark.parametrize("run", [run_of(8, 11, "success"), run_of(9, 10, "inProgress"), run_of(7, 8, "success")])
-def test_runs_of_other_times_or_this_very_window_are_no_objection(run):
-    """A window that ends where this one begins, for instance."""
+def test_runs_of_other_windows_and_of_the_same_window_are_allowed(run):
+    """For example, a window that ends where this one begins."""
     window = run.window if run.id == "8-11" else IngestionWindow(day(9), day(10))
-    assert None is require_untouched(window, [run, FlowRun(id="no window", status=FlowRunStatus.SUCCESS)])
+    assert None is require_not_ingested(window, [run, FlowRun(id="no window", status=FlowRunStatus.SUCCESS)])
 
 
 @pytest.mark.parametrize(
     ("run", "error"),
     [(run_of(8, 10, "success"), WindowError), (run_of(9, 11, "inProgress"), FlowRunActiveError)],
 )
-def test_a_part_that_is_in_already_is_an_objection(run, error):
-    """It would be ingested twice; a failed run of the same time is passed by."""
+def test_partly_ingested_window_is_an_error(run, error):
+    """It would be duplicated; a failed run of the same time is ignored."""
     with pytest.raises(error) as caught:
-        require_untouched(PERIOD, [run_of(8, 10, "failed"), run])
+        require_not_ingested(PERIOD, [run_of(8, 10, "failed"), run])
     assert run.id == caught.value.flow_run_id

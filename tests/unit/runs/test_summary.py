@@ -1,4 +1,4 @@
-"""What a flow run came to, as JSON, as error and as a line of log."""
+"""Summaries of flow runs: as JSON, as errors and as log lines."""
 
 from __future__ import annotations
 
@@ -179,51 +179,49 @@ class TestFromJson:
 class TestRequireSuccess:
     @pytest.mark.parametrize("status", [FlowRunStatus.SUCCESS, FlowRunStatus.PARTIAL_SUCCESS])
     def test_success_passes(self, status: FlowRunStatus) -> None:
-        """A run that has succeeded, wholly or in part, is no error."""
+        """A full or partial success raises nothing."""
         assert FlowRunSummary.of(run(status=status)).require_success() is None
 
     @pytest.mark.parametrize(
         "status", [status for status in FlowRunStatus if status.value not in ("success", "partial_success")]
     )
-    def test_everything_else_is_a_failure(self, status: FlowRunStatus) -> None:
-        """Any other state is refused, and named."""
+    def test_any_other_status_is_a_failure(self, status: FlowRunStatus) -> None:
+        """The error has the status."""
         with pytest.raises(FlowRunFailedError, match=f"the flow run ended as {status.value}"):
             FlowRunSummary.of(run(status=status)).require_success()
 
-    def test_the_message_has_the_runs_errors_with_codes(self) -> None:
+    def test_message_has_the_runs_errors_with_codes(self) -> None:
         """All errors of the run are in the message, each with its code if it has one."""
         error = failure(RunError(code="CONNECTOR-1001-500", message="no host"), RunError(code=None, message="gone"))
         assert error.message == "the flow run ended as failed: CONNECTOR-1001-500: no host; gone"
 
-    def test_the_fields_say_which_run(self) -> None:
+    def test_error_fields(self) -> None:
         """Flow, window, run and page are in the error's fields."""
         error = failure()
         assert (error.flow_id, error.window, error.flow_run_id, error.url) == ("flow-1", str(WINDOW), "run-1", URL)
 
-    def test_the_code_is_the_first_that_there_is(self) -> None:
-        """An error without code does not hide the code of the next."""
+    def test_code_is_the_first_known_one(self) -> None:
+        """An error without a code does not hide the code of the next."""
         assert failure(RunError(code=None, message="a"), RunError(code="C-2", message="b")).code == "C-2"
 
-    def test_without_errors_it_says_so(self) -> None:
-        """A failed run that gives no reason is told as such, with what to do."""
+    def test_message_without_errors(self) -> None:
+        """A failed run without errors has a message that states it, and a remedy."""
         error = failure()
         assert (error.message, error.code) == ("the flow run ended as failed: Flow Service gives no reason", None)
         assert error.remedy == FlowRunFailedError.default_remedy
 
 
 class TestDescribe:
-    def test_all_that_is_known(self) -> None:
-        """The line has run, status, window and the counts of records, readable for people."""
+    def test_known_facts(self) -> None:
+        """The line has run, status, window and the counts of records."""
         summary = FlowRunSummary.of(run(input_records=12_345, output_records=12_340, failed_records=5), window=WINDOW)
         assert summary.describe() == (
             f"Flow run run-1 ended as success, window {WINDOW}, "
             "12,345 records read, 12,340 records written, 5 records failed"
         )
 
-    def test_zero_is_told(self) -> None:
-        """A count of zero is news."""
+    def test_zero_is_included(self) -> None:
         assert FlowRunSummary.of(run(input_records=0)).describe() == "Flow run run-1 ended as success, 0 records read"
 
-    def test_the_unknown_is_left_out(self) -> None:
-        """Nothing is said of what Flow Service does not say."""
+    def test_unknown_facts_are_omitted(self) -> None:
         assert FlowRunSummary.of(run()).describe() == "Flow run run-1 ended as success"
