@@ -1,4 +1,4 @@
-"""Buttons from a task to Experience Platform."""
+"""Links from a task to Experience Platform, which Airflow shows as buttons."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ __all__ = ["DataflowLink", "FlowRunLink", "dataflow_page"]
 
 
 class FlowRunLink(BaseOperatorLink):
-    """Opens the task's flow run in Experience Platform; there as soon as the run exists."""
+    """Link to the task's flow run; available when the flow run exists."""
 
     name = "Open in Experience Platform"
 
     @property
     def xcom_key(self) -> str:
-        """The XCom that the UI reads the address from."""
+        """Return the key of the XCom from which the UI reads the address."""
         return URL_KEY
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey | Any) -> str:
-        """The page's address; empty while there is no run."""
+        """Return the page's address; empty if there is no flow run yet."""
         return _address(operator, ti_key, key=URL_KEY)
 
 
 class DataflowLink(BaseOperatorLink):
-    """Opens the task's dataflow, with all its runs, in Experience Platform; there before a run is created."""
+    """Link to the task's dataflow with all its flow runs; available before a flow run is created."""
 
     name = "Open dataflow in Experience Platform"
 
     @property
     def xcom_key(self) -> str:
-        """The XCom that the UI reads the address from."""
+        """Return the key of the XCom from which the UI reads the address."""
         return DATAFLOW_KEY
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey | Any) -> str:
-        """The page's address; empty while the dataflow is not known."""
+        """Return the page's address; empty if the dataflow is not known yet."""
         return _address(operator, ti_key, key=DATAFLOW_KEY)
 
 
 def _address(operator: BaseOperator, ti_key: Any, *, key: str) -> str:
-    """What the task has in an attribute of the key's name, or has pushed.
+    """Return the attribute of the key's name, or the XCom that the task pushed.
 
-    Airflow asks for it when the task's process ends, and writes the answer over what the task pushed. An XCom
-    that is not there would be logged as an error, so it is asked for only where it can be.
+    Airflow calls this when the task's process ends, and overwrites the XCom with the result. A missing XCom
+    would be logged as an error, so only a task that was deferred reads it.
     """
     url = getattr(operator, key, None)
     if url is None and getattr(operator, "was_deferred", False):

@@ -5,19 +5,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import replace
 from datetime import timedelta
+from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import BaseOperator
 
-from airflow_flowservice._airflow import choose_window, metrics, task_context, task_end, versions, waiting
-from airflow_flowservice._airflow.tolerance import Tolerance
-from airflow_flowservice.exceptions import (
-    ConfigurationError,
-    FlowRunTimeoutError,
-    FlowRunUncertainError,
-    error_context,
+from airflow_flowservice._airflow import choose_window, metrics, task_context, task_end, versions
+from airflow_flowservice._airflow.flow_run_task import (
+    FlowRunTaskMixin,
+    log_run_continues,
+    positive_seconds,
+    pushed_summary,
 )
+from airflow_flowservice.exceptions import ConfigurationError, FlowRunTimeoutError, FlowRunUncertainError, error_context
 from airflow_flowservice.links import DataflowLink, FlowRunLink
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.hooks import FlowServiceHook
-    from airflow_flowservice.runs.intent import Order
+    from airflow_flowservice.runs.intent import Order, Outcome
     from airflow_flowservice.runs.summary import FlowRunSummary
     from airflow_flowservice.runs.watch import RunWatch
 
@@ -38,11 +39,11 @@ _ON_UNCERTAIN = ("fail", "adopt", "create")
 _WINDOWS = ("period", "since_last_success")
 
 
-class _FlowRunOperator(BaseOperator):
-    """Creates one flow run whatever fails, and waits for it if it is asked to."""
+class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
+    """Create one flow run, and optionally wait for it."""
 
     operator_extra_links = (FlowRunLink(), DataflowLink())
-    ui_color = "#fbe4e2"
+    check_flow = False
 
     def __init__(
         self,
@@ -63,78 +64,49 @@ class _FlowRunOperator(BaseOperator):
         super().__init__(**kwargs)
         if on_uncertain not in _ON_UNCERTAIN:
             raise ConfigurationError(f"on_uncertain is {on_uncertain!r}", remedy=f"use one of {_ON_UNCERTAIN}")
+        self._configure(
+            error_budget=error_budget,
+            max_failed_records=max_failed_records,
+            max_failed_ratio=max_failed_ratio,
+            on_empty=on_empty,
+            flowservice_conn_id=flowservice_conn_id,
+        )
         self.wait_for_completion = wait_for_completion
         self.deferrable = versions.default_deferrable() if deferrable is None else deferrable
-        self.poll_interval = waiting.positive_seconds(poll_interval, name="poll_interval")
-        self.wait_timeout = (
-            None if wait_timeout is None else waiting.positive_seconds(wait_timeout, name="wait_timeout")
-        )
-        self.error_budget = waiting.positive_seconds(error_budget, name="error_budget")
-        self.tolerance = Tolerance.of_task(
-            max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
-        )
+        self.poll_interval = positive_seconds(poll_interval, name="poll_interval")
+        self.wait_timeout = None if wait_timeout is None else positive_seconds(wait_timeout, name="wait_timeout")
         self.on_uncertain = on_uncertain
-        self.uncertain_patience = waiting.positive_seconds(uncertain_patience, name="uncertain_patience")
-        self.flowservice_conn_id = flowservice_conn_id
-        # So that what a task found out, such as its window, shows among its rendered templates.
-        self.overwrite_rtif_after_execution = versions.takes_rendered_fields_again()
-        self._flow_run: FlowRunSummary | None = None
+        self.uncertain_patience = positive_seconds(uncertain_patience, name="uncertain_patience")
+        # The task chooses its window. Rendering again shows the window among the rendered templates.
+        self.overwrite_rtif_after_execution = versions.supports_rerendered_fields()
+        self._created: FlowRunSummary | None = None
         self._is_creating = False
-        self.flow_run_summary: FlowRunSummary | None = None
-        self.flow_run_url: str | None = None
-        self.dataflow_url: str | None = None
-        self.was_deferred = False
 
     def execute(self, context: Context) -> str:
-        """Create the run, or find the one of an earlier attempt; then wait if asked to. The run's id."""
+        """Create the flow run, or find the one of an earlier attempt. Optionally wait. Return the flow run id."""
         with task_end.task_errors():
-            hook = self._hook()
-            order = self._order(context, hook)
+            order = self._order(context)
             with error_context(flow_id=order.flow_id, window=str(order.window) if order.window else None):
-                summary = self._create(context, hook, order)
+                summary = self._create(context, order)
             if not self.wait_for_completion:
-                waiting.tell_outlets(self, context, summary)
+                self._add_outlet_event_extra(context, summary)
                 return summary.id
             if self.deferrable:
                 self._defer(context, summary)
-            return self._wait(context, hook, summary)
-
-    def execute_complete(self, context: Context, event: Any) -> str:
-        """End the task with what the trigger saw. The run's id.
-
-        :raises FlowRunFailedError: the run failed.
-        """
-        with task_end.task_errors():
-            summary = waiting.summary_from_event(context, event)
-            self._recall(summary)
-            return waiting.finish(self, context, summary)
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """As `BaseOperator.resume_execution`; after a time limit, the run is looked at once more.
-
-        :raises FlowRunTimeoutError: it goes on.
-        """
-        if waiting.is_another_attempts(context, next_kwargs):
-            return self.execute(context)
-        self.was_deferred = True
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except versions.airflow_exception("TaskDeferralTimeout"):
-            with task_end.task_errors():
-                return self._end_after_limit(context)
+            return self._wait(context, summary)
 
     def on_kill(self) -> None:
-        """Say that the run goes on; Adobe cannot cancel it."""
-        if self._flow_run:
-            waiting.say_that_it_goes_on(self._flow_run.id, self._flow_run.url)
+        """Log that the flow run continues, because Adobe cannot cancel it."""
+        if self._created:
+            log_run_continues(self._created.id, self._created.url)
         elif self._is_creating:
             self.log.warning(
-                "Killed before a flow run was known. If one was created, it goes on, since Adobe cannot cancel it; the "
-                "next attempt looks for it first."
+                "Killed before a flow run was known. If one was created, it continues, since Adobe cannot cancel it; "
+                "the next attempt searches for it first."
             )
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """What the flow run read and wrote, for Airflow's OpenLineage listener; also when the task failed."""
+        """Return the datasets of the flow run, for Airflow's OpenLineage listener; also if the task failed."""
         from airflow_flowservice.openlineage import lineage_of
 
         return lineage_of(self, task_instance)
@@ -142,43 +114,55 @@ class _FlowRunOperator(BaseOperator):
     get_openlineage_facets_on_failure = get_openlineage_facets_on_complete
 
     @abstractmethod
-    def _order(self, context: Mapping[str, Any], hook: FlowServiceHook) -> Order:
-        """What the task wants."""
+    def _order(self, context: Mapping[str, Any]) -> Order:
+        """Return the flow run to create."""
 
-    def _recall(self, summary: FlowRunSummary) -> None:
-        """Take up again what the process before this one found out."""
+    def _restore(self, summary: FlowRunSummary) -> None:
+        """Set the fields that an earlier process of this task found."""
 
-    def _prepare(self, order: Order, hook: FlowServiceHook) -> Order:
-        """A last look before anything is created."""
-        return order
-
+    @cached_property
     def _hook(self) -> FlowServiceHook:
         from airflow_flowservice.hooks import FlowServiceHook
 
         return FlowServiceHook(self.flowservice_conn_id)
 
-    def _create(self, context: Mapping[str, Any], hook: FlowServiceHook, order: Order) -> FlowRunSummary:
-        from airflow_flowservice.runs.create_once import CreateOnce
+    @property
+    def _wait_limit(self) -> tuple[str, float | None]:
+        return "wait_timeout", self.wait_timeout
+
+    def _create(self, context: Mapping[str, Any], order: Order) -> FlowRunSummary:
         from airflow_flowservice.runs.summary import FlowRunSummary
 
         self._is_creating = True
+        pages = self._hook.pages
+        # A second start of this attempt is recognized by this XCom, so it is pushed before the POST.
+        self._show_dataflow(context, pages.dataflow(order.flow_id))
+        outcome = self._create_once(context, order)
+        summary = FlowRunSummary.of_new(
+            outcome.flow_run_id,
+            flow_id=order.flow_id,
+            window=order.window,
+            url=pages.flow_run(order.flow_id, outcome.flow_run_id),
+        )
+        self.log.info("Flow run %s %s for window %s: %s", summary.id, outcome.how, order.window, summary.url)
+        self._created = summary
+        self._show(context, summary)
+        return summary
 
-        pages = hook.pages
+    def _create_once(self, context: Mapping[str, Any], order: Order) -> Outcome:
+        from airflow_flowservice.runs.create_once import CreateOnce
 
-        def url(flow_run_id: str) -> str:
-            return pages.flow_run(order.flow_id, flow_run_id)
-
-        waiting.show_dataflow(self, context, pages.dataflow(order.flow_id))
+        hook = self._hook
         create_once = CreateOnce(
             service=hook.client,
             store=task_context.state_store(context),
             attempt=task_context.attempt_of(context),
+            check_flow=self.check_flow,
             on_uncertain=self.on_uncertain,
             adopt=task_context.run_to_adopt(context),
             patience=self.uncertain_patience,
             clock_offset=lambda: hook.client.clock_offset,
-            prepare=lambda order: self._prepare(order, hook),
-            link=url,
+            link=lambda flow_run_id: hook.pages.flow_run(order.flow_id, flow_run_id),
         )
         try:
             outcome = create_once(order)
@@ -186,68 +170,50 @@ class _FlowRunOperator(BaseOperator):
             metrics.count("runs.uncertain")
             raise
         metrics.count(f"runs.{outcome.how}")
-        summary = FlowRunSummary.of_new(
-            outcome.flow_run_id, flow_id=order.flow_id, window=order.window, url=url(outcome.flow_run_id)
-        )
-        self.log.info("Flow run %s %s for window %s: %s", summary.id, outcome.how, order.window, summary.url)
-        self._flow_run = summary
-        waiting.show(self, context, summary)
-        return summary
+        return outcome
 
     def _defer(self, context: Mapping[str, Any], summary: FlowRunSummary) -> NoReturn:
         from airflow_flowservice.triggers import FlowRunTrigger
 
-        waiting.push_return_value(self, context, summary.id)
-        waiting.note_attempt(context)
-        self.defer(
-            trigger=FlowRunTrigger(
-                flow_run_id=summary.id,
-                flowservice_conn_id=self.flowservice_conn_id,
-                poll_interval=self.poll_interval,
-                flow_id=summary.flow_id,
-                window=summary.window_text,
-                url=summary.url,
-                ends_task=task_end.ends_in_triggerer(self),
-                error_budget=self.error_budget,
-                **self.tolerance.to_arguments(),
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=min(self._limits.values())) if self._limits else None,
+        trigger = FlowRunTrigger(
+            flow_run_id=summary.id,
+            flowservice_conn_id=self.flowservice_conn_id,
+            poll_interval=self.poll_interval,
+            flow_id=summary.flow_id,
+            window=summary.window_text,
+            url=summary.url,
+            ends_task=self._can_end_in_triggerer(),
+            error_budget=self.error_budget,
+            **self.tolerance.to_arguments(),
         )
+        self._defer_to(trigger, context, flow_run_id=summary.id)
 
-    @property
-    def _limits(self) -> dict[str, float]:
-        """Seconds of each time limit that there is, by name."""
-        limits = {} if self.wait_timeout is None else {"wait_timeout": self.wait_timeout}
-        if self.execution_timeout is not None:
-            limits["execution_timeout"] = self.execution_timeout.total_seconds()
-        return limits
-
-    def _wait(self, context: Mapping[str, Any], hook: FlowServiceHook, summary: FlowRunSummary) -> str:
+    def _wait(self, context: Mapping[str, Any], summary: FlowRunSummary) -> str:
         from airflow_flowservice.runs.watch import wait_for_end
 
         watch = self._watch(summary, timeout=self.wait_timeout)
         with error_context(flow_id=summary.flow_id, window=summary.window_text):
             try:
-                run = wait_for_end(watch, metrics.counted(hook.client.get_run))
+                run = wait_for_end(watch, metrics.counted(self._hook.client.get_run))
             except versions.airflow_exception("AirflowTaskTimeout") as error:
                 raise watch.timed_out("execution_timeout", self._limits["execution_timeout"]) from error
-        return self._finish(context, summary, run)
+        return self._finish(context, _ended(summary, run))
 
     def _end_after_limit(self, context: Mapping[str, Any]) -> str:
-        """A last look: a run that has ended by now ends the task, whatever the triggerer was busy with."""
         limit, seconds = min(self._limits.items(), key=itemgetter(1), default=("its time limit", None))
-        summary = waiting.pushed_summary(context)
+        summary = pushed_summary(context)
         if summary is None:
-            raise FlowRunTimeoutError(
-                f"{limit} is over, and what the task pushed of its flow run is not there any more"
-            )
-        self._recall(summary)
+            raise FlowRunTimeoutError(f"{limit} is over, and the flow run that the task pushed was deleted")
+        self._restore(summary)
         watch = self._watch(summary)
-        run = watch.poll_after_limit(lambda flow_run_id: self._hook().client.get_run(flow_run_id))
+        run = watch.poll_after_limit(lambda flow_run_id: self._hook.client.get_run(flow_run_id))
         if run is not None:
-            return self._finish(context, summary, run)
+            return self._finish(context, _ended(summary, run))
         raise watch.timed_out(limit, seconds).about(flow_id=summary.flow_id, window=summary.window_text)
+
+    def _finish(self, context: Mapping[str, Any], summary: FlowRunSummary) -> str:
+        self._restore(summary)
+        return super()._finish(context, summary)
 
     def _watch(self, summary: FlowRunSummary, *, timeout: float | None = None) -> RunWatch:
         from airflow_flowservice.runs.watch import RunWatch
@@ -260,60 +226,61 @@ class _FlowRunOperator(BaseOperator):
             url=summary.url,
         )
 
-    def _finish(self, context: Mapping[str, Any], summary: FlowRunSummary, run: FlowRun) -> str:
-        from airflow_flowservice.runs.summary import FlowRunSummary
 
-        ended = FlowRunSummary.of(run, url=summary.url)
-        return waiting.finish(self, context, replace(ended, flow_id=summary.flow_id, window=summary.window))
+def _ended(summary: FlowRunSummary, run: FlowRun) -> FlowRunSummary:
+    """Return the summary of the ended flow run, with the dataflow and window of the order."""
+    from airflow_flowservice.runs.summary import FlowRunSummary
+
+    return replace(FlowRunSummary.of(run, url=summary.url), flow_id=summary.flow_id, window=summary.window)
 
 
 class OnDemandFlowRunOperator(_FlowRunOperator):
-    """Ingests the DAG run's window: creates a flow run, once, with Flow Service's `POST /runs`.
+    """Ingest the DAG run's window: create a flow run, exactly once, with Flow Service's `POST /runs`.
 
-    The window is the DAG run's data interval; where Airflow leaves that empty (as for `schedule="@daily"`), it
-    is the schedule's period that ends at the run's date. Manual runs take the last complete period, or
-    what `window_start` and `window_end` in their conf, or in the DAG's params, say. Runs that assets triggered
-    take the window that the assets' events carry.
+    The window is the DAG run's data interval. If Airflow leaves the interval empty (as for `schedule="@daily"`), the
+    window is the schedule's period that ends at the logical date. A manual DAG run uses `window_start` and
+    `window_end` of its conf or of the DAG's params; without them, it uses the last complete period. A DAG run that
+    assets triggered uses the window of their events.
 
-    :param flow_id: the dataflow, scheduled one-time; templated.
-    :param delta_column: for table-based sources, the column that tells new rows: its name, or
-        `{"name", "dateFormat", "timezone"}`. Not sent when the dataflow has it already. Templated.
-    :param window_start: instead of the DAG run's own; aware datetime, ISO 8601 with an offset or epoch
-        seconds; with window_end. Templated.
-    :param window_end: the window's end, exclusive; as window_start.
-    :param window_offset: moves every DAG run's own window by so much; negative for data that arrives late. Windows
-        that were asked for (arguments, conf, params, events) are taken as they are.
-    :param window: `period`, the DAG run's own, or `since_last_success`: from where the last successful run's
-        window ended, for DAGs with `catchup=False`. Refused in backfills.
-    :param start_time: when the run begins, in the same forms; default: now. Templated.
-    :param wait_for_completion: False creates only, and a `FlowRunSensor` waits; True waits in this task.
+    :param flow_id: id of the dataflow, which must be scheduled one-time; templated.
+    :param delta_column: for table-based sources, the column that distinguishes new rows: its name, or
+        `{"name", "dateFormat", "timezone"}`. Not sent if the dataflow has one already. Templated.
+    :param window_start: start of the window, instead of the DAG run's; aware datetime, ISO 8601 with an offset, or
+        epoch seconds. Requires window_end. Templated.
+    :param window_end: end of the window, exclusive; in the same forms as window_start.
+    :param window_offset: added to the DAG run's own window; negative for data that arrives late. It does not apply to
+        explicit windows (arguments, conf, params, events).
+    :param window: `period` for the DAG run's own window. `since_last_success` starts at the end of the last successful
+        DAG run's window, for DAGs with `catchup=False`; it is refused in backfills.
+    :param start_time: when the flow run begins, in the same forms; default: now. Templated.
+    :param wait_for_completion: False only creates the flow run, and a `FlowRunSensor` waits; True waits in this task.
     :param deferrable: wait in the triggerer instead of on a worker; default: Airflow's
         `[operators] default_deferrable`.
-    :param poll_interval: seconds between two looks at the run; the first ones come sooner.
+    :param poll_interval: seconds between two polls of the flow run; the first polls are closer together.
     :param wait_timeout: seconds (or `timedelta`) after which waiting ends with `FlowRunTimeoutError`; the next
-        attempt waits for the same run.
-    :param error_budget: seconds (or `timedelta`) without one good answer after which waiting ends; until then
-        nothing that a request meets (refused connections, 5xx, 429, an expired token) fails the task.
-    :param max_failed_records: how many records may fail, in a `partialSuccess` or a success, before the task does;
-        None: any number. Judged by the task that waits: where that is a `FlowRunSensor`, give it to the sensor.
-    :param max_failed_ratio: which share of the records may fail, 0 to 1 (see `FlowRunSummary.failed_ratio`).
-        Of a success that gives no count, none is taken to have failed; a `partialSuccess` without counts fails.
-    :param on_empty: what a run without records makes of the task: `succeed`, `skip` or `fail`. Counts that Flow Service
-        does not give are not zero.
-    :param check_flow: read the dataflow before its run is created, and refuse with a remedy what cannot work.
-    :param on_uncertain: when the answer to the POST was lost and new runs show no window: `fail` with the
-        candidates, `adopt` the oldest of them, or `create` another.
-    :param uncertain_patience: seconds to look for a run whose answer was lost, before another is created.
-    :param flowservice_conn_id: the connection, of type `flowservice`.
+        attempt waits for the same flow run.
+    :param error_budget: seconds (or `timedelta`) without a valid response after which waiting ends. Until then,
+        temporary errors (refused connections, 5xx, 429, an expired token) do not fail the task.
+    :param max_failed_records: maximum number of failed records, also of a `partialSuccess`; None allows any number.
+        The task that waits checks it; if that is a `FlowRunSensor`, set it there.
+    :param max_failed_ratio: maximum share of failed records, 0 to 1 (see `FlowRunSummary.failed_ratio`).
+        A success without counts is accepted; a `partialSuccess` without counts fails.
+    :param on_empty: result of the task if the flow run has no records: `succeed`, `skip` or `fail`. Missing counts are
+        not zero.
+    :param check_flow: read the dataflow before creating, and refuse with a remedy if it cannot work.
+    :param on_uncertain: reaction if the response to the POST was lost and new flow runs show no window: `fail` with
+        the candidates, `adopt` the oldest candidate, or `create` another flow run.
+    :param uncertain_patience: seconds to search for a flow run whose response was lost, before another is created.
+    :param flowservice_conn_id: id of a connection of type `flowservice`.
 
-    Returns the flow run's id, and pushes the XCom `flow_run` (see `FlowRunSummary.to_json`).
+    Return the flow run id, and push the XCom `flow_run` (see `FlowRunSummary.to_json`).
 
-    :raises WindowError: the DAG run has no window, or one that is not over; nothing is created.
-    :raises RunRefusedError: Flow Service refused; nothing is created.
-    :raises FlowRunFailedError: the run failed.
-    :raises FlowRunIncompleteError: more records failed than the task allows; not retried, since the others are in.
+    :raises WindowError: the DAG run has no window, or the window is not over; nothing is created.
+    :raises RunRefusedError: Flow Service refused the request; nothing is created.
+    :raises FlowRunFailedError: the flow run failed.
+    :raises FlowRunIncompleteError: more records failed than allowed; not retried, since the others are ingested.
     :raises FlowRunEmptyError: there were no records, and `on_empty` is `fail`; not retried.
-    :raises FlowRunUncertainError: a run may exist, and nobody can tell.
+    :raises FlowRunUncertainError: a flow run may exist, and `on_uncertain` is `fail`.
 
     Source: https://experienceleague.adobe.com/en/docs/experience-platform/sources/api-tutorials/on-demand-ingestion
     """
@@ -342,7 +309,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
         self.window = window
         self.start_time = start_time
         self.check_flow = check_flow
-        # A template that renders to a native None must not pass for one that was never given.
+        # A template may render to a native None, which is not the same as an omitted argument.
         self._given = {name for name in ("window_start", "window_end", "start_time") if getattr(self, name) is not None}
         if len(self._given & {"window_start", "window_end"}) == 1:
             raise ConfigurationError(
@@ -352,7 +319,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
         if window not in _WINDOWS:
             raise ConfigurationError(f"window is {window!r}", remedy=f"use one of {_WINDOWS}")
 
-    def _order(self, context: Mapping[str, Any], hook: FlowServiceHook) -> Order:
+    def _order(self, context: Mapping[str, Any]) -> Order:
         from airflow_flowservice.api.models import DeltaColumn
         from airflow_flowservice.runs.intent import Order
         from airflow_flowservice.windows.window import iso, parse_instant
@@ -362,7 +329,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
                 f"flow_id is {self.flow_id!r}", remedy="set flow_id; if it is a template, check it"
             )
         with error_context(flow_id=self.flow_id):
-            choice = self._choose(context, hook)
+            choice = self._choose(context)
         window = choice.window
         self.window_start, self.window_end = iso(window.start), iso(window.end)
         self.log.info(
@@ -383,7 +350,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
                 delta_column=None if self.delta_column is None else DeltaColumn.parse(self.delta_column),
             )
 
-    def _choose(self, context: Mapping[str, Any], hook: FlowServiceHook) -> choose_window.ChosenWindow:
+    def _choose(self, context: Mapping[str, Any]) -> choose_window.ChosenWindow:
         from airflow_flowservice.windows.window import IngestionWindow, parse_instant
 
         if "window_start" in self._given:
@@ -394,32 +361,29 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
         choice = choose_window.choose(context, offset=self.window_offset)
         if self.window == "period":
             return choice
-        return choose_window.extend_to_last_success(choice, context, flow_id=self.flow_id.strip(), service=hook.client)
+        return choose_window.extend_to_last_success(
+            choice, context, flow_id=self.flow_id.strip(), service=self._hook.client
+        )
 
-    def _recall(self, summary: FlowRunSummary) -> None:
+    def _restore(self, summary: FlowRunSummary) -> None:
         from airflow_flowservice.windows.window import END, START, window_to_json
 
         edges = window_to_json(summary.window)
         self.window_start, self.window_end = edges[START], edges[END]
 
-    def _prepare(self, order: Order, hook: FlowServiceHook) -> Order:
-        from airflow_flowservice.runs.flow_check import checked
-
-        return checked(order, hook.client.get_flow(order.flow_id)) if self.check_flow else order
-
 
 class RetriggerFlowRunOperator(_FlowRunOperator):
-    """Starts a flow run again with Flow Service's `POST /runs/{id}/action?op=re-trigger`, once.
+    """Repeat a flow run, exactly once, with Flow Service's `POST /runs/{id}/action?op=re-trigger`.
 
-    Adobe allows it for failed runs and for successes without records; the answer is a new run, which
-    reads the original window again.
+    Adobe allows it for failed flow runs and for successes without records. The result is a new flow run of the
+    original window.
 
-    :param flow_run_id: the run to repeat; templated.
+    :param flow_run_id: id of the flow run to repeat; templated.
 
-    Waiting, what it tolerates, `on_uncertain`, result, XComs and errors are those of `OnDemandFlowRunOperator`.
+    The other parameters, the result, the XComs and the errors are those of `OnDemandFlowRunOperator`.
 
-    :raises RunNotFoundError: no such run.
-    :raises RetriggerRefusedError: this run cannot be started again, or not yet.
+    :raises RunNotFoundError: the flow run does not exist.
+    :raises RetriggerRefusedError: the flow run cannot be repeated, or not yet.
     """
 
     template_fields: Sequence[str] = ("flow_run_id",)
@@ -428,21 +392,21 @@ class RetriggerFlowRunOperator(_FlowRunOperator):
         super().__init__(**kwargs)
         self.flow_run_id = flow_run_id
 
-    def _order(self, context: Mapping[str, Any], hook: FlowServiceHook) -> Order:
+    def _order(self, context: Mapping[str, Any]) -> Order:
         from airflow_flowservice.runs.intent import Order
 
         if not self.flow_run_id or not isinstance(self.flow_run_id, str):
             raise ConfigurationError(
                 f"flow_run_id is {self.flow_run_id!r}", remedy="set flow_run_id; if it is a template, check it"
             )
-        run = hook.client.get_run(self.flow_run_id)
+        run = self._hook.client.get_run(self.flow_run_id)
         if run.flow_id is None:
-            raise ConfigurationError("the flow run does not say which dataflow it is of", flow_run_id=run.id)
+            raise ConfigurationError("the flow run has no dataflow id", flow_run_id=run.id)
         return Order(flow_id=run.flow_id, window=run.window, retrigger=self.flow_run_id)
 
 
 def _offset(offset: timedelta | None) -> timedelta | None:
-    """Checked when the DAG is parsed; only a fixed length of time keeps the windows' seams together."""
+    # Only a fixed length of time keeps the windows contiguous.
     if offset is None or isinstance(offset, timedelta):
         return offset
     raise ConfigurationError(

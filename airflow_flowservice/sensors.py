@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
+from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
-from airflow_flowservice._airflow import metrics, task_context, task_end, trigger_start, versions, waiting
+from airflow_flowservice._airflow import metrics, task_context, task_end, trigger_start, versions
+from airflow_flowservice._airflow.flow_run_task import FlowRunTaskMixin, log_run_continues
 from airflow_flowservice._airflow.task_context import URL_KEY
-from airflow_flowservice._airflow.tolerance import Tolerance
 from airflow_flowservice.exceptions import (
     ConfigurationError,
     FlowRunEmptyError,
@@ -21,7 +21,8 @@ from airflow_flowservice.exceptions import (
 from airflow_flowservice.links import DataflowLink, FlowRunLink
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
     from datetime import timedelta
 
     from airflow.sdk import Context
@@ -33,18 +34,18 @@ if TYPE_CHECKING:
 
 _STORE_KEY = "flowservice_status"
 _FAILED_REMEDY = (
-    "read the run's errors; then clear the task that created the run, which creates a new one for the window, or start "
-    "the run again with RetriggerFlowRunOperator (a retry of the sensor would wait for the same run)"
+    "read the flow run's errors; then clear the task that created the flow run, which creates a new one for the "
+    "window, or repeat the flow run with RetriggerFlowRunOperator (a retry of the sensor waits for the same flow run)"
 )
 _INCOMPLETE_REMEDY = (
-    "look at the failed records in Experience Platform, then mark the task as success, or raise the limit and clear "
-    "this task, which looks at the same run again"
+    "check the failed records in Experience Platform, then mark the task as success, or raise the limit and clear "
+    "this task, which checks the same flow run again"
 )
 _EMPTY_REMEDY = (
-    "if the source had nothing for the window, mark the task as success; else clear the task that created the run once "
-    "the data is there, which creates a new run for the window"
+    "if the source had no data for the window, mark the task as success; otherwise clear the task that created the "
+    "flow run when the data is there, which creates a new flow run for the window"
 )
-_TIMEOUT_REMEDY = "raise timeout, then clear this task: it waits for the same run, which goes on at Adobe"
+_TIMEOUT_REMEDY = "raise timeout, then clear this task: it waits for the same run, which continues at Adobe"
 
 _REMEDIES: dict[type[FlowRunError], str] = {
     FlowRunFailedError: _FAILED_REMEDY,
@@ -53,35 +54,36 @@ _REMEDIES: dict[type[FlowRunError], str] = {
 }
 
 
-class FlowRunSensor(BaseSensorOperator):
-    """Waits until a flow run has ended; it never creates one, so a retry only waits again.
+class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
+    """Wait until a flow run has ended. The sensor never creates a flow run, so a retry only waits again.
 
-    :param flow_run_id: the run, usually `create.output` of an `OnDemandFlowRunOperator`; templated.
-    :param poke_interval: seconds between two looks at the run, in every mode.
+    :param flow_run_id: id of the flow run, usually `create.output` of an `OnDemandFlowRunOperator`; templated.
+    :param poke_interval: seconds between two polls of the flow run, in every mode.
     :param deferrable: wait in the triggerer; default: Airflow's `[operators] default_deferrable`.
-    :param error_budget: seconds (or `timedelta`) without one good answer after which waiting ends.
-    :param max_failed_records: how many records may fail before the task does; as `OnDemandFlowRunOperator`'s.
-    :param max_failed_ratio: which share of the records may fail, 0 to 1.
-    :param on_empty: what a run without records makes of the task: `succeed`, `skip` or `fail`.
-    :param start_from_trigger: begin in the triggerer, without any worker process unless the run fails (Airflow 3.3
-        and later; before, and in mapped sensors, the wait begins on a worker). Implies `deferrable`.
-    :param flowservice_conn_id: the connection, of type `flowservice`.
+    :param error_budget: seconds (or `timedelta`) without a valid response after which waiting ends.
+    :param max_failed_records: maximum number of failed records, as for `OnDemandFlowRunOperator`.
+    :param max_failed_ratio: maximum share of failed records, 0 to 1.
+    :param on_empty: result of the task if the flow run has no records: `succeed`, `skip` or `fail`.
+    :param start_from_trigger: start in the triggerer, without a worker process unless the flow run fails (Airflow 3.3
+        and later). Earlier, and in mapped sensors, the wait starts on a worker. Implies `deferrable`.
+    :param flowservice_conn_id: id of a connection of type `flowservice`.
 
-    `mode`, `timeout`, `soft_fail` and the rest are those of Airflow's `BaseSensorOperator`, and mean the same in every
-    mode: `timeout` is final (clear the task to wait on), `execution_timeout` is retried, `soft_fail` skips on both and
-    on a failed run, `never_fail` on any error. Returns the flow run's id, and pushes the XCom `flow_run` (see
-    `FlowRunSummary.to_json`).
+    `mode`, `timeout`, `soft_fail` and the other parameters are those of Airflow's `BaseSensorOperator`, with the same
+    meaning in every mode. `timeout` is final (clear the task to continue), `execution_timeout` is retried. `soft_fail`
+    skips on both and on a failed flow run, `never_fail` on any error.
 
-    :raises FlowRunFailedError: the run failed; ends the task without retries, since waiting again cannot help.
-    :raises FlowRunIncompleteError: more records failed than the task allows; not retried either.
-    :raises FlowRunEmptyError: there were no records, and `on_empty` is `fail`; not retried either.
-    :raises FlowRunVanishedError: the run could be read, and is not there any more.
-    :raises FlowRunTimeoutError: a time limit is over and the run goes on.
+    Return the flow run id, and push the XCom `flow_run` (see `FlowRunSummary.to_json`).
+
+    :raises FlowRunFailedError: the flow run failed; not retried, since waiting again cannot help.
+    :raises FlowRunIncompleteError: more records failed than the task allows; not retried.
+    :raises FlowRunEmptyError: there were no records, and `on_empty` is `fail`; not retried.
+    :raises FlowRunVanishedError: the flow run could be read before, and does not exist any more.
+    :raises FlowRunTimeoutError: a time limit is over, and the flow run continues.
     """
 
     template_fields: Sequence[str] = ("flow_run_id",)
     operator_extra_links = (FlowRunLink(), DataflowLink())
-    ui_color = "#fbe4e2"
+    _final_errors = (FlowRunFailedError,)
 
     def __init__(
         self,
@@ -102,16 +104,14 @@ class FlowRunSensor(BaseSensorOperator):
         if deferrable is None:
             deferrable = start_from_trigger or versions.default_deferrable()
         self.deferrable = deferrable
-        self.error_budget = waiting.positive_seconds(error_budget, name="error_budget")
-        self.tolerance = Tolerance.of_task(
-            max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
+        self._configure(
+            error_budget=error_budget,
+            max_failed_records=max_failed_records,
+            max_failed_ratio=max_failed_ratio,
+            on_empty=on_empty,
+            flowservice_conn_id=flowservice_conn_id,
         )
-        self.flowservice_conn_id = flowservice_conn_id
         self._watch: RunWatch | None = None
-        self.flow_run_summary: FlowRunSummary | None = None
-        self.flow_run_url: str | None = None
-        self.dataflow_url: str | None = None
-        self.was_deferred = False
         if start_from_trigger:
             self._start_from_trigger()
 
@@ -126,7 +126,7 @@ class FlowRunSensor(BaseSensorOperator):
             arguments={
                 "flow_run_id": trigger_start.as_template(self.flow_run_id),
                 "flowservice_conn_id": self.flowservice_conn_id,
-                "poll_interval": self.poke_interval or 1.0,
+                "poll_interval": self._poll_interval,
                 "ends_task": not self.outlets,
                 "is_alone": True,
                 "error_budget": self.error_budget,
@@ -137,13 +137,13 @@ class FlowRunSensor(BaseSensorOperator):
         )
 
     def execute(self, context: Context) -> Any:
-        """As `BaseSensorOperator.execute`; what ends the wait names the flow run.
+        """Wait as `BaseSensorOperator.execute`. Errors that end the wait have the flow run's id.
 
         :raises FlowRunTimeoutError: a time limit is over: `timeout` is final, `execution_timeout` is retried.
         """
         skip = versions.airflow_exception("AirflowSkipException")
         limits = (versions.airflow_exception("AirflowSensorTimeout"), versions.airflow_exception("AirflowTaskTimeout"))
-        with task_end.skips(soft_fail=self.soft_fail, never_fail=self.never_fail):
+        with self._skips():
             try:
                 return super().execute(context)
             except skip as skipped:
@@ -152,54 +152,50 @@ class FlowRunSensor(BaseSensorOperator):
                 raise self._reason(context, error) from error
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
-        """Look at the run once; the deferrable way, go on in the triggerer if it has not ended.
-
-        Deferring from here leaves `soft_fail` and its like to Airflow, for the first look too.
-        """
+        """Read the flow run once. If it has not ended and the sensor is deferrable, continue in the triggerer."""
         from airflow_flowservice.runs.summary import FlowRunSummary
 
-        with task_end.task_errors(FlowRunFailedError):
+        # The first poll is also here, so that Airflow applies `soft_fail` and similar parameters to it.
+        with task_end.task_errors(*self._final_errors):
             watch = self._watching(context)
             run = watch.poll(metrics.counted(self._hook.client.get_run))
             watch.url = self._url(watch.last) or watch.url
             self._remember(context, watch)
             if watch.url != self.flow_run_url:
-                waiting.show_page(self, context, watch.url)
+                self._show_page(context, watch.url)
             if run is None:
                 if self.deferrable:
                     self._defer(context)
                 return False
-            summary = FlowRunSummary.of(run, url=watch.url)
-            return PokeReturnValue(True, xcom_value=self._finish(context, summary))
-
-    def execute_complete(self, context: Context, event: Any) -> str:
-        """End the task with what the trigger saw. The run's id."""
-        with task_end.task_errors(FlowRunFailedError):
-            return self._finish(context, waiting.summary_from_event(context, event))
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """As `BaseSensorOperator.resume_execution`; after a time limit, the run is looked at once more.
-
-        :raises FlowRunTimeoutError: it goes on.
-        """
-        if waiting.is_another_attempts(context, next_kwargs):
-            return self.execute(context)
-        self.was_deferred = True
-        with task_end.skips(soft_fail=self.soft_fail, never_fail=self.never_fail):
-            try:
-                return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
-            except versions.airflow_exception("TaskDeferralTimeout"):
-                with task_end.task_errors(FlowRunFailedError):
-                    return self._end_after_limit(context)
+            return PokeReturnValue(True, xcom_value=self._finish(context, FlowRunSummary.of(run, url=watch.url)))
 
     def on_kill(self) -> None:
-        """Say that the run goes on; Adobe cannot cancel it."""
-        waiting.say_that_it_goes_on(self.flow_run_id, self.flow_run_url)
+        """Log that the flow run continues, because Adobe cannot cancel it."""
+        log_run_continues(self.flow_run_id, self.flow_run_url)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Return the datasets of the flow run, for Airflow's OpenLineage listener; also if the task failed."""
+        from airflow_flowservice.openlineage import lineage_of
+
+        return lineage_of(self, task_instance)
+
+    get_openlineage_facets_on_failure = get_openlineage_facets_on_complete
+
+    @property
+    def _wait_limit(self) -> tuple[str, float | None]:
+        return "timeout", self.timeout
+
+    @property
+    def _poll_interval(self) -> float:
+        return self.poke_interval or 1.0
+
+    def _skips(self) -> AbstractContextManager[None]:
+        return task_end.skips(soft_fail=self.soft_fail, never_fail=self.never_fail)
 
     def _reason(self, context: Context, error: BaseException | None) -> BaseException:
-        """What ended the wait, told for its flow run; Airflow's own words for time limits name none.
+        """Return the error that ended the wait, with the flow run; Airflow's time limits have none.
 
-        :param error: Airflow's; None where `soft_fail` met `timeout`.
+        :param error: Airflow's error; None if `soft_fail` skipped the task after `timeout`.
         """
         if isinstance(error, versions.airflow_exception("AirflowTaskTimeout")):
             return self._timed_out(self._watching(context), "execution_timeout")
@@ -208,22 +204,14 @@ class FlowRunSensor(BaseSensorOperator):
         return error
 
     def _timed_out(self, watch: RunWatch, limit: str) -> FlowServiceError:
-        """The error for a time limit: `timeout` is final, as Airflow has it, and `execution_timeout` is retried."""
+        """Return the error of a time limit: as in Airflow, `timeout` is final and `execution_timeout` is retried."""
         error = watch.timed_out(limit, self._limits[limit])
         if limit == "execution_timeout":
             return error
         error.remedy = _TIMEOUT_REMEDY
         return task_end.as_sensor_timeout(error)
 
-    @property
-    def _limits(self) -> dict[str, float]:
-        """Seconds of each time limit that there is, by name."""
-        if self.execution_timeout is None:
-            return {"timeout": self.timeout}
-        return {"timeout": self.timeout, "execution_timeout": self.execution_timeout.total_seconds()}
-
     def _end_after_limit(self, context: Context) -> str:
-        """A last look: a run that has ended by now ends the task, whatever the triggerer was busy with."""
         from airflow_flowservice.runs.summary import FlowRunSummary
 
         watch = self._watching(context)
@@ -233,44 +221,29 @@ class FlowRunSensor(BaseSensorOperator):
             return self._finish(context, FlowRunSummary.of(run, url=watch.url))
         raise self._timed_out(watch, min(self._limits, key=self._limits.__getitem__))
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """What the flow run read and wrote, for Airflow's OpenLineage listener; also when the task failed."""
-        from airflow_flowservice.openlineage import lineage_of
-
-        return lineage_of(self, task_instance)
-
-    get_openlineage_facets_on_failure = get_openlineage_facets_on_complete
-
-    def _finish(self, context: Context, summary: FlowRunSummary) -> str:
+    def _finish(self, context: Mapping[str, Any], summary: FlowRunSummary) -> str:
         try:
-            return waiting.finish(self, context, summary)
+            return super()._finish(context, summary)
         except FlowRunError as error:
             error.remedy = _REMEDIES[type(error)]
             raise
 
     def _defer(self, context: Context) -> NoReturn:
-        from datetime import timedelta
-
         from airflow_flowservice.triggers import FlowRunTrigger
 
-        waiting.push_return_value(self, context, self.flow_run_id)
-        waiting.note_attempt(context)
         last = self._watching(context).last
-        self.defer(
-            trigger=FlowRunTrigger(
-                flow_run_id=self.flow_run_id,
-                flowservice_conn_id=self.flowservice_conn_id,
-                poll_interval=self.poke_interval or 1.0,
-                flow_id=last.flow_id if last else None,
-                url=self._url(last),
-                seen=last is not None,
-                ends_task=task_end.ends_in_triggerer(self),
-                error_budget=self.error_budget,
-                **self.tolerance.to_arguments(),
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=min(self._limits.values())),
+        trigger = FlowRunTrigger(
+            flow_run_id=self.flow_run_id,
+            flowservice_conn_id=self.flowservice_conn_id,
+            poll_interval=self._poll_interval,
+            flow_id=last.flow_id if last else None,
+            url=self._url(last),
+            seen=last is not None,
+            ends_task=self._can_end_in_triggerer(),
+            error_budget=self.error_budget,
+            **self.tolerance.to_arguments(),
         )
+        self._defer_to(trigger, context, flow_run_id=self.flow_run_id)
 
     @cached_property
     def _hook(self) -> FlowServiceHook:
@@ -279,13 +252,13 @@ class FlowRunSensor(BaseSensorOperator):
         return FlowServiceHook(self.flowservice_conn_id)
 
     def _url(self, run: FlowRun | None) -> str | None:
-        """The run's page, which needs the dataflow's id: known once the run was read."""
+        """Return the page of the flow run, or None if its dataflow is not known yet."""
         if run is None or run.flow_id is None:
             return None
         return self._hook.pages.flow_run(run.flow_id, run.id)
 
     def _watching(self, context: Context) -> RunWatch:
-        """What is known of the run; in reschedule mode carried over from earlier looks by Airflow's task state."""
+        """Return the watch of the flow run; in reschedule mode with the state that earlier polls stored."""
         from airflow_flowservice.runs.watch import RunWatch
 
         if self._watch is None:
@@ -297,7 +270,7 @@ class FlowRunSensor(BaseSensorOperator):
             store = task_context.state_store(context)
             known = store.get(_STORE_KEY) if store and self.reschedule else None
             self._watch = RunWatch(
-                flow_run_id=self.flow_run_id, poll_interval=self.poke_interval or 1.0, error_budget=self.error_budget
+                flow_run_id=self.flow_run_id, poll_interval=self._poll_interval, error_budget=self.error_budget
             )
             self._watch.restore(known)
         return self._watch

@@ -13,7 +13,7 @@ from airflow_flowservice._airflow import task_context, timetables, versions
 from airflow_flowservice.exceptions import FlowRunActiveError, WindowError
 
 if TYPE_CHECKING:
-    from airflow_flowservice.runs.intent import Service
+    from airflow_flowservice.runs.intent import FlowRunService
     from airflow_flowservice.runs.summary import FlowRunSummary
     from airflow_flowservice.windows.schedule import RunDates
     from airflow_flowservice.windows.window import IngestionWindow
@@ -62,7 +62,7 @@ def choose(context: Mapping[str, Any], *, offset: timedelta | None = None) -> Ch
 
 
 def extend_to_last_success(
-    chosen: ChosenWindow, context: Mapping[str, Any], *, flow_id: str, service: Service
+    chosen: ChosenWindow, context: Mapping[str, Any], *, flow_id: str, service: FlowRunService
 ) -> ChosenWindow:
     """Return the window for `since_last_success`: from the end of the last success to the end of the run's period.
 

@@ -1,6 +1,6 @@
-"""Counters and gauges by Airflow's own metrics (`[metrics] statsd_on`, `otel_on`, ...), on workers and in triggerers.
+"""Counters and gauges in Airflow's metrics (`[metrics] statsd_on`, `otel_on`, ...), on workers and in triggerers.
 
-What fails here is logged and does no harm: metrics are about the work, they are not the work.
+Errors are only logged, so metrics never fail a task.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _waiting = 0
 
 def count(name: str) -> None:
     """Add one to the counter `flowservice.NAME`."""
-    _tell("incr", name)
+    _emit("incr", name)
 
 
 def counted(read: Callable[..., T]) -> Callable[..., T]:
-    """The same function, whose calls are counted as `flowservice.polls`."""
+    """Return the function with its calls counted as `flowservice.polls`."""
 
     def reading(*args: Any, **kwargs: Any) -> T:
         count("polls")
@@ -37,7 +37,7 @@ def counted(read: Callable[..., T]) -> Callable[..., T]:
 
 @contextmanager
 def waiter() -> Iterator[None]:
-    """One more in the gauge `flowservice.waiters` meanwhile: the triggers that wait in this process, by host name."""
+    """Count a trigger that waits in this process in the gauge `flowservice.waiters`, by host name."""
     _change_waiters(+1)
     try:
         yield
@@ -48,14 +48,14 @@ def waiter() -> Iterator[None]:
 def _change_waiters(by: int) -> None:
     global _waiting
     _waiting += by
-    _tell("gauge", "waiters", _waiting, tags={"hostname": socket.gethostname()})
+    _emit("gauge", "waiters", _waiting, tags={"hostname": socket.gethostname()})
 
 
-def _tell(method: str, name: str, *values: Any, **options: Any) -> None:
+def _emit(method: str, name: str, *values: Any, **options: Any) -> None:
     try:
         getattr(_backend(), method)(f"flowservice.{name}", *values, **options)
     except Exception as error:
-        log.debug("The metric flowservice.%s could not be told: %s", name, error)
+        log.debug("The metric flowservice.%s could not be emitted: %s", name, error)
 
 
 def _backend() -> Any:

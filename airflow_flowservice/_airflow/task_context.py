@@ -87,7 +87,7 @@ def triggering_events(context: Mapping[str, Any]) -> Iterator[tuple[str, Mapping
         yield event.asset.name, event.extra or {}
 
 
-def tell_outlets(context: Mapping[str, Any], task: Any, extra: Mapping[str, Any]) -> None:
+def add_outlet_event_extra(context: Mapping[str, Any], task: Any, extra: Mapping[str, Any]) -> None:
     """Put facts into the events of the task's outlets that are assets, or refer to one."""
     from airflow.sdk import Asset
     from airflow.sdk.definitions.asset import AssetRef

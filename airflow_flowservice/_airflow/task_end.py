@@ -1,4 +1,4 @@
-"""How a task ends: by which of Airflow's exceptions, and whether a trigger may end it."""
+"""Airflow exceptions that end a task, and Airflow's state of a task that a trigger waits for."""
 
 from __future__ import annotations
 
@@ -14,57 +14,46 @@ from airflow_flowservice.exceptions import FlowRunTimeoutError, FlowServiceError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Seconds that a stopping triggerer may be held up.
+# Maximum delay of a stopping triggerer, in seconds.
 PATIENCE_WITH_AIRFLOW = 5.0
 
 
-def ends_in_triggerer(task: Any) -> bool:
-    """Whether a trigger may end this task as a success without a worker.
-
-    Airflow then leaves out asset events, listeners and `post_execute` (seen on 3.3.2), so only where
-    there are none.
-    """
-    if not versions.supports_trigger_xcoms() or task.outlets or getattr(task, "_post_execute_hook", None):
-        return False
-    return not has_listeners()
-
-
 async def was_undeferred(ti: Any) -> bool:
-    """Whether a deferred task is deferred no longer; False where Airflow does not say.
+    """Return whether a deferred task is not deferred any more; False if Airflow does not respond.
 
-    For triggers that are cancelled before Airflow 3.3: a triggerer that stops leaves its tasks deferred, while
-    somebody who marks or clears a task does not. (Google's provider looks at the same, to cancel its jobs.)
+    For triggers that are cancelled before Airflow 3.3. A triggerer that stops leaves its tasks deferred; marking or
+    clearing a task does not. Google's provider uses the same check to cancel its jobs.
     """
     from airflow.sdk.execution_time import task_runner
     from airflow.sdk.execution_time.comms import GetTaskStates
 
     if ti is None:
         return False
-    question = GetTaskStates(
+    request = GetTaskStates(
         dag_id=ti.dag_id,
         task_ids=[ti.task_id],
         run_ids=[ti.run_id],
         map_index=task_context.task_instance_key(ti)["map_index"],
     )
-    # Never cancelled in the middle of an answer, which other triggers in the process would then read as theirs.
-    asking = asyncio.ensure_future(task_runner.SUPERVISOR_COMMS.asend(question))
-    done, _ = await asyncio.wait({asking}, timeout=PATIENCE_WITH_AIRFLOW)
-    if not done or asking.exception() is not None:
+    # If the request were cancelled, other triggers of the process would read its response as theirs.
+    response = asyncio.ensure_future(task_runner.SUPERVISOR_COMMS.asend(request))
+    done, _ = await asyncio.wait({response}, timeout=PATIENCE_WITH_AIRFLOW)
+    if not done or response.exception() is not None:
         return False
-    states: Any = getattr(asking.result(), "task_states", {}).get(ti.run_id, {})
+    states: Any = getattr(response.result(), "task_states", {}).get(ti.run_id, {})
     return bool(states) and all(task_context.text_of(state) != "deferred" for state in states.values())
 
 
 def has_listeners() -> bool:
-    """Whether somebody, such as OpenLineage, wants to hear of tasks that end."""
+    """Return whether a listener, such as OpenLineage's, receives ends of tasks."""
     return bool(versions.listener_manager().has_listeners)
 
 
 @contextmanager
 def task_errors(*final: type[FlowServiceError]) -> Iterator[None]:
-    """What goes wrong inside ends the task: still as the typed error, without retries where none can help.
+    """Turn errors that a retry cannot fix into errors of the same class that are also `AirflowFailException`.
 
-    :param final: errors after which a retry of this very task cannot help, though they are retryable.
+    :param final: errors after which a retry of this task cannot help, although they are retryable.
     """
     try:
         yield
@@ -76,9 +65,9 @@ def task_errors(*final: type[FlowServiceError]) -> Iterator[None]:
 
 @contextmanager
 def skips(*, soft_fail: bool, never_fail: bool) -> Iterator[None]:
-    """A sensor skips on what `soft_fail` and `never_fail` are for, in every mode, and says why.
+    """Turn errors of a sensor into skips with the error's text, in every mode.
 
-    :param soft_fail: skip on time limits and on errors that no retry can mend.
+    :param soft_fail: skip on time limits and on errors that a retry cannot fix.
     :param never_fail: skip on any error.
     """
     skip = versions.airflow_exception("AirflowSkipException")
@@ -94,7 +83,7 @@ def skips(*, soft_fail: bool, never_fail: bool) -> Iterator[None]:
 
 
 def as_sensor_timeout(error: FlowServiceError) -> FlowServiceError:
-    """The error as one that is also Airflow's `AirflowSensorTimeout`, which is not retried."""
+    """Return the error as one that is also Airflow's `AirflowSensorTimeout`, which is not retried."""
     return _ending(error, "AirflowSensorTimeout")
 
 
@@ -106,7 +95,7 @@ def _ending(error: FlowServiceError, ending: str) -> FlowServiceError:
 
 @cache
 def _ending_class(name: str, ending: str) -> type[FlowServiceError]:
-    """The class of this name as one of Airflow's exceptions that end a task without a retry."""
+    """Return the class of this name that is also one of Airflow's exceptions that end a task without a retry."""
     cls: type[FlowServiceError] = getattr(exceptions, name)
     return type(
         cls.__name__, (cls, versions.airflow_exception(ending)), {"__module__": cls.__module__, "__doc__": cls.__doc__}

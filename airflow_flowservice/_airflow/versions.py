@@ -54,7 +54,7 @@ def stats() -> Any:
     return Stats
 
 
-def takes_rendered_fields_again() -> bool:
+def supports_rerendered_fields() -> bool:
     """Whether a task may tell its rendered templates again when it has ended.
 
     Before 3.3 that is refused after an attempt that is retried; before 3.2 its `on_retry_callback` is then not called.

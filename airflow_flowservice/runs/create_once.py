@@ -1,22 +1,11 @@
-"""Create a flow run once, whatever fails.
+"""Create a flow run at most once per window, also after faults.
 
-Flow Service has no idempotency key, so a written intent takes its place: before the POST, what is about to
-be created goes into a store that survives the attempt, together with the runs that the flow has already.
-Whoever finds an intent without a run id later compares the flow's runs with it before creating anything.
+Flow Service has no idempotency key. Therefore, an intent is stored before the POST: what the attempt is
+about to create, and the dataflow's newest flow runs. If a later attempt finds an intent without a flow run
+id, it compares the dataflow's flow runs with the intent before it creates anything.
 
-    no intent ─────────> write intent ──> POST ──┬─ an id ───────────> store it, wait for the run
-    intent with id ──┬─ active: wait             ├─ refused (4xx) ───> drop the intent, fail
-                     ├─ succeeded: done          └─ anything else ───> reconcile
-                     └─ failed: create anew
-    intent without id ───────────────────────────────────────────────> reconcile
-
-    reconcile ──┬─ a new run shows our window and start time ─> adopt it
-                ├─ no new run, after patience ────────────────> create
-                └─ new runs that show no window ──────────────> on_uncertain: fail, adopt or create
-
-Whatever is stored, a run that somebody names (`adopt`) is taken, unless it failed.
-
-The client and the store are protocols, and time is an argument, so all of it can be tried in memory.
+`creation_states` has the decisions as a table. The client and the store are protocols, and time is an
+argument, so the tests run in memory.
 """
 
 from __future__ import annotations
@@ -42,9 +31,10 @@ from airflow_flowservice.exceptions import (
     StartTimeInPastError,
     UnreadableAnswerError,
 )
-from airflow_flowservice.runs.intent import Attempt, Intent, Order, Outcome, Service, Store
-from airflow_flowservice.runs.record import Record
-from airflow_flowservice.runs.search import Search
+from airflow_flowservice.runs.creation_states import FINAL, INITIAL, TRANSITIONS, Event, State
+from airflow_flowservice.runs.flow_check import checked
+from airflow_flowservice.runs.intent import Attempt, FlowRunService, Intent, Order, Outcome, Store
+from airflow_flowservice.runs.intent_store import IntentStore
 from airflow_flowservice.runs.watch import NOT_YET_READABLE
 
 if TYPE_CHECKING:
@@ -56,146 +46,199 @@ OnUncertain = Literal["fail", "adopt", "create"]
 
 _START_MARGIN = timedelta(seconds=2)
 _LATER_START_MARGIN = timedelta(seconds=60)
-_REMEMBERED = 50
-# A POST whose answer is lost is repeated after a comparison, within one attempt only so often.
-_POSTS_AT_MOST = 3
-_UNCERTAIN = (NoAnswerError, ServerError, UnreadableAnswerError)
+_MAX_KNOWN_RUNS = 50
+_MAX_RUNS_READ = 10_000
+# Limit per attempt. After each POST with an unknown outcome, the flow runs are compared.
+_MAX_POSTS = 3
+# Flow Service's clock stamps the flow runs, the worker's clock stamps the intent.
+_MAX_CLOCK_DIFFERENCE = timedelta(minutes=15)
+_OUTCOME_UNKNOWN = (NoAnswerError, ServerError, UnreadableAnswerError)
+_HOW: dict[State, Literal["created", "resumed", "adopted"]] = {
+    State.CREATED: "created",
+    State.RESUMED: "resumed",
+    State.ADOPTED: "adopted",
+}
 
 
 @dataclass(kw_only=True)
 class CreateOnce:
-    """Creates the run of an order, or finds the one that is there already.
+    """Create the flow run of an order, or find the one that exists. For one call per attempt.
 
-    :param store: None where Airflow has none (before 3.3): then only the list of runs can tell.
-    :param on_uncertain: what to do when new runs exist that show no window.
-    :param adopt: the run that somebody says is this order's.
-    :param patience: seconds to wait for a run that may have been created to show in the list; Adobe
-        says that a run may take two to three minutes.
-    :param poll: seconds between two looks at the list meanwhile.
-    :param clock_offset: the service's clock minus ours, if it is known.
-    :param prepare: a last look at the order before anything is created; may raise, or change it.
-    :param link: makes the page address of a run, for messages.
+    :param store: None if Airflow has none (before 3.3); then only the list of flow runs shows what exists.
+    :param check_flow: read the dataflow before the POST, and refuse an order that cannot work (`flow_check`).
+    :param on_uncertain: reaction to new flow runs that show no window.
+    :param adopt: id of the flow run that the DAG run's conf names for this order.
+    :param patience: seconds to wait until a flow run that may have been created appears in the list. Adobe
+        states two to three minutes.
+    :param poll: seconds between two reads of the list.
+    :param clock_offset: the service's clock minus the local one; None if unknown.
+    :param link: return the page address of a flow run id, for messages.
     """
 
-    service: Service
+    service: FlowRunService
     store: Store | None
     attempt: Attempt
+    check_flow: bool = False
     on_uncertain: OnUncertain = "fail"
     adopt: str | None = None
     patience: float = 180.0
     poll: float = 5.0
     clock_offset: Callable[[], timedelta | None] = lambda: None
-    prepare: Callable[[Order], Order] = lambda order: order
     link: Callable[[str], str] = str
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    _posts: int = field(default=0, init=False)
-    _record: Record = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._record = Record(store=self.store)
+    _order: Order = field(init=False, repr=False)
+    _intents: IntentStore = field(init=False, repr=False)
+    _intent: Intent = field(init=False, repr=False)
+    _flow_run_id: str = field(init=False, repr=False)
+    _error: FlowServiceError = field(init=False, repr=False)
+    _has_earlier_intent: bool = field(default=False, init=False, repr=False)
+    _posts: int = field(default=0, init=False, repr=False)
 
     def __call__(self, order: Order) -> Outcome:
-        """The one run of this order.
+        """Return the flow run of this order.
 
-        :raises ApiError: Flow Service refused, or could not be reached; nothing was created.
-        :raises FlowRunUncertainError: a run may exist, and `on_uncertain` is `fail`.
+        :raises ApiError: Flow Service refused the request, or could not be reached; nothing was created.
+        :raises FlowRunUncertainError: a flow run may exist, and `on_uncertain` is `fail`.
+        :raises AttemptOvertakenError: another attempt may have taken over; nothing was sent.
         """
+        self._order = order
+        self._intents = IntentStore(store=self.store)
+        actions, state = self._actions(), INITIAL
         try:
-            return self._without_store(order) if self.store is None else self._with_store(order)
+            while state not in FINAL:
+                state = TRANSITIONS[state][actions[state]()]
+            if state is State.FAILED:
+                raise self._error
         except FlowServiceError as error:
             error.about(flow_id=order.flow_id, window=str(order.window) if order.window else None)
             raise
+        self._intents.complete(replace(self._intent, max_tries=self.attempt.max_tries), flow_run_id=self._flow_run_id)
+        return Outcome(flow_run_id=self._flow_run_id, how=_HOW[state])
 
-    def _with_store(self, order: Order) -> Outcome:
-        intent = self._record.read(otherwise=self._unwritten(order))
-        if intent is not None and intent.order != order.key:
-            intent = None
-        if self.adopt and (intent is None or intent.adopted != self.adopt) and (adopted := self._adopt(order)):
-            return adopted
-        if intent is None:
-            return self._create(order)
-        if intent.flow_run_id is not None:
-            return self._resume(order, intent, intent.flow_run_id)
-        log.warning("An earlier attempt may have created a flow run; comparing the flow's runs with its intent")
-        return self._reconcile(order, intent, earlier=True)
+    def _actions(self) -> dict[State, Callable[[], Event]]:
+        return {
+            State.READ_INTENT: self._read_intent,
+            State.READ_NAMED_RUN: self._read_named_run,
+            State.CHECK_INTENT: self._check_intent,
+            State.READ_FLOW_RUN: self._read_flow_run,
+            State.CREATE: self._create,
+            State.CREATE_LATER: self._create_later,
+            State.COMPARE: self._compare,
+        }
 
-    def _without_store(self, order: Order) -> Outcome:
-        log.warning("This Airflow keeps no task state (3.3 and later do): protection against double runs is reduced")
-        if self.adopt and (adopted := self._adopt(order)):
-            return adopted
-        if self.attempt.is_first:
-            return self._create(order)
-        return self._reconcile(order, self._unwritten(order), earlier=True)
+    def _read_intent(self) -> Event:
+        self._intent = assumed = self._assumed_intent()
+        if self.store is None:
+            log.warning("Airflow before 3.3 keeps no task state, so protection against double runs is reduced")
+            self._has_earlier_intent = not self.attempt.is_first
+        elif (stored := self._intents.read(otherwise=assumed)) and stored.order == self._order.key:
+            self._intent, self._has_earlier_intent = stored, True
+        # A named flow run is adopted once: a clear afterwards requests the window again.
+        is_named = self.adopt and self._intent.adopted != self.adopt
+        return Event.RUN_NAMED if is_named else Event.NO_RUN_NAMED
 
-    def _unwritten(self, order: Order) -> Intent:
-        """What an earlier attempt may have intended that left nothing to read."""
+    def _assumed_intent(self) -> Intent:
+        """Return the intent to assume for an earlier attempt that left nothing readable."""
         since = self.attempt.began or self._service_now() - timedelta(days=1)
-        return Intent(order=order.key, max_tries=self.attempt.max_tries, token="", written_at=since.timestamp())
+        return Intent(order=self._order.key, max_tries=self.attempt.max_tries, token="", written_at=since.timestamp())
 
-    def _adopt(self, order: Order) -> Outcome | None:
-        """The run that was named; None if it failed, since then its window is not in."""
-        run = self.service.get_run(str(self.adopt))
+    def _read_named_run(self) -> Event:
+        order, run = self._order, self.service.get_run(str(self.adopt))
         other_window = order.window and run.window and run.window != order.window
         if run.flow_id not in (None, order.flow_id) or other_window:
-            raise ConfigurationError(
+            self._error = ConfigurationError(
                 f"the flow run to adopt is of another task: its dataflow is {run.flow_id}, its window {run.window}",
                 flow_run_id=run.id,
                 remedy="name the right run; for one of several tasks as "
                 '{"flowservice": {"adopt": {"TASK_ID": "FLOW_RUN_ID"}}}',
             )
-        if run.status.ended and not run.status.succeeded:
-            log.warning("Flow run %s was to be adopted, but it ended as %s, so it is not", run.id, run.status_word)
-            return None
+            return Event.ANOTHER_TASKS
+        if _has_failed(run):
+            log.warning("Flow run %s ended as %s, so it is not adopted", run.id, run.status_word)
+            return Event.FAILED
         log.warning("Adopting flow run %s (%s), since the DAG run's conf says so", run.id, run.status_word)
-        return self._keep(replace(self._unwritten(order), adopted=self.adopt), run.id, how="adopted")
+        self._intent, self._flow_run_id = replace(self._assumed_intent(), adopted=self.adopt), run.id
+        return Event.USABLE
 
-    def _resume(self, order: Order, intent: Intent, flow_run_id: str) -> Outcome:
-        cleared = intent.max_tries != self.attempt.max_tries
+    def _check_intent(self) -> Event:
+        if not self._has_earlier_intent:
+            return Event.NO_INTENT
+        if self._intent.flow_run_id is not None:
+            self._flow_run_id = self._intent.flow_run_id
+            return Event.WITH_ID
+        if self.store is not None:
+            log.warning("An earlier attempt may have created a flow run; comparing the dataflow's flow runs")
+        return Event.WITHOUT_ID
+
+    def _read_flow_run(self) -> Event:
+        flow_run_id, cleared = self._flow_run_id, self._intent.max_tries != self.attempt.max_tries
         try:
             run = self.service.get_run(flow_run_id)
         except RunNotFoundError:
-            if cleared and self._service_now().timestamp() - intent.written_at > NOT_YET_READABLE:
-                log.info("Flow run %s is gone and the task was cleared; creating a new run", flow_run_id)
-                return self._create(order)
-            run = None
-        if run is not None and run.status.ended and (cleared or not run.status.succeeded):
-            why = "the task was cleared" if cleared else "a retry wants the window again"
-            log.info("Flow run %s ended as %s and %s; creating a new run", run.id, run.status_word, why)
-            return self._create(order)
-        status = run.status_word if run else "not readable yet"
-        log.info("Flow run %s of an earlier attempt is %s; no new run is created", flow_run_id, status)
-        return self._keep(replace(intent, max_tries=self.attempt.max_tries), flow_run_id, how="resumed")
+            if cleared and self._service_now().timestamp() - self._intent.written_at > NOT_YET_READABLE:
+                log.info("Flow run %s does not exist, and the task was cleared; creating a new one", flow_run_id)
+                return Event.CLEARED_AND_GONE
+            log.info("Flow run %s of an earlier attempt is not readable yet; no new one is created", flow_run_id)
+            return Event.NOT_READABLE
+        if run.status.ended and (cleared or not run.status.succeeded):
+            why = "the task was cleared" if cleared else "this is a retry"
+            log.info("Flow run %s ended as %s, and %s; creating a new one", run.id, run.status_word, why)
+            return Event.CLEARED_AFTER_SUCCESS if run.status.succeeded else Event.FAILED
+        log.info("Flow run %s of an earlier attempt is %s; no new one is created", flow_run_id, run.status_word)
+        return Event.SUCCEEDED if run.status.ended else Event.RUNNING
 
-    def _create(self, order: Order) -> Outcome:
-        order = self.prepare(order)
-        start = self._start_time(order, margin=_START_MARGIN)
-        try:
-            return self._post(order, start)
-        except StartTimeInPastError:
-            if order.start_time is not None:
-                raise
-            later = self._start_time(order, margin=_LATER_START_MARGIN)
-            log.warning("Flow Service finds the start time %s in the past; trying once more with %s", start, later)
-            return self._post(order, later)
+    def _create(self) -> Event:
+        if self.check_flow:
+            self._order = checked(self._order, self.service.get_flow(self._order.flow_id))
+        event = self._post(self._start_time(margin=_START_MARGIN))
+        if event is Event.START_TIME_PASSED and self._order.start_time is not None:
+            return Event.REFUSED
+        return event
 
-    def _post(self, order: Order, start: datetime) -> Outcome:
-        intent = self._write_intent(order, start)
+    def _create_later(self) -> Event:
+        start = self._start_time(margin=_LATER_START_MARGIN)
+        log.warning("Flow Service reports that the start time is in the past; trying again with %s", start)
+        event = self._post(start)
+        return Event.REFUSED if event is Event.START_TIME_PASSED else event
+
+    def _post(self, start: datetime) -> Event:
+        self._write_intent(start)
         self._posts += 1
         try:
-            created = self._submit(order, start)
-        except _UNCERTAIN as error:
-            log.warning("Nobody knows whether the flow run was created: %s", error)
-            if self._posts >= _POSTS_AT_MOST:
-                raise
-            return self._reconcile(order, intent, earlier=False)
-        except ApiError:
-            self._record.drop()
-            raise
-        return self._keep(intent, created.id, how="created")
+            created = self._submit(start)
+        except _OUTCOME_UNKNOWN as error:
+            log.warning("The outcome of the POST is unknown: %s", error)
+            self._error = error
+            return Event.UNKNOWN_AGAIN if self._posts >= _MAX_POSTS else Event.UNKNOWN
+        except ApiError as error:
+            self._intents.drop()
+            self._error = error
+            return Event.START_TIME_PASSED if isinstance(error, StartTimeInPastError) else Event.REFUSED
+        self._flow_run_id = created.id
+        return Event.ID_RETURNED
 
-    def _submit(self, order: Order, start: datetime) -> CreatedRun:
+    def _write_intent(self, start: datetime) -> None:
+        listed = self.service.list_runs(flow_id=self._order.flow_id, limit=_MAX_KNOWN_RUNS)
+        runs = list(islice(listed, _MAX_KNOWN_RUNS))
+        created = [run.created_at.timestamp() for run in runs if run.created_at]
+        self._intent = Intent(
+            order=self._order.key,
+            max_tries=self.attempt.max_tries,
+            token=uuid4().hex,
+            written_at=self._service_now().timestamp(),
+            start_time=int(start.timestamp()),
+            known=tuple(run.id for run in runs),
+            oldest_known=min(created) if len(created) == _MAX_KNOWN_RUNS else None,
+            adopted=self.adopt,
+        )
+        self._intents.write(self._intent)
+        if self.store is not None and self._service_now().timestamp() - self._intent.written_at > self.patience:
+            raise AttemptOvertakenError("this attempt hung before it sent anything, so it ends without sending")
+
+    def _submit(self, start: datetime) -> CreatedRun:
+        order = self._order
         if order.retrigger is not None:
             return self.service.retrigger_run(order.retrigger)
         if order.window is None:
@@ -207,80 +250,87 @@ class CreateOnce:
             delta_column=order.delta_column,
         )
 
-    def _write_intent(self, order: Order, start: datetime) -> Intent:
-        runs = list(islice(self.service.list_runs(flow_id=order.flow_id, limit=_REMEMBERED), _REMEMBERED))
-        created = [run.created_at.timestamp() for run in runs if run.created_at]
-        intent = Intent(
-            order=order.key,
-            max_tries=self.attempt.max_tries,
-            token=uuid4().hex,
-            written_at=self._service_now().timestamp(),
-            start_time=int(start.timestamp()),
-            known=tuple(run.id for run in runs),
-            oldest_known=min(created) if len(created) == _REMEMBERED else None,
-            adopted=self.adopt,
-        )
-        self._record.write(intent)
-        if self.store is not None and self._service_now().timestamp() - intent.written_at > self.patience:
-            raise AttemptOvertakenError("this attempt hung before it sent anything, so it ends without sending")
-        return intent
-
-    def _keep(self, intent: Intent, flow_run_id: str, *, how: Literal["created", "resumed", "adopted"]) -> Outcome:
-        self._record.complete(intent, flow_run_id=flow_run_id)
-        return Outcome(flow_run_id=flow_run_id, how=how)
-
-    def _reconcile(self, order: Order, intent: Intent, *, earlier: bool) -> Outcome:
-        """Find the run that the intent speaks of.
-
-        :param earlier: the intent is an earlier attempt's; a run of it that failed is not waited for.
-        """
-
-        def is_it(run: FlowRun) -> bool:
-            failed = run.status.ended and not run.status.succeeded
-            return intent.judge(run, order) == "ours" and not (earlier and failed)
-
-        runs = self._search(order, intent, is_it)
-        if run := next(filter(is_it, runs), None):
-            log.warning("Found flow run %s (%s), which is this window's; no other is created", run.id, run.status_word)
-            return self._keep(replace(intent, max_tries=self.attempt.max_tries), run.id, how="adopted")
-        # A run that failed has left its window out, whosever it is.
-        unclear = [run for run in runs if intent.judge(run, order) == "unclear" and not run.status.failed]
+    def _compare(self) -> Event:
+        runs = self._search()
+        if run := next(filter(self._is_ours, runs), None):
+            log.warning("Found flow run %s (%s) of this window; no other is created", run.id, run.status_word)
+            self._flow_run_id = run.id
+            return Event.MATCH
+        # A failed flow run has ingested nothing, so it is no candidate.
+        unclear = [run for run in runs if self._intent.match(run, self._order) == "unclear" and not run.status.failed]
         if not unclear:
             log.warning("No flow run was created for this window before; creating it")
-            return self._create(order)
-        return self._decide(order, intent, unclear)
+            return Event.NO_CANDIDATE
+        return self._resolve(unclear)
 
-    def _search(self, order: Order, intent: Intent, is_it: Callable[[FlowRun], bool]) -> list[FlowRun]:
-        search = Search(
-            service=self.service, patience=self.patience, poll=self.poll, monotonic=self.monotonic, sleep=self.sleep
-        )
-        return search(order, intent, is_it)
+    def _is_ours(self, run: FlowRun) -> bool:
+        """Return whether the intent's POST created this flow run.
 
-    def _decide(self, order: Order, intent: Intent, candidates: list[FlowRun]) -> Outcome:
+        A failed flow run of an earlier attempt does not count: another one is needed.
+        """
+        is_own_post = self._posts > 0
+        return self._intent.match(run, self._order) == "ours" and (is_own_post or not _has_failed(run))
+
+    def _resolve(self, candidates: list[FlowRun]) -> Event:
         lines = "; ".join(
             f"{run.id} created {run.created_at}, {run.status_word}, {self.link(run.id)}" for run in candidates
         )
         if self.on_uncertain == "create":
-            log.warning("on_uncertain=create: creating a flow run although these may be this window's: %s", lines)
-            return self._create(order)
+            log.warning("on_uncertain=create: creating a flow run although these may be of this window: %s", lines)
+            return Event.CANDIDATES_CREATE
         if self.on_uncertain == "adopt":
             chosen = min(candidates, key=lambda run: (run.created_at is None, run.created_at))
-            log.warning("on_uncertain=adopt: taking flow run %s out of: %s", chosen.id, lines)
-            return self._keep(replace(intent, max_tries=self.attempt.max_tries), chosen.id, how="adopted")
-        raise FlowRunUncertainError(
-            f"a flow run may have been created, and the flow's new runs show no window: {lines}",
+            log.warning("on_uncertain=adopt: adopting flow run %s out of: %s", chosen.id, lines)
+            self._flow_run_id = chosen.id
+            return Event.CANDIDATES_ADOPT
+        self._error = FlowRunUncertainError(
+            f"a flow run may have been created, and the dataflow's new flow runs show no window: {lines}",
             remedy=(
-                "look whether one of them is this window's. If it is, mark the task as success, or run it again "
+                "check whether one of them is of this window. If it is, mark the task as success, or run it again "
                 'with {"flowservice": {"adopt": "FLOW_RUN_ID"}} as conf. If none is, set on_uncertain=\'create\' and '
-                "clear the task (on_uncertain='adopt' would take the oldest of them)"
+                "clear the task (on_uncertain='adopt' would adopt the oldest of them)"
             ),
         )
+        return Event.CANDIDATES_FAIL
 
-    def _start_time(self, order: Order, *, margin: timedelta) -> datetime:
-        if order.start_time is not None:
-            return order.start_time
+    def _search(self) -> list[FlowRun]:
+        """Return the new flow runs: at once if one matches, otherwise when patience ends.
+
+        :raises FlowRunUncertainError: there are too many to compare.
+        """
+        end = self.monotonic() + self.patience
+        while True:
+            is_last = self.monotonic() >= end
+            try:
+                runs = self._new_runs()
+            except ApiError as error:
+                if is_last or not error.retryable:
+                    raise
+            else:
+                if is_last or any(map(self._is_ours, runs)):
+                    return runs
+            self.sleep(min(self.poll, max(0.0, end - self.monotonic())))
+
+    def _new_runs(self) -> list[FlowRun]:
+        order, intent = self._order, self._intent
+        since = datetime.fromtimestamp(intent.written_at, tz=timezone.utc) - _MAX_CLOCK_DIFFERENCE
+        listed = self.service.list_runs(flow_id=order.flow_id, created_since=since, limit=100)
+        runs = list(islice(listed, _MAX_RUNS_READ))
+        if len(runs) == _MAX_RUNS_READ and not any(intent.match(run, order) == "ours" for run in runs):
+            raise FlowRunUncertainError(
+                f"a flow run may have been created, and the dataflow has {_MAX_RUNS_READ} or more new flow runs"
+            )
+        return [run for run in runs if run.flow_id in (None, order.flow_id) and intent.is_new(run)]
+
+    def _start_time(self, *, margin: timedelta) -> datetime:
+        if self._order.start_time is not None:
+            return self._order.start_time
         soon = (self._service_now() + margin).replace(microsecond=0) + timedelta(seconds=1)
-        return max(soon, order.window.end) if order.window else soon
+        return max(soon, self._order.window.end) if self._order.window else soon
 
     def _service_now(self) -> datetime:
         return self.now() + (self.clock_offset() or timedelta(0))
+
+
+def _has_failed(run: FlowRun) -> bool:
+    return run.status.ended and not run.status.succeeded

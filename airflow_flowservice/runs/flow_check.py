@@ -1,4 +1,4 @@
-"""A look at the dataflow before its first run: what Flow Service would refuse, said earlier and better."""
+"""Checks of the dataflow before its flow run is created, which report earlier what Flow Service would refuse."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def checked(order: Order, flow: Flow) -> Order:
-    """The order as it may be sent: a delta column that the flow has already is left out.
+    """Return the order as it can be sent, without a delta column that the dataflow has already.
 
-    What the flow does not say is left to Flow Service to judge.
+    Properties that the dataflow does not show are left for Flow Service to check.
 
-    :raises FlowDisabledError: the flow is not enabled.
-    :raises NotOnDemandError: the flow is not scheduled one-time.
-    :raises DeltaColumnDiffersError: the flow's Copy transformation has another delta column.
+    :raises FlowDisabledError: the dataflow is not enabled.
+    :raises NotOnDemandError: the dataflow is not scheduled one-time.
+    :raises DeltaColumnDiffersError: the dataflow's Copy transformation has another delta column.
     """
     require_enabled(flow)
     require_one_time(flow)
@@ -34,18 +34,18 @@ def checked(order: Order, flow: Flow) -> Order:
 
 
 def require_enabled(flow: Flow) -> None:
-    """Pass a flow on whose runs would be carried out.
+    """Raise an error if the dataflow does not carry out flow runs.
 
-    :raises FlowDisabledError: the flow is not enabled.
+    :raises FlowDisabledError: the dataflow is not enabled.
     """
     if flow.enabled is False:
         raise FlowDisabledError(f"the dataflow {flow.name or flow.id!r} is {flow.state}", flow_id=flow.id)
 
 
 def require_one_time(flow: Flow) -> None:
-    """Pass a flow on that takes on-demand runs, or does not tell.
+    """Raise an error if the dataflow accepts no on-demand flow runs.
 
-    :raises NotOnDemandError: the flow is scheduled, and not one-time.
+    :raises NotOnDemandError: the dataflow is scheduled, and not one-time.
     """
     if flow.one_time is False:
         raise NotOnDemandError(

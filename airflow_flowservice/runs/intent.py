@@ -1,4 +1,4 @@
-"""What is about to be created, written down before it is: the values and protocols of `create_once`."""
+"""Values and protocols of `create_once`: the order, the attempt, the intent and the outcome."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from airflow_flowservice.windows.window import IngestionWindow
 
 if TYPE_CHECKING:
-    from airflow_flowservice.api.models import CreatedRun, DeltaColumn, FlowRun
+    from airflow_flowservice.api.models import CreatedRun, DeltaColumn, Flow, FlowRun
 
-Verdict = Literal["ours", "another", "unclear"]
+Match = Literal["ours", "another", "unclear"]
 
 
 class Store(Protocol):
-    """Keeps JSON values beyond an attempt; Airflow 3.3's `task_state_store` is one."""
+    """Store of JSON values that survive an attempt, such as Airflow 3.3's `task_state_store`."""
 
     def get(self, key: str, /) -> Any:
-        """The value, or None."""
+        """Return the value, or None."""
 
     def set(self, key: str, value: Any, /) -> None:
-        """Write or overwrite."""
+        """Write or overwrite the value."""
 
     def delete(self, key: str, /) -> None:
-        """Remove; no error when it is not there."""
+        """Remove the value; no error if there is none."""
 
 
-class Service(Protocol):
-    """What is asked of Flow Service; `api.client.FlowServiceClient` is one."""
+class FlowRunService(Protocol):
+    """Requests to Flow Service that creating needs; `api.client.FlowServiceClient` implements it."""
+
+    def get_flow(self, flow_id: str, /) -> Flow:
+        """Read a dataflow."""
 
     def create_run(
         self,
@@ -39,27 +42,27 @@ class Service(Protocol):
         start_time: datetime,
         delta_column: DeltaColumn | None = None,
     ) -> CreatedRun:
-        """Create a run; datetimes are aware."""
+        """Create a flow run; datetimes are aware."""
 
     def retrigger_run(self, flow_run_id: str, /) -> CreatedRun:
-        """Start a run again; the answer names a new one."""
+        """Repeat a flow run, and return the new one."""
 
     def get_run(self, flow_run_id: str, /) -> FlowRun:
-        """Read one run."""
+        """Read one flow run."""
 
     def list_runs(
         self, *, flow_id: str | None = None, created_since: datetime | None = None, limit: int = 100
     ) -> Iterable[FlowRun]:
-        """Runs, newest first, through all pages."""
+        """Yield flow runs, newest first, through all pages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What is wanted: a run of a flow for a window, or the repetition of a run.
+    """Request for a flow run of a dataflow for a window, or for the repetition of a flow run.
 
-    :param window: of the run; for a repetition that of the repeated run, if it is known.
-    :param start_time: when the run begins (aware); None means now, and never before the window's end.
-    :param retrigger: the run to repeat, instead of creating one for the window.
+    :param window: of the flow run; for a repetition that of the repeated flow run, if it is known.
+    :param start_time: when the flow run begins (aware); None means now, but not before the window's end.
+    :param retrigger: id of the flow run to repeat, instead of creating one for the window.
     """
 
     flow_id: str
@@ -70,19 +73,19 @@ class Order:
 
     @property
     def key(self) -> str:
-        """The same for orders that want the same."""
+        """Return a text that is equal for orders of the same flow run."""
         return f"{self.flow_id} {self.retrigger or self.window}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """Which attempt of a task this is.
+    """Attempt of a task.
 
-    :param try_number: 1 for the first; clears count on.
-    :param max_tries: Airflow's; unchanged in a retry, grown after a clear.
-    :param retries: the task's own, so `max_tries - retries + 1` is the first try since the last clear.
-    :param began: when the DAG run started (aware); runs from before are none of ours.
-    :param started_before: Airflow has begun this very attempt before, under the same number.
+    :param try_number: 1 for the first; not reset by a clear.
+    :param max_tries: Airflow's value; a retry leaves it unchanged, a clear increases it.
+    :param retries: the task's own value, so `max_tries - retries + 1` is the first try since the last clear.
+    :param began: when the DAG run started (aware); earlier flow runs are not of this task.
+    :param started_before: Airflow has started this attempt before, under the same number.
     """
 
     try_number: int = 1
@@ -93,15 +96,15 @@ class Attempt:
 
     @property
     def is_first(self) -> bool:
-        """Whether no earlier attempt since the last clear can have created anything."""
+        """Return True if no earlier attempt since the last clear can have created a flow run."""
         return not self.started_before and self.try_number <= self.max_tries - self.retries + 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The one run of an order.
+    """Flow run of an order.
 
-    :param how: `created`, `resumed` (an earlier attempt's), or `adopted` (found after a lost answer).
+    :param how: `created`, `resumed` (created by an earlier attempt), or `adopted` (found or named).
     """
 
     flow_run_id: str
@@ -110,14 +113,14 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Intent:
-    """What was about to be created; kept in the store as JSON.
+    """Flow run that an attempt is about to create; kept in the store as JSON.
 
-    :param token: of the attempt that wrote it.
-    :param written_at: epoch seconds, by the service's clock as far as the writer knew it.
-    :param start_time: epoch seconds; tells our run from another DAG's with the same window.
-    :param known: ids of the flow's newest runs before the POST.
-    :param oldest_known: epoch seconds; runs from before it are old even if `known` lacks them.
-    :param adopted: the run that somebody named to be adopted, once that was done, or could not be.
+    :param token: of the attempt that wrote the intent.
+    :param written_at: epoch seconds, by the service's clock if its offset was known.
+    :param start_time: epoch seconds; distinguishes the flow run from another DAG's with the same window.
+    :param known: ids of the dataflow's newest flow runs before the POST.
+    :param oldest_known: epoch seconds; flow runs created earlier are not new even if `known` lacks them.
+    :param adopted: id of the named flow run, after it was adopted or found to have failed.
     """
 
     order: str
@@ -132,7 +135,7 @@ class Intent:
 
     @classmethod
     def from_json(cls, value: Any) -> Intent | None:
-        """The intent in a stored value, also one of a version that writes more; None if there is none to read."""
+        """Parse a stored value, and ignore unknown fields of a later version. Return None if it is no intent."""
         names = {field.name for field in fields(cls)}
         try:
             read = {name: each for name, each in value.items() if name in names}
@@ -141,21 +144,21 @@ class Intent:
             return None
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON object."""
+        """Return the intent as a JSON object."""
         return {**asdict(self), "known": list(self.known)}
 
-    def is_news(self, run: FlowRun) -> bool:
-        """Whether a run was not there when the intent was written."""
+    def is_new(self, run: FlowRun) -> bool:
+        """Return True if the flow run did not exist when the intent was written."""
         if run.id in self.known:
             return False
         if self.oldest_known is None or run.created_at is None:
             return True
         return run.created_at.timestamp() >= self.oldest_known
 
-    def judge(self, run: FlowRun, order: Order) -> Verdict:
-        """Whether a new run of the flow is the one that the intent speaks of.
+    def match(self, run: FlowRun, order: Order) -> Match:
+        """Return whether the intent's POST created this new flow run of the dataflow.
 
-        A run that shows no window can be anybody's: "cannot tell" is never "no match".
+        A flow run that shows no window is "unclear", never "another".
         """
         if order.retrigger is not None and run.parent_id is not None:
             return "ours" if run.parent_id == order.retrigger else "another"

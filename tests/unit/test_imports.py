@@ -1,4 +1,4 @@
-"""A DAG file that uses our operators pays for `airflow.sdk` alone; and public names are pinned."""
+"""Imports of DAG files must stay cheap, and public names are pinned."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ INTERFACE = {
 
 
 def modules_after(code):
-    """What a new Python has imported after some code."""
+    """Return the modules that a new Python process has imported after some code."""
     program = f"{code}\nimport sys, json; print('MODULES' + json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert 0 == done.returncode, done.stderr
@@ -96,20 +96,20 @@ def modules_after(code):
 
 
 @pytest.fixture(scope="module")
-def sdk_alone():
-    """What Airflow's own names import."""
+def sdk_modules():
+    """Return the modules that Airflow's names import."""
     return modules_after(SDK)
 
 
-def test_a_dag_file_imports_nothing_heavy(sdk_alone):
-    """Beyond what Airflow imports itself, only our thin modules come along."""
-    added = modules_after(f"{SDK}from airflow_flowservice import operators, sensors, links") - sdk_alone
+def test_a_dag_file_imports_nothing_heavy(sdk_modules):
+    """A DAG file imports only light modules in addition to those of Airflow."""
+    added = modules_after(f"{SDK}from airflow_flowservice import operators, sensors, links") - sdk_modules
     assert "airflow_flowservice.operators" in added
     assert [] == sorted(name for name in added if any(f"{name}.".startswith(f"{heavy}.") for heavy in HEAVY))
 
 
-def test_a_dag_that_is_made_imports_nothing_heavy_either(sdk_alone):
-    """Making the tasks costs no more than importing their classes; only the default for deferrable is looked up."""
+def test_making_tasks_imports_nothing_heavy(sdk_modules):
+    """Making the tasks imports no more than importing their classes."""
     code = f"""{SDK}
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
@@ -122,8 +122,8 @@ with DAG("dag", schedule="@daily"):
     assert [] == sorted(name for name in added if any(f"{name}.".startswith(f"{heavy}.") for heavy in HEAVY))
 
 
-def test_our_assets_import_nothing_but_errors():
-    """Airflow imports this module in every process that makes an asset, whosever."""
+def test_the_assets_module_imports_only_errors():
+    """Airflow imports this module in every process that makes an asset of any provider."""
     added = modules_after("import airflow_flowservice.assets") - modules_after(
         "import typing, contextlib, urllib.parse"
     )
@@ -136,7 +136,7 @@ def test_our_assets_import_nothing_but_errors():
 
 @pytest.mark.parametrize("module", ["airflow_flowservice", "airflow_flowservice.get_provider_info"])
 def test_the_package_itself_imports_nothing(module):
-    """Airflow's discovery reads the provider in every process."""
+    """Airflow's discovery imports the provider in every process."""
     added = modules_after(f"import {module}") - modules_after("import typing, __future__")
     assert set() == {name for name in added if not name.startswith("airflow_flowservice")}
     assert {"airflow_flowservice", module} == {name for name in added if name.startswith("airflow_flowservice")}
@@ -144,7 +144,7 @@ def test_the_package_itself_imports_nothing(module):
 
 @pytest.mark.parametrize("module", INTERFACE)
 def test_the_public_names_are_pinned(module):
-    """What users can import is decided, not what happens to be there: the classes and functions of a module."""
+    """The public classes and functions of each module are listed explicitly."""
     found = importlib.import_module(module)
     own = [name for name, value in vars(found).items() if getattr(value, "__module__", None) == module]
     names = getattr(found, "__all__", None) or [name for name in own if not name.startswith("_")]
@@ -152,7 +152,7 @@ def test_the_public_names_are_pinned(module):
 
 
 def test_the_arguments_of_the_interface_are_pinned():
-    """Names are final: an argument that disappears breaks somebody's DAG."""
+    """Arguments are final: a removed argument breaks DAGs."""
     import inspect
 
     from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator, _FlowRunOperator
@@ -203,7 +203,7 @@ def test_the_arguments_of_the_interface_are_pinned():
 
 
 def test_the_interfaces_defaults_are_pinned():
-    """Creating only, then a sensor, is the shape of this project; nobody guesses by default."""
+    """By default, the operator only creates, and fails if the outcome is unknown."""
     from airflow_flowservice.operators import OnDemandFlowRunOperator
 
     made = OnDemandFlowRunOperator(task_id="task", flow_id="f")

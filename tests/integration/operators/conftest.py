@@ -1,8 +1,8 @@
-"""Airflow's own task runner, the emulator over real HTTP, and in between a supervisor that lives in memory.
+"""Fixtures: Airflow's task runner, the emulator over HTTP, and a supervisor in memory between them.
 
-`worker.task(Operator, ...)` gives a task of a DAG run; `.run()` is one attempt of it, carried out by
-Airflow's task runner exactly as on a worker: rendering, executing, pushing XComs, deciding about a retry.
-Only what a worker would send to Airflow's API server ends in :class:`Supervisor` instead.
+`worker.task(Operator, ...)` returns a task of a DAG run. `.run()` performs one attempt with Airflow's task
+runner exactly as on a worker: it renders, executes, pushes XComs and decides about a retry. Only the
+messages to Airflow's API server go to :class:`Supervisor` instead.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from airflow_flowservice.emulator import Settings, running_emulator
 from airflow_flowservice.emulator.server import Emulator
 
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
-# Runs begin some seconds after their creation, so the emulator's time flies.
+# Flow runs begin some seconds after their creation, so the emulator's clock is fast.
 SPEED = 20.0
 
 
 @dataclass
 class Clock:
-    """The emulator's clock: fast, standing still, or moved by hand."""
+    """Clock of the emulator: fast, stopped, or moved by the test."""
 
     speed: float = SPEED
     _since: float = field(default_factory=time.time)
@@ -47,7 +47,7 @@ class Clock:
         self.speed = self.speed if speed is None else speed
 
     def stop(self) -> None:
-        """Time stands still until it is moved."""
+        """Stop the clock until the test moves it."""
         self.set(speed=0.0)
 
     def advance(self, seconds: float) -> None:
@@ -55,7 +55,7 @@ class Clock:
 
 
 class Supervisor:
-    """What the task runner talks to, with Airflow's own messages; the API server's memory behind it."""
+    """Supervisor that handles Airflow's messages of the task runner, and keeps the API server's data in memory."""
 
     def __init__(self) -> None:
         self.connections: dict[str, dict[str, Any]] = {}
@@ -171,7 +171,7 @@ class Supervisor:
 
 @dataclass(frozen=True)
 class Ended:
-    """How an attempt ended: Airflow's state for the task, what it told Airflow, and the error."""
+    """End of an attempt: Airflow's state of the task, the message to Airflow, and the error."""
 
     state: str
     message: Any = None
@@ -179,7 +179,7 @@ class Ended:
 
 
 class Task:
-    """One task of one DAG run, over its attempts."""
+    """Task of a DAG run, with its attempts."""
 
     def __init__(
         self,
@@ -208,7 +208,7 @@ class Task:
         self.began = datetime.now(timezone.utc)
 
     def run(self, **upstream: Any) -> Ended:
-        """One attempt, up to its end, a retry, a reschedule; through the triggerer if it defers.
+        """Perform one attempt up to its end, a retry or a reschedule. If the task defers, also run its trigger.
 
         :param upstream: return values of upstream tasks.
         """
@@ -238,14 +238,14 @@ class Task:
         return self.step(*self.left)
 
     def _forget_xcoms(self) -> None:
-        """What the task runner does before anything else, as Airflow's API server tells it."""
+        """Delete the task's XComs, as the task runner does first."""
         own = self.operator.task_id
         self.xcom_keys = [name for task_id, name in self.supervisor.stored_xcoms if task_id == own]
         for name in self.xcom_keys:
             del self.supervisor.stored_xcoms[own, name]
 
     def _started_by_the_scheduler(self) -> Ended:
-        """What the scheduler makes of `start_from_trigger`; arguments that are templates are left as they are."""
+        """Defer as the scheduler does for `start_from_trigger`, without rendering the arguments."""
         start = self.operator.start_trigger_args
         deferred = SimpleNamespace(
             classpath=start.trigger_cls, trigger_kwargs=start.trigger_kwargs, next_method=start.next_method
@@ -253,7 +253,7 @@ class Task:
         return Ended("deferred", deferred)
 
     def step(self, next_method: str | None = None, next_kwargs: dict[str, Any] | None = None) -> Ended:
-        """What one worker process does."""
+        """Run one worker process."""
         from airflow.sdk.execution_time import task_runner
 
         ti = self._instance(next_method, encode_arguments(next_kwargs) if next_kwargs else None)
@@ -269,7 +269,7 @@ class Task:
         return Ended(str(state.value), message, error)
 
     def trigger(self, deferred: Any) -> Any:
-        """What the triggerer does with the task's trigger: make it from the database's text, run it."""
+        """Make the trigger from its serialized form and run it, as the triggerer does."""
         kwargs = decode_arguments(json.loads(json.dumps(deferred.trigger_kwargs)))
         trigger = import_string(deferred.classpath)(**kwargs)
         trigger.task_instance = SimpleNamespace(
@@ -283,13 +283,13 @@ class Task:
         return asyncio.run(first())
 
     def clear(self) -> None:
-        """As when somebody clears the task in Airflow's UI (seen on 3.3.2)."""
+        """Clear the task as Airflow's UI does (seen on 3.3.2)."""
         self.left = None
         self.max_tries = self.try_number + self.operator.retries
 
     @property
     def xcoms(self) -> dict[str, Any]:
-        """What the task has pushed, by key, but for the number that Airflows before 3.2 need it to remember."""
+        """Return the XComs of the task by key, without the attempt number (pushed before Airflow 3.2)."""
         mine = (self.operator.task_id, "flowservice_attempt")
         stored = self.supervisor.stored_xcoms.items()
         return {key: decode_xcom(value) for (task, key), value in stored if task == mine[0] and key != mine[1]}
@@ -334,7 +334,7 @@ class Task:
 
 @dataclass
 class Worker:
-    """Makes tasks and runs them."""
+    """Factory of tasks."""
 
     supervisor: Supervisor
     log: Any
@@ -357,13 +357,13 @@ class Worker:
         dag_settings: dict[str, Any] | None = None,
         **arguments: Any,
     ) -> Task:
-        """A task in a DAG run of a date.
+        """Return a task in a DAG run with a logical date.
 
-        :param interval: the run's data interval; Airflow leaves it empty for most schedules.
+        :param interval: the DAG run's data interval; Airflow leaves it empty for most schedules.
         :param native: the DAG renders templates as native objects.
-        :param store: whether this Airflow keeps task state (3.3 and later).
-        :param deferral_timeout: its trigger times out.
-        :param events: asset events that triggered the run: the asset's name and the event's extra.
+        :param store: this Airflow keeps task state (3.3 and later).
+        :param deferral_timeout: the trigger times out.
+        :param events: asset events that triggered the DAG run: the asset's name and the event's extra.
         :param dag_settings: further arguments of the DAG.
         """
         from airflow.sdk import DAG
@@ -417,13 +417,13 @@ def _event(asset: str, extra: dict[str, Any]) -> Any:
 
 @pytest.fixture(autouse=True)
 def _minutes_are_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that waits in vain for a run to show fails after seconds."""
+    """Shorten the wait for an unknown flow run, so that a test fails after seconds."""
     monkeypatch.setattr("airflow_flowservice.runs.watch.NOT_YET_READABLE", 10.0)
 
 
 @pytest.fixture(scope="session")
 def clock() -> Clock:
-    """The emulator's clock."""
+    """Return the emulator's clock."""
     return Clock()
 
 
@@ -435,7 +435,7 @@ def running(clock: Clock) -> Iterator[Emulator]:
 
 @pytest.fixture
 def emulator(running: Emulator, clock: Clock) -> Emulator:
-    """Flow Service and IMS, new for each test; its time runs twenty times as fast."""
+    """Return Flow Service and IMS, reset for each test; their clock is twenty times as fast."""
     clock.set(speed=SPEED)
     running.reset()
     return running
@@ -443,7 +443,7 @@ def emulator(running: Emulator, clock: Clock) -> Emulator:
 
 @pytest.fixture
 def runs_of(emulator: Emulator) -> Callable[..., list[dict[str, Any]]]:
-    """The ledger's runs of a flow."""
+    """Return a function that lists the flow runs of a dataflow from the ledger."""
 
     def runs(flow_id: str = FLOW) -> list[dict[str, Any]]:
         return list(emulator.ledger()["flows"][flow_id]["runs"])
@@ -453,7 +453,7 @@ def runs_of(emulator: Emulator) -> Callable[..., list[dict[str, Any]]]:
 
 @pytest.fixture
 def wait_for_end(runs_of: Callable[..., list[dict[str, Any]]]) -> Callable[[str], None]:
-    """Wait until a flow run has ended."""
+    """Return a function that waits until a flow run has ended."""
 
     def wait(flow_run_id: str) -> None:
         until = time.monotonic() + 30
@@ -466,7 +466,7 @@ def wait_for_end(runs_of: Callable[..., list[dict[str, Any]]]) -> Callable[[str]
 
 @pytest.fixture
 def connection(emulator: Emulator) -> dict[str, Any]:
-    """The values of `flowservice_default`; a test may change them."""
+    """Return the values of `flowservice_default`; a test may change them."""
     return connection_to(emulator)
 
 
@@ -482,7 +482,7 @@ def connection_to(emulator: Emulator) -> dict[str, Any]:
 
 @pytest.fixture
 def supervisor(connection: dict[str, Any]) -> Iterator[Supervisor]:
-    """Airflow, as a worker and a triggerer see it."""
+    """Return the supervisor of workers and triggerers."""
     from airflow.sdk.execution_time.supervisor import set_supervisor_comms
 
     made = Supervisor()
@@ -493,7 +493,7 @@ def supervisor(connection: dict[str, Any]) -> Iterator[Supervisor]:
 
 @pytest.fixture
 def worker(supervisor: Supervisor) -> Worker:
-    """Runs tasks."""
+    """Return the factory of tasks."""
     import structlog
 
     return Worker(supervisor, structlog.get_logger("task"))
@@ -501,7 +501,7 @@ def worker(supervisor: Supervisor) -> Worker:
 
 @pytest.fixture
 def create_run(worker: Worker) -> Callable[..., str]:
-    """Creates a flow run of the table-based flow, as a task of its own; the run's id."""
+    """Return a function that creates a flow run of the table-based dataflow in a separate task, and returns its id."""
     from airflow_flowservice.operators import OnDemandFlowRunOperator
 
     def create(**arguments: Any) -> str:
@@ -515,7 +515,7 @@ def create_run(worker: Worker) -> Callable[..., str]:
 
 @pytest.fixture
 def log(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """The lines of the task's log so far: what modules log, and what Airflow's task runner writes."""
+    """Return a function that returns the lines of the log: of the modules, and of Airflow's task runner."""
     caplog.set_level(logging.INFO)
     written: list[str] = []
 

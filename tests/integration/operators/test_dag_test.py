@@ -1,4 +1,4 @@
-"""`dag.test()` works: whole DAGs through Airflow's own runner, in process, with a real metadata database."""
+"""Runs of whole DAGs with `dag.test()`, in process, with a real metadata database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 
 @pytest.fixture
 def run_dag(airflow_db, emulator, connection, monkeypatch):
-    """`dag.test()` of one of the DAGs beside this file: the DAG run's task states, and its XComs."""
+    """Return a function that runs `dag.test()` for a DAG of `dags/`, and returns task states and XComs."""
     from airflow.models.xcom import XComModel
     from airflow.sdk.execution_time import task_runner
     from airflow.utils.session import create_session
@@ -35,7 +35,7 @@ def run_dag(airflow_db, emulator, connection, monkeypatch):
 
 @pytest.mark.parametrize("dag_id", ["waits_on_the_worker", "waits_deferred"])
 def test_a_dag_ingests_its_windows(run_dag, runs_of, dag_id):
-    """Operator, sensor and a task that uses what they found: the same states, XComs and windows in both ways."""
+    """Operator, sensor and a downstream task have the same states, XComs and windows in both ways of waiting."""
     states, xcoms = run_dag(dag_id, 10)
     assert {"ingest": "success", "create": "success", "wait": "success", "report": "success"} == states
     own, given = runs_of()
@@ -49,8 +49,8 @@ def test_a_dag_ingests_its_windows(run_dag, runs_of, dag_id):
         assert xcoms[task_id, "flow_run_url"].endswith(f"/dataflows/{FLOW}/activity/{run['id']}")
 
 
-def test_a_failed_run_fails_its_task_and_can_be_triggered_again(run_dag, emulator, runs_of):
-    """The failed task leaves the run's id, with which another task starts it again."""
+def test_a_failed_run_fails_its_task_and_can_be_repeated(run_dag, emulator, runs_of):
+    """The failed task pushes the flow run's id, and a downstream task repeats that flow run."""
     emulator.plan_outcome(status="failed")
     states, xcoms = run_dag("goes_wrong", 10)
     assert {"failing": "failed", "again": "success"} == states

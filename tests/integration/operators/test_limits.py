@@ -1,4 +1,4 @@
-"""Time limits in every way of waiting: the task ends, says for which run, and a later attempt waits for that one."""
+"""Time limits in every way of waiting: the error has the flow run, and a later attempt waits for it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from datetime import timedelta
 import pytest
 
 from airflow_flowservice._airflow import versions
+from airflow_flowservice.api.client import FlowServiceClient
 from airflow_flowservice.exceptions import FlowRunTimeoutError, ServerError
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
 
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 PAGE = f"https://experience.adobe.com/#/@EMULATOR@AdobeOrg/sname:prod/platform/source/dataflows/{FLOW}/activity"
-# Seconds of the emulator; no test lasts so long.
+# Seconds of the emulator; longer than any test.
 LONG = 100_000.0
 SENSORS = {
     "poke": {"mode": "poke"},
@@ -27,7 +28,7 @@ IN_THE_TRIGGERER = ("deferrable", "start_from_trigger")
 
 @pytest.fixture
 def ingest(worker, emulator):
-    """An operator that waits for a run which goes on for ever."""
+    """Return a function that makes an operator that waits for an endless flow run."""
     emulator.plan_outcome(status="success", run_s=LONG)
 
     def make(way, **arguments):
@@ -47,7 +48,7 @@ def ingest(worker, emulator):
 
 @pytest.fixture
 def wait(worker, emulator, create_run):
-    """A sensor for a run that goes on for ever."""
+    """Return a function that makes a sensor for an endless flow run."""
 
     def make(way, **arguments):
         emulator.plan_outcome(status="success", run_s=LONG)
@@ -64,15 +65,15 @@ def wait(worker, emulator, create_run):
 
 
 def to_the_end(task):
-    """One attempt, with all the times that a worker takes the sensor up in reschedule mode."""
+    """Run one attempt, in reschedule mode with all its polls."""
     ended = task.run()
     while ended.state == "up_for_reschedule":
         ended = task.step()
     return ended
 
 
-def waits_on(task, emulator, clock):
-    """A later attempt, after the run has ended and without the limits: its state, and all POSTs so far."""
+def next_attempt(task, emulator, clock):
+    """Run a later attempt without limits, after the flow run has ended. Return its state and the number of POSTs."""
     clock.advance(LONG)
     task.deferral_timeout = False
     for limit in ("execution_timeout", "wait_timeout"):
@@ -81,8 +82,8 @@ def waits_on(task, emulator, clock):
     return to_the_end(task).state, emulator.ledger()["requests"]["POST /runs"]
 
 
-def untold(text, run_id, status="(scheduled|inProgress)"):
-    """What a message should name and does not, of the run, its last status and its page."""
+def missing_facts(text, run_id, status="(scheduled|inProgress)"):
+    """Return the facts that a message lacks: the flow run, its last status, its page."""
     facts = [re.escape(fact) for fact in (f"flow run {run_id}", f"see {PAGE}/{run_id}", f"flow {FLOW}")]
     return [fact for fact in (f"its last status is {status} ", *facts) if not re.search(fact, text)]
 
@@ -90,16 +91,16 @@ def untold(text, run_id, status="(scheduled|inProgress)"):
 # --- the operators ---
 
 
-def test_a_limit_is_told_when_nobody_knows_the_run_any_more(ingest, monkeypatch):
-    """Somebody has deleted the XComs; the next attempt finds the run by what is in the task's state."""
+def test_a_limit_is_reported_if_the_xcoms_were_deleted(ingest, monkeypatch):
+    """Without XComs, the error is still the time limit; the next attempt finds the flow run in the task state."""
     monkeypatch.setattr("airflow_flowservice._airflow.task_context.read_xcom", lambda *_, **__: None)
     ended = ingest("deferrable", wait_timeout=timedelta(seconds=1)).run()
     assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, FlowRunTimeoutError))
 
 
 @pytest.mark.parametrize("kind", ["operator", "sensor"])
-def test_a_limit_is_told_when_the_connection_is_gone(ingest, wait, supervisor, kind):
-    """The time limit is what ended the wait, and what a retry may mend."""
+def test_a_limit_is_reported_if_the_connection_was_deleted(ingest, wait, supervisor, kind):
+    """The error is the time limit, which can be retried."""
     task = (
         ingest("deferrable", wait_timeout=1.0)
         if kind == "operator"
@@ -111,16 +112,24 @@ def test_a_limit_is_told_when_the_connection_is_gone(ingest, wait, supervisor, k
     assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, FlowRunTimeoutError))
 
 
-def test_a_task_that_is_killed_in_the_middle_of_its_post_says_so(ingest, log, monkeypatch):
-    """A flow run may be there, and nobody knows its id yet."""
+def test_a_task_that_is_killed_while_creating_logs_it(ingest, log, monkeypatch):
+    """The log states that a flow run may have been created."""
 
-    def killed(operator, order, hook):
-        operator.on_kill()
+    executing = []
+    make_order = OnDemandFlowRunOperator._order
+
+    def order(operator, context):
+        executing.append(operator)
+        return make_order(operator, context)
+
+    def killed(client, flow_id):
+        executing[0].on_kill()
         raise ServerError("503")
 
-    monkeypatch.setattr(OnDemandFlowRunOperator, "_prepare", killed)
+    monkeypatch.setattr(OnDemandFlowRunOperator, "_order", order)
+    monkeypatch.setattr(FlowServiceClient, "get_flow", killed)
     ingest("worker").run()
-    assert any("the next attempt looks for it first" in line for line in log())
+    assert any("the next attempt searches for it first" in line for line in log())
 
 
 @pytest.mark.parametrize(
@@ -132,17 +141,17 @@ def test_a_task_that_is_killed_in_the_middle_of_its_post_says_so(ingest, log, mo
         ("deferrable", "wait_timeout"),
     ],
 )
-def test_an_operators_limit_ends_the_attempt_and_the_next_one_waits_on(ingest, runs_of, emulator, clock, way, limit):
-    """Retried, since the next attempt has the same run to wait for."""
+def test_an_operators_limit_ends_the_attempt_and_the_next_one_continues(ingest, runs_of, emulator, clock, way, limit):
+    """The attempt is retried, and the next one waits for the same flow run."""
     task = ingest(way, **{limit: timedelta(seconds=1)})
     ended = task.run()
     [run] = runs_of()
     assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, FlowRunTimeoutError))
-    assert [] == untold(str(ended.error), run["id"])
+    assert [] == missing_facts(str(ended.error), run["id"])
     assert f"has not ended within {limit}, 1 second;" in ended.error.message
     assert "2026-01-09T00:00:00Z/2026-01-10T00:00:00Z" == ended.error.window
     assert "the next attempt waits for the same run" in ended.error.remedy
-    assert ("success", 1) == waits_on(task, emulator, clock)
+    assert ("success", 1) == next_attempt(task, emulator, clock)
 
 
 @pytest.mark.parametrize(
@@ -152,13 +161,13 @@ def test_an_operators_limit_ends_the_attempt_and_the_next_one_waits_on(ingest, r
         ({"wait_timeout": 20, "execution_timeout": timedelta(seconds=90)}, "wait_timeout, 20 seconds"),
     ],
 )
-def test_the_shorter_limit_bounds_the_time_in_the_triggerer_and_is_the_one_named(ingest, limits, named):
-    """Whoever reads the message knows which of the two to raise."""
+def test_the_shorter_limit_applies_in_the_triggerer_and_is_named(ingest, limits, named):
+    """The message names the limit that applied."""
     assert f"within {named};" in ingest("deferrable", **limits).run().error.message
 
 
 def test_a_run_that_ended_before_the_limit_was_noticed_is_no_timeout(worker, clock):
-    """A triggerer that was away does not fail a window that is in: a last look is taken on the worker."""
+    """If the triggerer was down, the worker reads the flow run again, and accepts its success."""
     task = worker.task(
         OnDemandFlowRunOperator,
         flow_id="c9cef9cb-c934-4467-8ef9-cbc934546741",
@@ -173,48 +182,48 @@ def test_a_run_that_ended_before_the_limit_was_noticed_is_no_timeout(worker, clo
     assert "success" == task.xcoms["flow_run"]["status"]
 
 
-def test_a_last_look_that_fails_leaves_the_limits_own_message(ingest, emulator, runs_of, log):
-    """The error stays the time limit's, whatever the service answers just then."""
+def test_an_error_of_the_last_read_does_not_replace_the_timeout(ingest, emulator, runs_of, log):
+    """If the last read fails, the error is still the time limit."""
     task = ingest("deferrable", wait_timeout=60)
     emulator.plan_fault(kind="GET /runs/{id}", action="refuse", status=403, code="2120", message="no")
     ended = task.run()
     [run] = runs_of()
     assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, FlowRunTimeoutError))
-    assert [] == untold(str(ended.error), run["id"], status="not known")
+    assert [] == missing_facts(str(ended.error), run["id"], status="not known")
 
 
 # --- the sensor ---
 
 
 @pytest.mark.parametrize("way", SENSORS)
-def test_the_sensors_timeout_is_final_and_a_clear_waits_on(wait, emulator, clock, way):
-    """As Airflow has it, `timeout` is not retried; the error is Airflow's as well as ours."""
+def test_the_sensors_timeout_is_final_and_a_clear_continues(wait, emulator, clock, way):
+    """As in Airflow, `timeout` is not retried; the error is also Airflow's `AirflowSensorTimeout`."""
     airflows = versions.airflow_exception("AirflowSensorTimeout")
     task = wait(way, timeout=0.4)
     ended = to_the_end(task)
     kinds = [isinstance(ended.error, kind) for kind in (FlowRunTimeoutError, airflows)]
     assert ("failed", [True, True]) == (ended.state, kinds)
-    assert [] == untold(str(ended.error), task.operator.flow_run_id)
+    assert [] == missing_facts(str(ended.error), task.operator.flow_run_id)
     assert "within timeout, 0.4 seconds;" in ended.error.message
     assert "clear this task: it waits for the same run" in ended.error.remedy
     task.clear()
-    assert ("success", 1) == waits_on(task, emulator, clock)
+    assert ("success", 1) == next_attempt(task, emulator, clock)
 
 
 @pytest.mark.parametrize("way", ["poke", *IN_THE_TRIGGERER])
 def test_the_sensors_execution_timeout_is_retried(wait, emulator, clock, way):
-    """Also in the triggerer, where it is as final as `timeout` unless it is told apart."""
+    """`execution_timeout` is retried in every mode, also in the triggerer."""
     task = wait(way, execution_timeout=timedelta(seconds=1), timeout=50)
     ended = task.run()
     assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, FlowRunTimeoutError))
-    assert [] == untold(str(ended.error), task.operator.flow_run_id)
+    assert [] == missing_facts(str(ended.error), task.operator.flow_run_id)
     assert "within execution_timeout, 1 second;" in ended.error.message
-    assert ("success", 1) == waits_on(task, emulator, clock)
+    assert ("success", 1) == next_attempt(task, emulator, clock)
 
 
-@pytest.mark.needs_airflow(3, 3, "task state, which tells the next look")
-def test_in_reschedule_mode_execution_timeout_bounds_one_look(wait, emulator, clock):
-    """A look that hangs ends the attempt; what an earlier look saw is told."""
+@pytest.mark.needs_airflow(3, 3, "task state, which the next poll reads")
+def test_in_reschedule_mode_execution_timeout_limits_one_poll(wait, emulator, clock):
+    """A poll that hangs ends the attempt; the error has the status that an earlier poll read."""
     task = wait("reschedule", execution_timeout=timedelta(seconds=1), timeout=50)
     until_seen(task)
     emulator.plan_fault(kind="GET /runs/{id}", action="slow", seconds=3)
@@ -223,11 +232,11 @@ def test_in_reschedule_mode_execution_timeout_bounds_one_look(wait, emulator, cl
     assert "its last status is inProgress" in ended.error.message
     assert f"flow run {task.operator.flow_run_id}" in str(ended.error)
     assert f"see {PAGE}/{task.operator.flow_run_id}" in str(ended.error)
-    assert ("success", 1) == waits_on(task, emulator, clock)
+    assert ("success", 1) == next_attempt(task, emulator, clock)
 
 
 def until_seen(task):
-    """Looks until the run goes on."""
+    """Poll until the flow run is in progress."""
     ended = task.run()
     while "inProgress" != task.supervisor.task_state["flowservice_status"]["said"]:
         ended = task.step()
@@ -238,27 +247,27 @@ def until_seen(task):
 
 
 @pytest.mark.parametrize("way", SENSORS)
-def test_soft_fail_skips_on_timeout_and_says_for_which_run(wait, log, way):
-    """Skipped in every mode, and the log's reason is not just that `soft_fail` is set."""
+def test_soft_fail_skips_on_timeout_and_logs_the_run(wait, log, way):
+    """`soft_fail` skips the task in every mode; the logged reason has the flow run."""
     task = wait(way, timeout=0.4, soft_fail=True)
     assert "skipped" == to_the_end(task).state
     [reason] = [line for line in log() if "Skipping task." in line]
-    assert [] == untold(reason, task.operator.flow_run_id)
+    assert [] == missing_facts(reason, task.operator.flow_run_id)
 
 
 @pytest.mark.parametrize("way", ["poke", *IN_THE_TRIGGERER])
 def test_soft_fail_skips_on_execution_timeout(wait, log, way):
-    """Whether it strikes in a look or between two."""
+    """`soft_fail` skips the task in a poll and between two polls."""
     task = wait(way, execution_timeout=timedelta(seconds=1), timeout=50, soft_fail=True)
     assert "skipped" == task.run().state
     [reason] = [line for line in log() if "Skipping task." in line]
-    assert [] == untold(reason, task.operator.flow_run_id)
+    assert [] == missing_facts(reason, task.operator.flow_run_id)
 
 
 @pytest.mark.parametrize("way", SENSORS)
 @pytest.mark.parametrize("how", ["soft_fail", "never_fail"])
 def test_soft_fail_and_never_fail_skip_on_a_failed_run(worker, emulator, create_run, log, way, how):
-    """The reason is the run's own error."""
+    """The logged reason has the errors of the flow run."""
     emulator.plan_outcome(status="failed", errors=[{"code": "CONNECTOR-3001-500", "message": "no batch"}])
     run_id = create_run()
     arguments = {"deferrable": False, "poke_interval": 0.05, **SENSORS[way], how: True}
@@ -271,8 +280,8 @@ def test_soft_fail_and_never_fail_skip_on_a_failed_run(worker, emulator, create_
 
 @pytest.mark.parametrize("way", ["poke", *IN_THE_TRIGGERER])
 @pytest.mark.parametrize(("how", "state"), [("soft_fail", "up_for_retry"), ("never_fail", "skipped")])
-def test_what_a_retry_can_mend_is_for_never_fail_alone(worker, emulator, create_run, way, how, state):
-    """A service that is away is no failure that `soft_fail` hides; `never_fail` skips on anything."""
+def test_retryable_errors_are_skipped_only_by_never_fail(worker, emulator, create_run, way, how, state):
+    """If the service is down, `soft_fail` fails the attempt, and `never_fail` skips the task."""
     run_id = create_run()
     emulator.plan_fault(kind="GET /runs/{id}", action="answer", status=503, body="no")
     emulator.plan_fault(kind="GET /runs", action="answer", status=503, body="no")
@@ -283,20 +292,20 @@ def test_what_a_retry_can_mend_is_for_never_fail_alone(worker, emulator, create_
 # --- requests ---
 
 
-def test_a_poke_is_one_request_and_the_token_is_kept(wait, connection, emulator):
-    """While the process lives, its token does; nothing else is asked."""
+def test_a_poke_is_one_request_and_the_token_is_reused(wait, connection, emulator):
+    """A process requests one token, and sends one request per poll."""
     connection["extra"]["scopes"] = "openid,AdobeID,test_a_poke"
     task = wait("poke", timeout=1.0)
     created = emulator.ledger()["requests"]
     to_the_end(task)
-    asked = since(created, emulator)
-    assert 3 < asked["GET /runs/{id}"]
-    assert {"GET /runs/{id}"} == set(asked)
+    requests = since(created, emulator)
+    assert 3 < requests["GET /runs/{id}"]
+    assert {"GET /runs/{id}"} == set(requests)
     assert 1 == created["POST /ims/token/v3"]
 
 
-def test_a_poke_is_one_request_and_a_token_that_is_refused_is_renewed_once(wait, emulator):
-    """The token is one for many looks, until Flow Service takes it no more."""
+def test_a_refused_token_is_renewed_once(wait, emulator):
+    """Many polls share one token until Flow Service refuses it."""
     task = wait("poke", timeout=1.0)
     created = emulator.ledger()["requests"]
     emulator.plan_fault(kind="GET /runs/{id}", action="refuse", status=401, code="401013", message="no", times=1)
@@ -304,8 +313,8 @@ def test_a_poke_is_one_request_and_a_token_that_is_refused_is_renewed_once(wait,
     assert 1 == since(created, emulator)["POST /ims/token/v3"]
 
 
-def test_each_look_of_a_rescheduled_sensor_is_one_request(wait, emulator):
-    """Nothing else is asked."""
+def test_each_poll_of_a_rescheduled_sensor_is_one_request(wait, emulator):
+    """A rescheduled sensor sends one request per poll."""
     task = wait("reschedule", timeout=50)
     created = emulator.ledger()["requests"]
     task.run()
@@ -315,7 +324,7 @@ def test_each_look_of_a_rescheduled_sensor_is_one_request(wait, emulator):
 
 
 def since(before, emulator):
-    """Requests by kind, since the ledger said `before`."""
+    """Return the requests by kind since `before`."""
     now = emulator.ledger()["requests"]
     return {kind: now[kind] - before.get(kind, 0) for kind in now if now[kind] != before.get(kind, 0)}
 
@@ -323,12 +332,12 @@ def since(before, emulator):
 # --- killing ---
 
 
-def test_a_killed_sensor_says_that_the_run_goes_on_and_where(wait, log):
-    """What the signal handler of Airflow's task runner calls."""
+def test_a_killed_sensor_logs_that_the_run_continues(wait, log):
+    """`on_kill`, which Airflow's task runner calls, logs the flow run and its page."""
     task = wait("poke", timeout=0.2)
     to_the_end(task)
     task.last.on_kill()
     [line] = [line for line in log() if "Adobe cannot cancel" in line]
     run_id = task.operator.flow_run_id
-    assert f"flow run {run_id}, so it goes on; see {PAGE}/{run_id}." in line
+    assert f"flow run {run_id}, so it continues; see {PAGE}/{run_id}." in line
     assert re.search(r"next attempt .*waits for it", line)

@@ -1,4 +1,4 @@
-"""Buttons to the flow run and to the dataflow: there while the task runs, and after it failed."""
+"""Links to the flow run and the dataflow, while the task runs and after it failed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEYS = ("flow_run_url", "dataflow_url")
 
 @pytest.fixture
 def ingest(worker):
-    """A task that ingests and waits."""
+    """Return a function that makes a task that ingests and waits."""
 
     def make(**arguments):
         defaults = {"flow_id": FLOW, "delta_column": "updated_at", "wait_for_completion": True, "poll_interval": 0.1}
@@ -25,12 +25,12 @@ def ingest(worker):
 
 
 def pages(task):
-    """What the buttons lead to."""
+    """Return the addresses of both links."""
     return tuple(task.xcoms.get(key) for key in KEYS)
 
 
-def test_both_are_there_while_the_task_waits_in_the_triggerer(ingest, runs_of):
-    """The worker is gone by then."""
+def test_both_exist_while_the_task_waits_in_the_triggerer(ingest, runs_of):
+    """Both links exist after the worker has ended."""
     task = ingest(deferrable=True)
     task.try_number = 1
     assert "deferred" == task.step().state
@@ -38,8 +38,8 @@ def test_both_are_there_while_the_task_waits_in_the_triggerer(ingest, runs_of):
     assert (f"{DATAFLOW}/activity/{run['id']}", DATAFLOW) == pages(task)
 
 
-def test_both_are_there_while_the_task_waits_on_a_worker(ingest, runs_of, monkeypatch):
-    """They are looked at in the middle of its wait."""
+def test_both_exist_while_the_task_waits_on_a_worker(ingest, runs_of, monkeypatch):
+    """Both links exist during the wait."""
     seen = []
     task = ingest()
 
@@ -54,8 +54,8 @@ def test_both_are_there_while_the_task_waits_on_a_worker(ingest, runs_of, monkey
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_both_are_there_after_the_flow_run_failed(ingest, emulator, runs_of, deferrable):
-    """That is when they are needed most."""
+def test_both_exist_after_the_flow_run_failed(ingest, emulator, runs_of, deferrable):
+    """Both links exist after a failure."""
     emulator.plan_outcome(status="failed")
     task = ingest(deferrable=deferrable)
     assert "failed" == task.run().state
@@ -63,16 +63,16 @@ def test_both_are_there_after_the_flow_run_failed(ingest, emulator, runs_of, def
     assert (f"{DATAFLOW}/activity/{run['id']}", DATAFLOW) == pages(task)
 
 
-def test_the_dataflow_is_there_when_no_run_was_created(ingest):
-    """A refusal is looked into on the dataflow's page; an empty address shows no button."""
+def test_the_dataflow_link_exists_without_a_run(ingest):
+    """After a refusal, only the dataflow's link has an address; an empty address shows no button."""
     task = ingest(flow_id=HOURLY)
     assert "failed" == task.run().state
     assert ("", DATAFLOW.replace(FLOW, HOURLY)) == pages(task)
 
 
 @pytest.mark.parametrize("way", [{"mode": "reschedule"}, {"deferrable": True}], ids=["reschedule", "deferrable"])
-def test_a_sensors_are_there_while_it_waits(worker, create_run, way):
-    """As soon as the run was read once."""
+def test_both_exist_while_a_sensor_waits(worker, create_run, way):
+    """Both links exist after the first poll."""
     run_id = create_run()
     task = worker.task(FlowRunSensor, flow_run_id=run_id, poke_interval=0.05, **{"deferrable": False, **way})
     task.try_number = 1
@@ -81,8 +81,8 @@ def test_a_sensors_are_there_while_it_waits(worker, create_run, way):
 
 
 @pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
-def test_a_sensor_that_never_saw_a_worker_has_both(worker, create_run):
-    """The triggerer pushes what the worker would."""
+def test_a_sensor_that_starts_in_the_triggerer_has_both(worker, create_run):
+    """The triggerer pushes the addresses that otherwise the worker pushes."""
     run_id = create_run()
     task = worker.task(FlowRunSensor, flow_run_id=run_id, poke_interval=0.05, start_from_trigger=True)
     arguments = task.operator.start_trigger_args
@@ -92,7 +92,7 @@ def test_a_sensor_that_never_saw_a_worker_has_both(worker, create_run):
 
 
 def test_a_repeated_run_has_both(worker, create_run, emulator, wait_for_end, runs_of):
-    """They lead to the new run."""
+    """Both links are for the new flow run."""
     emulator.plan_outcome(status="failed")
     failed = create_run()
     wait_for_end(failed)

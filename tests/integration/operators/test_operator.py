@@ -1,4 +1,4 @@
-"""`OnDemandFlowRunOperator`: creates the run of its window, waits as asked, and says what came of it."""
+"""Tests of `OnDemandFlowRunOperator`: creation, waiting and results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["on a worker", 
 
 @pytest.fixture
 def ingest(worker):
-    """The daily task of the table-based flow; waits unless told otherwise."""
+    """Return a function that makes a daily task of the table-based dataflow, which waits by default."""
 
     def make(**arguments):
         defaults = {
@@ -43,7 +43,7 @@ def ingest(worker):
 
 
 def test_creates_the_run_of_its_window_and_ends(ingest, runs_of):
-    """Without `wait_for_completion` the task ends as soon as the run exists."""
+    """Without `wait_for_completion`, the task ends when the flow run exists."""
     task = ingest(wait_for_completion=False)
     assert "success" == task.run().state
     [run] = runs_of()
@@ -54,14 +54,14 @@ def test_creates_the_run_of_its_window_and_ends(ingest, runs_of):
 
 @WAYS
 def test_waits_until_the_run_has_ended(ingest, runs_of, deferrable):
-    """The task is a success when the flow run is."""
+    """The task succeeds when the flow run succeeds."""
     assert "success" == ingest(deferrable=deferrable).run().state
     assert ["success"] == [run["status"] for run in runs_of()]
 
 
 @WAYS
 def test_the_xcoms_are_the_same_in_every_way_of_waiting(ingest, runs_of, deferrable):
-    """`return_value`, `flow_run` with all of its keys, and the pages for the buttons."""
+    """The XComs are `return_value`, `flow_run` with all keys, and the addresses of the links."""
     task = ingest(deferrable=deferrable)
     task.run()
     [run] = runs_of()
@@ -92,13 +92,13 @@ def test_the_xcoms_are_the_same_in_every_way_of_waiting(ingest, runs_of, deferra
 
 @pytest.mark.needs_airflow(3, 3, "a trigger that can be relied on to end a task")
 def test_a_success_ends_in_the_triggerer_without_a_second_worker(ingest):
-    """A deferred success needs no worker slot again."""
+    """A deferred success needs no second worker slot."""
     ended = ingest(deferrable=True).run()
     assert "TaskSuccessEvent" == type(ended.message).__name__
 
 
 def test_a_task_with_outlets_resumes_on_a_worker(ingest):
-    """Airflow sends asset events from a worker only, so a task with outlets ends there."""
+    """Airflow sends asset events only from a worker, so a task with outlets ends there."""
     from airflow.sdk import Asset
 
     task = ingest(deferrable=True, outlets=[Asset("orders")])
@@ -110,22 +110,22 @@ def test_a_task_with_outlets_resumes_on_a_worker(ingest):
     assert "success" == task.xcoms["flow_run"]["status"]
 
 
-def test_the_deferrable_default_is_airflows(ingest, monkeypatch):
-    """`[operators] default_deferrable` decides when the task does not."""
+def test_the_default_of_deferrable_is_airflows(ingest, monkeypatch):
+    """Without `deferrable`, `[operators] default_deferrable` applies."""
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
     assert ingest(deferrable=None).operator.deferrable is True
 
 
 @WAYS
-def test_nothing_is_pushed_as_return_value_when_the_task_wants_none(ingest, deferrable):
-    """`do_xcom_push=False` is obeyed in every way of waiting."""
+def test_do_xcom_push_false_pushes_no_return_value(ingest, deferrable):
+    """`do_xcom_push=False` applies to every way of waiting."""
     task = ingest(deferrable=deferrable, do_xcom_push=False)
     assert "success" == task.run().state
     assert "return_value" not in task.xcoms
 
 
-def test_the_wait_works_when_runs_show_no_window(ingest, emulator, runs_of):
-    """A service that shows no windows changes nothing: the window asked for is the one reported."""
+def test_the_requested_window_is_reported_if_runs_show_none(ingest, emulator, runs_of):
+    """If Flow Service shows no windows, the XCom has the requested window."""
     emulator.plan_fault(kind="*", action="hide_windows")
     task = ingest()
     task.run()
@@ -133,7 +133,7 @@ def test_the_wait_works_when_runs_show_no_window(ingest, emulator, runs_of):
 
 
 def test_one_log_line_for_each_change_of_status(ingest, clock, emulator, log):
-    """The log tells the run's story, not the story of the polling."""
+    """The log has one line for each status, not for each poll."""
     clock.set(speed=6.0)
     ingest(poll_interval=0.01).run()
     said = [line.split(" is ")[1].split()[0] for line in log() if "runs.watch" in line]
@@ -142,8 +142,8 @@ def test_one_log_line_for_each_change_of_status(ingest, clock, emulator, log):
     assert emulator.ledger()["requests"]["GET /runs/{id}"] > len(said)
 
 
-def test_the_log_names_window_run_and_page(ingest, runs_of, log):
-    """Whoever opens the log finds the window, the run and its page without searching."""
+def test_the_log_has_window_run_and_page(ingest, runs_of, log):
+    """The log has the window, the flow run and its page."""
     ingest().run()
     [run] = runs_of()
     text = "\n".join(log())
@@ -152,12 +152,12 @@ def test_the_log_names_window_run_and_page(ingest, runs_of, log):
     assert f"Flow run {run['id']} ended as success, window {WINDOW}, 1,440 records read" in text
 
 
-# --- how runs end ---
+# --- ends of flow runs ---
 
 
 @WAYS
-def test_a_failed_run_fails_the_task_with_the_runs_own_errors(ingest, emulator, runs_of, deferrable):
-    """The message shows Adobe's errors; the fields say which flow, run and window."""
+def test_a_failed_run_fails_the_task_with_the_errors_of_the_run(ingest, emulator, runs_of, deferrable):
+    """The message has Adobe's errors; the fields have dataflow, flow run and window."""
     emulator.plan_outcome(status="Failed", errors=[{"code": "CONNECTOR-2001-500", "message": "the column is gone"}])
     ended = ingest(deferrable=deferrable).run()
     [run] = runs_of()
@@ -171,7 +171,7 @@ def test_a_failed_run_fails_the_task_with_the_runs_own_errors(ingest, emulator, 
 
 @WAYS
 def test_a_failed_run_may_be_retried_with_a_new_run(ingest, emulator, runs_of, deferrable):
-    """The operator's retry asks for the same window again, and the second run is the one reported."""
+    """A retry creates a second flow run of the same window, and reports it."""
     emulator.plan_outcome(status="failed")
     task = ingest(deferrable=deferrable)
     assert ["up_for_retry", "success"] == [task.run().state, task.run().state]
@@ -180,8 +180,8 @@ def test_a_failed_run_may_be_retried_with_a_new_run(ingest, emulator, runs_of, d
 
 
 @WAYS
-def test_a_failed_attempt_calls_back(ingest, supervisor, emulator, deferrable):
-    """Nothing of ours keeps Airflow from what it does after an attempt that is retried."""
+def test_a_failed_attempt_calls_its_callback(ingest, supervisor, emulator, deferrable):
+    """Airflow calls `on_retry_callback` after an attempt that is retried."""
     emulator.plan_outcome(status="failed")
     called = []
     ended = ingest(deferrable=deferrable, on_retry_callback=lambda context: called.append(context["ti"].task_id)).run()
@@ -190,7 +190,7 @@ def test_a_failed_attempt_calls_back(ingest, supervisor, emulator, deferrable):
 
 @WAYS
 def test_a_failed_runs_summary_is_in_the_xcom(ingest, emulator, deferrable):
-    """A callback or a later task can read what went wrong."""
+    """A callback or a later task can read the errors."""
     emulator.plan_outcome(status="failed", errors=[{"code": "CONNECTOR-1001-500", "message": "no copy"}])
     task = ingest(deferrable=deferrable)
     task.run()
@@ -199,8 +199,8 @@ def test_a_failed_runs_summary_is_in_the_xcom(ingest, emulator, deferrable):
 
 
 @WAYS
-def test_partial_success_is_a_success_that_counts_what_failed(ingest, emulator, deferrable):
-    """Records under Adobe's error threshold do not fail the task; the XCom has their number."""
+def test_partial_success_is_a_success_with_failed_records(ingest, emulator, deferrable):
+    """Failed records below Adobe's error threshold do not fail the task; the XCom has their number."""
     emulator.plan_outcome(status="partialSuccess", failed_records=5)
     task = ingest(deferrable=deferrable)
     assert "success" == task.run().state
@@ -208,8 +208,8 @@ def test_partial_success_is_a_success_that_counts_what_failed(ingest, emulator, 
     assert ("partial_success", 1435, 5) == (found["status"], found["output_records"], found["failed_records"])
 
 
-def test_errors_of_a_successful_run_are_warned_of(ingest, emulator, log):
-    """A success can carry errors; they are in the log."""
+def test_errors_of_a_successful_run_are_logged(ingest, emulator, log):
+    """The errors of a success are logged as warnings."""
     emulator.plan_outcome(status="success", errors=[{"code": "DCVS-1000-400", "message": "a value was refused"}])
     assert "success" == ingest().run().state
     assert any("reports DCVS-1000-400: a value was refused" in line and "[warning]" in line for line in log())
@@ -217,15 +217,15 @@ def test_errors_of_a_successful_run_are_warned_of(ingest, emulator, log):
 
 @WAYS
 def test_a_success_without_records_is_a_success(ingest, emulator, deferrable):
-    """Zero records come without output counts, which are then unknown, not zero."""
+    """A flow run with zero records has no output counts; they are unknown, not zero."""
     emulator.plan_outcome(status="success", records=0)
     task = ingest(deferrable=deferrable)
     assert "success" == task.run().state
     assert (0, None) == (task.xcoms["flow_run"]["input_records"], task.xcoms["flow_run"]["output_records"])
 
 
-def test_an_unknown_status_word_is_waited_for_until_the_time_is_over(ingest, emulator, runs_of, log):
-    """A word that nobody has heard of is neither success nor failure; the log says so once."""
+def test_an_unknown_status_is_waited_for_until_the_time_limit(ingest, emulator, runs_of, log):
+    """An unknown status is neither success nor failure; the log states it once."""
     emulator.plan_outcome(status="MELTED")
     ended = ingest(wait_timeout=1.0).run()
     [run] = runs_of()
@@ -238,7 +238,7 @@ def test_an_unknown_status_word_is_waited_for_until_the_time_is_over(ingest, emu
 
 @WAYS
 def test_a_run_that_vanishes_ends_the_task_at_once(ingest, emulator, runs_of, deferrable):
-    """A 404 after the run was seen is no reason to make another run: somebody has to look."""
+    """A 404 after a successful read fails the task; no other flow run is created."""
     emulator.plan_outcome(vanish=True)
     ended = ingest(deferrable=deferrable).run()
     [run] = runs_of()
@@ -250,8 +250,8 @@ def test_a_run_that_vanishes_ends_the_task_at_once(ingest, emulator, runs_of, de
     assert "check in Experience Platform whether the window is ingested" in error.remedy
 
 
-def test_a_404_before_the_run_was_seen_is_waited_out(ingest, emulator, log):
-    """A new run may take minutes to show."""
+def test_a_404_before_the_first_read_is_tolerated(ingest, emulator, log):
+    """A new flow run may take minutes to appear."""
     emulator.plan_fault(kind="POST /runs", action="delay_runs", seconds=4)
     assert "success" == ingest().run().state
     assert 1 == sum("cannot be read yet" in line for line in log())
@@ -261,24 +261,24 @@ def test_a_404_before_the_run_was_seen_is_waited_out(ingest, emulator, log):
 
 
 def test_the_trigger_gets_the_shorter_of_the_two_time_limits(ingest):
-    """`wait_timeout` and `execution_timeout` both bound the time in the triggerer."""
+    """Both `wait_timeout` and `execution_timeout` limit the time in the triggerer."""
     task = ingest(deferrable=True, wait_timeout=60, execution_timeout=timedelta(seconds=20))
     task.try_number = 1
     assert timedelta(seconds=20) == task.step().message.trigger_timeout
 
 
-def test_killing_the_task_says_that_the_run_goes_on(ingest, runs_of, log):
-    """Adobe cannot cancel a run, and the log says where to see it."""
+def test_a_killed_task_logs_that_the_run_continues(ingest, runs_of, log):
+    """Adobe cannot cancel a flow run; the log has its page."""
     task = ingest(wait_for_completion=False)
     task.run()
     task.last.on_kill()
     [run] = runs_of()
     [line] = [line for line in log() if "Adobe cannot cancel" in line]
-    assert f"flow run {run['id']}, so it goes on; see {PAGE}/{FLOW}/activity/{run['id']}" in line
+    assert f"flow run {run['id']}, so it continues; see {PAGE}/{FLOW}/activity/{run['id']}" in line
 
 
-def test_killing_a_task_that_created_nothing_says_nothing(ingest, log):
-    """Nothing goes on, so nothing is said."""
+def test_a_killed_task_without_a_run_logs_nothing(ingest, log):
+    """Without a flow run, no message is logged."""
     ingest().operator.on_kill()
     assert [] == [line for line in log() if "Adobe" in line]
 
@@ -287,13 +287,13 @@ def test_killing_a_task_that_created_nothing_says_nothing(ingest, log):
 
 
 def test_the_template_fields_are_pinned():
-    """What can be templated is part of the interface."""
+    """The template fields are part of the public interface."""
     expected = ("flow_id", "delta_column", "window_start", "window_end", "start_time")
     assert expected == OnDemandFlowRunOperator.template_fields
 
 
-def test_templates_are_rendered_before_anything_is_asked(ingest, emulator, runs_of):
-    """The flow and the delta column can come from the DAG run's configuration."""
+def test_templates_are_rendered_before_any_request(ingest, emulator, runs_of):
+    """The dataflow and the delta column can come from the DAG run's conf."""
     task = ingest(
         flow_id="{{ dag_run.conf['flow'] }}",
         delta_column={"name": "{{ dag_run.conf['column'] }}"},
@@ -316,15 +316,15 @@ def test_templates_are_rendered_before_anything_is_asked(ingest, emulator, runs_
     ],
     ids=["a name", "a mapping"],
 )
-def test_the_delta_column_is_sent_as_adobe_wants_it(ingest, emulator, runs_of, given, sent):
-    """A name is short for a mapping with a name."""
+def test_the_delta_column_is_sent_as_a_mapping(ingest, emulator, runs_of, given, sent):
+    """A name is sent as a mapping with a name."""
     ingest(delta_column=given, wait_for_completion=False).run()
     [run] = runs_of()
     assert sent == emulator.state.runs[run["id"]].params["deltaColumn"]
 
 
 def test_a_delta_column_that_the_flow_has_is_not_sent_again(ingest, emulator, runs_of):
-    """After the first run the flow knows it."""
+    """After the first flow run, the dataflow has the delta column."""
     emulator.add_flow(id=FLOW, kind="table", delta_column="updated_at")
     ingest(wait_for_completion=False).run()
     [run] = runs_of()
@@ -332,27 +332,27 @@ def test_a_delta_column_that_the_flow_has_is_not_sent_again(ingest, emulator, ru
 
 
 def test_a_file_based_flow_needs_no_delta_column(ingest, emulator, runs_of):
-    """Files have timestamps of their own."""
+    """Files have timestamps, so a file-based dataflow needs no delta column."""
     assert "success" == ingest(flow_id=FILES, delta_column=None).run().state
     [run] = runs_of(FILES)
     assert {"startTime", "windowStartTime", "windowEndTime"} == set(emulator.state.runs[run["id"]].params)
 
 
 def test_without_check_flow_the_dataflow_is_not_read(ingest, emulator):
-    """`check_flow=False` saves a request and leaves judging to Flow Service."""
+    """`check_flow=False` omits the request and leaves the checks to Flow Service."""
     ingest(check_flow=False, wait_for_completion=False).run()
     assert "GET /flows/{id}" not in emulator.ledger()["requests"]
 
 
 def test_the_dataflow_is_read_once_before_its_run_is_created(ingest, emulator):
-    """What Flow Service would refuse is said earlier and better."""
+    """The check before the creation needs one request."""
     ingest(wait_for_completion=False).run()
     assert 1 == emulator.ledger()["requests"]["GET /flows/{id}"]
 
 
 @pytest.mark.parametrize("shift", [0, 3600])
 def test_the_start_time_is_sent_as_given(ingest, emulator, runs_of, clock, shift):
-    """`start_time` says when the run begins."""
+    """`start_time` is sent as the start of the flow run."""
     start = int(clock()) + shift + 5
     ingest(start_time=str(start), wait_for_completion=False).run()
     [run] = runs_of()
@@ -360,8 +360,8 @@ def test_the_start_time_is_sent_as_given(ingest, emulator, runs_of, clock, shift
 
 
 @pytest.mark.parametrize(("epoch_format", "kind"), [("string", str), ("integer", int)])
-def test_times_are_sent_as_the_connection_says(ingest, connection, emulator, runs_of, epoch_format, kind):
-    """Adobe's pages disagree about strings and integers; the connection decides."""
+def test_times_are_sent_in_the_format_of_the_connection(ingest, connection, emulator, runs_of, epoch_format, kind):
+    """Adobe's pages disagree about strings and integers; the connection's setting applies."""
     connection["extra"]["epoch_format"] = epoch_format
     ingest(wait_for_completion=False).run()
     [run] = runs_of()

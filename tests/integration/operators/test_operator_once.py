@@ -1,4 +1,4 @@
-"""Each window is ingested once: lost answers, retries, clears and killed workers make no second flow run."""
+"""Lost responses, retries, clears and killed workers, which must not create a second flow run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOST = pytest.mark.parametrize(
 
 @pytest.fixture
 def ingest(worker):
-    """The daily task of the table-based flow; it creates, and does not wait."""
+    """Return a function that makes a daily task of the table-based dataflow, which does not wait."""
 
     def make(**arguments):
         defaults = {"flow_id": FLOW, "delta_column": "updated_at", "retries": 2, "uncertain_patience": 1.0}
@@ -34,12 +34,12 @@ def ingest(worker):
     return make
 
 
-# --- lost answers ---
+# --- lost responses ---
 
 
 @LOST
-def test_a_lost_answer_makes_no_second_run(ingest, emulator, runs_of, fault):
-    """The run was created and the answer lost: it is found by its window, and adopted."""
+def test_a_lost_response_does_not_create_a_second_run(ingest, emulator, runs_of, fault):
+    """If the response is lost, the flow run is found by its window and adopted."""
     emulator.plan_fault(nth=1, **fault)
     task = ingest()
     assert "success" == task.run().state
@@ -59,27 +59,27 @@ def test_a_lost_answer_makes_no_second_run(ingest, emulator, runs_of, fault):
     ],
     ids=["connection closed", "503", "half a body", "an empty 200", "JSON of another shape", "a proxy's HTML"],
 )
-def test_an_answer_that_says_nothing_and_no_run_is_followed_by_one_run(ingest, emulator, runs_of, fault):
-    """Nothing was created: after some patience the run is created, once."""
+def test_an_unreadable_response_without_a_run_is_followed_by_one_run(ingest, emulator, runs_of, fault):
+    """If nothing was created, the flow run is created once, after patience."""
     emulator.plan_fault(kind="POST /runs", nth=1, **fault)
     task = ingest(uncertain_patience=0.5)
     assert "success" == task.run().state
     assert [task.xcoms["return_value"]] == [run["id"] for run in runs_of()]
 
 
-def test_the_log_says_that_nobody_knows_and_what_was_found(ingest, emulator, runs_of, log):
-    """Who reads the log sees why a run was adopted."""
+def test_the_log_states_the_unknown_outcome_and_the_adopted_run(ingest, emulator, runs_of, log):
+    """The log states why a flow run was adopted."""
     emulator.plan_fault(nth=1, action="record_and_close")
     ingest().run()
     [run] = runs_of()
     text = "\n".join(log())
-    assert "Nobody knows whether the flow run was created" in text
-    assert f"Found flow run {run['id']} (scheduled), which is this window's; no other is created" in text
+    assert "The outcome of the POST is unknown" in text
+    assert f"Found flow run {run['id']} (scheduled) of this window; no other is created" in text
     assert f"Flow run {run['id']} adopted for window {WINDOW}" in text
 
 
-def test_a_service_that_only_ever_answers_500_is_given_up(ingest, emulator, runs_of):
-    """The error says what was lost, and a retry first finds out; nothing is posted for ever."""
+def test_posts_are_bounded_if_every_response_is_500(ingest, emulator, runs_of):
+    """After three POSTs the attempt fails, and can be retried."""
     emulator.plan_fault(kind="POST /runs", action="refuse", status=500)
     ended = ingest(uncertain_patience=0.3).run()
     assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, ServerError))
@@ -89,8 +89,8 @@ def test_a_service_that_only_ever_answers_500_is_given_up(ingest, emulator, runs
     assert [] == runs_of()
 
 
-def test_the_attempt_after_it_finds_a_run_that_shows_late(ingest, emulator, runs_of):
-    """All answers were lost and the run shows late: the retry finds it, and creates none."""
+def test_a_retry_finds_a_run_that_appears_late(ingest, emulator, runs_of):
+    """If all responses are lost and the flow run appears late, the retry adopts it."""
     emulator.plan_fault(action="record_and_status", status=500, nth=1)
     emulator.plan_fault(action="delay_runs", seconds=20)  # One second here.
     emulator.plan_fault(kind="GET /runs", action="refuse", status=400, code="1200", nth=2)
@@ -101,8 +101,8 @@ def test_the_attempt_after_it_finds_a_run_that_shows_late(ingest, emulator, runs
 
 
 @pytest.mark.parametrize(("on_uncertain", "count"), [("adopt", 1), ("create", 2)])
-def test_on_uncertain_decides_when_runs_show_no_window(ingest, emulator, runs_of, on_uncertain, count):
-    """The user may choose to take the new run, or to have another."""
+def test_on_uncertain_decides_if_runs_show_no_window(ingest, emulator, runs_of, on_uncertain, count):
+    """`on_uncertain` adopts the new flow run, or creates another."""
     emulator.plan_fault(kind="*", action="hide_windows")
     emulator.plan_fault(nth=1, action="record_and_close")
     task = ingest(on_uncertain=on_uncertain, uncertain_patience=0.5)
@@ -111,8 +111,8 @@ def test_on_uncertain_decides_when_runs_show_no_window(ingest, emulator, runs_of
     assert runs_of()[-1]["id"] == task.xcoms["return_value"]
 
 
-def test_by_default_nobody_guesses(ingest, emulator, runs_of):
-    """New runs that show no window: the task fails with the candidates, their pages and the ways out."""
+def test_the_default_fails_if_the_outcome_is_unknown(ingest, emulator, runs_of):
+    """If new flow runs show no window, the task fails with the candidates, their pages and the remedies."""
     emulator.plan_fault(kind="*", action="hide_windows")
     emulator.plan_fault(nth=1, action="record_and_close")
     ended = ingest(uncertain_patience=0.5).run()
@@ -126,8 +126,8 @@ def test_by_default_nobody_guesses(ingest, emulator, runs_of):
     assert "on_uncertain='adopt'" in error.remedy
 
 
-def test_the_window_is_found_in_an_activity_too(worker, supervisor, clock):
-    """A service that shows the window in an activity, not in the params, is understood."""
+def test_the_window_is_also_found_in_an_activity(worker, supervisor, clock):
+    """A window that Flow Service shows in an activity, not in the params, is found."""
     with running_emulator(Settings(show_window="activity", queue_s=0.0, run_s=0.1), clock=clock) as emulator:
         supervisor.connections["flowservice_default"]["host"] = emulator.url
         supervisor.connections["flowservice_default"]["extra"]["ims_url"] = emulator.url
@@ -138,8 +138,8 @@ def test_the_window_is_found_in_an_activity_too(worker, supervisor, clock):
 
 
 @pytest.mark.parametrize("shape", ["items", "flat"])
-def test_both_shapes_of_the_answer_are_understood(worker, supervisor, shape):
-    """Adobe's tutorial and its OpenAPI file disagree about the answer to a creation."""
+def test_both_shapes_of_the_response_are_parsed(worker, supervisor, shape):
+    """Adobe's tutorial and its OpenAPI file disagree about the response to a creation."""
     with running_emulator(Settings(answer_shape=shape)) as emulator:
         supervisor.connections["flowservice_default"]["host"] = emulator.url
         supervisor.connections["flowservice_default"]["extra"]["ims_url"] = emulator.url
@@ -148,18 +148,18 @@ def test_both_shapes_of_the_answer_are_understood(worker, supervisor, shape):
         assert [task.xcoms["return_value"]] == [run["id"] for run in emulator.ledger()["flows"][FLOW]["runs"]]
 
 
-# --- what may be repeated at once ---
+# --- requests that are repeated at once ---
 
 
-def test_busy_is_waited_out(ingest, emulator, runs_of):
-    """A 429 says that nothing was created, so the POST is repeated when `Retry-After` says so."""
+def test_a_429_is_repeated(ingest, emulator, runs_of):
+    """After a 429 nothing was created, so the POST is repeated after `Retry-After`."""
     emulator.plan_fault(kind="POST /runs", action="refuse", status=429, headers={"Retry-After": "1"}, nth=1)
     assert "success" == ingest().run().state
     assert 1 == len(runs_of())
 
 
-def test_busy_beyond_patience_is_an_error_that_a_retry_can_mend(ingest, emulator, runs_of):
-    """Still 429 after the client's attempts: nothing was created, and the remedy names the knobs."""
+def test_a_persistent_429_is_a_retryable_error(ingest, emulator, runs_of):
+    """After the client's attempts, nothing was created, and the remedy names the settings."""
     emulator.plan_fault(kind="POST /runs", action="refuse", status=429, headers={"Retry-After": "1"})
     ended = ingest().run()
     assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, RateLimitedError))
@@ -173,8 +173,8 @@ def test_busy_beyond_patience_is_an_error_that_a_retry_can_mend(ingest, emulator
     assert [] == runs_of()
 
 
-def test_an_unreachable_host_is_an_error_that_a_retry_can_mend(ingest, connection, emulator, runs_of):
-    """No connection could be made, so nothing was sent."""
+def test_an_unreachable_host_is_a_retryable_error(ingest, connection, emulator, runs_of):
+    """Without a connection, nothing is sent."""
     connection["host"] = "http://127.0.0.1:9"
     ended = ingest().run()
     assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, NotSentError))
@@ -185,7 +185,7 @@ def test_an_unreachable_host_is_an_error_that_a_retry_can_mend(ingest, connectio
 
 
 def test_an_expired_token_is_renewed_once(ingest, emulator, runs_of):
-    """A 401 with an expired token costs a new token, not the task."""
+    """After a 401 with an expired token, the client gets a new token."""
     emulator.plan_fault(kind="POST /runs", action="expire_tokens", nth=1)
     assert "success" == ingest().run().state
     assert 1 == len(runs_of())
@@ -195,8 +195,8 @@ def test_an_expired_token_is_renewed_once(ingest, emulator, runs_of):
 
 
 @pytest.mark.needs_airflow(3, 3, "task state")
-def test_a_retry_goes_on_with_the_run_it_has(ingest, runs_of, log):
-    """The worker died after the creation: the next attempt waits for the same run."""
+def test_a_retry_resumes_its_run(ingest, runs_of, log):
+    """If the worker was killed after the creation, the next attempt waits for the same flow run."""
     task = ingest(wait_for_completion=True, deferrable=False, poll_interval=0.05)
     task.try_number += 1
     task.operator.wait_for_completion = False
@@ -209,8 +209,8 @@ def test_a_retry_goes_on_with_the_run_it_has(ingest, runs_of, log):
 
 
 @pytest.mark.needs_airflow(3, 3, "task state")
-def test_an_attempt_that_died_before_its_answer_is_continued(ingest, emulator, runs_of, supervisor):
-    """Killed between POST and answer: only the intent is there, and the next attempt finds its run."""
+def test_a_retry_finds_the_run_of_a_killed_attempt(ingest, emulator, runs_of, supervisor):
+    """If the process was killed between POST and response, the next attempt finds the flow run by the intent."""
     task = ingest()
     task.run()
     supervisor.task_state["flowservice_intent"]["flow_run_id"] = None
@@ -218,8 +218,8 @@ def test_an_attempt_that_died_before_its_answer_is_continued(ingest, emulator, r
     assert [task.xcoms["return_value"]] == [run["id"] for run in runs_of()]
 
 
-def test_a_retry_after_success_makes_no_second_run(ingest, runs_of, clock):
-    """Airflow starts tasks twice without any fault; the second one ends with the first one's run."""
+def test_a_retry_after_success_does_not_create_a_second_run(ingest, runs_of, clock):
+    """If Airflow starts a task twice, the second start ends with the flow run of the first."""
     task = ingest()
     task.run()
     clock.advance(60)
@@ -227,8 +227,8 @@ def test_a_retry_after_success_makes_no_second_run(ingest, runs_of, clock):
     assert ["success"] == [run["status"] for run in runs_of()]
 
 
-def test_a_clear_asks_for_the_window_again(ingest, runs_of, clock):
-    """Somebody cleared the task, and its run had ended: a new run of the same window."""
+def test_a_clear_requests_the_window_again(ingest, runs_of, clock):
+    """If a task is cleared after its flow run ended, a new flow run of the same window is created."""
     task = ingest()
     task.run()
     clock.advance(60)
@@ -240,7 +240,7 @@ def test_a_clear_asks_for_the_window_again(ingest, runs_of, clock):
 
 @pytest.mark.needs_airflow(3, 3, "task state")
 def test_a_clear_while_the_run_is_active_waits_for_it(ingest, runs_of, clock):
-    """Adobe cannot cancel, so a cleared task waits for the run that goes on."""
+    """Adobe cannot cancel a flow run, so a cleared task waits for the running one."""
     clock.stop()
     task = ingest()
     task.run()
@@ -249,7 +249,7 @@ def test_a_clear_while_the_run_is_active_waits_for_it(ingest, runs_of, clock):
     assert 1 == len(runs_of())
 
 
-def test_without_task_state_the_log_says_that_protection_is_reduced(ingest, runs_of, log):
+def test_without_task_state_the_log_states_reduced_protection(ingest, runs_of, log):
     """Airflow before 3.3 keeps no task state."""
     assert "success" == ingest(store=False).run().state
     assert any("protection against double runs is reduced" in line for line in log())
@@ -258,7 +258,7 @@ def test_without_task_state_the_log_says_that_protection_is_reduced(ingest, runs
 
 @pytest.mark.parametrize("do_xcom_push", [True, False])
 def test_without_task_state_a_second_start_finds_its_run(ingest, runs_of, clock, do_xcom_push):
-    """Airflow's executor race starts a task again under the same number; XComs of the first start give it away."""
+    """If Airflow starts a task again under the same number, XComs of the first start show it."""
     task = ingest(store=False, do_xcom_push=do_xcom_push)
     task.run()
     clock.advance(60)
@@ -267,8 +267,8 @@ def test_without_task_state_a_second_start_finds_its_run(ingest, runs_of, clock,
     assert ["success"] == [run["status"] for run in runs_of()]
 
 
-def test_what_gives_a_second_start_away_is_there_before_the_post(ingest, supervisor, monkeypatch):
-    """A start that is killed right after its POST has pushed an XCom already."""
+def test_an_xcom_is_pushed_before_the_post(ingest, supervisor, monkeypatch):
+    """A second start is recognized by an XCom, which is pushed before the POST."""
     pushed = []
     create_run = FlowServiceClient.create_run
 
@@ -281,15 +281,15 @@ def test_what_gives_a_second_start_away_is_there_before_the_post(ingest, supervi
     assert ["dataflow_url"] == pushed
 
 
-def test_without_task_state_a_first_start_looks_for_nothing(ingest, runs_of, create_run):
-    """A run of the same window may be somebody else's, who wants it as well."""
+def test_without_task_state_a_first_start_does_not_search(ingest, runs_of, create_run):
+    """A flow run of the same window may be another DAG's."""
     create_run()
     assert "success" == ingest(store=False).run().state
     assert 2 == len(runs_of())
 
 
 def test_without_task_state_a_retry_still_finds_its_run(ingest, runs_of):
-    """The list of runs tells, where runs show their windows."""
+    """If flow runs show their windows, the retry finds its flow run in the list."""
     task = ingest(store=False)
     task.run()
     assert "success" == task.run().state
@@ -297,13 +297,13 @@ def test_without_task_state_a_retry_still_finds_its_run(ingest, runs_of):
 
 
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "on a worker"])
-def test_a_wait_without_answers_ends_with_its_budget_and_a_retry_goes_on(
+def test_a_wait_without_responses_ends_with_its_budget_and_a_retry_continues(
     ingest, emulator, runs_of, monkeypatch, deferrable
 ):
-    """The flow run is never touched: the next attempt waits for the same one."""
+    """The next attempt waits for the same flow run."""
     from airflow_flowservice.runs.create_once import CreateOnce
 
-    def then_nobody_answers(self, order):
+    def then_refuse_reads(self, order):
         outcome = once(self, order)
         for kind in ("GET /runs", "GET /runs/{id}"):
             emulator.plan_fault(kind=kind, action="refuse", status=503)
@@ -312,7 +312,7 @@ def test_a_wait_without_answers_ends_with_its_budget_and_a_retry_goes_on(
     once = CreateOnce.__call__
     task = ingest(wait_for_completion=True, deferrable=deferrable, poll_interval=0.1, error_budget=0.3)
     with monkeypatch.context() as patch:
-        patch.setattr(CreateOnce, "__call__", then_nobody_answers)
+        patch.setattr(CreateOnce, "__call__", then_refuse_reads)
         ended = task.run()
     assert ("up_for_retry", ServerError) == (ended.state, type(ended.error))
     emulator.clear_faults()
@@ -320,7 +320,7 @@ def test_a_wait_without_answers_ends_with_its_budget_and_a_retry_goes_on(
     assert [task.xcoms["return_value"]] == [run["id"] for run in runs_of()]
 
 
-# --- a run that somebody names ---
+# --- flow runs named in the conf ---
 
 
 def as_conf(adopt):
@@ -329,7 +329,7 @@ def as_conf(adopt):
 
 @pytest.mark.parametrize("named", ["{}", {"task": "{}"}], ids=["for the DAG run", "for the task"])
 def test_a_run_named_in_the_conf_is_adopted(ingest, create_run, emulator, named, log):
-    """Somebody found out which run is this window's; the task waits for it, and nothing is created."""
+    """If the conf names a flow run, the task waits for it, and creates nothing."""
     created = create_run()
     adopt = dict.fromkeys(named, created) if isinstance(named, dict) else created
     task = ingest(conf=as_conf(adopt), run_type="manual", wait_for_completion=True, deferrable=False, poll_interval=0.1)
@@ -340,15 +340,15 @@ def test_a_run_named_in_the_conf_is_adopted(ingest, create_run, emulator, named,
     assert any("since the DAG run's conf says so" in line for line in log())
 
 
-def test_a_run_named_for_another_task_is_not_this_ones(ingest, runs_of):
-    """Of two tasks in a DAG run, one may have to create its run."""
+def test_a_run_named_for_another_task_is_ignored(ingest, runs_of):
+    """If the conf names a flow run for another task, this task creates its own."""
     task = ingest(conf=as_conf({"other": FLOW}), run_type="manual")
     assert "success" == task.run().state
     assert [task.xcoms["return_value"]] == [run["id"] for run in runs_of()]
 
 
-def test_an_uncertain_window_is_run_again_by_conf(ingest, emulator, runs_of):
-    """The way out that the error names: a manual run with the window and the run to adopt."""
+def test_an_uncertain_window_is_resolved_by_conf(ingest, emulator, runs_of):
+    """The remedy of the error works: a manual DAG run with the window and the flow run to adopt."""
     emulator.plan_fault(action="hide_windows")
     emulator.plan_fault(nth=1, action="record_and_close")
     assert "failed" == ingest().run().state
@@ -362,14 +362,14 @@ def test_an_uncertain_window_is_run_again_by_conf(ingest, emulator, runs_of):
 
 @pytest.mark.parametrize("asked", [["a run"], {"adopt": 7}, {"adopt": " "}, {"adopt": ["a run"]}], ids=str)
 def test_a_conf_of_another_shape_is_refused(ingest, emulator, asked):
-    """Whoever names a run means it; nothing is created instead."""
+    """If the conf cannot be parsed, the task fails and creates nothing."""
     ended = ingest(conf={"flowservice": asked}, run_type="manual").run()
     assert "failed" == ended.state
     assert '{"flowservice": {"adopt": "FLOW_RUN_ID"}}' in str(ended.error)
     assert [] == emulator.ledger()["flows"][FLOW]["runs"]
 
 
-def test_a_conf_that_is_about_something_else_names_no_run(ingest, runs_of):
-    """Other settings beside it are left alone."""
+def test_other_settings_of_the_conf_are_ignored(ingest, runs_of):
+    """A conf without `adopt` names no flow run."""
     assert "success" == ingest(conf={"flowservice": {"note": "hello"}}, run_type="manual").run().state
     assert 1 == len(runs_of())

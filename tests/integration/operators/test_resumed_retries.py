@@ -1,6 +1,6 @@
-"""Airflow before 3.1.1 resumes the retries of a task that failed after it was deferred, as if they had been deferred.
+"""Retries on Airflow before 3.1.1, which resumes a retry where the failed attempt was deferred.
 
-Without our own look, each of them would fail at once, with the event of the first.
+Without a check, each retry would fail at once with the event of the first attempt.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_flowservice._airflow import versions
+from airflow_flowservice._airflow.flow_run_task import FlowRunTaskMixin
 from airflow_flowservice.exceptions import FlowRunTimeoutError
 from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
@@ -18,9 +19,9 @@ WAITS = {"wait_for_completion": True, "deferrable": True, "poll_interval": 0.05,
 
 @pytest.fixture
 def task(worker, emulator, monkeypatch):
-    """Make a task that such an Airflow runs; it keeps no task state either."""
+    """Return a function that makes a task of such an Airflow, which also keeps no task state."""
     monkeypatch.setattr(versions, "retries_resume_after_deferral", lambda: True)
-    monkeypatch.setattr("airflow_flowservice._airflow.task_end.ends_in_triggerer", lambda _: False)
+    monkeypatch.setattr(FlowRunTaskMixin, "_can_end_in_triggerer", lambda _: False)
 
     def make(operator, **arguments):
         made = worker.task(operator, store=False, **arguments)
@@ -31,7 +32,7 @@ def task(worker, emulator, monkeypatch):
 
 
 def test_a_failed_run_is_followed_by_a_new_one(task, emulator, runs_of):
-    """Once for each retry, until one succeeds."""
+    """Each retry creates a flow run until one succeeds."""
     emulator.plan_outcome(status="failed", times=2)
     ingest = task(OnDemandFlowRunOperator, flow_id=FLOW, delta_column="updated_at", uncertain_patience=0.2, **WAITS)
     assert ["up_for_retry", "up_for_retry", "success"] == [ingest.run().state for _ in range(3)]
@@ -39,8 +40,8 @@ def test_a_failed_run_is_followed_by_a_new_one(task, emulator, runs_of):
     assert runs_of()[-1]["id"] == ingest.xcoms["return_value"]
 
 
-def test_a_retry_after_a_time_limit_waits_on(task, emulator, runs_of):
-    """For the same run, which goes on."""
+def test_a_retry_after_a_time_limit_continues_to_wait(task, emulator, runs_of):
+    """The retry waits for the same flow run, which continues."""
     emulator.plan_outcome(status="success", run_s=40)
     arguments = {"flow_id": FLOW, "delta_column": "updated_at", "wait_timeout": 60, **WAITS}
     ingest = task(OnDemandFlowRunOperator, deferral_timeout=True, **arguments)
@@ -53,7 +54,7 @@ def test_a_retry_after_a_time_limit_waits_on(task, emulator, runs_of):
 
 
 def test_a_repeated_run_that_fails_is_repeated_again(task, emulator, runs_of, create_run, wait_for_end):
-    """By the next retry."""
+    """The next retry repeats the flow run again."""
     emulator.plan_outcome(status="failed", times=2)
     first = create_run()
     wait_for_end(first)
@@ -63,7 +64,7 @@ def test_a_repeated_run_that_fails_is_repeated_again(task, emulator, runs_of, cr
 
 
 def test_a_retry_of_the_sensor_waits_again(task, emulator, create_run):
-    """After `execution_timeout`, and after it could not look for too long."""
+    """A retry after the error budget is exceeded waits for the same flow run."""
     emulator.plan_outcome(status="success", run_s=40)
     wait = task(
         FlowRunSensor, flow_run_id=create_run(), deferrable=True, poke_interval=0.05, retries=3, error_budget=0.3
@@ -74,15 +75,15 @@ def test_a_retry_of_the_sensor_waits_again(task, emulator, create_run):
     assert "success" == wait.run().state
 
 
-def test_the_first_attempt_is_resumed_as_ever(task, emulator, runs_of):
-    """Its own event ends it; nothing is begun again."""
+def test_the_first_attempt_is_resumed(task, emulator, runs_of):
+    """The event of the first attempt ends it; the task does not start again."""
     ingest = task(OnDemandFlowRunOperator, flow_id=FLOW, delta_column="updated_at", **WAITS)
     assert "success" == ingest.run().state
     assert 1 == len(runs_of())
 
 
 def test_an_attempt_that_resumes_under_another_number_ends_with_its_run(task, emulator, runs_of):
-    """The executor race counts tries that were never started (3.0.6); hidden windows would leave it in doubt."""
+    """A success event ends the attempt, also after tries that the executor counted but never started (3.0.6)."""
     emulator.plan_fault(kind="*", action="hide_windows")
     ingest = task(OnDemandFlowRunOperator, flow_id=FLOW, delta_column="updated_at", uncertain_patience=0.2, **WAITS)
     ingest.try_number = 1
@@ -93,8 +94,8 @@ def test_an_attempt_that_resumes_under_another_number_ends_with_its_run(task, em
     assert ["success"] == [run["status"] for run in runs_of()]
 
 
-def test_a_clear_begins_anew(task, emulator, runs_of):
-    """Airflow forgets then where it would resume."""
+def test_a_clear_starts_again(task, emulator, runs_of):
+    """After a clear, the task starts from the beginning."""
     ingest = task(OnDemandFlowRunOperator, flow_id=FLOW, delta_column="updated_at", **WAITS)
     ingest.run()
     ingest.clear()

@@ -1,4 +1,4 @@
-"""`RetriggerFlowRunOperator`: starts a run again, once, and waits in the same ways."""
+"""Tests of `RetriggerFlowRunOperator`, which repeats a flow run once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["on a worker", 
 
 @pytest.fixture
 def failed_run(create_run, emulator, clock):
-    """A run that has failed."""
+    """Return the id of a failed flow run."""
     emulator.plan_outcome(status="failed")
     run_id = create_run()
     clock.advance(60)
@@ -23,7 +23,7 @@ def failed_run(create_run, emulator, clock):
 
 @pytest.fixture
 def again(worker):
-    """The task that starts it again."""
+    """Return a function that makes a task that repeats a flow run."""
 
     def make(flow_run_id, **arguments):
         defaults = {"deferrable": False, "poll_interval": 0.05, "retries": 2, "uncertain_patience": 1.0}
@@ -33,8 +33,8 @@ def again(worker):
 
 
 @WAYS
-def test_the_new_run_has_the_old_ones_window(again, failed_run, runs_of, deferrable):
-    """Re-triggering makes a new run of the same window, and its id is the result."""
+def test_the_new_run_has_the_same_window(again, failed_run, runs_of, deferrable):
+    """A re-trigger creates a new flow run of the same window, and returns its id."""
     task = again(failed_run, wait_for_completion=True, deferrable=deferrable)
     assert "success" == task.run().state
     old, new = runs_of()
@@ -51,31 +51,31 @@ def test_the_new_run_has_the_old_ones_window(again, failed_run, runs_of, deferra
 
 
 def test_without_waiting_the_task_ends_when_the_run_exists(again, failed_run, runs_of):
-    """As with the other operator, a sensor may do the waiting."""
+    """Without `wait_for_completion`, the task ends when the new flow run exists."""
     task = again(failed_run)
     assert "success" == task.run().state
     assert runs_of()[1]["id"] == task.xcoms["return_value"]
 
 
 @pytest.mark.parametrize("action", ["record_and_close", "record_and_status", "record_and_half_body"])
-def test_a_lost_answer_makes_no_second_run(again, failed_run, emulator, runs_of, action):
-    """The new run is known by its parent."""
+def test_a_lost_response_does_not_create_a_second_run(again, failed_run, emulator, runs_of, action):
+    """The new flow run is found by its parent."""
     emulator.plan_fault(kind="POST /runs/{id}/action", action=action, nth=1)
     task = again(failed_run)
     assert "success" == task.run().state
     assert [failed_run, task.xcoms["return_value"]] == [run["id"] for run in runs_of()]
 
 
-def test_a_retry_goes_on_with_the_run_it_has(again, failed_run, runs_of):
-    """One run for one task, however often it is started."""
+def test_a_retry_resumes_its_run(again, failed_run, runs_of):
+    """A second attempt creates no further flow run."""
     task = again(failed_run)
     task.run()
     assert "success" == task.run().state
     assert 2 == len(runs_of())
 
 
-def test_a_run_that_failed_again_says_why(again, failed_run, emulator):
-    """The new run's own errors are in the message."""
+def test_the_errors_of_the_new_run_are_shown(again, failed_run, emulator):
+    """The message has the errors of the new flow run."""
     emulator.plan_outcome(status="failed", errors=[{"code": "CONNECTOR-1001-500", "message": "still no"}])
     ended = again(failed_run, wait_for_completion=True).run()
     assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, FlowRunFailedError))
@@ -83,8 +83,8 @@ def test_a_run_that_failed_again_says_why(again, failed_run, emulator):
     assert (FLOW, WINDOW) == (ended.error.flow_id, ended.error.window)
 
 
-def test_a_run_that_cannot_be_started_again(again, create_run, clock, runs_of):
-    """1387: a success with records; the remedy names the other operator."""
+def test_a_run_that_cannot_be_repeated(again, create_run, clock, runs_of):
+    """Error 1387, a success with records: the remedy names the other operator."""
     run_id = create_run()
     clock.advance(60)
     ended = again(run_id).run()
@@ -103,7 +103,7 @@ def test_a_run_that_cannot_be_started_again(again, create_run, clock, runs_of):
 
 
 def test_an_unknown_run(again, emulator):
-    """404: the remedy is to check id and sandbox; nothing is posted."""
+    """Error 404: the remedy is to check id and sandbox; nothing is sent."""
     ended = again("11111111-2222-4333-8444-555555555555").run()
     error = ended.error
     assert ("failed", True) == (ended.state, isinstance(error, RunNotFoundError))
@@ -113,5 +113,5 @@ def test_an_unknown_run(again, emulator):
 
 
 def test_the_template_fields_are_pinned():
-    """What can be templated is part of the interface."""
+    """The template fields are part of the public interface."""
     assert ("flow_run_id",) == RetriggerFlowRunOperator.template_fields

@@ -1,4 +1,4 @@
-"""`FlowRunSensor`: waits for a run in any mode, never creates one, and ends the task with what the run came to."""
+"""Tests of `FlowRunSensor`, which waits for a flow run in every mode and never creates one."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 WINDOW = "2026-01-09T00:00:00Z/2026-01-10T00:00:00Z"
 PAGE = f"https://experience.adobe.com/#/@EMULATOR@AdobeOrg/sname:prod/platform/source/dataflows/{FLOW}/activity"
 MODES = {"poke": {"mode": "poke"}, "reschedule": {"mode": "reschedule"}, "deferrable": {"deferrable": True}}
-# Each look is a process of its own.
-RESCHEDULED = pytest.param("reschedule", marks=pytest.mark.needs_airflow(3, 3, "task state, which tells the next look"))
+# Each poll is a separate process.
+RESCHEDULED = pytest.param("reschedule", marks=pytest.mark.needs_airflow(3, 3, "task state, which the next poll reads"))
 WAYS = pytest.mark.parametrize("way", list(MODES))
 
 
 @pytest.fixture
 def wait(worker):
-    """A sensor for a run."""
+    """Return a function that makes a sensor for a flow run."""
 
     def make(flow_run_id, way="poke", **arguments):
         defaults = {"flow_run_id": flow_run_id, "deferrable": False, "poke_interval": 0.05, "retries": 2}
@@ -39,7 +39,7 @@ def wait(worker):
 
 
 def to_the_end(task):
-    """All the times that a worker takes the sensor up, in reschedule mode."""
+    """Run one attempt, in reschedule mode with all its polls."""
     ended = task.run()
     while ended.state == "up_for_reschedule":
         ended = task.step()
@@ -48,13 +48,13 @@ def to_the_end(task):
 
 @WAYS
 def test_waits_until_the_run_has_ended(wait, create_run, way):
-    """In every mode the sensor is a success when the run is."""
+    """In every mode, the sensor succeeds when the flow run succeeds."""
     assert "success" == to_the_end(wait(create_run(), way)).state
 
 
 @WAYS
 def test_the_xcoms_are_the_same_in_every_mode(wait, create_run, way):
-    """`return_value`, `flow_run` with all of its keys, and the pages for the buttons."""
+    """The XComs are `return_value`, `flow_run` with all keys, and the addresses of the links."""
     run_id = create_run()
     task = wait(run_id, way)
     to_the_end(task)
@@ -83,8 +83,8 @@ def test_the_xcoms_are_the_same_in_every_mode(wait, create_run, way):
 
 
 @WAYS
-def test_the_button_is_there_while_the_run_goes_on(wait, create_run, clock, way):
-    """The page is known with the first look."""
+def test_the_link_exists_while_the_run_continues(wait, create_run, clock, way):
+    """The page is known after the first poll."""
     clock.stop()
     task = wait(create_run(), way, timeout=0.0 if way == "poke" else 60)
     task.try_number = 1
@@ -94,7 +94,7 @@ def test_the_button_is_there_while_the_run_goes_on(wait, create_run, clock, way)
 
 @WAYS
 def test_a_failed_run_ends_the_sensor_at_once(wait, create_run, emulator, way):
-    """Waiting again cannot help, so the sensor's retries are not wasted; the run's own errors are shown."""
+    """A retry cannot fix a failed flow run, so the sensor is not retried; the message has the errors."""
     emulator.plan_outcome(status="failed", errors=[{"code": "CONNECTOR-3001-500", "message": "no batch"}])
     run_id = create_run()
     ended = to_the_end(wait(run_id, way))
@@ -105,13 +105,13 @@ def test_a_failed_run_ends_the_sensor_at_once(wait, create_run, emulator, way):
     assert "the flow run ended as failed: CONNECTOR-3001-500: no batch" == error.message
     assert (FLOW, run_id, WINDOW) == (error.flow_id, error.flow_run_id, error.window)
     assert ("CONNECTOR-3001-500", f"{PAGE}/{run_id}") == (error.code, error.url)
-    assert "clear the task that created the run" in error.remedy
+    assert "clear the task that created the flow run" in error.remedy
 
 
-@pytest.mark.parametrize("ended_before", [False, True], ids=["while it waits", "before the first look"])
+@pytest.mark.parametrize("ended_before", [False, True], ids=["while it waits", "before the first poll"])
 @WAYS
 def test_soft_fail_skips_instead(wait, create_run, emulator, clock, way, ended_before):
-    """`soft_fail` is Airflow's own: a failed run skips the task, in every mode."""
+    """With `soft_fail`, a failed flow run skips the task in every mode."""
     emulator.plan_outcome(status="failed")
     run_id = create_run()
     if ended_before:
@@ -121,7 +121,7 @@ def test_soft_fail_skips_instead(wait, create_run, emulator, clock, way, ended_b
 
 @WAYS
 def test_partial_success_and_zero_records_are_successes(wait, create_run, emulator, way):
-    """The counts are in the XCom."""
+    """The XCom has the counts."""
     emulator.plan_outcome(status="partialSuccess", failed_records=3)
     emulator.plan_outcome(status="success", records=0)
     partial, empty = wait(create_run(), way), wait(create_run(task_id="create2", date=None, **YESTERDAY), way)
@@ -136,7 +136,7 @@ YESTERDAY = {"window_start": "2026-01-08T00:00:00Z", "window_end": "2026-01-09T0
 
 @pytest.mark.parametrize("way", ["poke", RESCHEDULED, "deferrable"])
 def test_a_run_that_vanishes_ends_the_sensor(wait, create_run, emulator, way):
-    """A 404 after the run was seen, even by an earlier process, is an error that somebody has to look at."""
+    """A 404 after a successful read, also by an earlier process, fails the task."""
     emulator.plan_outcome(vanish=True)
     run_id = create_run()
     ended = to_the_end(wait(run_id, way))
@@ -147,8 +147,8 @@ def test_a_run_that_vanishes_ends_the_sensor(wait, create_run, emulator, way):
     assert "then mark the task as success, or clear it" in error.remedy
 
 
-def test_a_run_that_is_unknown_is_waited_for_a_while(wait, emulator, log):
-    """A new run may take minutes to show, so the first 404 is no error yet."""
+def test_an_unknown_run_is_waited_for(wait, emulator, log):
+    """A new flow run may take minutes to appear, so the first 404 is no error."""
     ended = wait("11111111-2222-4333-8444-555555555555", timeout=0.2).run()
     assert ("failed", "FlowRunTimeoutError") == (ended.state, type(ended.error).__name__)
     assert 1 == sum("cannot be read yet" in line for line in log())
@@ -156,7 +156,7 @@ def test_a_run_that_is_unknown_is_waited_for_a_while(wait, emulator, log):
 
 
 def test_a_run_that_stays_unknown_is_an_error(wait, monkeypatch):
-    """After five minutes there is no such run; the remedy is to check id and sandbox."""
+    """A flow run that is unknown for five minutes is an error; the remedy is to check id and sandbox."""
     monkeypatch.setattr("airflow_flowservice.runs.watch.NOT_YET_READABLE", 0.2)
     ended = wait("11111111-2222-4333-8444-555555555555").run()
     error = ended.error
@@ -166,15 +166,15 @@ def test_a_run_that_stays_unknown_is_an_error(wait, monkeypatch):
 
 
 @WAYS
-def test_answers_that_say_nothing_are_waited_out(wait, create_run, emulator, way):
-    """A proxy in the way, or a service that is down for a moment, does not end the wait."""
+def test_unreadable_responses_are_tolerated(wait, create_run, emulator, way):
+    """Responses of a proxy, or of a service that is down for a short time, do not end the wait."""
     run_id = create_run()
     emulator.plan_fault(kind="GET /runs/{id}", action="answer", body="<html>Back soon</html>", times=2)
     assert "success" == to_the_end(wait(run_id, way)).state
 
 
-def test_answers_that_say_nothing_for_too_long_are_an_error(wait, create_run, emulator):
-    """The time without a good answer is bounded; the excerpt and the request id are shown."""
+def test_unreadable_responses_beyond_the_budget_are_an_error(wait, create_run, emulator):
+    """After the error budget, the wait ends; the error has an excerpt and the request id."""
     run_id = create_run()
     emulator.plan_fault(kind="GET /runs/{id}", action="answer", body="<html>Back soon</html>")
     error = wait(run_id, error_budget=0.2).run().error
@@ -185,7 +185,7 @@ def test_answers_that_say_nothing_for_too_long_are_an_error(wait, create_run, em
 
 
 def test_a_lost_permission_ends_the_sensor_at_once(wait, create_run, emulator):
-    """What waiting cannot mend is not waited for."""
+    """Waiting does not fix a missing permission."""
     run_id = create_run()
     emulator.plan_fault(kind="GET /runs/{id}", action="refuse", status=403, code="2120", message="no")
     ended = wait(run_id).run()
@@ -193,8 +193,8 @@ def test_a_lost_permission_ends_the_sensor_at_once(wait, create_run, emulator):
     assert "product profile" in ended.error.remedy
 
 
-def test_an_unknown_status_word_is_waited_for(wait, create_run, emulator, log):
-    """Airflow's own timeout decides; the log says once that nobody knows the word."""
+def test_an_unknown_status_is_waited_for(wait, create_run, emulator, log):
+    """An unknown status is waited for until the timeout; the log states it once."""
     emulator.plan_outcome(status="MELTED")
     ended = wait(create_run(), timeout=0.8).run()
     assert ("failed", "FlowRunTimeoutError") == (ended.state, type(ended.error).__name__)
@@ -203,7 +203,7 @@ def test_an_unknown_status_word_is_waited_for(wait, create_run, emulator, log):
 
 @pytest.mark.parametrize("way", ["poke", RESCHEDULED])
 def test_one_log_line_for_each_change_of_status(wait, create_run, clock, log, way):
-    """Also when each look is a process of its own: the log tells the run's story, not the polling's."""
+    """The log has one line for each status, also if each poll is a separate process."""
     clock.stop()
     task = wait(create_run(), way)
     task.try_number = 1
@@ -220,15 +220,15 @@ def test_one_log_line_for_each_change_of_status(wait, create_run, clock, log, wa
     assert ["scheduled", "inProgress", "success"] == said
 
 
-def test_reschedule_gives_the_slot_back_between_looks(wait, create_run, clock):
-    """Between two looks no worker slot is held."""
+def test_reschedule_frees_the_slot_between_polls(wait, create_run, clock):
+    """Between two polls, the sensor occupies no worker slot."""
     clock.stop()
     ended = wait(create_run(), "reschedule", poke_interval=60).run()
     assert ("up_for_reschedule", "RescheduleTask") == (ended.state, type(ended.message).__name__)
 
 
-def test_a_run_that_has_ended_is_not_deferred_for(wait, create_run, clock):
-    """The first look is the worker's: nothing to wait for, nothing deferred."""
+def test_an_ended_run_does_not_defer_the_sensor(wait, create_run, clock):
+    """The worker polls first, so the sensor defers only for a running flow run."""
     run_id = create_run()
     clock.advance(60)
     task = wait(run_id, "deferrable")
@@ -236,7 +236,7 @@ def test_a_run_that_has_ended_is_not_deferred_for(wait, create_run, clock):
 
 
 def test_the_trigger_gets_the_sensors_timeout(wait, create_run, clock):
-    """`timeout` and `execution_timeout` both bound the time in the triggerer."""
+    """Both `timeout` and `execution_timeout` limit the time in the triggerer."""
     clock.stop()
     run_id = create_run()
     limits = []
@@ -248,14 +248,14 @@ def test_the_trigger_gets_the_sensors_timeout(wait, create_run, clock):
 
 
 @pytest.mark.parametrize(("soft_fail", "state"), [(False, "failed"), (True, "skipped")])
-def test_a_trigger_that_runs_out_of_time_is_the_sensors_timeout(wait, create_run, clock, soft_fail, state):
-    """As in the other modes, a timeout is final, unless `soft_fail` skips."""
+def test_a_trigger_timeout_is_the_sensors_timeout(wait, create_run, clock, soft_fail, state):
+    """As in the other modes, a timeout is final, unless `soft_fail` skips the task."""
     clock.stop()
     assert state == wait(create_run(), "deferrable", soft_fail=soft_fail, deferral_timeout=True).run().state
 
 
-def test_it_takes_the_creating_tasks_output(worker, create_run):
-    """`flow_run_id=create.output` is what people write."""
+def test_it_accepts_the_creating_tasks_output(worker, create_run):
+    """`flow_run_id=create.output` works."""
     run_id = create_run()
     template = "{{ ti.xcom_pull(task_ids='create') }}"
     task = worker.task(FlowRunSensor, flow_run_id=template, poke_interval=0.05, deferrable=False)
@@ -263,27 +263,27 @@ def test_it_takes_the_creating_tasks_output(worker, create_run):
 
 
 def test_a_retry_waits_for_the_same_run(wait, create_run, emulator, runs_of):
-    """A sensor creates nothing, however often it runs."""
+    """A sensor never creates a flow run."""
     task = wait(create_run())
     assert ["success", "success"] == [task.run().state, task.run().state]
     assert 1 == len(runs_of())
     assert 1 == emulator.ledger()["requests"]["POST /runs"]
 
 
-def test_killing_the_sensor_says_that_the_run_goes_on(wait, log):
-    """Adobe cannot cancel a run."""
+def test_a_killed_sensor_logs_that_the_run_continues(wait, log):
+    """Adobe cannot cancel a flow run."""
     wait("3fb0418e-1804-45d6-8d56-dd51f05c0baf").operator.on_kill()
     assert any("Adobe cannot cancel flow run 3fb0418e-1804-45d6-8d56-dd51f05c0baf" in line for line in log())
 
 
 def test_the_template_fields_are_pinned():
-    """What can be templated is part of the interface."""
+    """The template fields are part of the public interface."""
     assert ("flow_run_id",) == FlowRunSensor.template_fields
 
 
 @pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
-def test_starting_in_the_triggerer_takes_a_tasks_output_or_a_template():
-    """Rendered there with the map index, since without it the triggerer of Airflow 3.3.2 waits for ever."""
+def test_starting_in_the_triggerer_accepts_an_output_or_a_template():
+    """The template has the map index; without it, the triggerer of Airflow 3.3.2 never returns."""
     from airflow.sdk import DAG
 
     with DAG("dag", schedule=None):
@@ -300,8 +300,8 @@ def test_starting_in_the_triggerer_takes_a_tasks_output_or_a_template():
 
 
 @pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
-def test_starting_in_the_triggerer_takes_the_output_of_its_own_copy_of_a_mapped_group():
-    """In a mapped group each sensor waits for the run that was created in its copy of the group."""
+def test_starting_in_the_triggerer_reads_the_output_of_the_same_mapped_group():
+    """In a mapped group, each sensor waits for the flow run that was created in its copy of the group."""
     from airflow.sdk import DAG, task_group
 
     @task_group
@@ -318,7 +318,7 @@ def test_starting_in_the_triggerer_takes_the_output_of_its_own_copy_of_a_mapped_
 
 @pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
 def test_starting_in_the_triggerer_keeps_the_shorter_limit():
-    """`execution_timeout` bounds the wait there too."""
+    """`execution_timeout` also limits the wait there."""
     sensor = FlowRunSensor(
         task_id="w", flow_run_id="x", start_from_trigger=True, timeout=100, execution_timeout=timedelta(seconds=10)
     )
@@ -326,8 +326,8 @@ def test_starting_in_the_triggerer_keeps_the_shorter_limit():
 
 
 @pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
-def test_starting_in_the_triggerer_is_refused_where_it_cannot_be():
-    """What cannot be rendered there, and a contradiction; both told when the DAG is parsed."""
+def test_starting_in_the_triggerer_is_refused_if_impossible():
+    """A value that the triggerer cannot render, and a contradiction, fail when the DAG is parsed."""
     from airflow.sdk import DAG
 
     with DAG("dag", schedule=None):
@@ -340,7 +340,7 @@ def test_starting_in_the_triggerer_is_refused_where_it_cannot_be():
 
 @pytest.mark.parametrize("flow_run_id", ["3fb0418e-1804-45d6-8d56-dd51f05c0baf", None, 5])
 def test_a_mapped_sensor_begins_on_a_worker(flow_run_id):
-    """There is no scheduler that could start it in the triggerer; it waits there all the same."""
+    """The scheduler cannot start a mapped sensor in the triggerer, so a worker defers it."""
     from airflow.sdk import DAG
 
     with DAG("dag", schedule=None):
@@ -351,8 +351,8 @@ def test_a_mapped_sensor_begins_on_a_worker(flow_run_id):
     assert flow_run_id == sensor.flow_run_id
 
 
-def test_a_contradiction_is_told_by_a_mapped_sensor_too():
-    """On the worker, since a mapped sensor is made there."""
+def test_a_contradiction_is_also_reported_by_a_mapped_sensor():
+    """The error occurs on the worker, which makes the mapped sensor."""
     from airflow.sdk import DAG
 
     with DAG("dag", schedule=None):

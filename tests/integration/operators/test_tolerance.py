@@ -75,7 +75,7 @@ def test_too_many_failed_records_fail_the_task_without_a_retry(waiting, emulator
         error.flow_run_id,
         error.url,
     )
-    expected = "looks at the same run again" if way in SENSORS else "the valid records are duplicated"
+    expected = "checks the same flow run again" if way in SENSORS else "the valid records are duplicated"
     assert expected in error.remedy
     assert has_xcoms(task, run["id"])
 
@@ -124,7 +124,7 @@ def test_on_empty(waiting, emulator, runs_of, log, way, on_empty, state):
         assert f"succeeded without any records (flow {FLOW}, window {WINDOW}, flow run {run['id']}" in reasons[0]
     if on_empty == "fail":
         assert isinstance(ended.error, FlowRunEmptyError)
-        expected = "clear the task that created the run" if way in SENSORS else "creates a new run for the window"
+        expected = "clear the task that created the flow run" if way in SENSORS else "creates a new run for the window"
         assert expected in ended.error.remedy
 
 

@@ -1,4 +1,4 @@
-"""The fakes: Flow Service, the store of a task, and time, all in memory."""
+"""Fakes in memory: Flow Service, the store of a task, and time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_flowservice.api.models import CreatedRun, FlowRun, FlowRunStatus
+from airflow_flowservice.api.models import CreatedRun, Flow, FlowRun, FlowRunStatus
 from airflow_flowservice.exceptions import RunNotFoundError
 from airflow_flowservice.runs.create_once import CreateOnce
 from airflow_flowservice.runs.intent import Attempt, Order, Outcome
@@ -24,7 +24,7 @@ class Died(BaseException):
 
 @dataclass
 class Time:
-    """A clock that only sleeping moves; the worker's wall clock may be wrong by `skew`."""
+    """Clock that advances only in `sleep`; the worker's wall clock differs by `skew`."""
 
     passed: float = 0.0
     skew: timedelta = timedelta(0)
@@ -46,8 +46,9 @@ class Time:
 class Service:
     """Flow Service in memory.
 
-    `plan` holds what happens to the next POSTs: None, `("lost", error)` before the run is recorded or
-    `("recorded", error)` after it. `on_call` hears of each call, before and after it, and may raise.
+    :param plan: results of the next POSTs: None, `("lost", error)` before the flow run is recorded, or
+        `("recorded", error)` after it.
+    :param on_call: called before and after each call, with its name; may raise.
     """
 
     time: Time
@@ -58,6 +59,12 @@ class Service:
     lag: float = 0.0
     hides_windows: bool = False
     on_call: Callable[[str], None] = lambda name: None
+    flow: Flow = field(default_factory=lambda: Flow(id="flow"))
+    flows_read: int = 0
+
+    def get_flow(self, flow_id: str) -> Flow:
+        self.flows_read += 1
+        return self.flow
 
     def create_run(self, **asked: Any) -> CreatedRun:
         return self._post(
@@ -89,7 +96,7 @@ class Service:
         return iter([run for run in reversed(shown) if created_since is None or run.created_at >= created_since])
 
     def add(self, **fields: Any) -> FlowRun:
-        """A run that is there, whoever made it."""
+        """Add a flow run, and return it."""
         run = FlowRun(
             id=f"run-{len(self.runs) + 1}",
             status=FlowRunStatus.IN_PROGRESS,
@@ -122,13 +129,13 @@ class Service:
         return [replace(run, **hidden) for run in self.runs if self.shows(run)]
 
     def shows(self, run: FlowRun) -> bool:
-        """Whether the run is old enough to be shown."""
+        """Return whether the flow run is old enough to be listed."""
         return run.created_at is not None and run.created_at <= self.time.true() - timedelta(seconds=self.lag)
 
 
 @dataclass
 class Memory:
-    """A task's store. `failing` names the calls that fail."""
+    """Store of a task. `failing` has the names of the calls that fail."""
 
     values: dict[str, Any] = field(default_factory=dict)
     failing: set[str] = field(default_factory=set)
@@ -154,7 +161,7 @@ class Memory:
 
 @dataclass
 class World:
-    """One task and its Flow Service."""
+    """Task and its Flow Service."""
 
     time: Time = field(default_factory=Time)
     store: Memory | None = field(default_factory=Memory)
@@ -178,9 +185,10 @@ class World:
         again: bool = False,
         **options: Any,
     ) -> Outcome:
-        """One attempt of the task; `number` counts on, and a clear grants the retries anew.
+        """Perform one attempt of the task. A clear adds `retries` to the tries that are allowed.
 
-        :param again: Airflow starts it a second time under the same number.
+        :param number: the attempt's number, not reset by a clear.
+        :param again: Airflow starts the attempt a second time under the same number.
         """
         tries = {"try_number": number, "max_tries": self.retries + clears, "retries": self.retries}
         attempt = Attempt(**tries, began=began, started_before=again)
@@ -198,30 +206,30 @@ class World:
 
     @property
     def intent(self) -> dict[str, Any] | None:
-        """What the store holds."""
+        """Return the stored intent, or None."""
         assert self.store is not None
         return next(iter(self.store.values.values()), None)
 
     def dies_at(self, name: str, *, count: int = 1) -> None:
-        """The process is killed at the n-th call of this name."""
+        """Kill the process at the n-th call of this name."""
         calls = iter(range(1, 1000))
 
         def on_call(called: str) -> None:
             if called == name and next(calls) == count:
-                self.lives()
+                self.stop_listening()
                 raise Died(name)
 
-        self.hears(on_call)
+        self.listen(on_call)
 
-    def hears(self, on_call: Callable[[str], None]) -> None:
-        """Have a function called before and after every call of the service and the store."""
+    def listen(self, on_call: Callable[[str], None]) -> None:
+        """Call a function before and after every call of the service and the store."""
         self.service.on_call = on_call
         if self.store:
             self.store.on_call = on_call
 
-    def lives(self) -> None:
-        """Nobody kills the process any more."""
-        self.hears(lambda name: None)
+    def stop_listening(self) -> None:
+        """Remove the function that `listen` set."""
+        self.listen(lambda name: None)
 
 
 @pytest.fixture
@@ -231,13 +239,13 @@ def make_world() -> type[World]:
 
 @pytest.fixture
 def world() -> World:
-    """A task whose Airflow keeps task state."""
+    """Return a task whose Airflow keeps task state."""
     return World()
 
 
 @pytest.fixture
 def old_world() -> World:
-    """A task whose Airflow keeps none (before 3.3)."""
+    """Return a task whose Airflow keeps no task state (before 3.3)."""
     return World(store=None)
 
 

@@ -1,4 +1,4 @@
-"""Whatever happens, and in whatever order: a window has one run, or a task that says why not."""
+"""In random histories of faults, a window has one flow run, or the task fails with the reason."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def histories(
     retrigger: bool = False,
 ) -> type[RuleBasedStateMachine]:
     class Histories(RuleBasedStateMachine):
-        """One task, attempted again and again while things go wrong."""
+        """Attempts of one task during faults."""
 
         @initialize(
             skew=st.integers(-600, 600),
@@ -74,7 +74,7 @@ def histories(
                 self.world.time.sleep(PATIENCE)
 
         def attempt(self) -> str | Exception | None:
-            """The run's id, the typed error, or None when the process died. Anything else ends the test."""
+            """Return the flow run id, the typed error, or None if the process was killed. Fail the test otherwise."""
             self.number += 1
             try:
                 return self.world.attempt(
@@ -90,7 +90,7 @@ def histories(
             except self.world.Died:
                 return None
             finally:
-                self.world.lives()
+                self.world.stop_listening()
 
         @rule(
             plan=st.lists(posts, max_size=4),
@@ -107,7 +107,7 @@ def histories(
                 if next(calls) == death:
                     raise self.world.Died(name)
 
-            self.world.hears(on_call)
+            self.world.listen(on_call)
             result = self.attempt()
             if isinstance(result, str):
                 assert result in [run.id for run in self.ours()]
@@ -127,7 +127,7 @@ def histories(
 
         @rule(status=st.sampled_from([FlowRunStatus.IN_PROGRESS, FlowRunStatus.FAILED, FlowRunStatus.SUCCESS]))
         def another_dag_takes_the_same_window(self, status: FlowRunStatus) -> None:
-            if not keeps_state:  # Without a store, its run cannot be told from ours.
+            if not keeps_state:  # Without a store, its flow run cannot be distinguished from ours.
                 return
             window = self.world.order().window
             run = self.world.service.add(
@@ -137,7 +137,7 @@ def histories(
             self.world.service.end(run.id, status)
 
         @rule()
-        def somebody_clears_the_task(self) -> None:
+        def the_task_is_cleared(self) -> None:
             if clears:
                 self.clears += 1
 
@@ -152,11 +152,11 @@ def histories(
         def never_two(self) -> None:
             alive = [run for run in self.ours() if not run.status.failed]
             assert len(alive) <= 1 + self.clears, f"the window would be ingested too often: {alive}"
-            going_on = [run.id for run in alive if not run.status.ended]
-            assert len(going_on) <= 1, f"the window would be ingested twice at a time: {going_on}"
+            running = [run.id for run in alive if not run.status.ended]
+            assert len(running) <= 1, f"the window would be ingested twice at a time: {running}"
 
         def teardown(self) -> None:
-            """The last attempt meets no fault, so the window has its run, and the task knows it."""
+            """Attempt the task without faults. The window then has its flow run, and the task returns it."""
             if not hasattr(self, "world"):
                 return
             result = self.attempt()
@@ -183,8 +183,8 @@ def histories(
     ],
     ids=lambda given: ", ".join(given) or "windows shown",
 )
-def test_one_run_or_an_error_that_says_why(make_world: Any, circumstances: dict[str, bool]) -> None:
-    """In every history: never two runs for the window, never a silent none."""
+def test_each_history_has_one_run_or_an_error(make_world: Any, circumstances: dict[str, bool]) -> None:
+    """No history has two flow runs for the window, and none omits it without an error."""
     run_state_machine_as_test(
         histories(make_world, **circumstances),
         settings=settings(stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)),

@@ -1,4 +1,4 @@
-"""What is refused before Flow Service could."""
+"""Checks of the dataflow before its flow run is created."""
 
 from __future__ import annotations
 
@@ -25,78 +25,78 @@ def flow(**fields: Any) -> Flow:
     return Flow(**{"id": "flow-1", "name": "Orders", "state": "enabled", "frequency": "once", **fields})
 
 
-def test_a_fitting_order_is_left_as_it_is() -> None:
-    """An enabled one-time flow takes the order unchanged."""
+def test_a_valid_order_is_unchanged() -> None:
+    """For an enabled one-time dataflow, the order is unchanged."""
     assert checked(order(), flow()) == order()
 
 
-def test_what_the_flow_does_not_say_is_left_to_flow_service() -> None:
-    """A flow without state, frequency and delta column refuses nothing."""
-    silent = Flow(id="flow-1")
-    assert checked(order(delta_column=UPDATED), silent) == order(delta_column=UPDATED)
+def test_missing_properties_are_not_refused() -> None:
+    """A dataflow without state, frequency and delta column accepts every order."""
+    bare = Flow(id="flow-1")
+    assert checked(order(delta_column=UPDATED), bare) == order(delta_column=UPDATED)
 
 
 @pytest.mark.parametrize("state", ["disabled", "Disabled", "draft", "deleted"])
 def test_a_flow_that_is_not_enabled_is_refused(state: str) -> None:
-    """The error names the flow, its state, and what to do."""
+    """The error has the dataflow's name, its state and a remedy."""
     with pytest.raises(FlowDisabledError) as caught:
         checked(order(), flow(state=state))
     assert (caught.value.message, caught.value.flow_id) == (f"the dataflow 'Orders' is {state}", "flow-1")
     assert caught.value.remedy == FlowDisabledError.default_remedy
 
 
-def test_a_flow_without_name_is_called_by_its_id() -> None:
-    """An error always says which flow."""
+def test_an_error_of_a_flow_without_name_has_its_id() -> None:
+    """The error identifies the dataflow."""
     with pytest.raises(FlowDisabledError, match="the dataflow 'flow-1' is disabled"):
         checked(order(), flow(name=None, state="disabled"))
 
 
 @pytest.mark.parametrize("frequency", ["minute", "hour", "day", "week"])
 def test_a_scheduled_flow_is_refused(frequency: str) -> None:
-    """A flow with a schedule of its own takes no on-demand runs; the error names the schedule."""
+    """A scheduled dataflow accepts no on-demand flow runs; the error states the schedule."""
     with pytest.raises(NotOnDemandError) as caught:
         checked(order(), flow(frequency=frequency))
     assert caught.value.message == f"the dataflow 'Orders' is scheduled with frequency {frequency!r}, not 'once'"
     assert (caught.value.flow_id, caught.value.remedy) == ("flow-1", NotOnDemandError.default_remedy)
 
 
-def test_the_state_is_looked_at_first() -> None:
-    """Of two reasons, the one that can be mended is told."""
+def test_the_state_is_checked_first() -> None:
+    """If two checks fail, the error is the one that you can fix."""
     with pytest.raises(FlowDisabledError):
         checked(order(), flow(state="disabled", frequency="hour"))
 
 
-def test_a_delta_column_that_the_flow_has_is_left_out() -> None:
-    """Flow Service refuses a delta column from the second run on, even the right one."""
+def test_a_delta_column_that_the_flow_has_is_omitted() -> None:
+    """Flow Service refuses any delta column from the second flow run on."""
     assert checked(order(delta_column=UPDATED), flow(delta_column=UPDATED)) == order()
 
 
-def test_only_the_name_of_the_delta_column_counts() -> None:
-    """The flow's own format and zone stand, also where the order says nothing of them."""
+def test_only_the_name_of_the_delta_column_is_compared() -> None:
+    """The dataflow's format and time zone apply, also if the order has none."""
     known = DeltaColumn(name="updated", date_format="yyyy-MM-dd", timezone="UTC")
     assert checked(order(delta_column=UPDATED), flow(delta_column=known)) == order()
 
 
 def test_a_delta_column_for_a_flow_without_one_is_kept() -> None:
-    """The first run of a flow sets its delta column."""
+    """The first flow run sets the dataflow's delta column."""
     assert checked(order(delta_column=UPDATED), flow()) == order(delta_column=UPDATED)
 
 
 def test_no_delta_column_for_a_flow_with_one_is_fine() -> None:
-    """Later runs need not name it."""
+    """Later flow runs need no delta column."""
     assert checked(order(), flow(delta_column=UPDATED)) == order()
 
 
 def test_another_delta_column_is_refused() -> None:
-    """The error names both columns."""
+    """The error has both names."""
     with pytest.raises(DeltaColumnDiffersError) as caught:
         checked(order(delta_column=UPDATED), flow(delta_column=DeltaColumn(name="created")))
     assert caught.value.message == "delta_column is 'updated', and the dataflow has 'created' already"
     assert (caught.value.flow_id, caught.value.remedy) == ("flow-1", DeltaColumnDiffersError.default_remedy)
 
 
-def test_the_rest_of_the_order_stays() -> None:
-    """Leaving out the delta column changes nothing else."""
+def test_the_rest_of_the_order_is_unchanged() -> None:
+    """Only the delta column is omitted."""
     began = datetime(2026, 2, 1, tzinfo=timezone.utc)
     given = order(delta_column=UPDATED, start_time=began)
     assert checked(given, flow(delta_column=UPDATED)) == order(start_time=began)

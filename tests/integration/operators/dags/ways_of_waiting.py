@@ -1,4 +1,7 @@
-"""One DAG for each way of waiting, for `dag.test()`: create and wait in one task, then create, wait, and use it."""
+"""One DAG for each way of waiting, for `dag.test()`.
+
+The first task creates and waits; then one task creates, one waits, and one uses the result.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the attempts of a task tell each other of an intent, through a store that survives them."""
+"""Store of the intent that the attempts of a task share."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ _OVERTAKEN = "another attempt of this task has taken over; this one sent nothing
 
 
 @dataclass(kw_only=True)
-class Record:
-    """One intent in a store, and what this attempt last saw of it.
+class IntentStore:
+    """One intent in a store, with the value that this attempt last read or wrote.
 
-    :param store: None where Airflow has none (before 3.3): then nothing is written, and nothing is there to read.
+    :param store: None if Airflow has none (before 3.3); then nothing is read or written.
     """
 
     store: Store | None
     _last_seen: Any = field(default=None, init=False)
 
     def read(self, *, otherwise: Intent) -> Intent | None:
-        """The intent of an earlier attempt, or None.
+        """Return the intent of an earlier attempt, or None.
 
-        :param otherwise: what stands for one that is there and cannot be read.
+        :param otherwise: returned if there is a value that cannot be parsed.
         """
         self._last_seen = None if self.store is None else self.store.get(STORE_KEY)
         if self._last_seen is None:
             return None
         if intent := Intent.from_json(self._last_seen):
             return intent
-        log.warning("The stored intent cannot be read (another version's?), so the flow's runs are compared instead")
+        log.warning("The stored intent cannot be parsed (another version's?), so the dataflow's flow runs are compared")
         return otherwise
 
     def write(self, intent: Intent) -> None:
-        """Write the intent, unless the task was started again elsewhere while this worker hung.
+        """Write the intent, and read it back.
 
-        :raises AttemptOvertakenError: it was.
+        :raises AttemptOvertakenError: another attempt wrote meanwhile, for instance while this worker hung.
         """
         if self.store is None:
             return
@@ -56,20 +56,20 @@ class Record:
             raise AttemptOvertakenError(_OVERTAKEN)
 
     def drop(self) -> None:
-        """Remove the intent of a request that was refused; an error of the store is logged only."""
+        """Remove the intent of a refused request. Only log errors of the store."""
         if self.store is None:
             return
         try:
             self.store.delete(STORE_KEY)
             self._last_seen = None
-        except Exception as error:  # Flow Service's refusal is the news; a retry compares, and finds nothing.
-            log.warning("The intent of a refused request could not be dropped: %s", error)
+        except Exception as error:  # The task must report the refusal. A retry compares, and finds no flow run.
+            log.warning("The intent of a refused request could not be removed: %s", error)
 
     def complete(self, intent: Intent, *, flow_run_id: str) -> None:
-        """Add the run to the intent; an error of the store is logged only."""
+        """Add the flow run to the intent. Only log errors of the store."""
         if self.store is None:
             return
         try:
             self.store.set(STORE_KEY, replace(intent, flow_run_id=flow_run_id).to_json())
-        except Exception as error:  # The run exists: what was written before the POST still protects it.
+        except Exception as error:  # The flow run exists. The intent stored before the POST still protects it.
             log.warning("Flow run %s could not be stored (%s); a retry will find it by its intent", flow_run_id, error)

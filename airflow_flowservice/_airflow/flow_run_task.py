@@ -1,0 +1,280 @@
+"""Base of the operators and the sensor: parameters, links, deferral and the end of a task for a flow run.
+
+DAG files import this module, so it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from airflow.sdk import BaseOperator
+
+from airflow_flowservice._airflow import task_context, task_end, versions
+from airflow_flowservice._airflow.pages import dataflow_page
+from airflow_flowservice._airflow.task_context import DATAFLOW_KEY, URL_KEY
+from airflow_flowservice._airflow.tolerance import Tolerance
+from airflow_flowservice.exceptions import (
+    ConfigurationError,
+    FlowRunEmptyError,
+    FlowRunError,
+    FlowServiceError,
+    from_dict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
+
+    from airflow_flowservice.runs.summary import FlowRunSummary
+
+    _Task = BaseOperator
+else:
+    # At runtime, a base class here would come before `BaseSensorOperator`, and hide its constructor.
+    _Task = object
+
+log = logging.getLogger(__name__)
+
+_ATTEMPT_KEY = "flowservice_attempt"
+_EVENT_NAMES = (
+    "flow_id",
+    "status",
+    "window_start",
+    "window_end",
+    "input_records",
+    "output_records",
+    "failed_records",
+)
+
+
+class FlowRunTaskMixin(_Task):
+    """Task for one flow run.
+
+    The links read `flow_run_url`, `dataflow_url` and `was_deferred`; the OpenLineage facets read `flow_run_summary`.
+    """
+
+    ui_color = "#fbe4e2"
+
+    # Errors after which a retry of this task cannot help, although they are retryable.
+    _final_errors: ClassVar[tuple[type[FlowServiceError], ...]] = ()
+
+    flow_run_summary: FlowRunSummary | None = None
+    flow_run_url: str | None = None
+    dataflow_url: str | None = None
+    was_deferred: bool = False
+
+    def execute_complete(self, context: Context, event: Any) -> str:
+        """End the task with the result in the trigger's event, and return the flow run id.
+
+        :raises FlowRunFailedError: the flow run failed.
+        """
+        with task_end.task_errors(*self._final_errors):
+            return self._finish(context, _summary_from_event(context, event))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume as `BaseOperator.resume_execution`. After a time limit, first read the flow run again.
+
+        :raises FlowRunTimeoutError: the flow run continues.
+        """
+        if _belongs_to_earlier_attempt(context, next_kwargs):
+            return self.execute(context)
+        self.was_deferred = True
+        with self._skips():
+            try:
+                return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
+            except versions.airflow_exception("TaskDeferralTimeout"):
+                with task_end.task_errors(*self._final_errors):
+                    return self._end_after_limit(context)
+
+    @property
+    @abstractmethod
+    def _wait_limit(self) -> tuple[str, float | None]:
+        """Return the name and the seconds of the task's own time limit for waiting."""
+
+    @abstractmethod
+    def _end_after_limit(self, context: Context) -> str:
+        """Read the flow run after a time limit in the triggerer. If it has ended, end the task with its result.
+
+        :raises FlowRunTimeoutError: the flow run continues.
+        """
+
+    def _skips(self) -> AbstractContextManager[None]:
+        """Return a context that turns errors into skips."""
+        return nullcontext()
+
+    def _configure(
+        self,
+        *,
+        error_budget: float | timedelta,
+        max_failed_records: int | None,
+        max_failed_ratio: float | None,
+        on_empty: str,
+        flowservice_conn_id: str,
+    ) -> None:
+        """Validate and set the parameters that all tasks share, when the DAG file is parsed."""
+        self.error_budget = positive_seconds(error_budget, name="error_budget")
+        self.tolerance = Tolerance.of_task(
+            max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
+        )
+        self.flowservice_conn_id = flowservice_conn_id
+
+    @property
+    def _limits(self) -> dict[str, float]:
+        """Return the seconds of each time limit that is set, by name."""
+        execution_timeout = None if self.execution_timeout is None else self.execution_timeout.total_seconds()
+        limits = (self._wait_limit, ("execution_timeout", execution_timeout))
+        return {name: seconds for name, seconds in limits if seconds is not None}
+
+    def _show(self, context: Mapping[str, Any], summary: FlowRunSummary) -> None:
+        """Push the summary of the flow run, and the addresses of the links."""
+        self.flow_run_summary = summary
+        context["ti"].xcom_push(key=task_context.FLOW_RUN_KEY, value=summary.to_json())
+        self._show_page(context, summary.url)
+
+    def _show_page(self, context: Mapping[str, Any], url: str | None) -> None:
+        """Push the page of the flow run, so that the links work while the task waits."""
+        if url is None:
+            return
+        self._show_dataflow(context, dataflow_page(url))
+        self.flow_run_url = url
+        context["ti"].xcom_push(key=URL_KEY, value=url)
+
+    def _show_dataflow(self, context: Mapping[str, Any], url: str) -> None:
+        """Push the page of the dataflow for its link."""
+        if self.dataflow_url == url:
+            return
+        self.dataflow_url = url
+        context["ti"].xcom_push(key=DATAFLOW_KEY, value=url)
+
+    def _finish(self, context: Mapping[str, Any], summary: FlowRunSummary) -> str:
+        """End the task with the result of its flow run, and return the flow run id.
+
+        The XComs are pushed before the task fails or is skipped, so that callbacks and later tasks can read them.
+
+        :raises FlowRunFailedError: the flow run failed.
+        :raises FlowRunIncompleteError: more records failed than the task allows.
+        :raises FlowRunEmptyError: there were no records, and `on_empty` is `fail`.
+        :raises AirflowSkipException: there were no records, and `on_empty` is `skip`.
+        """
+        self._show(context, summary)
+        try:
+            summary.require_success()
+            self.tolerance.require(summary)
+        except FlowRunError as error:
+            self._push_return_value(context, summary.id)
+            if isinstance(error, FlowRunEmptyError) and self.tolerance.on_empty == "skip":
+                error.remedy = None
+                raise versions.airflow_exception("AirflowSkipException")(str(error)) from error
+            raise
+        log.info(summary.describe())
+        self._add_outlet_event_extra(context, summary)
+        for reported in summary.errors:
+            log.warning("Flow run %s reports %s: %s", summary.id, reported.code, reported.message)
+        return summary.id
+
+    def _add_outlet_event_extra(self, context: Mapping[str, Any], summary: FlowRunSummary) -> None:
+        """Add window, flow run and known counts to the events of the outlets.
+
+        A DAG that such an asset triggers uses the window of the event.
+        """
+        values = summary.to_json()
+        extra = {"flow_run_id": summary.id, **{name: values[name] for name in _EVENT_NAMES}}
+        task_context.add_outlet_event_extra(
+            context, self, {name: value for name, value in extra.items() if value is not None}
+        )
+
+    def _defer_to(self, trigger: BaseTrigger, context: Mapping[str, Any], *, flow_run_id: str) -> NoReturn:
+        """Defer the task until the trigger fires, or until the shortest time limit is over."""
+        # The trigger may end the task, and does not push the return value.
+        self._push_return_value(context, flow_run_id)
+        if versions.retries_resume_after_deferral():
+            context["ti"].xcom_push(key=_ATTEMPT_KEY, value=context["ti"].try_number)
+        seconds = min(self._limits.values(), default=None)
+        timeout = None if seconds is None else timedelta(seconds=seconds)
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
+
+    def _push_return_value(self, context: Mapping[str, Any], flow_run_id: str) -> None:
+        if self.do_xcom_push:
+            context["ti"].xcom_push(key="return_value", value=flow_run_id)
+
+    def _can_end_in_triggerer(self) -> bool:
+        """Return whether a trigger may end this task as a success without a worker.
+
+        Airflow then omits asset events, listeners and `post_execute` (seen on 3.3.2), so the task must have none.
+        """
+        if not versions.supports_trigger_xcoms() or self.outlets or getattr(self, "_post_execute_hook", None):
+            return False
+        return not task_end.has_listeners()
+
+
+def log_run_continues(flow_run_id: str, url: str | None) -> None:
+    """Log for a killed task that its flow run continues."""
+    log.warning(
+        "Adobe cannot cancel flow run %s, so it continues; see %s. The next attempt of this task waits for it.",
+        flow_run_id,
+        url or "Experience Platform",
+    )
+
+
+def positive_seconds(value: float | timedelta, *, name: str) -> float:
+    """Return the value in seconds.
+
+    :raises ConfigurationError: it is not a positive number.
+    """
+    seconds = value if isinstance(value, int | float) else getattr(value, "total_seconds", lambda: None)()
+    if seconds is None or isinstance(value, bool) or not 0 < seconds < float("inf"):
+        raise ConfigurationError(f"{name} is {value!r}", remedy=f"set {name} to a positive number of seconds")
+    return float(seconds)
+
+
+def pushed_summary(context: Mapping[str, Any]) -> FlowRunSummary | None:
+    """Return the summary that the task pushed before it deferred, or None if it cannot be read."""
+    from airflow_flowservice.runs.summary import FlowRunSummary
+
+    return FlowRunSummary.from_json(task_context.read_xcom(context["ti"], key=task_context.FLOW_RUN_KEY))
+
+
+def _summary_from_event(context: Mapping[str, Any], event: Any) -> FlowRunSummary:
+    """Return the summary of a trigger's event.
+
+    If a trigger ended the task, `dag.test()` passes only its state; the summary is then in the XCom.
+
+    :raises FlowServiceError: the error of the trigger, or the summary cannot be read.
+    """
+    from airflow_flowservice.runs.summary import FlowRunSummary
+
+    if isinstance(event, dict) and "error" in event:
+        raise from_dict(event["error"])
+    summary = FlowRunSummary.from_json(event.get("flow_run")) if isinstance(event, dict) else pushed_summary(context)
+    if summary is None:
+        raise FlowServiceError(
+            "the result of the flow run cannot be read from the trigger's event or the XCom flow_run",
+            remedy="clear the task",
+        )
+    return summary
+
+
+def _belongs_to_earlier_attempt(context: Mapping[str, Any], next_kwargs: Mapping[str, Any] | None) -> bool:
+    """Return whether Airflow resumes this attempt with the failure of an earlier one, so that it must start again.
+
+    A success event is valid for any attempt.
+    """
+    if not versions.retries_resume_after_deferral() or _is_success((next_kwargs or {}).get("event")):
+        return False
+    deferred = task_context.read_xcom(context["ti"], key=_ATTEMPT_KEY)
+    if deferred in (None, context["ti"].try_number):
+        return False
+    log.warning("Airflow resumes attempt %s of this task instead of starting a new one; starting it", deferred)
+    return True
+
+
+def _is_success(event: Any) -> bool:
+    from airflow_flowservice.runs.summary import FlowRunSummary
+
+    summary = FlowRunSummary.from_json(event.get("flow_run")) if isinstance(event, dict) else None
+    return summary is not None and summary.succeeded
