@@ -1,4 +1,4 @@
-"""Which successful flow runs a task accepts: limits for failed records, and the result of a run without records.
+"""The tolerance of a task: limits for failed records, and the result of a flow run without records.
 
 DAG files import this module, so it imports nothing heavy.
 """

@@ -55,9 +55,10 @@ def stats() -> Any:
 
 
 def supports_rerendered_fields() -> bool:
-    """Whether a task may tell its rendered templates again when it has ended.
+    """Return whether a task may send its rendered templates again when it has ended.
 
-    Before 3.3 that is refused after an attempt that is retried; before 3.2 its `on_retry_callback` is then not called.
+    Before 3.3, Airflow refuses them after an attempt that is retried. Before 3.2, it then also does not call
+    `on_retry_callback`.
     """
     return version() >= (3, 3)
 

