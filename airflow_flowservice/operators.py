@@ -310,10 +310,12 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
         self.start_time = start_time
         self.check_flow = check_flow
         # A template may render to a native None, which is not the same as an omitted argument.
-        self._given = {name for name in ("window_start", "window_end", "start_time") if getattr(self, name) is not None}
-        if len(self._given & {"window_start", "window_end"}) == 1:
+        optional = ("delta_column", "window_start", "window_end", "start_time")
+        self._given = {name for name in optional if getattr(self, name) is not None}
+        edges = self._given & {"window_start", "window_end"}
+        if len(edges) == 1:
             raise ConfigurationError(
-                f"only {next(iter(self._given - {'start_time'}))} is given",
+                f"only {next(iter(edges))} is given",
                 remedy="give window_start and window_end, or neither",
             )
         if window not in _WINDOWS:
@@ -347,7 +349,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
                 flow_id=self.flow_id.strip(),
                 window=window,
                 start_time=parse_instant(self.start_time, name="start_time") if "start_time" in self._given else None,
-                delta_column=None if self.delta_column is None else DeltaColumn.parse(self.delta_column),
+                delta_column=DeltaColumn.parse(self.delta_column) if "delta_column" in self._given else None,  # type: ignore[arg-type]
             )
 
     def _choose(self, context: Mapping[str, Any]) -> choose_window.ChosenWindow:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import timetables
 from airflow_flowservice.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
     from airflow_flowservice.runs.intent import Attempt, Store
@@ -154,16 +156,68 @@ def run_to_adopt(context: Mapping[str, Any]) -> str | None:
 
     The conf is `{"flowservice": {"adopt": id}}` or `{"flowservice": {"adopt": {task id: id}}}`.
 
-    :raises ConfigurationError: the conf has another shape.
+    :raises ConfigurationError: the conf has another shape, an unknown key or task id, or is a backfill's.
     """
-    value: Any = conf_of(context).get("flowservice") or {}
-    adopt = value.get("adopt") if isinstance(value, dict) else value
-    named = adopt.get(context["ti"].task_id) if isinstance(adopt, dict) else adopt
-    if named is None or (isinstance(named, str) and named.strip()):
-        return named.strip() if named else None
-    raise ConfigurationError(
-        f"flowservice in the DAG run's conf is {value!r}",
-        remedy='name the flow run as {"flowservice": {"adopt": "FLOW_RUN_ID"}}',
+    adopt = _adopt_setting(conf_of(context))
+    if adopt is None:
+        return None
+    if run_type(context) == "backfill":
+        raise ConfigurationError(
+            f"every run of this backfill has flowservice.adopt {adopt!r} in its conf, and would use the same flow run",
+            remedy="create the backfill without flowservice in --dag-run-conf; to adopt a flow run, trigger the DAG "
+            "manually with its window and flowservice.adopt in the conf",
+        )
+    if not isinstance(adopt, dict):
+        return _flow_run_id(adopt)
+    _require_tasks(adopt, context["dag"])
+    named = {task_id: _flow_run_id(value) for task_id, value in adopt.items()}
+    return named.get(context["ti"].task_id)
+
+
+def _adopt_setting(conf: Mapping[str, Any]) -> Any:
+    """Return `flowservice.adopt` of a conf, or None if the conf has no such setting.
+
+    :raises ConfigurationError: a key is misspelt or unknown, since ignoring it could cause a second flow run.
+    """
+    for key in conf:
+        if key != "flowservice" and re.sub(r"[\W_]", "", str(key).lower()) in ("flowservice", "flowserviceadopt"):
+            raise _invalid_adopt(f"the DAG run's conf has the unknown key {key!r}")
+    settings = conf.get("flowservice")
+    if settings in (None, {}):
+        return None
+    if not isinstance(settings, dict):
+        raise _invalid_adopt(f"flowservice in the DAG run's conf is {settings!r}")
+    if unknown := [key for key in settings if key != "adopt"]:
+        raise _invalid_adopt(f"flowservice in the DAG run's conf has the unknown key {', '.join(map(repr, unknown))}")
+    return settings["adopt"]
+
+
+def _require_tasks(task_ids: Iterable[str], dag: Any) -> None:
+    """Raise an error if an id names no task of the DAG.
+
+    :raises ConfigurationError: the error names the nearest task id.
+    """
+    for task_id in task_ids:
+        if dag.has_task(task_id):
+            continue
+        # A task in a group has the group's id as prefix.
+        near = [known for known in dag.task_ids if known.endswith(f".{task_id}")]
+        near = near or get_close_matches(task_id, dag.task_ids, n=3)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise _invalid_adopt(f"flowservice.adopt in the DAG run's conf names {task_id!r}, which is no task{hint}")
+
+
+def _flow_run_id(value: Any) -> str:
+    if isinstance(value, str) and value.strip() not in ("", "None", "null"):
+        return value.strip()
+    raise _invalid_adopt(f"flowservice.adopt in the DAG run's conf names the flow run {value!r}")
+
+
+def _invalid_adopt(why: str) -> ConfigurationError:
+    return ConfigurationError(
+        why,
+        remedy='name the flow run as {"flowservice": {"adopt": "FLOW_RUN_ID"}}, or for each task as '
+        '{"flowservice": {"adopt": {"TASK_ID": "FLOW_RUN_ID"}}}',
     )
 
 

@@ -8,7 +8,10 @@ https://experienceleague.adobe.com/en/docs/experience-platform/sources/api-tutor
 
 from __future__ import annotations
 
+import ast
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -50,15 +53,30 @@ class DeltaColumn:
         for key, value in (("dateFormat", self.date_format), ("timezone", self.timezone)):
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise _invalid_delta_column(f"its {key} is empty or is not a string")
+        for field_name in ("name", "date_format", "timezone"):
+            if (value := getattr(self, field_name)) is not None:
+                object.__setattr__(self, field_name, value.strip())
 
     @classmethod
     def parse(cls, value: str | Mapping[str, Any] | DeltaColumn) -> DeltaColumn:
-        """Parse a name, or a mapping with the API's keys `name`, `dateFormat`, `timezone`.
+        """Parse a name, or a mapping with the API's keys `name`, `dateFormat`, `timezone`, which may be JSON text.
 
-        :raises ConfigurationError: another type, an unknown key, or a value that is not a string.
+        Adobe keeps the first delta column of a dataflow, so text that a template without a value gives is refused.
+
+        :raises ConfigurationError: another type, an unknown key, a value that is not a string, or an empty template.
         """
-        if isinstance(value, DeltaColumn):
-            return value
+        if isinstance(value, str):
+            value = _value_in_text(value)
+        column = value if isinstance(value, DeltaColumn) else cls._of_value(value)
+        for key, text in column.to_json().items():
+            if text.strip("\"'").lower() in _NOTHING:
+                raise _invalid_delta_column(f"its {key} is {text!r}, so its template has no value in this DAG run")
+            if "{{" in text or "{%" in text:
+                raise _invalid_delta_column(f"its {key} is {text!r}, a template that was not rendered")
+        return column
+
+    @classmethod
+    def _of_value(cls, value: Any) -> DeltaColumn:
         if isinstance(value, str):
             return cls(name=value)
         if not isinstance(value, Mapping):
@@ -75,6 +93,24 @@ class DeltaColumn:
 
 
 _DELTA_COLUMN_KEYS = {"name": "name", "dateFormat": "date_format", "timezone": "timezone"}
+# Texts that templates without a value render to.
+_NOTHING = frozenset({"", "none", "null", "undefined", "nan"})
+
+
+def _value_in_text(text: str) -> Any:
+    """Return the mapping or list that a text contains as JSON or as a Python literal, otherwise the text.
+
+    A template that refers to a dictionary renders to such text. A name in brackets, such as `[updated at]`, is neither.
+    """
+    if not text.strip().startswith(("{", "[", "(")):
+        return text
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            if isinstance(value := read(text.strip()), dict | list | tuple | set):
+                return value
+    if text.strip().startswith("{") and "{{" not in text and "{%" not in text:
+        raise _invalid_delta_column(f"it is {text[:80]!r}, which is not readable as a mapping")
+    return text
 
 
 def _invalid_delta_column(why: str) -> ConfigurationError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,9 @@ from airflow_flowservice.exceptions import DeltaColumnDiffersError, FlowDisabled
 from airflow_flowservice.runs.intent import Order
 
 if TYPE_CHECKING:
-    from airflow_flowservice.api.models import Flow
+    from airflow_flowservice.api.models import DeltaColumn, Flow
+
+log = logging.getLogger(__name__)
 
 
 def checked(order: Order, flow: Flow) -> Order:
@@ -19,18 +22,31 @@ def checked(order: Order, flow: Flow) -> Order:
 
     :raises FlowDisabledError: the dataflow is not enabled.
     :raises NotOnDemandError: the dataflow is not scheduled one-time.
-    :raises DeltaColumnDiffersError: the dataflow's Copy transformation has another delta column.
+    :raises DeltaColumnDiffersError: the dataflow's Copy transformation has another delta column, dateFormat or
+        timezone.
     """
     require_enabled(flow)
     require_one_time(flow)
     if order.delta_column is None or flow.delta_column is None:
         return order
-    if order.delta_column.name != flow.delta_column.name:
-        raise DeltaColumnDiffersError(
-            f"delta_column is {order.delta_column.name!r}, and the dataflow has {flow.delta_column.name!r} already",
-            flow_id=flow.id,
-        )
+    _require_same_column(order.delta_column, flow)
     return replace(order, delta_column=None)
+
+
+def _require_same_column(column: DeltaColumn, flow: Flow) -> None:
+    """Raise an error if the dataflow shows another name, dateFormat or timezone of its delta column.
+
+    :raises DeltaColumnDiffersError: the error has both values.
+    """
+    known = flow.delta_column.to_json() if flow.delta_column else {}
+    for key, value in column.to_json().items():
+        subject = "delta_column" if key == "name" else f"the {key} of delta_column"
+        if key not in known:
+            log.info("%s is %r and not sent: the dataflow keeps its delta column, and shows no %s", subject, value, key)
+        elif value != known[key]:
+            raise DeltaColumnDiffersError(
+                f"{subject} is {value!r}, and the dataflow has {known[key]!r} already", flow_id=flow.id
+            )
 
 
 def require_enabled(flow: Flow) -> None:

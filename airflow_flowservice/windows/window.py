@@ -15,9 +15,20 @@ START, END = "window_start", "window_end"
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 # As seconds, this is the year 5138, which is not plausible; as milliseconds, it is 1973.
 _LOOKS_LIKE_MILLISECONDS = 100_000_000_000
+_FINER_UNITS = (("milliseconds", 1000), ("microseconds", 1000_000), ("nanoseconds", 1000_000_000))
 _NUMBER = re.compile(r"-?\d+(\.\d*)?", re.ASCII)
-# Airflow's `{{ ds_nodash }}`. As epoch seconds, it would be a day in 1970.
-_DATE_IN_DIGITS = re.compile(r"(19|20)\d{6}", re.ASCII)
+# Numbers outside this span are more often a misread date than epoch seconds.
+_EARLIEST_NUMBER = datetime(2000, 1, 1, tzinfo=timezone.utc)
+_LATEST_NUMBER_AHEAD = timedelta(days=366)
+# Dates in digits, such as Airflow's `{{ ds_nodash }}`. As epoch seconds, 20260109 would be a day in 1970.
+# With hours, a number is a date only from the year 2000 on: epoch seconds of 2030 begin with 19.
+_STAMPS = (
+    (re.compile(r"(19|20)\d{6}", re.ASCII), "%Y%m%d"),
+    (re.compile(r"20\d{8}", re.ASCII), "%Y%m%d%H"),
+    (re.compile(r"(19|20)\d{10}", re.ASCII), "%Y%m%d%H%M"),
+    (re.compile(r"(19|20)\d{12}", re.ASCII), "%Y%m%d%H%M%S"),
+    (re.compile(r"(19|20)\d{13,18}", re.ASCII), "%Y%m%d%H%M%S%f"),
+)
 # A worker's clock may be behind the scheduler's clock, although the scheduler starts a run after its window's end.
 CLOCK_SKEW = timedelta(seconds=60)
 
@@ -107,16 +118,17 @@ class IngestionWindow:
 def parse_instant(value: Any, *, name: str) -> datetime:
     """Parse an instant, and return it as aware UTC datetime in whole seconds.
 
-    :param value: aware datetime, ISO 8601 text with an offset, or epoch seconds (number or digits).
+    :param value: aware datetime, ISO 8601 text with an offset, or epoch seconds (number or digits) from the year 2000
+        on, at most 366 days ahead.
     :param name: name of the argument, for error messages.
-    :raises WindowError: the value is naive, empty, unreadable, in milliseconds, or out of range.
+    :raises WindowError: the value is naive, empty, unreadable, a date in digits, in milliseconds, or out of range.
     """
     if isinstance(value, datetime):
         return _whole_second_utc(value, name=name)
     if isinstance(value, str):
         return _parse_text(value.strip(), name=name)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return _from_epoch(value, name=name)
+        return _from_number(value, name=name)
     raise WindowError(
         f"{name} is {value!r}, which is not a valid time",
         remedy=f"give {name} as aware datetime, ISO 8601 with an offset, or epoch seconds",
@@ -131,8 +143,9 @@ def _parse_text(text: str, *, name: str) -> datetime:
             f"{name} is empty: its template rendered to {text!r}",
             remedy=f"check the template of {name}; this DAG run may not have the value that the template uses",
         )
-    if _NUMBER.fullmatch(text) and not _DATE_IN_DIGITS.fullmatch(text):
-        return _from_epoch(float(text), name=name)
+    if _NUMBER.fullmatch(text):
+        # float() would round digits beyond 15, and a date in digits may have 20.
+        return _from_number(float(text) if "." in text or len(text) > 20 else int(text), name=name)
     try:
         return _whole_second_utc(isoparse(text), name=name)
     except (ValueError, OverflowError) as error:
@@ -142,24 +155,69 @@ def _parse_text(text: str, *, name: str) -> datetime:
         ) from error
 
 
-def _from_epoch(seconds: float, *, name: str) -> datetime:
+def _from_number(number: float, *, name: str) -> datetime:
+    """Return the instant of epoch seconds.
+
+    :raises WindowError: the number is a date in digits, in a finer unit, before 2000, or more than a year ahead.
+    """
     try:
-        seconds = float(seconds)
+        seconds = float(number)
     except OverflowError:  # an integer of more than 300 digits
         seconds = math.inf
-    if math.isfinite(seconds) and abs(seconds) >= _LOOKS_LIKE_MILLISECONDS:
-        raise WindowError(
-            f"{name} is {seconds:.0f}, which looks like milliseconds",
-            remedy=f"give {name} in epoch seconds (divide by 1000)",
-        )
-    try:
-        instant = EPOCH + timedelta(seconds=seconds)
-    except (OverflowError, ValueError) as error:  # inf, nan
+    if not math.isfinite(seconds):
         raise WindowError(
             f"{name} is {seconds}, which is not a valid time",
             remedy=f"give {name} in epoch seconds, such as 1769817600",
-        ) from error
-    return _whole_second_utc(instant, name=name)
+        )
+    if date := _date_in_digits(number):
+        raise WindowError(
+            f"{name} is {int(number)}, which reads as the date {date.isoformat()} in digits, which has no time zone",
+            remedy=f"give {name} as ISO 8601 with an offset, for instance {date.isoformat()}+00:00; no zone is assumed",
+        )
+    if abs(seconds) >= _LOOKS_LIKE_MILLISECONDS:
+        unit, divisor = _unit_of(seconds)
+        raise WindowError(
+            f"{name} is {seconds:.0f}, which looks like {unit}",
+            remedy=f"give {name} in epoch seconds (divide by {divisor})",
+        )
+    return _require_plausible(EPOCH + timedelta(seconds=seconds), number=number, name=name)
+
+
+def _date_in_digits(number: float) -> datetime | None:
+    """Return the naive datetime that a number shows in its digits, or None if it shows none."""
+    digits = str(int(number))
+    for pattern, form in _STAMPS:
+        if not pattern.fullmatch(digits):
+            continue
+        try:
+            return datetime.strptime(digits, form).replace(microsecond=0)  # noqa: DTZ007 - the digits have no zone
+        except ValueError:
+            continue
+    return None
+
+
+def _unit_of(number: float) -> tuple[str, int]:
+    """Return the unit in which a number is nearest to the present, and its divisor."""
+    return next(
+        ((unit, divisor) for unit, divisor in _FINER_UNITS if abs(number) / divisor < _LOOKS_LIKE_MILLISECONDS),
+        _FINER_UNITS[-1],
+    )
+
+
+def _require_plausible(instant: datetime, *, number: float, name: str) -> datetime:
+    """Return the instant of a number in whole seconds.
+
+    :raises WindowError: it is before 2000, or more than a year ahead.
+    """
+    if instant < EPOCH:
+        return _whole_second_utc(instant, name=name)  # raises
+    if _EARLIEST_NUMBER <= instant <= datetime.now(timezone.utc) + _LATEST_NUMBER_AHEAD:
+        return _whole_second_utc(instant, name=name)
+    why = "before the year 2000" if instant < _EARLIEST_NUMBER else "more than a year ahead"
+    raise WindowError(
+        f"{name} is {number}, which is {iso(instant)} in epoch seconds, {why}",
+        remedy=f"check the template of {name}; if this time is intended, give it as ISO 8601: {iso(instant)}",
+    )
 
 
 def _whole_second_utc(instant: datetime, *, name: str) -> datetime:

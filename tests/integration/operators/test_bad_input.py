@@ -309,7 +309,13 @@ WINDOWS = [
     ("10000-01-01T00:00:00Z", "2026-01-03T00:00:00Z", "is not a valid time", "ISO 8601 with an offset"),
     ("9999-12-31T23:59:59-14:00", "2026-01-03T00:00:00Z", "is out of range", "pass window_start and window_end"),
     ("1969-12-31T00:00:00Z", "2026-01-03T00:00:00Z", "is before 1970", "pass window_start and window_end"),
-    ("2026-01-02T00:00:00Z", "99999999999", "ends in the future", "wait until the window has ended"),
+    (
+        "2026-01-02T00:00:00Z",
+        "99999999999",
+        "5138-11-16T09:46:39Z in epoch seconds, more than a year ahead",
+        "ISO 8601",
+    ),
+    ("2026-01-02T00:00:00Z", "5138-11-16T09:46:39Z", "ends in the future", "wait until the window has ended"),
     ("yesterday", "2026-01-03T00:00:00Z", "'yesterday', which is not a valid time", "ISO 8601 with an offset"),
     ("{{ dag_run.conf.get('x', '') }}", "2026-01-03T00:00:00Z", "window_start is empty", "check the template"),
     ("{{ dag_run.conf.get('x') }}", "2026-01-03T00:00:00Z", "rendered to 'None'", "check the template"),
@@ -343,6 +349,70 @@ def test_template_that_renders_to_native_none(refused):
     error = refused(native=True, window_start=start, window_end="2026-01-03T00:00:00Z", conf={"a": 1})
     assert isinstance(error, WindowError)
     assert "window_start is None" in error.message
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+@pytest.mark.parametrize(
+    "column",
+    [
+        "{{ dag_run.conf.get('c') }}",
+        "{{ dag_run.conf['nothing'] }}",
+        "{{ dag_run.conf['nothing'] | tojson }}",
+        "{{ dag_run.conf['empty'] }}",
+        "{{ dag_run.conf['list'] }}",
+        "{{ dag_run.conf['list'] | tojson }}",
+        "{{ dag_run.conf['mapping'] }}",
+        "{{ dag_run.conf['mapping'] | tojson }}",
+        {"name": "{{ dag_run.conf.get('c') }}"},
+    ],
+    ids=str,
+)
+def test_delta_column_that_rendered_to_nothing(refused, emulator, column, native):
+    """Adobe would keep a column `None` for all flow runs of the dataflow, so no request is sent."""
+    conf = {"nothing": None, "empty": "", "list": ["a", "b"], "mapping": {"column": "updated_at"}}
+    error = refused(delta_column=column, conf=conf, native=native, run_type="manual")
+    assert isinstance(error, ConfigurationError)
+    assert "delta_column cannot be used" in error.message
+    assert {} == emulator.ledger()["requests"]
+
+
+@pytest.mark.parametrize("key", ["timezone", "dateFormat"])
+def test_delta_column_with_another_format(refused, emulator, key):
+    """The dataflow keeps its own format and time zone; another one raises the error of another name."""
+    kept = {"name": "updated_at", "timezone": "UTC", "dateFormat": "yyyy-MM-dd HH:mm:ss"}
+    emulator.add_flow(id=FLOW, kind="table", delta_column=kept)
+    error = refused(delta_column={**kept, key: "other"})
+    assert isinstance(error, DeltaColumnDiffersError)
+    assert f"the {key} of delta_column is 'other', and the dataflow has {kept[key]!r} already" == error.message
+
+
+@pytest.mark.parametrize(
+    ("date", "start"),
+    [
+        ("{{ ds_nodash }}", "20260110"),
+        ("{{ logical_date.strftime('%Y%m%d%H') }}", "2026011000"),
+        ("{{ ts_nodash[:8] ~ '000000' }}", "20260110000000"),
+        ("{{ dag_run.conf['day'] }}", "20260109"),
+        ("{{ dag_run.conf['day'] | float }}", "20260109"),
+    ],
+)
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+def test_window_of_dates_in_digits(refused, emulator, date, start, native):
+    """Rendered as text or as a number, digits that read as a date are no epoch seconds."""
+    error = refused(
+        window_start=date, window_end="2026-01-11T00:00:00Z", conf={"day": 20260109}, native=native, run_type="manual"
+    )
+    assert isinstance(error, WindowError)
+    assert f"window_start is {start}, which reads as the date 2026-01-" in error.message
+    assert "ISO 8601 with an offset" in error.remedy
+    assert {} == emulator.ledger()["requests"]
+
+
+def test_conf_window_of_dates_in_digits(refused):
+    """The conf is refused as the arguments are."""
+    error = refused(conf={"window_start": 20260109, "window_end": 20260110}, run_type="manual")
+    assert isinstance(error, WindowError)
+    assert "window_start in the run's conf is 20260109, which reads as the date" in error.message
 
 
 @pytest.mark.parametrize("start_time", ["2026-01-02T00:00:00", "soon", "", 1769000000000])

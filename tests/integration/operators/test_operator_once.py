@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from airflow.sdk import BaseOperator, TaskGroup
 
 from airflow_flowservice.api.client import FlowServiceClient
 from airflow_flowservice.emulator import Settings, running_emulator
-from airflow_flowservice.exceptions import FlowRunUncertainError, NotSentError, RateLimitedError, ServerError
+from airflow_flowservice.exceptions import (
+    ConfigurationError,
+    FlowRunUncertainError,
+    NotSentError,
+    RateLimitedError,
+    ServerError,
+)
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
@@ -341,8 +348,9 @@ def test_a_run_named_in_the_conf_is_adopted(ingest, create_run, emulator, named,
 
 
 def test_a_run_named_for_another_task_is_ignored(ingest, runs_of):
-    """If the conf names a flow run for another task, this task creates its own."""
+    """If the conf names a flow run for another task of the DAG, this task creates its own."""
     task = ingest(conf=as_conf({"other": FLOW}), run_type="manual")
+    BaseOperator(task_id="other", dag=task.operator.dag)
     assert "success" == task.run().state
     assert [task.xcoms["return_value"]] == [run["id"] for run in runs_of()]
 
@@ -369,7 +377,59 @@ def test_a_conf_of_another_shape_is_refused(ingest, emulator, asked):
     assert [] == emulator.ledger()["flows"][FLOW]["runs"]
 
 
-def test_other_settings_of_the_conf_are_ignored(ingest, runs_of):
-    """A conf without `adopt` names no flow run."""
-    assert "success" == ingest(conf={"flowservice": {"note": "hello"}}, run_type="manual").run().state
+@pytest.mark.parametrize("settings", [None, {}, {"adopt": None}], ids=str)
+def test_a_conf_without_a_run_to_adopt_names_none(ingest, runs_of, settings):
+    """The task creates a flow run."""
+    assert "success" == ingest(conf={"flowservice": settings, "note": "x"}, run_type="manual").run().state
     assert 1 == len(runs_of())
+
+
+@pytest.mark.parametrize(
+    ("conf", "unknown"),
+    [
+        ({"flowservice": {"adpot": FLOW}}, "'adpot'"),
+        ({"flowservice": {"Adopt": FLOW}}, "'Adopt'"),
+        ({"flowservice": {"adopt": FLOW, "task": "task"}}, "'task'"),
+        ({"flowservice": {"note": "hello"}}, "'note'"),
+        ({"flow_service": {"adopt": FLOW}}, "'flow_service'"),
+        ({"FlowService": {"adopt": FLOW}}, "'FlowService'"),
+        ({"flowservice.adopt": FLOW}, "'flowservice.adopt'"),
+    ],
+    ids=str,
+)
+def test_an_unknown_key_of_the_conf_is_refused(ingest, runs_of, conf, unknown):
+    """A misspelt `adopt` would create a second flow run, so it is refused."""
+    ended = ingest(conf=conf, run_type="manual", retries=2).run()
+    assert "failed" == ended.state
+    assert isinstance(ended.error, ConfigurationError)
+    assert f"has the unknown key {unknown}" in str(ended.error)
+    assert '{"flowservice": {"adopt": "FLOW_RUN_ID"}}' in str(ended.error)
+    assert [] == runs_of()
+
+
+@pytest.mark.parametrize(
+    ("task_id", "hint"),
+    [("tsak", "did you mean 'task'?"), ("load", "did you mean 'group.load'?"), ("elsewhere", "which is no task")],
+)
+def test_a_task_id_of_the_conf_that_names_no_task_is_refused(ingest, runs_of, task_id, hint):
+    """The error names the nearest task id, also one in a task group, and the task creates nothing."""
+    task = ingest(conf=as_conf({task_id: FLOW, "task": FLOW}), run_type="manual", retries=2)
+    with TaskGroup("group", dag=task.operator.dag):
+        BaseOperator(task_id="load", dag=task.operator.dag)
+    ended = task.run()
+    assert "failed" == ended.state
+    assert isinstance(ended.error, ConfigurationError)
+    assert f"names {task_id!r}, which is no task" in str(ended.error)
+    assert hint in str(ended.error)
+    assert [] == runs_of()
+
+
+@pytest.mark.parametrize("adopt", [FLOW, {"task": FLOW}, {"other": FLOW}], ids=["a run", "this task", "another task"])
+def test_a_run_to_adopt_is_refused_in_a_backfill(ingest, runs_of, adopt):
+    """All DAG runs of a backfill have the same conf, and would use the same flow run."""
+    ended = ingest(conf=as_conf(adopt), run_type="backfill", retries=2).run()
+    assert "failed" == ended.state
+    assert isinstance(ended.error, ConfigurationError)
+    assert "every run of this backfill has flowservice.adopt" in str(ended.error)
+    assert "trigger the DAG manually" in str(ended.error)
+    assert [] == runs_of()

@@ -71,10 +71,37 @@ def test_a_delta_column_that_the_flow_has_is_omitted() -> None:
     assert checked(order(delta_column=UPDATED), flow(delta_column=UPDATED)) == order()
 
 
-def test_only_the_name_of_the_delta_column_is_compared() -> None:
-    """The dataflow's format and time zone apply, also if the order has none."""
+def test_a_format_and_time_zone_of_the_flow_apply_to_an_order_without_them() -> None:
+    """An order that has only the name differs in nothing."""
     known = DeltaColumn(name="updated", date_format="yyyy-MM-dd", timezone="UTC")
     assert checked(order(delta_column=UPDATED), flow(delta_column=known)) == order()
+    assert checked(order(delta_column=known), flow(delta_column=known)) == order()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"timezone": "Europe/Zurich"}, "the timezone of delta_column is 'Europe/Zurich', and the dataflow has 'UTC'"),
+        ({"date_format": "yyyy"}, "the dateFormat of delta_column is 'yyyy', and the dataflow has 'yyyy-MM-dd'"),
+        ({"name": "Updated"}, "delta_column is 'Updated', and the dataflow has 'updated'"),
+    ],
+    ids=["time zone", "format", "case of the name"],
+)
+def test_a_format_or_time_zone_that_differs_is_refused(given: dict[str, str], message: str) -> None:
+    """The dataflow keeps its own, so the order's would be dropped."""
+    known = DeltaColumn(name="updated", date_format="yyyy-MM-dd", timezone="UTC")
+    with pytest.raises(DeltaColumnDiffersError) as caught:
+        checked(order(delta_column=DeltaColumn(**{"name": "updated", **given})), flow(delta_column=known))
+    assert caught.value.message == f"{message} already"
+    assert (caught.value.flow_id, caught.value.remedy) == ("flow-1", DeltaColumnDiffersError.default_remedy)
+
+
+def test_a_time_zone_that_the_flow_does_not_show_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Flow Service may show only the column's name, so the order is not refused."""
+    caplog.set_level("INFO")
+    given = DeltaColumn(name="updated", timezone="UTC")
+    assert checked(order(delta_column=given), flow(delta_column=UPDATED)) == order()
+    assert "the timezone of delta_column is 'UTC' and not sent" in caplog.text
 
 
 def test_a_delta_column_for_a_flow_without_one_is_kept() -> None:

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_flowservice.exceptions import WindowError
-from airflow_flowservice.windows.window import CLOCK_SKEW, IngestionWindow, parse_instant
+from airflow_flowservice.windows.window import CLOCK_SKEW, IngestionWindow, iso, parse_instant
 
 UTC = timezone.utc
 MIDNIGHT = datetime(2026, 1, 31, tzinfo=UTC)
@@ -203,10 +203,67 @@ class TestParseInstant:
         instant = parse_instant(pendulum.datetime(2026, 1, 31, tz="Asia/Kathmandu"), name="window_end")
         assert (type(instant), instant.tzinfo) == (datetime, UTC)
 
-    @pytest.mark.parametrize("value", [16515859567, "16515859567"], ids=repr)
-    def test_number_in_adobes_sample_is_seconds(self, value: Any) -> None:
-        """Adobe's documentation shows 16515859567. It is accepted as seconds, in the year 2493."""
-        assert parse_instant(value, name="window_end") == datetime(2493, 5, 13, 18, 46, 7, tzinfo=UTC)
+    @pytest.mark.parametrize("value", [16515859567, "16515859567", 16515859567.0], ids=repr)
+    def test_number_in_adobes_sample_is_refused(self, value: Any) -> None:
+        """Adobe's documentation shows 16515859567, a misprint. As seconds, it is in the year 2493."""
+        error = refusal(value)
+        assert f"window_end is {value}, which is 2493-05-13T18:46:07Z in epoch seconds" in error.message
+        assert error.message.endswith("more than a year ahead")
+        assert "2493-05-13T18:46:07Z" in str(error.remedy)
+
+    @pytest.mark.parametrize("form", [int, float, str, lambda digits: f" {digits} ", lambda digits: f"{digits}.0"])
+    @pytest.mark.parametrize(
+        ("digits", "date"),
+        [
+            ("20260109", "2026-01-09T00:00:00"),
+            ("19991231", "1999-12-31T00:00:00"),
+            ("2026010912", "2026-01-09T12:00:00"),
+            ("202601091230", "2026-01-09T12:30:00"),
+            ("20260109123045", "2026-01-09T12:30:45"),
+        ],
+    )
+    def test_date_in_digits_is_refused(self, digits: str, date: str, form: Any) -> None:
+        """Digits that read as a date are not epoch seconds, as text or as a number."""
+        error = refusal(form(digits))
+        assert error.message == (
+            f"window_end is {digits}, which reads as the date {date} in digits, which has no time zone"
+        )
+        assert error.remedy == (
+            f"give window_end as ISO 8601 with an offset, for instance {date}+00:00; no zone is assumed"
+        )
+
+    @pytest.mark.parametrize("value", ["20260109123045123", 20260109123045123, "20260109123045123456"], ids=repr)
+    def test_date_in_digits_with_fractions_is_refused(self, value: Any) -> None:
+        """Digits with milliseconds or microseconds are a date, not epoch microseconds."""
+        assert "which reads as the date 2026-01-09T12:30:45 in digits" in refusal(value).message
+
+    @pytest.mark.parametrize("value", [0, 2026, "202601", 2026009, 86400.5, 946684799], ids=repr)
+    def test_number_before_2000_is_refused(self, value: Any) -> None:
+        """A year, a month or a day of the year in digits would be a second of 1970."""
+        error = refusal(value)
+        assert error.message.endswith("in epoch seconds, before the year 2000")
+        assert "if this time is intended, give it as ISO 8601: 19" in str(error.remedy)
+
+    def test_number_more_than_a_year_ahead_is_refused(self) -> None:
+        """One year ahead is accepted, for `start_time`; later is not."""
+        now = datetime.now(UTC)
+        assert parse_instant((now + 365 * DAY).timestamp(), name="start_time") > now
+        assert refusal((now + 367 * DAY).timestamp()).message.endswith("more than a year ahead")
+
+    @pytest.mark.parametrize("text", ["1999-12-31T00:00:00Z", "1970-01-01T00:00:00Z", "2493-05-13T18:46:07Z"])
+    def test_iso_8601_is_accepted_in_any_year(self, text: str) -> None:
+        """A time that is written out cannot be a misread number."""
+        assert iso(parse_instant(text, name="window_end")) == text
+
+    @pytest.mark.parametrize(
+        ("value", "unit", "divisor"),
+        [(1769817600000, "milli", 1000), (1769817600000000, "micro", 10**6), (1769817600000000000, "nano", 10**9)],
+    )
+    def test_finer_units_are_refused_by_name(self, value: int, unit: str, divisor: int) -> None:
+        """The remedy states the divisor of the unit."""
+        error = refusal(value)
+        assert error.message.endswith(f"which looks like {unit}seconds")
+        assert error.remedy == f"give window_end in epoch seconds (divide by {divisor})"
 
     def test_naive_instant_is_refused_with_a_suggestion(self) -> None:
         """The remedy shows the same time with an offset."""
