@@ -118,7 +118,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
     def _start_from_trigger(self) -> None:
         if not self.deferrable:
             raise ConfigurationError("start_from_trigger=True and deferrable=False exclude each other")
-        if not trigger_start.can_start_in_triggerer(self):
+        if not trigger_start.can_start_in_triggerer(self) or self._must_start_on_worker():
             return
         self.start_from_trigger = True
         self.start_trigger_args = trigger_start.start_trigger_args(
@@ -127,13 +127,20 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
                 "flow_run_id": trigger_start.as_template(self.flow_run_id),
                 "flowservice_conn_id": self.flowservice_conn_id,
                 "poll_interval": self._poll_interval,
-                "ends_task": not self.outlets,
+                "ends_task": not self._must_end_on_worker(),
                 "is_alone": True,
                 "error_budget": self.error_budget,
                 **self.tolerance.to_arguments(),
             },
             next_method="execute_complete",
             timeout=min(self._limits.values()),
+        )
+
+    def _must_start_on_worker(self) -> bool:
+        return (
+            task_end.is_overridden(self.execute, FlowRunSensor.execute)
+            or task_end.is_overridden(self.poke, FlowRunSensor.poke)
+            or task_end.must_start_on_worker(self)
         )
 
     def execute(self, context: Context) -> Any:

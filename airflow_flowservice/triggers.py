@@ -169,7 +169,8 @@ class FlowRunTrigger(BaseTrigger):
         ti = self.task_instance
         if not self.ends_task or ti is None or not self._is_accepted(summary):
             return False
-        if self.is_alone and task_end.has_listeners():
+        # Callbacks, outlets and mapped tasks may have been added after the sensor's constructor.
+        if self.is_alone and (task_end.has_listeners() or (self.task and task_end.must_end_on_worker(self.task))):
             return False
         xcoms: dict[str, Any] = {task_context.FLOW_RUN_KEY: summary.to_json()}
         if self.is_alone:
