@@ -324,10 +324,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
         from airflow_flowservice.runs.intent import Order
         from airflow_flowservice.windows.window import iso, parse_instant
 
-        if not self.flow_id or not isinstance(self.flow_id, str):
-            raise ConfigurationError(
-                f"flow_id is {self.flow_id!r}", remedy="set flow_id; if it is a template, check it"
-            )
+        self.flow_id = task_context.rendered_id(self.flow_id, name="flow_id")
         with error_context(flow_id=self.flow_id):
             choice = self._choose(context)
         window = choice.window
@@ -344,7 +341,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
                 else None,
             )
             return Order(
-                flow_id=self.flow_id.strip(),
+                flow_id=self.flow_id,
                 window=window,
                 start_time=parse_instant(self.start_time, name="start_time") if "start_time" in self._given else None,
                 delta_column=None if self.delta_column is None else DeltaColumn.parse(self.delta_column),
@@ -361,9 +358,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
         choice = choose_window.choose(context, offset=self.window_offset)
         if self.window == "period":
             return choice
-        return choose_window.extend_to_last_success(
-            choice, context, flow_id=self.flow_id.strip(), service=self._hook.client
-        )
+        return choose_window.extend_to_last_success(choice, context, flow_id=self.flow_id, service=self._hook.client)
 
     def _restore(self, summary: FlowRunSummary) -> None:
         from airflow_flowservice.windows.window import END, START, window_to_json
@@ -395,10 +390,7 @@ class RetriggerFlowRunOperator(_FlowRunOperator):
     def _order(self, context: Mapping[str, Any]) -> Order:
         from airflow_flowservice.runs.intent import Order
 
-        if not self.flow_run_id or not isinstance(self.flow_run_id, str):
-            raise ConfigurationError(
-                f"flow_run_id is {self.flow_run_id!r}", remedy="set flow_run_id; if it is a template, check it"
-            )
+        self.flow_run_id = task_context.rendered_id(self.flow_run_id, name="flow_run_id")
         run = self._hook.client.get_run(self.flow_run_id)
         if run.flow_id is None:
             raise ConfigurationError("the flow run has no dataflow id", flow_run_id=run.id)

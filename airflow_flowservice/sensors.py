@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from airflow_flowservice.runs.watch import RunWatch
 
 _STORE_KEY = "flowservice_status"
+_RUN_ID_SOURCE = "the creating task's output"
 _FAILED_REMEDY = (
     "read the flow run's errors; then clear the task that created the flow run, which creates a new one for the "
     "window, or repeat the flow run with RetriggerFlowRunOperator (a retry of the sensor waits for the same flow run)"
@@ -65,7 +66,8 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
     :param max_failed_ratio: maximum share of failed records, 0 to 1.
     :param on_empty: result of the task if the flow run has no records: `succeed`, `skip` or `fail`.
     :param start_from_trigger: start in the triggerer, without a worker process unless the flow run fails (Airflow 3.3
-        and later). Earlier, and in mapped sensors, the wait starts on a worker. Implies `deferrable`.
+        and later). Earlier, in mapped sensors, and if only a worker can render `flow_run_id`, the wait starts on a
+        worker. Implies `deferrable`.
     :param flowservice_conn_id: id of a connection of type `flowservice`.
 
     `mode`, `timeout`, `soft_fail` and the other parameters are those of Airflow's `BaseSensorOperator`, with the same
@@ -118,13 +120,17 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
     def _start_from_trigger(self) -> None:
         if not self.deferrable:
             raise ConfigurationError("start_from_trigger=True and deferrable=False exclude each other")
-        if not trigger_start.can_start_in_triggerer(self) or self._must_start_on_worker():
+        if not trigger_start.can_start_in_triggerer(self):
+            return
+        flow_run_id = trigger_start.as_template(self.flow_run_id)
+        fields = (flow_run_id, self.flowservice_conn_id)
+        if self._must_start_on_worker() or not all(map(trigger_start.can_render_in_triggerer, fields)):
             return
         self.start_from_trigger = True
         self.start_trigger_args = trigger_start.start_trigger_args(
             trigger="airflow_flowservice.triggers.FlowRunTrigger",
             arguments={
-                "flow_run_id": trigger_start.as_template(self.flow_run_id),
+                "flow_run_id": flow_run_id,
                 "flowservice_conn_id": self.flowservice_conn_id,
                 "poll_interval": self._poll_interval,
                 "ends_task": not self._must_end_on_worker(),
@@ -269,11 +275,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
         from airflow_flowservice.runs.watch import RunWatch
 
         if self._watch is None:
-            if not self.flow_run_id or not isinstance(self.flow_run_id, str):
-                raise ConfigurationError(
-                    f"flow_run_id is {self.flow_run_id!r}",
-                    remedy="set flow_run_id to the creating task's output; if it is a template, check it",
-                )
+            self.flow_run_id = task_context.rendered_id(self.flow_run_id, name="flow_run_id", source=_RUN_ID_SOURCE)
             store = task_context.state_store(context)
             known = store.get(_STORE_KEY) if store and self.reschedule else None
             self._watch = RunWatch(

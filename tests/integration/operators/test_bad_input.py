@@ -444,3 +444,55 @@ def test_missing_flow_run_id(worker, emulator, operator, rendered):
     assert f"flow_run_id is {rendered!r}" == ended.error.message
     assert "if it is a template, check it" in ended.error.remedy
     assert {} == emulator.ledger()["requests"]
+
+
+@pytest.mark.parametrize("rendered", ["None", "none", " ", "null", "{{ none }}", "{{ params.get('x') }}"])
+@pytest.mark.parametrize(
+    ("operator", "arguments"),
+    [
+        (FlowRunSensor, {"mode": "poke"}),
+        (FlowRunSensor, {"mode": "reschedule"}),
+        (FlowRunSensor, {"deferrable": True}),
+        (RetriggerFlowRunOperator, {}),
+        (RetriggerFlowRunOperator, {"wait_for_completion": True, "deferrable": True}),
+    ],
+    ids=str,
+)
+def test_flow_run_id_that_renders_to_no_value(worker, emulator, operator, arguments, rendered):
+    """The first poll refuses it, without a retry and without a request."""
+    defaults = {"deferrable": False, "retries": 2}
+    ended = worker.task(operator, flow_run_id=rendered, **{**defaults, **arguments}).run()
+    assert ("failed", True) == (ended.state, isinstance(ended.error, ConfigurationError))
+    assert ended.error.message.startswith("flow_run_id is ")
+    assert "if it is a template, check it" in ended.error.remedy
+    assert {} == emulator.ledger()["requests"]
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+@pytest.mark.parametrize("operator", [FlowRunSensor, RetriggerFlowRunOperator])
+def test_flow_run_id_that_renders_to_a_list(worker, emulator, operator, native):
+    """A template over a mapped task gives a list; the remedy names `map_indexes` and `.output`."""
+    ended = worker.task(operator, flow_run_id="{{ ['a', 'b'] }}", native=native, deferrable=False, retries=2).run()
+    assert ("failed", True) == (ended.state, isinstance(ended.error, ConfigurationError))
+    assert shown(ended.error, "map_indexes", "`.output`")
+    assert {} == emulator.ledger()["requests"]
+
+
+@pytest.mark.parametrize("operator", [FlowRunSensor, RetriggerFlowRunOperator])
+def test_blanks_around_a_flow_run_id_are_stripped(worker, create_run, emulator, wait_for_end, operator):
+    """A template in several lines has a line break at its end."""
+    emulator.plan_outcome(status="failed")
+    run_id = create_run()
+    wait_for_end(run_id)
+    ended = worker.task(operator, flow_run_id=f" {run_id}\n", deferrable=False).run()
+    assert ("failed" if operator is FlowRunSensor else "success") == ended.state
+    assert getattr(ended.error, "flow_run_id", run_id) == run_id
+
+
+@pytest.mark.parametrize("rendered", ["None", "null", "{{ params.get('x') }}"])
+def test_flow_id_that_renders_to_no_value(refused, emulator, rendered):
+    """The dataflow's id is refused in the same way."""
+    error = refused(flow_id=rendered)
+    assert isinstance(error, ConfigurationError)
+    assert error.message.startswith("flow_id is ")
+    assert {} == emulator.ledger()["requests"]
