@@ -271,7 +271,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
     :param on_uncertain: reaction if the response to the POST was lost and new flow runs show no window: `fail` with
         the candidates, `adopt` the oldest candidate, or `create` another flow run.
     :param uncertain_patience: seconds to search for a flow run whose response was lost, before another is created.
-    :param flowservice_conn_id: id of a connection of type `flowservice`.
+    :param flowservice_conn_id: id of a connection of type `flowservice`; templated.
 
     Return the flow run id, and push the XCom `flow_run` (see `FlowRunSummary.to_json`).
 
@@ -285,7 +285,14 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
     Source: https://experienceleague.adobe.com/en/docs/experience-platform/sources/api-tutorials/on-demand-ingestion
     """
 
-    template_fields: Sequence[str] = ("flow_id", "delta_column", "window_start", "window_end", "start_time")
+    template_fields: Sequence[str] = (
+        "flow_id",
+        "delta_column",
+        "window_start",
+        "window_end",
+        "start_time",
+        "flowservice_conn_id",
+    )
 
     def __init__(
         self,
@@ -300,24 +307,28 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
         check_flow: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.flow_id = flow_id
-        self.delta_column = delta_column
-        self.window_start = window_start
-        self.window_end = window_end
-        self.window_offset = _offset(window_offset)
-        self.window = window
-        self.start_time = start_time
-        self.check_flow = check_flow
-        # A template may render to a native None, which is not the same as an omitted argument.
-        self._given = {name for name in ("window_start", "window_end", "start_time") if getattr(self, name) is not None}
-        if len(self._given & {"window_start", "window_end"}) == 1:
-            raise ConfigurationError(
-                f"only {next(iter(self._given - {'start_time'}))} is given",
-                remedy="give window_start and window_end, or neither",
-            )
-        if window not in _WINDOWS:
-            raise ConfigurationError(f"window is {window!r}", remedy=f"use one of {_WINDOWS}")
+        window_text = f"{window_start}/{window_end}" if window_start and window_end else None
+        with task_end.constructor_errors(self, flow_id=flow_id, window=window_text):
+            super().__init__(**kwargs)
+            self.flow_id = flow_id
+            self.delta_column = delta_column
+            self.window_start = window_start
+            self.window_end = window_end
+            self.window_offset = _offset(window_offset)
+            self.window = window
+            self.start_time = start_time
+            self.check_flow = check_flow
+            # A template may render to a native None, which is not the same as an omitted argument.
+            self._given = {
+                name for name in ("window_start", "window_end", "start_time") if getattr(self, name) is not None
+            }
+            if len(self._given & {"window_start", "window_end"}) == 1:
+                raise ConfigurationError(
+                    f"only {next(iter(self._given - {'start_time'}))} is given",
+                    remedy="give window_start and window_end, or neither",
+                )
+            if window not in _WINDOWS:
+                raise ConfigurationError(f"window is {window!r}", remedy=f"use one of {_WINDOWS}")
 
     def _order(self, context: Mapping[str, Any]) -> Order:
         from airflow_flowservice.api.models import DeltaColumn
@@ -381,11 +392,12 @@ class RetriggerFlowRunOperator(_FlowRunOperator):
     :raises RetriggerRefusedError: the flow run cannot be repeated, or not yet.
     """
 
-    template_fields: Sequence[str] = ("flow_run_id",)
+    template_fields: Sequence[str] = ("flow_run_id", "flowservice_conn_id")
 
     def __init__(self, *, flow_run_id: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.flow_run_id = flow_run_id
+        with task_end.constructor_errors(self, flow_run_id=flow_run_id):
+            super().__init__(**kwargs)
+            self.flow_run_id = flow_run_id
 
     def _order(self, context: Mapping[str, Any]) -> Order:
         from airflow_flowservice.runs.intent import Order

@@ -68,7 +68,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
     :param start_from_trigger: start in the triggerer, without a worker process unless the flow run fails (Airflow 3.3
         and later). Earlier, in mapped sensors, and if only a worker can render `flow_run_id`, the wait starts on a
         worker. Implies `deferrable`.
-    :param flowservice_conn_id: id of a connection of type `flowservice`.
+    :param flowservice_conn_id: id of a connection of type `flowservice`; templated.
 
     `mode`, `timeout`, `soft_fail` and the other parameters are those of Airflow's `BaseSensorOperator`, with the same
     meaning in every mode. `timeout` is final (clear the task to continue), `execution_timeout` is retried. `soft_fail`
@@ -83,7 +83,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
     :raises FlowRunTimeoutError: a time limit is over, and the flow run continues.
     """
 
-    template_fields: Sequence[str] = ("flow_run_id",)
+    template_fields: Sequence[str] = ("flow_run_id", "flowservice_conn_id")
     operator_extra_links = (FlowRunLink(), DataflowLink())
     _final_errors = (FlowRunFailedError,)
 
@@ -101,21 +101,22 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
         flowservice_conn_id: str = "flowservice_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(poke_interval=poke_interval, **kwargs)
-        self.flow_run_id = flow_run_id
-        if deferrable is None:
-            deferrable = start_from_trigger or versions.default_deferrable()
-        self.deferrable = deferrable
-        self._configure(
-            error_budget=error_budget,
-            max_failed_records=max_failed_records,
-            max_failed_ratio=max_failed_ratio,
-            on_empty=on_empty,
-            flowservice_conn_id=flowservice_conn_id,
-        )
-        self._watch: RunWatch | None = None
-        if start_from_trigger:
-            self._start_from_trigger()
+        with task_end.constructor_errors(self, flow_run_id=flow_run_id):
+            super().__init__(poke_interval=poke_interval, **kwargs)
+            self.flow_run_id = flow_run_id
+            if deferrable is None:
+                deferrable = start_from_trigger or versions.default_deferrable()
+            self.deferrable = deferrable
+            self._configure(
+                error_budget=error_budget,
+                max_failed_records=max_failed_records,
+                max_failed_ratio=max_failed_ratio,
+                on_empty=on_empty,
+                flowservice_conn_id=flowservice_conn_id,
+            )
+            self._watch: RunWatch | None = None
+            if start_from_trigger:
+                self._start_from_trigger()
 
     def _start_from_trigger(self) -> None:
         if not self.deferrable:

@@ -109,6 +109,22 @@ def task_errors(*final: type[FlowServiceError]) -> Iterator[None]:
 
 
 @contextmanager
+def constructor_errors(task: Any, **fields: Any) -> Iterator[None]:
+    """Turn a constructor's errors into errors without a retry if the task is mapped.
+
+    Airflow makes a mapped task on the worker, before `execute`, where a retry would repeat the error.
+
+    :param fields: fields of the error, as the DAG file gives them; those that are not text are omitted.
+    """
+    with exceptions.error_context(**{name: value for name, value in fields.items() if isinstance(value, str)}):
+        if not getattr(task, "_BaseOperator__from_mapped", False):
+            yield
+            return
+        with task_errors():
+            yield
+
+
+@contextmanager
 def skips(*, soft_fail: bool, never_fail: bool) -> Iterator[None]:
     """Turn errors of a sensor into skips with the error's text, in every mode.
 

@@ -496,3 +496,67 @@ def test_flow_id_that_renders_to_no_value(refused, emulator, rendered):
     assert isinstance(error, ConfigurationError)
     assert error.message.startswith("flow_id is ")
     assert {} == emulator.ledger()["requests"]
+
+
+@pytest.mark.parametrize(
+    ("operator", "over", "field"),
+    [
+        (OnDemandFlowRunOperator, {"window_start": "2026-01-05T00:00:00Z"}, "flow_id"),
+        (OnDemandFlowRunOperator, {"window": "week"}, "flow_id"),
+        (OnDemandFlowRunOperator, {"poll_interval": -1}, "flow_id"),
+        (OnDemandFlowRunOperator, {"window_offset": 5}, "flow_id"),
+        (RetriggerFlowRunOperator, {"on_uncertain": "maybe"}, "flow_run_id"),
+        (FlowRunSensor, {"on_empty": "maybe"}, "flow_run_id"),
+        (FlowRunSensor, {"error_budget": 0}, "flow_run_id"),
+    ],
+    ids=str,
+)
+def test_mapped_arguments_are_refused_without_a_retry(worker, emulator, operator, over, field):
+    """Airflow makes a mapped task on the worker; the error has the dataflow or the flow run."""
+
+    def mapped(*, dag, task_id, **arguments):
+        with dag:
+            return operator.partial(task_id=task_id, **arguments).expand_kwargs([over])
+
+    ended = worker.task(mapped, map_index=0, retries=2, **{field: FLOW}).run()
+    assert ("failed", True) == (ended.state, isinstance(ended.error, ConfigurationError))
+    assert FLOW == getattr(ended.error, field)
+    assert {} == emulator.ledger()["requests"]
+
+
+def test_plain_arguments_are_refused_when_the_dag_is_parsed():
+    """The import error of a plain task is the class itself, with the dataflow."""
+    with pytest.raises(ConfigurationError) as caught:
+        OnDemandFlowRunOperator(task_id="task", flow_id=FLOW, window="week")
+    assert (ConfigurationError, FLOW) == (type(caught.value), caught.value.flow_id)
+
+
+@pytest.mark.parametrize(
+    ("operator", "arguments"),
+    [
+        (OnDemandFlowRunOperator, {"flow_id": FLOW, "delta_column": "updated_at"}),
+        (RetriggerFlowRunOperator, {"flow_run_id": UNKNOWN}),
+        (FlowRunSensor, {"flow_run_id": UNKNOWN}),
+    ],
+    ids=str,
+)
+def test_connection_id_is_templated(worker, emulator, operator, arguments):
+    """If the rendered connection does not exist, the error names its rendered id."""
+    given = {"flowservice_conn_id": "flowservice_{{ ds_nodash }}", "deferrable": False, "retries": 2, **arguments}
+    ended = worker.task(operator, **given).run()
+    assert ("failed", True) == (ended.state, isinstance(ended.error, ConfigurationError))
+    assert "the connection 'flowservice_20260110' does not exist" == ended.error.message
+
+
+def test_templated_connection_is_used(worker, emulator, supervisor):
+    """All requests of creating and of waiting in the triggerer use the rendered connection."""
+    supervisor.connections["platform_eu"] = supervisor.connections.pop("flowservice_default")
+    arguments = {"flow_id": FLOW, "delta_column": "updated_at", "wait_for_completion": True, "deferrable": True}
+    task = worker.task(
+        OnDemandFlowRunOperator,
+        flowservice_conn_id="platform_{{ dag_run.conf['region'] }}",
+        conf={"region": "eu"},
+        poll_interval=0.05,
+        **arguments,
+    )
+    assert "success" == task.run().state

@@ -278,7 +278,7 @@ def test_a_killed_sensor_logs_that_the_run_continues(wait, log):
 
 def test_the_template_fields_are_pinned():
     """The template fields are part of the public interface."""
-    assert ("flow_run_id",) == FlowRunSensor.template_fields
+    assert ("flow_run_id", "flowservice_conn_id") == FlowRunSensor.template_fields
 
 
 @pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
