@@ -91,7 +91,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             if not self.wait_for_completion:
                 self._add_outlet_event_extra(context, summary)
                 return summary.id
-            if self.deferrable:
+            if self.deferrable and not self._is_nested(context):
                 self._defer(context, summary)
             return self._wait(context, summary)
 
@@ -161,6 +161,8 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             on_uncertain=self.on_uncertain,
             adopt=task_context.run_to_adopt(context),
             patience=self.uncertain_patience,
+            # A `wait_timeout` also limits this read of the flow run.
+            error_budget=min(self.error_budget, self.wait_timeout or self.error_budget),
             clock_offset=lambda: hook.client.clock_offset,
             link=lambda flow_run_id: hook.pages.flow_run(order.flow_id, flow_run_id),
         )

@@ -178,7 +178,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
             if watch.url != self.flow_run_url:
                 self._show_page(context, watch.url)
             if run is None:
-                if self.deferrable:
+                if self.deferrable and not self._is_nested(context):
                     self._defer(context)
                 return False
             return PokeReturnValue(True, xcom_value=self._finish(context, FlowRunSummary.of(run, url=watch.url)))

@@ -208,6 +208,11 @@ class FlowRunTaskMixin(_Task):
             return False
         return not task_end.has_listeners()
 
+    def _is_nested(self, context: Mapping[str, Any]) -> bool:
+        """Return whether another task calls `execute`. After a deferral, Airflow would resume that task."""
+        task = context["task"]
+        return task.task_id != self.task_id or not isinstance(task, FlowRunTaskMixin)
+
     def _must_end_on_worker(self) -> bool:
         """Return whether a subclass, or what Airflow does for this task only on a worker, needs a worker at the end."""
         return (
