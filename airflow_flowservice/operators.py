@@ -91,7 +91,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             if not self.wait_for_completion:
                 self._add_outlet_event_extra(context, summary)
                 return summary.id
-            if self.deferrable:
+            if self.deferrable and not self._is_nested(context):
                 self._defer(context, summary)
             return self._wait(context, summary)
 
@@ -161,6 +161,8 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             on_uncertain=self.on_uncertain,
             adopt=task_context.run_to_adopt(context),
             patience=self.uncertain_patience,
+            # A `wait_timeout` also limits this read of the flow run.
+            error_budget=min(self.error_budget, self.wait_timeout or self.error_budget),
             clock_offset=lambda: hook.client.clock_offset,
             link=lambda flow_run_id: hook.pages.flow_run(order.flow_id, flow_run_id),
         )
@@ -271,7 +273,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
     :param on_uncertain: reaction if the response to the POST was lost and new flow runs show no window: `fail` with
         the candidates, `adopt` the oldest candidate, or `create` another flow run.
     :param uncertain_patience: seconds to search for a flow run whose response was lost, before another is created.
-    :param flowservice_conn_id: id of a connection of type `flowservice`.
+    :param flowservice_conn_id: id of a connection of type `flowservice`; templated.
 
     Return the flow run id, and push the XCom `flow_run` (see `FlowRunSummary.to_json`).
 
@@ -285,7 +287,14 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
     Source: https://experienceleague.adobe.com/en/docs/experience-platform/sources/api-tutorials/on-demand-ingestion
     """
 
-    template_fields: Sequence[str] = ("flow_id", "delta_column", "window_start", "window_end", "start_time")
+    template_fields: Sequence[str] = (
+        "flow_id",
+        "delta_column",
+        "window_start",
+        "window_end",
+        "start_time",
+        "flowservice_conn_id",
+    )
 
     def __init__(
         self,
@@ -300,36 +309,35 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
         check_flow: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.flow_id = flow_id
-        self.delta_column = delta_column
-        self.window_start = window_start
-        self.window_end = window_end
-        self.window_offset = _offset(window_offset)
-        self.window = window
-        self.start_time = start_time
-        self.check_flow = check_flow
-        # A template may render to a native None, which is not the same as an omitted argument.
-        optional = ("delta_column", "window_start", "window_end", "start_time")
-        self._given = {name for name in optional if getattr(self, name) is not None}
-        edges = self._given & {"window_start", "window_end"}
-        if len(edges) == 1:
-            raise ConfigurationError(
-                f"only {next(iter(edges))} is given",
-                remedy="give window_start and window_end, or neither",
-            )
-        if window not in _WINDOWS:
-            raise ConfigurationError(f"window is {window!r}", remedy=f"use one of {_WINDOWS}")
+        window_text = f"{window_start}/{window_end}" if window_start and window_end else None
+        with task_end.constructor_errors(self, flow_id=flow_id, window=window_text):
+            super().__init__(**kwargs)
+            self.flow_id = flow_id
+            self.delta_column = delta_column
+            self.window_start = window_start
+            self.window_end = window_end
+            self.window_offset = _offset(window_offset)
+            self.window = window
+            self.start_time = start_time
+            self.check_flow = check_flow
+            # A template may render to a native None, which is not the same as an omitted argument.
+            optional = ("delta_column", "window_start", "window_end", "start_time")
+            self._given = {name for name in optional if getattr(self, name) is not None}
+            edges = self._given & {"window_start", "window_end"}
+            if len(edges) == 1:
+                raise ConfigurationError(
+                    f"only {next(iter(edges))} is given",
+                    remedy="give window_start and window_end, or neither",
+                )
+            if window not in _WINDOWS:
+                raise ConfigurationError(f"window is {window!r}", remedy=f"use one of {_WINDOWS}")
 
     def _order(self, context: Mapping[str, Any]) -> Order:
         from airflow_flowservice.api.models import DeltaColumn
         from airflow_flowservice.runs.intent import Order
         from airflow_flowservice.windows.window import iso, parse_instant
 
-        if not self.flow_id or not isinstance(self.flow_id, str):
-            raise ConfigurationError(
-                f"flow_id is {self.flow_id!r}", remedy="set flow_id; if it is a template, check it"
-            )
+        self.flow_id = task_context.rendered_id(self.flow_id, name="flow_id")
         with error_context(flow_id=self.flow_id):
             choice = self._choose(context)
         window = choice.window
@@ -346,7 +354,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
                 else None,
             )
             return Order(
-                flow_id=self.flow_id.strip(),
+                flow_id=self.flow_id,
                 window=window,
                 start_time=parse_instant(self.start_time, name="start_time") if "start_time" in self._given else None,
                 delta_column=DeltaColumn.parse(self.delta_column) if "delta_column" in self._given else None,  # type: ignore[arg-type]
@@ -363,9 +371,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
         choice = choose_window.choose(context, offset=self.window_offset)
         if self.window == "period":
             return choice
-        return choose_window.extend_to_last_success(
-            choice, context, flow_id=self.flow_id.strip(), service=self._hook.client
-        )
+        return choose_window.extend_to_last_success(choice, context, flow_id=self.flow_id, service=self._hook.client)
 
     def _restore(self, summary: FlowRunSummary) -> None:
         from airflow_flowservice.windows.window import END, START, window_to_json
@@ -388,19 +394,17 @@ class RetriggerFlowRunOperator(_FlowRunOperator):
     :raises RetriggerRefusedError: the flow run cannot be repeated, or not yet.
     """
 
-    template_fields: Sequence[str] = ("flow_run_id",)
+    template_fields: Sequence[str] = ("flow_run_id", "flowservice_conn_id")
 
     def __init__(self, *, flow_run_id: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.flow_run_id = flow_run_id
+        with task_end.constructor_errors(self, flow_run_id=flow_run_id):
+            super().__init__(**kwargs)
+            self.flow_run_id = flow_run_id
 
     def _order(self, context: Mapping[str, Any]) -> Order:
         from airflow_flowservice.runs.intent import Order
 
-        if not self.flow_run_id or not isinstance(self.flow_run_id, str):
-            raise ConfigurationError(
-                f"flow_run_id is {self.flow_run_id!r}", remedy="set flow_run_id; if it is a template, check it"
-            )
+        self.flow_run_id = task_context.rendered_id(self.flow_run_id, name="flow_run_id")
         run = self._hook.client.get_run(self.flow_run_id)
         if run.flow_id is None:
             raise ConfigurationError("the flow run has no dataflow id", flow_run_id=run.id)

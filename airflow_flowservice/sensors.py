@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from airflow_flowservice.runs.watch import RunWatch
 
 _STORE_KEY = "flowservice_status"
+_RUN_ID_SOURCE = "the creating task's output"
 _FAILED_REMEDY = (
     "read the flow run's errors; then clear the task that created the flow run, which creates a new one for the "
     "window, or repeat the flow run with RetriggerFlowRunOperator (a retry of the sensor waits for the same flow run)"
@@ -65,8 +66,9 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
     :param max_failed_ratio: maximum share of failed records, 0 to 1.
     :param on_empty: result of the task if the flow run has no records: `succeed`, `skip` or `fail`.
     :param start_from_trigger: start in the triggerer, without a worker process unless the flow run fails (Airflow 3.3
-        and later). Earlier, and in mapped sensors, the wait starts on a worker. Implies `deferrable`.
-    :param flowservice_conn_id: id of a connection of type `flowservice`.
+        and later). Earlier, in mapped sensors, and if only a worker can render `flow_run_id`, the wait starts on a
+        worker. Implies `deferrable`.
+    :param flowservice_conn_id: id of a connection of type `flowservice`; templated.
 
     `mode`, `timeout`, `soft_fail` and the other parameters are those of Airflow's `BaseSensorOperator`, with the same
     meaning in every mode. `timeout` is final (clear the task to continue), `execution_timeout` is retried. `soft_fail`
@@ -81,7 +83,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
     :raises FlowRunTimeoutError: a time limit is over, and the flow run continues.
     """
 
-    template_fields: Sequence[str] = ("flow_run_id",)
+    template_fields: Sequence[str] = ("flow_run_id", "flowservice_conn_id")
     operator_extra_links = (FlowRunLink(), DataflowLink())
     _final_errors = (FlowRunFailedError,)
 
@@ -99,41 +101,53 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
         flowservice_conn_id: str = "flowservice_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(poke_interval=poke_interval, **kwargs)
-        self.flow_run_id = flow_run_id
-        if deferrable is None:
-            deferrable = start_from_trigger or versions.default_deferrable()
-        self.deferrable = deferrable
-        self._configure(
-            error_budget=error_budget,
-            max_failed_records=max_failed_records,
-            max_failed_ratio=max_failed_ratio,
-            on_empty=on_empty,
-            flowservice_conn_id=flowservice_conn_id,
-        )
-        self._watch: RunWatch | None = None
-        if start_from_trigger:
-            self._start_from_trigger()
+        with task_end.constructor_errors(self, flow_run_id=flow_run_id):
+            super().__init__(poke_interval=poke_interval, **kwargs)
+            self.flow_run_id = flow_run_id
+            if deferrable is None:
+                deferrable = start_from_trigger or versions.default_deferrable()
+            self.deferrable = deferrable
+            self._configure(
+                error_budget=error_budget,
+                max_failed_records=max_failed_records,
+                max_failed_ratio=max_failed_ratio,
+                on_empty=on_empty,
+                flowservice_conn_id=flowservice_conn_id,
+            )
+            self._watch: RunWatch | None = None
+            if start_from_trigger:
+                self._start_from_trigger()
 
     def _start_from_trigger(self) -> None:
         if not self.deferrable:
             raise ConfigurationError("start_from_trigger=True and deferrable=False exclude each other")
         if not trigger_start.can_start_in_triggerer(self):
             return
+        flow_run_id = trigger_start.as_template(self.flow_run_id)
+        fields = (flow_run_id, self.flowservice_conn_id)
+        if self._must_start_on_worker() or not all(map(trigger_start.can_render_in_triggerer, fields)):
+            return
         self.start_from_trigger = True
         self.start_trigger_args = trigger_start.start_trigger_args(
             trigger="airflow_flowservice.triggers.FlowRunTrigger",
             arguments={
-                "flow_run_id": trigger_start.as_template(self.flow_run_id),
+                "flow_run_id": flow_run_id,
                 "flowservice_conn_id": self.flowservice_conn_id,
                 "poll_interval": self._poll_interval,
-                "ends_task": not self.outlets,
+                "ends_task": not self._must_end_on_worker(),
                 "is_alone": True,
                 "error_budget": self.error_budget,
                 **self.tolerance.to_arguments(),
             },
             next_method="execute_complete",
             timeout=min(self._limits.values()),
+        )
+
+    def _must_start_on_worker(self) -> bool:
+        return (
+            task_end.is_overridden(self.execute, FlowRunSensor.execute)
+            or task_end.is_overridden(self.poke, FlowRunSensor.poke)
+            or task_end.must_start_on_worker(self)
         )
 
     def execute(self, context: Context) -> Any:
@@ -164,7 +178,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
             if watch.url != self.flow_run_url:
                 self._show_page(context, watch.url)
             if run is None:
-                if self.deferrable:
+                if self.deferrable and not self._is_nested(context):
                     self._defer(context)
                 return False
             return PokeReturnValue(True, xcom_value=self._finish(context, FlowRunSummary.of(run, url=watch.url)))
@@ -262,11 +276,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
         from airflow_flowservice.runs.watch import RunWatch
 
         if self._watch is None:
-            if not self.flow_run_id or not isinstance(self.flow_run_id, str):
-                raise ConfigurationError(
-                    f"flow_run_id is {self.flow_run_id!r}",
-                    remedy="set flow_run_id to the creating task's output; if it is a template, check it",
-                )
+            self.flow_run_id = task_context.rendered_id(self.flow_run_id, name="flow_run_id", source=_RUN_ID_SOURCE)
             store = task_context.state_store(context)
             known = store.get(_STORE_KEY) if store and self.reschedule else None
             self._watch = RunWatch(

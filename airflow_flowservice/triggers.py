@@ -14,7 +14,7 @@ from airflow_flowservice._airflow import connections, metrics, task_context, tas
 from airflow_flowservice._airflow.pages import dataflow_page
 from airflow_flowservice._airflow.task_context import DATAFLOW_KEY, URL_KEY
 from airflow_flowservice._airflow.tolerance import Tolerance
-from airflow_flowservice.exceptions import ConfigurationError, FlowRunError, FlowServiceError
+from airflow_flowservice.exceptions import FlowRunError, FlowServiceError
 from airflow_flowservice.hooks import FlowServiceHook, client_of
 from airflow_flowservice.runs.polling import Poller, wait_together
 from airflow_flowservice.runs.summary import FlowRunSummary
@@ -136,11 +136,9 @@ class FlowRunTrigger(BaseTrigger):
         return TriggerEvent({"flow_run_id": self.flow_run_id, **payload})  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> FlowRunSummary:
-        if not self.flow_run_id or self.flow_run_id == "None":
-            raise ConfigurationError(
-                f"flow_run_id is {self.flow_run_id!r}",
-                remedy="set flow_run_id to the creating task's output; if it is a template, check it",
-            )
+        self.flow_run_id = task_context.rendered_id(
+            self.flow_run_id, name="flow_run_id", source="the creating task's output"
+        )
         watch = RunWatch(
             flow_run_id=self.flow_run_id,
             poll_interval=self.poll_interval,
@@ -169,7 +167,8 @@ class FlowRunTrigger(BaseTrigger):
         ti = self.task_instance
         if not self.ends_task or ti is None or not self._is_accepted(summary):
             return False
-        if self.is_alone and task_end.has_listeners():
+        # Callbacks, outlets and mapped tasks may have been added after the sensor's constructor.
+        if self.is_alone and (task_end.has_listeners() or (self.task and task_end.must_end_on_worker(self.task))):
             return False
         xcoms: dict[str, Any] = {task_context.FLOW_RUN_KEY: summary.to_json()}
         if self.is_alone:

@@ -203,13 +203,23 @@ class FlowRunTaskMixin(_Task):
             context["ti"].xcom_push(key="return_value", value=flow_run_id)
 
     def _can_end_in_triggerer(self) -> bool:
-        """Return whether a trigger may end this task as a success without a worker.
-
-        Airflow then omits asset events, listeners and `post_execute` (seen on 3.3.2), so the task must have none.
-        """
-        if not versions.supports_trigger_xcoms() or self.outlets or getattr(self, "_post_execute_hook", None):
+        """Return whether a trigger may end this task as a success without a worker."""
+        if not versions.supports_trigger_xcoms() or self._must_end_on_worker():
             return False
         return not task_end.has_listeners()
+
+    def _is_nested(self, context: Mapping[str, Any]) -> bool:
+        """Return whether another task calls `execute`. After a deferral, Airflow would resume that task."""
+        task = context["task"]
+        return task.task_id != self.task_id or not isinstance(task, FlowRunTaskMixin)
+
+    def _must_end_on_worker(self) -> bool:
+        """Return whether a subclass, or what Airflow does for this task only on a worker, needs a worker at the end."""
+        return (
+            task_end.is_overridden(self.execute_complete, FlowRunTaskMixin.execute_complete)
+            or task_end.is_overridden(self.resume_execution, FlowRunTaskMixin.resume_execution)
+            or task_end.must_end_on_worker(self)
+        )
 
 
 def log_run_continues(flow_run_id: str, url: str | None) -> None:

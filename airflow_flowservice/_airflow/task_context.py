@@ -23,6 +23,8 @@ FLOW_RUN_KEY = "flow_run"
 URL_KEY = "flow_run_url"
 DATAFLOW_KEY = "dataflow_url"
 
+# Texts of a template without a value, in lower case.
+_NO_VALUE = frozenset({"none", "null", "undefined", "nan"})
 _SCHEDULE_RUN_TYPES = frozenset({"scheduled", "backfill"})
 # Airflow creates runs of these types without a user, who could request a window.
 AUTOMATIC_RUN_TYPES = _SCHEDULE_RUN_TYPES | {"asset_triggered"}
@@ -219,6 +221,26 @@ def _invalid_adopt(why: str) -> ConfigurationError:
         remedy='name the flow run as {"flowservice": {"adopt": "FLOW_RUN_ID"}}, or for each task as '
         '{"flowservice": {"adopt": {"TASK_ID": "FLOW_RUN_ID"}}}',
     )
+
+
+def rendered_id(value: Any, *, name: str, source: str | None = None) -> str:
+    """Return the id in a rendered template field, without blanks around.
+
+    A template of a missing value renders to empty text or to the text `None`, in a native environment to None. The
+    output of a mapped task renders to a list.
+
+    :param name: name of the field.
+    :param source: value that the field usually has, for the remedy.
+    :raises ConfigurationError: the value is not one id.
+    """
+    text = value.strip() if isinstance(value, str) else ""
+    if text and text.lower() not in _NO_VALUE and text[0] not in "[({":
+        return text
+    to = f" to {source}" if source else ""
+    remedy = f"set {name}{to}; if it is a template, check it"
+    if text[:1] in ("[", "(") or (value and not isinstance(value, str | dict)):
+        remedy += "; a mapped task returns a list, so name one value by map_indexes, or expand this task over `.output`"
+    raise ConfigurationError(f"{name} is {value!r}", remedy=remedy)
 
 
 def state_store(context: Mapping[str, Any]) -> Store | None:

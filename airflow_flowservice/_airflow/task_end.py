@@ -12,7 +12,7 @@ from airflow_flowservice._airflow import task_context, versions
 from airflow_flowservice.exceptions import FlowRunTimeoutError, FlowServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # Maximum delay of a stopping triggerer, in seconds.
 PATIENCE_WITH_AIRFLOW = 5.0
@@ -49,6 +49,51 @@ def has_listeners() -> bool:
     return bool(versions.listener_manager().has_listeners)
 
 
+def must_end_on_worker(task: Any) -> bool:
+    """Return whether only a worker can end this task, because Airflow does more there than in the triggerer.
+
+    The table in docs/waiting.md has each step of Airflow's task runner, with the decision. `execute_complete` and
+    `resume_execution` are decided by the caller, which knows its own.
+
+    :param task: a task of a DAG file, or the scheduler's copy of it, which shows only that it has a callback.
+    """
+    has_callback = getattr(task, "on_success_callback", None) or getattr(task, "has_on_success_callback", False)
+    has_hook = getattr(task, "_post_execute_hook", None) or _overrides(task, "post_execute")
+    return bool(
+        has_callback
+        or has_hook
+        or task.outlets
+        or getattr(task, "map_index_template", None)
+        or getattr(task, "multiple_outputs", False)
+        or _is_mapped_over(task)
+        or versions.clears_task_state()
+    )
+
+
+def must_start_on_worker(task: Any) -> bool:
+    """Return whether only a worker can start this task: a hook, a callback or inlets come before `execute`."""
+    has_hook = getattr(task, "_pre_execute_hook", None) or _overrides(task, "pre_execute")
+    return bool(has_hook or task.on_execute_callback or task.inlets)
+
+
+def is_overridden(method: Any, original: Callable[..., Any]) -> bool:
+    """Return whether a task's method is not the original, but a subclass's or one that was set on the task."""
+    return getattr(method, "__func__", None) is not original
+
+
+def _overrides(task: Any, name: str) -> bool:
+    from airflow.sdk import BaseOperator
+
+    return isinstance(task, BaseOperator) and is_overridden(getattr(task, name), getattr(BaseOperator, name))
+
+
+def _is_mapped_over(task: Any) -> bool:
+    """Return whether a mapped task expands over this task's result, which Airflow checks only on a worker."""
+    if task.get_dag() is None or getattr(task, "_BaseOperator__from_mapped", False):
+        return False
+    return next(iter(task.iter_mapped_dependants()), None) is not None
+
+
 @contextmanager
 def task_errors(*final: type[FlowServiceError]) -> Iterator[None]:
     """Turn errors that a retry cannot fix into errors of the same class that are also `AirflowFailException`.
@@ -61,6 +106,22 @@ def task_errors(*final: type[FlowServiceError]) -> Iterator[None]:
         if error.retryable and not isinstance(error, final):
             raise
         raise _ending(error, "AirflowFailException").with_traceback(error.__traceback__) from error.__cause__
+
+
+@contextmanager
+def constructor_errors(task: Any, **fields: Any) -> Iterator[None]:
+    """Turn a constructor's errors into errors without a retry if the task is mapped.
+
+    Airflow makes a mapped task on the worker, before `execute`, where a retry would repeat the error.
+
+    :param fields: fields of the error, as the DAG file gives them; those that are not text are omitted.
+    """
+    with exceptions.error_context(**{name: value for name, value in fields.items() if isinstance(value, str)}):
+        if not getattr(task, "_BaseOperator__from_mapped", False):
+            yield
+            return
+        with task_errors():
+            yield
 
 
 @contextmanager

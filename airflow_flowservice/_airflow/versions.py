@@ -199,6 +199,11 @@ def supports_trigger_xcoms() -> bool:
     return version() >= (3, 3)
 
 
+def clears_task_state() -> bool:
+    """Return whether a worker removes the task state of a task that succeeds: `[state_store] clear_on_success`."""
+    return bool(_conf().getboolean("state_store", "clear_on_success", fallback=False))
+
+
 def listener_manager() -> Any:
     """Return Airflow's manager of listeners, which receive the ends of tasks."""
     try:

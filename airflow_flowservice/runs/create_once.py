@@ -70,7 +70,8 @@ class CreateOnce:
     :param adopt: id of the flow run that the DAG run's conf names for this order.
     :param patience: seconds to wait until a flow run that may have been created appears in the list. Adobe
         states two to three minutes.
-    :param poll: seconds between two reads of the list.
+    :param poll: seconds between two reads of the list, or of a flow run whose response is an error.
+    :param error_budget: seconds without a valid response after which reading a known flow run ends.
     :param clock_offset: the service's clock minus the local one; None if unknown.
     :param link: return the page address of a flow run id, for messages.
     """
@@ -83,6 +84,7 @@ class CreateOnce:
     adopt: str | None = None
     patience: float = 180.0
     poll: float = 5.0
+    error_budget: float = 0.0
     clock_offset: Callable[[], timedelta | None] = lambda: None
     link: Callable[[str], str] = str
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
@@ -104,7 +106,7 @@ class CreateOnce:
         :raises AttemptOvertakenError: another attempt may have taken over; nothing was sent.
         """
         self._order = order
-        self._intents = IntentStore(store=self.store)
+        self._intents = IntentStore(store=self.store, order=order.key)
         actions, state = self._actions(), INITIAL
         try:
             while state not in FINAL:
@@ -133,7 +135,7 @@ class CreateOnce:
         if self.store is None:
             log.warning("Airflow before 3.3 keeps no task state, so protection against double runs is reduced")
             self._has_earlier_intent = not self.attempt.is_first
-        elif (stored := self._intents.read(otherwise=assumed)) and stored.order == self._order.key:
+        elif stored := self._intents.read(otherwise=assumed):
             self._intent, self._has_earlier_intent = stored, True
         # A named flow run is adopted once: a clear afterwards requests the window again.
         is_named = self.adopt and self._intent.adopted != self.adopt
@@ -145,7 +147,7 @@ class CreateOnce:
         return Intent(order=self._order.key, max_tries=self.attempt.max_tries, token="", written_at=since.timestamp())
 
     def _read_named_run(self) -> Event:
-        order, run = self._order, self.service.get_run(str(self.adopt))
+        order, run = self._order, self._get_run(str(self.adopt))
         other_window = order.window and run.window and run.window != order.window
         if run.flow_id not in (None, order.flow_id) or other_window:
             self._error = ConfigurationError(
@@ -175,7 +177,7 @@ class CreateOnce:
     def _read_flow_run(self) -> Event:
         flow_run_id, cleared = self._flow_run_id, self._intent.max_tries != self.attempt.max_tries
         try:
-            run = self.service.get_run(flow_run_id)
+            run = self._get_run(flow_run_id)
         except RunNotFoundError:
             if cleared and self._service_now().timestamp() - self._intent.written_at > NOT_YET_READABLE:
                 log.info("Flow run %s does not exist, and the task was cleared; creating a new one", flow_run_id)
@@ -188,6 +190,21 @@ class CreateOnce:
             return Event.CLEARED_AFTER_SUCCESS if run.status.succeeded else Event.FAILED
         log.info("Flow run %s of an earlier attempt is %s; no new one is created", flow_run_id, run.status_word)
         return Event.SUCCEEDED if run.status.ended else Event.RUNNING
+
+    def _get_run(self, flow_run_id: str) -> FlowRun:
+        """Read a known flow run. Errors that can pass do not fail the attempt until the error budget is used up."""
+        end, is_logged = self.monotonic() + self.error_budget, False
+        while True:
+            try:
+                return self.service.get_run(flow_run_id)
+            except ApiError as error:
+                if not error.retryable or self.monotonic() >= end:
+                    error.about(flow_run_id=flow_run_id)
+                    raise
+                if not is_logged:
+                    log.warning("Flow run %s could not be read; continuing to read it: %s", flow_run_id, error)
+                is_logged = True
+            self.sleep(max(0.0, min(self.poll, end - self.monotonic())))
 
     def _create(self) -> Event:
         if self.check_flow:

@@ -1,9 +1,10 @@
-"""Store of the intent that the attempts of a task share."""
+"""Store of the intents that the attempts of a task share."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.exceptions import AttemptOvertakenError
@@ -20,24 +21,37 @@ _OVERTAKEN = "another attempt of this task has taken over; this one sent nothing
 
 @dataclass(kw_only=True)
 class IntentStore:
-    """One intent in a store, with the value that this attempt last read or wrote.
+    """Intent of one order in a task's store, with the value that this attempt last read or wrote.
+
+    The first order of a task uses the key `flowservice_intent`, as all versions do. If a task creates several flow
+    runs, each further order has a separate key: `flowservice_intent_` and a hash of the order.
 
     :param store: None if Airflow has none (before 3.3); then nothing is read or written.
+    :param order: key of the order (`Order.key`).
     """
 
     store: Store | None
+    order: str
+    _key: str = field(default=STORE_KEY, init=False)
     _last_seen: Any = field(default=None, init=False)
 
     def read(self, *, otherwise: Intent) -> Intent | None:
-        """Return the intent of an earlier attempt, or None.
+        """Return the order's intent of an earlier attempt, or None.
 
         :param otherwise: returned if there is a value that cannot be parsed.
         """
-        self._last_seen = None if self.store is None else self.store.get(STORE_KEY)
-        if self._last_seen is None:
+        if self.store is None:
             return None
-        if intent := Intent.from_json(self._last_seen):
-            return intent
+        separate_key = f"{STORE_KEY}_{sha256(self.order.encode()).hexdigest()[:16]}"
+        first, separate = self.store.get(STORE_KEY), self.store.get(separate_key)
+        intent = Intent.from_json(first)
+        if separate is not None or (intent is not None and intent.order != self.order):
+            self._key, self._last_seen = separate_key, separate
+            intent = Intent.from_json(separate)
+        else:
+            self._key, self._last_seen = STORE_KEY, first
+        if self._last_seen is None or intent is not None:
+            return intent if intent is not None and intent.order == self.order else None
         log.warning("The stored intent cannot be parsed (another version's?), so the dataflow's flow runs are compared")
         return otherwise
 
@@ -48,11 +62,11 @@ class IntentStore:
         """
         if self.store is None:
             return
-        if self.store.get(STORE_KEY) != self._last_seen:
+        if self.store.get(self._key) != self._last_seen:
             raise AttemptOvertakenError(_OVERTAKEN)
         self._last_seen = intent.to_json()
-        self.store.set(STORE_KEY, self._last_seen)
-        if self.store.get(STORE_KEY) != self._last_seen:
+        self.store.set(self._key, self._last_seen)
+        if self.store.get(self._key) != self._last_seen:
             raise AttemptOvertakenError(_OVERTAKEN)
 
     def drop(self) -> None:
@@ -60,7 +74,7 @@ class IntentStore:
         if self.store is None:
             return
         try:
-            self.store.delete(STORE_KEY)
+            self.store.delete(self._key)
             self._last_seen = None
         except Exception as error:  # The task must report the refusal. A retry compares, and finds no flow run.
             log.warning("The intent of a refused request could not be removed: %s", error)
@@ -70,6 +84,6 @@ class IntentStore:
         if self.store is None:
             return
         try:
-            self.store.set(STORE_KEY, replace(intent, flow_run_id=flow_run_id).to_json())
+            self.store.set(self._key, replace(intent, flow_run_id=flow_run_id).to_json())
         except Exception as error:  # The flow run exists. The intent stored before the POST still protects it.
             log.warning("Flow run %s could not be stored (%s); a retry will find it by its intent", flow_run_id, error)

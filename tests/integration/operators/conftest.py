@@ -190,6 +190,7 @@ class Task:
         store: bool,
         deferral_timeout: bool,
         events: list[Any],
+        map_index: int = -1,
     ):
         self.worker = worker
         self.supervisor = worker.supervisor
@@ -198,6 +199,7 @@ class Task:
         self.store = store
         self.deferral_timeout = deferral_timeout
         self.events = events
+        self.map_index = map_index
         self.keeps_method = False
         self.left: tuple[str, dict[str, Any]] | None = None
         self.xcom_keys: list[str] = []
@@ -273,7 +275,7 @@ class Task:
         kwargs = decode_arguments(json.loads(json.dumps(deferred.trigger_kwargs)))
         trigger = import_string(deferred.classpath)(**kwargs)
         trigger.task_instance = SimpleNamespace(
-            dag_id=self.operator.dag_id, task_id=self.operator.task_id, run_id="run", map_index=-1
+            dag_id=self.operator.dag_id, task_id=self.operator.task_id, run_id="run", map_index=self.map_index
         )
         self.triggers.append(trigger)
 
@@ -322,7 +324,7 @@ class Task:
             dag_id=self.operator.dag_id,
             run_id="run",
             try_number=self.try_number,
-            map_index=-1,
+            map_index=self.map_index,
             dag_version_id=uuid4(),
             hostname="here",
             task=self.operator,
@@ -355,6 +357,7 @@ class Worker:
         partition_date: datetime | None = None,
         events: tuple[tuple[str, dict[str, Any]], ...] = (),
         dag_settings: dict[str, Any] | None = None,
+        map_index: int = -1,
         **arguments: Any,
     ) -> Task:
         """Return a task in a DAG run with a logical date.
@@ -365,6 +368,7 @@ class Worker:
         :param deferral_timeout: the trigger times out.
         :param events: asset events that triggered the DAG run: the asset's name and the event's extra.
         :param dag_settings: further arguments of the DAG.
+        :param map_index: for an operator that returns a mapped task, the index of the task instance.
         """
         from airflow.sdk import DAG
 
@@ -395,6 +399,7 @@ class Worker:
             store=store,
             deferral_timeout=deferral_timeout,
             events=[_event(name, extra) for name, extra in events],
+            map_index=map_index,
         )
 
 

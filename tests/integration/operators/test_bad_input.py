@@ -514,3 +514,119 @@ def test_missing_flow_run_id(worker, emulator, operator, rendered):
     assert f"flow_run_id is {rendered!r}" == ended.error.message
     assert "if it is a template, check it" in ended.error.remedy
     assert {} == emulator.ledger()["requests"]
+
+
+@pytest.mark.parametrize("rendered", ["None", "none", " ", "null", "{{ none }}", "{{ params.get('x') }}"])
+@pytest.mark.parametrize(
+    ("operator", "arguments"),
+    [
+        (FlowRunSensor, {"mode": "poke"}),
+        (FlowRunSensor, {"mode": "reschedule"}),
+        (FlowRunSensor, {"deferrable": True}),
+        (RetriggerFlowRunOperator, {}),
+        (RetriggerFlowRunOperator, {"wait_for_completion": True, "deferrable": True}),
+    ],
+    ids=str,
+)
+def test_flow_run_id_that_renders_to_no_value(worker, emulator, operator, arguments, rendered):
+    """The first poll refuses it, without a retry and without a request."""
+    defaults = {"deferrable": False, "retries": 2}
+    ended = worker.task(operator, flow_run_id=rendered, **{**defaults, **arguments}).run()
+    assert ("failed", True) == (ended.state, isinstance(ended.error, ConfigurationError))
+    assert ended.error.message.startswith("flow_run_id is ")
+    assert "if it is a template, check it" in ended.error.remedy
+    assert {} == emulator.ledger()["requests"]
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+@pytest.mark.parametrize("operator", [FlowRunSensor, RetriggerFlowRunOperator])
+def test_flow_run_id_that_renders_to_a_list(worker, emulator, operator, native):
+    """A template over a mapped task gives a list; the remedy names `map_indexes` and `.output`."""
+    ended = worker.task(operator, flow_run_id="{{ ['a', 'b'] }}", native=native, deferrable=False, retries=2).run()
+    assert ("failed", True) == (ended.state, isinstance(ended.error, ConfigurationError))
+    assert shown(ended.error, "map_indexes", "`.output`")
+    assert {} == emulator.ledger()["requests"]
+
+
+@pytest.mark.parametrize("operator", [FlowRunSensor, RetriggerFlowRunOperator])
+def test_blanks_around_a_flow_run_id_are_stripped(worker, create_run, emulator, wait_for_end, operator):
+    """A template in several lines has a line break at its end."""
+    emulator.plan_outcome(status="failed")
+    run_id = create_run()
+    wait_for_end(run_id)
+    ended = worker.task(operator, flow_run_id=f" {run_id}\n", deferrable=False).run()
+    assert ("failed" if operator is FlowRunSensor else "success") == ended.state
+    assert getattr(ended.error, "flow_run_id", run_id) == run_id
+
+
+@pytest.mark.parametrize("rendered", ["None", "null", "{{ params.get('x') }}"])
+def test_flow_id_that_renders_to_no_value(refused, emulator, rendered):
+    """The dataflow's id is refused in the same way."""
+    error = refused(flow_id=rendered)
+    assert isinstance(error, ConfigurationError)
+    assert error.message.startswith("flow_id is ")
+    assert {} == emulator.ledger()["requests"]
+
+
+@pytest.mark.parametrize(
+    ("operator", "over", "field"),
+    [
+        (OnDemandFlowRunOperator, {"window_start": "2026-01-05T00:00:00Z"}, "flow_id"),
+        (OnDemandFlowRunOperator, {"window": "week"}, "flow_id"),
+        (OnDemandFlowRunOperator, {"poll_interval": -1}, "flow_id"),
+        (OnDemandFlowRunOperator, {"window_offset": 5}, "flow_id"),
+        (RetriggerFlowRunOperator, {"on_uncertain": "maybe"}, "flow_run_id"),
+        (FlowRunSensor, {"on_empty": "maybe"}, "flow_run_id"),
+        (FlowRunSensor, {"error_budget": 0}, "flow_run_id"),
+    ],
+    ids=str,
+)
+def test_mapped_arguments_are_refused_without_a_retry(worker, emulator, operator, over, field):
+    """Airflow makes a mapped task on the worker; the error has the dataflow or the flow run."""
+
+    def mapped(*, dag, task_id, **arguments):
+        with dag:
+            return operator.partial(task_id=task_id, **arguments).expand_kwargs([over])
+
+    ended = worker.task(mapped, map_index=0, retries=2, **{field: FLOW}).run()
+    assert ("failed", True) == (ended.state, isinstance(ended.error, ConfigurationError))
+    assert FLOW == getattr(ended.error, field)
+    assert {} == emulator.ledger()["requests"]
+
+
+def test_plain_arguments_are_refused_when_the_dag_is_parsed():
+    """The import error of a plain task is the class itself, with the dataflow."""
+    with pytest.raises(ConfigurationError) as caught:
+        OnDemandFlowRunOperator(task_id="task", flow_id=FLOW, window="week")
+    assert (ConfigurationError, FLOW) == (type(caught.value), caught.value.flow_id)
+
+
+@pytest.mark.parametrize(
+    ("operator", "arguments"),
+    [
+        (OnDemandFlowRunOperator, {"flow_id": FLOW, "delta_column": "updated_at"}),
+        (RetriggerFlowRunOperator, {"flow_run_id": UNKNOWN}),
+        (FlowRunSensor, {"flow_run_id": UNKNOWN}),
+    ],
+    ids=str,
+)
+def test_connection_id_is_templated(worker, emulator, operator, arguments):
+    """If the rendered connection does not exist, the error names its rendered id."""
+    given = {"flowservice_conn_id": "flowservice_{{ ds_nodash }}", "deferrable": False, "retries": 2, **arguments}
+    ended = worker.task(operator, **given).run()
+    assert ("failed", True) == (ended.state, isinstance(ended.error, ConfigurationError))
+    assert "the connection 'flowservice_20260110' does not exist" == ended.error.message
+
+
+def test_templated_connection_is_used(worker, emulator, supervisor):
+    """All requests of creating and of waiting in the triggerer use the rendered connection."""
+    supervisor.connections["platform_eu"] = supervisor.connections.pop("flowservice_default")
+    arguments = {"flow_id": FLOW, "delta_column": "updated_at", "wait_for_completion": True, "deferrable": True}
+    task = worker.task(
+        OnDemandFlowRunOperator,
+        flowservice_conn_id="platform_{{ dag_run.conf['region'] }}",
+        conf={"region": "eu"},
+        poll_interval=0.05,
+        **arguments,
+    )
+    assert "success" == task.run().state

@@ -114,4 +114,4 @@ def test_an_unknown_run(again, emulator):
 
 def test_the_template_fields_are_pinned():
     """The template fields are part of the public interface."""
-    assert ("flow_run_id",) == RetriggerFlowRunOperator.template_fields
+    assert ("flow_run_id", "flowservice_conn_id") == RetriggerFlowRunOperator.template_fields

@@ -278,7 +278,7 @@ def test_a_killed_sensor_logs_that_the_run_continues(wait, log):
 
 def test_the_template_fields_are_pinned():
     """The template fields are part of the public interface."""
-    assert ("flow_run_id",) == FlowRunSensor.template_fields
+    assert ("flow_run_id", "flowservice_conn_id") == FlowRunSensor.template_fields
 
 
 @pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
@@ -314,6 +314,57 @@ def test_starting_in_the_triggerer_reads_the_output_of_the_same_mapped_group():
     kwargs = dag.get_task("ingest.wait").start_trigger_args.trigger_kwargs
     expected = "{{ ti.xcom_pull(task_ids='ingest.create', key='return_value', map_indexes=ti.map_index) }}"
     assert expected == kwargs["flow_run_id"]
+
+
+@pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ti.xcom_pull(task_ids='create') }}",
+        "{{ ti.xcom_pull('create') }}",
+        "{{ task_instance.xcom_pull(task_ids='create', key='flow_run')['id'] }}",
+        "{{ ti.xcom_pull(task_ids='create', map_indexes=0) or ti.xcom_pull(task_ids='other') }}",
+        "{% set pull = ti.xcom_pull %}{{ pull(task_ids='create') }}",
+        "{{ ti['xcom_pull'](task_ids='create') }}",
+        "{{ var.value.run }}",
+        "{{ macros.my_plugin.run() }}",
+        "{{ my_macro(ds) }}",
+        "{{ ds | my_filter }}",
+        "{{ prev_data_interval_end_success }}",
+        "{{ triggering_asset_events }}",
+        "{{ ti.xcom_pull( }}",
+    ],
+)
+def test_template_that_the_triggerer_cannot_render_begins_on_a_worker(template):
+    """The triggerer of Airflow 3.3.2 never returns from some look-ups, and lacks the DAG file's macros."""
+    sensor = FlowRunSensor(task_id="wait", flow_run_id=template, start_from_trigger=True)
+    assert (True, False, None) == (sensor.deferrable, sensor.start_from_trigger, sensor.start_trigger_args)
+
+
+@pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
+@pytest.mark.parametrize(
+    "template",
+    [
+        "3fb0418e-1804-45d6-8d56-dd51f05c0baf",
+        "{{ ti.xcom_pull(task_ids='create', map_indexes=-1) }}",
+        "{{ task_instance.xcom_pull(task_ids='create', key='flow_run', map_indexes=ti.map_index)['id'] }}",
+        "{{ dag_run.conf['runs'][ds] | trim }}",
+        "{{ params.run }}",
+    ],
+)
+def test_template_that_the_triggerer_can_render_begins_there(template):
+    """Values of the DAG run, and pulls with a map index, work in the triggerer."""
+    sensor = FlowRunSensor(task_id="wait", flow_run_id=template, start_from_trigger=True)
+    assert (True, template) == (sensor.start_from_trigger, sensor.start_trigger_args.trigger_kwargs["flow_run_id"])
+
+
+def test_usual_template_works_with_start_from_trigger(worker, create_run, supervisor):
+    """`{{ ti.xcom_pull(task_ids='create') }}` waits for the flow run of the creating task."""
+    run_id = create_run()
+    template = "{{ ti.xcom_pull(task_ids='create') }}"
+    task = worker.task(FlowRunSensor, flow_run_id=template, start_from_trigger=True, poke_interval=0.05)
+    assert "success" == task.run().state
+    assert run_id == task.xcoms["return_value"]
 
 
 @pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")

@@ -89,10 +89,44 @@ class TestLaterAttempts:
         assert world.service.posted == []
 
     def test_another_order_in_the_same_scope_starts_anew(self, world: Any) -> None:
-        """A changed window gets a separate flow run, and the old intent is replaced."""
+        """A changed window gets a separate flow run, and the old intent is kept."""
         world.attempt()
         assert world.attempt(world.order(day=1), number=2) == created(2)
-        assert world.intent["order"] == world.order(day=1).key
+        assert world.intent["order"] == world.order().key
+
+    def test_a_retry_finds_each_of_several_windows(self, world: Any) -> None:
+        """A task that creates several flow runs has one intent for each."""
+        orders = [world.order(), world.order(day=1), world.order(flow_id="other")]
+        first = [world.attempt(order).flow_run_id for order in orders]
+        assert [world.attempt(order, number=2).flow_run_id for order in orders] == first
+        assert len(world.service.posted) == 3
+
+    def test_a_lost_response_of_a_further_window_is_compared(self, world: Any) -> None:
+        """The second order of a task has the same protection as the first."""
+        world.attempt()
+        second = world.order(day=1)
+        world.attempt(second)
+        [key] = [key for key in world.store.values if key != "flowservice_intent"]
+        world.store.set(key, {**world.store.get(key), "flow_run_id": None})
+        assert world.attempt(second, number=2).how == "adopted"
+        assert len(world.service.posted) == 2
+
+    def test_a_known_run_is_read_within_the_error_budget(self, world: Any, monkeypatch: Any) -> None:
+        """A temporary error of the first read does not fail the retry; after the budget, it does."""
+        world.attempt()
+        read, failures = world.service.get_run, [ServerError("busy", http_status=503)] * 3
+
+        def fail_at_first(flow_run_id: str) -> Any:
+            if failures:
+                raise failures.pop()
+            return read(flow_run_id)
+
+        monkeypatch.setattr(world.service, "get_run", fail_at_first)
+        assert world.attempt(number=2, error_budget=60.0).how == "resumed"
+        failures.extend([ServerError("busy", http_status=503)] * 1000)
+        with pytest.raises(ServerError) as caught:
+            world.attempt(number=3, error_budget=60.0)
+        assert (caught.value.flow_run_id, len(world.service.posted)) == ("run-1", 1)
 
     def test_another_flow_in_the_same_scope_starts_anew(self, world: Any) -> None:
         """A changed dataflow gets a separate flow run."""

@@ -1,0 +1,81 @@
+"""Operators that another task executes: each flow run is created once, also if the task is retried."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from airflow_flowservice.operators import OnDemandFlowRunOperator
+from airflow_flowservice.sensors import FlowRunSensor
+
+FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
+DAYS = ["2026-01-05T00:00:00Z", "2026-01-06T00:00:00Z", "2026-01-07T00:00:00Z", "2026-01-08T00:00:00Z"]
+
+
+def create(context, start, end, **arguments):
+    arguments = {"task_id": "part", "flow_id": FLOW, "delta_column": "updated_at", "deferrable": False, **arguments}
+    return OnDemandFlowRunOperator(window_start=start, window_end=end, **arguments).execute(context)
+
+
+@pytest.fixture
+def looping(worker, emulator):
+    """Return a function that makes a `@task` that executes an operator for each window, and fails at first."""
+
+    def make(execute=create, **options):
+        def loop(**context):
+            for start, end in pairwise(DAYS):
+                execute(context, start, end, **options)
+            if context["ti"].try_number == 1:
+                raise RuntimeError("the last step fails")
+
+        def decorated(*, dag, task_id, **arguments):
+            from airflow.sdk import task
+
+            with dag:
+                return task(task_id=task_id, **arguments)(loop)().operator
+
+        return worker.task(decorated, retries=2)
+
+    return make
+
+
+@pytest.mark.needs_airflow(3, 3, "task state")
+@pytest.mark.parametrize("options", [{}, {"wait_for_completion": True, "deferrable": True, "poll_interval": 0.05}])
+def test_loop_in_a_task_creates_each_window_once(looping, runs_of, options):
+    """A retry finds the flow run of each window; a nested operator waits on the worker."""
+    task = looping(**options)
+    assert ["up_for_retry", "success"] == [task.run().state, task.run().state]
+    assert DAYS[:3] == [run["window_start"] for run in runs_of()]
+
+
+@pytest.mark.needs_airflow(3, 3, "task state")
+def test_nested_sensor_waits_on_the_worker(looping, runs_of):
+    """A nested sensor cannot defer, because Airflow would resume the outer task."""
+
+    def both(context, start, end):
+        flow_run_id = create(context, start, end)
+        FlowRunSensor(task_id="wait", flow_run_id=flow_run_id, deferrable=True, poke_interval=0.05).execute(context)
+
+    task = looping(both)
+    assert ["up_for_retry", "success"] == [task.run().state, task.run().state]
+    assert ["success"] * 3 == [run["status"] for run in runs_of()]
+
+
+class Parts(OnDemandFlowRunOperator):
+    """Subclass that ingests its window in parts."""
+
+    def execute(self, context):
+        for self.window_start, self.window_end in pairwise(DAYS):
+            super().execute(context)
+        if context["ti"].try_number == 1:
+            raise RuntimeError("the last step fails")
+
+
+@pytest.mark.needs_airflow(3, 3, "task state")
+def test_subclass_that_ingests_parts_creates_each_once(worker, runs_of):
+    """The intents of the parts are separate."""
+    arguments = {"window_start": DAYS[0], "window_end": DAYS[-1], "delta_column": "updated_at", "deferrable": False}
+    task = worker.task(Parts, flow_id=FLOW, retries=2, **arguments)
+    assert ["up_for_retry", "success"] == [task.run().state, task.run().state]
+    assert DAYS[:3] == [run["window_start"] for run in runs_of()]
