@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
@@ -38,7 +39,7 @@ def excerpt(text: str | bytes, *, secrets: Iterable[str] = (), length: int = EXC
     :param text: any text. Bytes are decoded as JSON is (UTF-8, UTF-16 or UTF-32); undecodable bytes are replaced.
     :param secrets: values that the excerpt must not contain.
     """
-    spellings = _spellings(filter(None, secrets))
+    spellings = _spellings(tuple(filter(None, secrets)))
     cut = text[:MAX_INPUT_LENGTH]
     if isinstance(cut, bytes):
         cut = cut.decode(json.detect_encoding(cut), errors="replace")
@@ -47,7 +48,7 @@ def excerpt(text: str | bytes, *, secrets: Iterable[str] = (), length: int = EXC
     if len(text) > MAX_INPUT_LENGTH:
         # The end may be the beginning of a secret.
         cut = cut[: -max(map(len, spellings), default=0) or None]
-    printable = "".join(character if character.isprintable() else " " for character in cut)
+    printable = cut if cut.isprintable() else "".join(each if each.isprintable() else " " for each in cut)
     line = _redact_text(" ".join(printable.split()), spellings)
     return line if len(line) <= length else line[: length - 1] + "…"
 
@@ -80,8 +81,8 @@ def _redact_value(value: Any, spellings: tuple[str, ...]) -> Any:
     return _replace_all(value, spellings)
 
 
-def _long_enough(secrets: Iterable[str]) -> Iterable[str]:
-    return (secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH)
+def _long_enough(secrets: Iterable[str]) -> tuple[str, ...]:
+    return tuple(secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH)
 
 
 def _redact_text(text: str, spellings: tuple[str, ...]) -> str:
@@ -106,7 +107,8 @@ def _replace_all(text: str, spellings: tuple[str, ...]) -> str:
     return text
 
 
-def _spellings(secrets: Iterable[str]) -> tuple[str, ...]:
+@lru_cache(maxsize=8)  # each response uses the same secrets several times
+def _spellings(secrets: tuple[str, ...]) -> tuple[str, ...]:
     """Return the spellings of each secret, longest first, because one may contain another.
 
     These are: plain, quoted for a URL or a form, escaped for JSON or HTML, read as Latin-1 (as headers are), and
