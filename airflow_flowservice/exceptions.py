@@ -44,15 +44,20 @@ meanings at different endpoints, so the HTTP status decides the class first.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from airflow_flowservice.plain_text import ERROR_LENGTH, ID_LENGTH, TEXT_LENGTH, URL_LENGTH, clean_text
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 Error = TypeVar("Error", bound="FlowServiceError")
 
 _FIELDS = ("flow_id", "window", "flow_run_id", "http_status", "code", "request_id", "url", "remedy")
+_MAX_NUMBER = 10**18
+_FIELD_LENGTHS = {"window": ID_LENGTH, "url": URL_LENGTH, "remedy": TEXT_LENGTH}
 _LABELS = {
     "flow_id": "flow",
     "window": "window",
@@ -66,6 +71,8 @@ _LABELS = {
 
 class FlowServiceError(Exception):
     """Base class of all errors of this package.
+
+    Message and fields are made printable and bounded (`plain_text`), because they may contain text from outside.
 
     :param message: problem, as one sentence without secrets.
     :param flow_id: dataflow.
@@ -94,16 +101,16 @@ class FlowServiceError(Exception):
         url: str | None = None,
         remedy: str | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.flow_id = flow_id
-        self.window = window
-        self.flow_run_id = flow_run_id
-        self.http_status = http_status
-        self.code = code
-        self.request_id = request_id
-        self.url = url
-        self.remedy = remedy or self.default_remedy or None
+        self.message = clean_text(str(message), length=ERROR_LENGTH)
+        super().__init__(self.message)
+        self.flow_id = _clean_field("flow_id", flow_id)
+        self.window = _clean_field("window", window)
+        self.flow_run_id = _clean_field("flow_run_id", flow_run_id)
+        self.http_status = _clean_field("http_status", http_status)
+        self.code = _clean_field("code", code)
+        self.request_id = _clean_field("request_id", request_id)
+        self.url = _clean_field("url", url)
+        self.remedy = _clean_field("remedy", remedy) or self.default_remedy or None
 
     def __str__(self) -> str:
         return f"{self.account}. What to do: {self.remedy}" if self.remedy else self.account
@@ -127,13 +134,20 @@ class FlowServiceError(Exception):
             if name not in _FIELDS:
                 raise TypeError(f"FlowServiceError has no field {name!r}")
             if getattr(self, name) is None:
-                setattr(self, name, value)
+                setattr(self, name, _clean_field(name, value))
         return self
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values, for a trigger's event: `{"error": class name, "message": str, ...}`."""
         fields = {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
         return {"error": type(self).__name__, "message": self.message, **fields}
+
+
+def _clean_field(name: str, value: Any) -> Any:
+    """Return a field's value: None, a whole number, or cleaned text."""
+    if value is None or (isinstance(value, int) and abs(value) < _MAX_NUMBER):
+        return value
+    return clean_text(str(value), length=_FIELD_LENGTHS.get(name, ID_LENGTH))
 
 
 class ConfigurationError(FlowServiceError):
@@ -375,8 +389,11 @@ telling = error_context
 def from_dict(data: Mapping[str, Any]) -> FlowServiceError:
     """Return the error of `FlowServiceError.to_dict`, for instance from a trigger's event.
 
-    A class that this version does not have (an event of another version) becomes the base class.
+    A class that this version does not have (an event of another version) becomes the base class. A value that is no
+    mapping becomes an error without fields.
     """
+    if not isinstance(data, Mapping):
+        data = {}
     classes = {cls.__name__: cls for cls in tree()}
     cls = classes.get(str(data.get("error")), FlowServiceError)
     fields = {name: data[name] for name in _FIELDS if name in data}

@@ -270,7 +270,7 @@ def parse_token(response: HttpResponse, *, now: float, client_id: str, host: str
     if not 200 <= response.status < 300:
         raise _refusal(response, client_id=client_id, host=host)
     found = response.json()
-    value = text_at(found, "access_token")
+    value = text_at(found, "access_token", length=None)
     if not value or not (value.isascii() and value.isprintable() and " " not in value):
         what = "a response without an access token" if isinstance(found, dict) else response.excerpt
         raise _error(UnreadableAnswerError, response, f"IMS at {host} sent {what}", remedy=_CHECK_IMS_URL)

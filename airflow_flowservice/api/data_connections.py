@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_flowservice.api.json_values import required_id, text_at
+from airflow_flowservice.plain_text import ID_LENGTH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +37,8 @@ class SourceConnection:
         return cls(
             id=required_id(raw, "source connection"),
             name=text_at(raw, "name"),
-            base_connection_id=text_at(raw, "baseConnectionId"),
-            connection_spec_id=text_at(raw, "connectionSpec", "id"),
+            base_connection_id=text_at(raw, "baseConnectionId", length=ID_LENGTH),
+            connection_spec_id=text_at(raw, "connectionSpec", "id", length=ID_LENGTH),
             data=text_at(raw, "params", "tableName") or text_at(raw, "params", "path"),
         )
 
@@ -62,5 +63,6 @@ class TargetConnection:
         return cls(
             id=required_id(raw, "target connection"),
             name=text_at(raw, "name"),
-            dataset_id=text_at(raw, "params", "dataSetId") or text_at(raw, "params", "datasetId"),
+            dataset_id=text_at(raw, "params", "dataSetId", length=ID_LENGTH)
+            or text_at(raw, "params", "datasetId", length=ID_LENGTH),
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.api.json_values import text_at
-from airflow_flowservice.api.redaction import MESSAGE_LENGTH, excerpt
+from airflow_flowservice.api.redaction import MAX_INPUT_LENGTH, MESSAGE_LENGTH, excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,11 +68,13 @@ def parse_error_body(response: HttpResponse) -> ErrorBody:
 
 def _nested_objects(value: Any, *, depth: int) -> Iterator[Any]:
     """Yield the body and its nested objects that may contain code and message, outermost first."""
+    if depth < 0:
+        return
     if isinstance(value, list):
         for item in value[:5]:
             yield from _nested_objects(item, depth=depth - 1)
         return
-    if not isinstance(value, dict) or depth < 0:
+    if not isinstance(value, dict):
         return
     yield value
     for key in _NESTED_KEYS:
@@ -97,4 +99,6 @@ def _code_of(candidate: Any) -> str | None:
 
 
 def _first_text(candidate: Any, keys: tuple[str, ...]) -> str | None:
-    return next((found for key in keys if (found := text_at(candidate, key))), None)
+    # `excerpt` cuts the text after it has removed the secrets.
+    texts = (text_at(candidate, key, length=MAX_INPUT_LENGTH) for key in keys)
+    return next(filter(None, texts), None)

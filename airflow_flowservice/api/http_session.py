@@ -19,6 +19,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from airflow_flowservice import __version__
 from airflow_flowservice.api.json_values import UNREADABLE, parse_json
+from airflow_flowservice.api.library_texts import excerpt_of_exception, hides_secrets
 from airflow_flowservice.api.redaction import excerpt, may_contain, redact_json
 from airflow_flowservice.exceptions import (
     ApiError,
@@ -50,8 +51,8 @@ class HttpResponse:
 
     :param status: HTTP status.
     :param body: decompressed body.
-    :param headers: headers with lower-case names.
-    :param secrets: values that no excerpt may contain.
+    :param headers: headers with lower-case names; each value is one printable line of at most 200 characters.
+    :param secrets: values that no text of the response may contain, in headers or in the body.
     """
 
     status: int
@@ -59,11 +60,15 @@ class HttpResponse:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
+    def __post_init__(self) -> None:
+        headers = {name: excerpt(value, secrets=self.secrets) for name, value in self.headers.items()}
+        object.__setattr__(self, "headers", headers)
+
     @property
     def request_id(self) -> str | None:
         """The `x-request-id`, which Adobe's support needs."""
         found = self.headers.get("x-request-id") or self.headers.get("x-adobe-request-id")
-        return excerpt(found) if found else None
+        return found or None
 
     @property
     def excerpt(self) -> str:
@@ -112,6 +117,7 @@ class HttpSession:
         self._unrepeatable = _retry_unsent(max_attempts, pause)
         self._pooled = self._new_session(self._repeatable)
 
+    @hides_secrets
     def send(
         self,
         method: str,
@@ -136,6 +142,7 @@ class HttpSession:
             except requests.exceptions.ChunkedEncodingError as error:
                 retry = self._retry_incomplete_response(retry, method, path, error)
 
+    @hides_secrets
     def send_once(
         self,
         path: str,
@@ -231,7 +238,7 @@ class HttpSession:
 
     def _error_of(self, error: Exception) -> ApiError | ConfigurationError:
         cause = _innermost(error)
-        reason = f"{type(cause).__name__}: {excerpt(str(cause))}"
+        reason = excerpt_of_exception(cause)
         if isinstance(error, requests.exceptions.ContentDecodingError):
             return UnreadableAnswerError(f"the response of {self.host} cannot be decompressed ({reason})")
         if isinstance(error, ValueError):

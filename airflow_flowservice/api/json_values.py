@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import operator
 import re
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.exceptions import UnreadableAnswerError
+from airflow_flowservice.plain_text import ID_LENGTH, TEXT_LENGTH, clean_text
 from airflow_flowservice.windows.window import EPOCH
 
 if TYPE_CHECKING:
@@ -20,6 +24,8 @@ _MILLISECONDS_FROM = 100_000_000_000
 """Values from here on are milliseconds: in seconds this is the year 5138, in milliseconds the year 1973."""
 
 _NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,9})?")
+_MAX_TEXTS = 1000
+_MAX_DEPTH = 100
 
 
 def parse_json(body: bytes) -> Any:
@@ -39,23 +45,29 @@ def value_at(value: Any, *path: str) -> Any:
     return value
 
 
-def text_at(value: Any, *path: str) -> str | None:
-    """Return a non-empty string, or None. An integer becomes a string, because Adobe sends codes in both types."""
+def text_at(value: Any, *path: str, length: int | None = TEXT_LENGTH) -> str | None:
+    """Return a non-empty string, cleaned by `clean_text`, or None.
+
+    An integer becomes a string, because Adobe sends codes in both types.
+
+    :param length: maximum number of characters; None for no limit.
+    """
     found = value_at(value, *path)
     if found is None:
         return None
     if isinstance(found, int) and not isinstance(found, bool):
         return str(found) if abs(found) < 10**18 else None
-    if isinstance(found, str) and found.strip():
-        return found.strip()
+    if isinstance(found, str) and (text := found.strip()):
+        return clean_text(text, length=length)
     return None
 
 
 def texts_at(value: Any, *path: str) -> tuple[str, ...]:
-    """Return the non-empty strings of a list; a single string counts as a list of one."""
+    """Return up to 1,000 non-empty strings of a list, cleaned as ids; a single string counts as a list of one."""
     found = value_at(value, *path)
     candidates = found if isinstance(found, list) else [found]
-    return tuple(item for item in candidates if isinstance(item, str) and item)
+    texts = (clean_text(item, length=ID_LENGTH) for item in candidates if isinstance(item, str) and item)
+    return tuple(islice(texts, _MAX_TEXTS))
 
 
 def objects_at(value: Any, *path: str) -> Iterator[Mapping[str, Any]]:
@@ -98,10 +110,33 @@ def required_id(raw: Any, kind: str) -> str:
     :param kind: the kind of object, for the message, such as `flow run`.
     :raises UnreadableAnswerError: the value is not an object, or has no id.
     """
-    identifier = text_at(raw, "id")
+    identifier = text_at(raw, "id", length=ID_LENGTH)
     if not identifier:
         raise UnreadableAnswerError(f"Flow Service returned a {kind} that has no id")
     return identifier
+
+
+def clean_json(value: Any, *, depth: int = _MAX_DEPTH) -> Any:
+    """Return a JSON value that a database can store; the same object if nothing has to be changed.
+
+    Texts and names are cleaned but not cut. A number that JSON does not have (NaN, infinity) and a value that is
+    nested more than 100 levels deep become None.
+    """
+    if isinstance(value, str):
+        return clean_text(value, length=None)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if not isinstance(value, (dict, list)):
+        return value
+    if depth == 0:
+        return None
+    if isinstance(value, list):
+        items = [clean_json(each, depth=depth - 1) for each in value]
+        return value if all(map(operator.is_, items, value)) else items
+    names = [clean_text(str(name), length=None) for name in value]
+    values = [clean_json(each, depth=depth - 1) for each in value.values()]
+    unchanged = names == list(value) and all(map(operator.is_, values, value.values()))
+    return value if unchanged else dict(zip(names, values, strict=True))
 
 
 def _number(value: Any) -> int | float | None:

@@ -2,6 +2,7 @@
 
 Parsing is lenient: a missing or unexpected value becomes `None` or empty, because Adobe's pages and samples
 differ from each other. Only an object without an id is refused.
+Texts are printable and bounded (`plain_text`), and a flow run has at most `MAX_RUN_ERRORS` errors.
 Sources: https://developer.adobe.com/experience-platform-apis/references/flow-service/ and
 https://experienceleague.adobe.com/en/docs/experience-platform/sources/api-tutorials/monitor
 """
@@ -14,9 +15,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.api.json_values import (
+    clean_json,
     count_at,
     instant_at,
     objects_at,
@@ -26,10 +29,11 @@ from airflow_flowservice.api.json_values import (
     value_at,
 )
 from airflow_flowservice.exceptions import ConfigurationError
+from airflow_flowservice.plain_text import ID_LENGTH
 from airflow_flowservice.windows.window import IngestionWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
 
@@ -127,7 +131,7 @@ class Flow:
     :param state: Adobe's state, such as `enabled` or `disabled`; empty if the response has none.
     :param frequency: `scheduleParams.frequency`, such as `once` or `hour`.
     :param delta_column: delta column of the flow's `Copy` transformation, which later runs cannot change.
-    :param raw: the JSON object, for values that have no field here; not in the `repr`.
+    :param raw: the JSON object, for values that have no field here; cleaned, but not bounded; not in the `repr`.
     """
 
     id: str
@@ -149,13 +153,13 @@ class Flow:
         return cls(
             id=required_id(raw, "flow"),
             name=text_at(raw, "name"),
-            state=text_at(raw, "state") or "",
-            frequency=text_at(raw, "scheduleParams", "frequency"),
+            state=text_at(raw, "state", length=ID_LENGTH) or "",
+            frequency=text_at(raw, "scheduleParams", "frequency", length=ID_LENGTH),
             delta_column=_delta_column_of_copy(raw),
-            flow_spec_id=text_at(raw, "flowSpec", "id"),
+            flow_spec_id=text_at(raw, "flowSpec", "id", length=ID_LENGTH),
             source_connection_ids=texts_at(raw, "sourceConnectionIds"),
             target_connection_ids=texts_at(raw, "targetConnectionIds"),
-            raw=raw,
+            raw=clean_json(raw),
         )
 
     @property
@@ -222,6 +226,19 @@ class RunError:
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}" if self.code else self.message
+
+
+MAX_RUN_ERRORS = 20
+"""Limit of the errors of one flow run; the last one states how many errors are omitted."""
+
+
+def bounded_errors(errors: Iterable[RunError]) -> tuple[RunError, ...]:
+    """Return the errors without duplicates. If they exceed `MAX_RUN_ERRORS`, the last one states the omitted number."""
+    unique = tuple(dict.fromkeys(errors))
+    if len(unique) <= MAX_RUN_ERRORS:
+        return unique
+    listed = unique[: MAX_RUN_ERRORS - 1]
+    return (*listed, RunError(code=None, message=f"{len(unique) - len(listed):,} more errors are omitted"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,8 +312,9 @@ class FlowRun:
     :param window: window of the run, from `params`, or from an activity if `params` has none. None if the response
         has no window, or an invalid one.
     :param start_time: requested start of the run, if the response has it.
-    :param errors: errors of the run and of its activities, without duplicates. May contain the customer's host names.
-    :param batch_ids: batches that the run wrote to the data lake.
+    :param errors: errors of the run and of its activities, without duplicates, at most `MAX_RUN_ERRORS`. May contain
+        the customer's host names.
+    :param batch_ids: batches that the run wrote to the data lake, at most 1,000.
     :param parent_id: run that this run belongs to.
     """
 
@@ -334,25 +352,34 @@ class FlowRun:
         """
         run_id = required_id(raw, "flow run")
         metrics = value_at(raw, "metrics")
-        word = text_at(metrics, "statusSummary", "status") or text_at(raw, "status") or ""
+        word = text_at(metrics, "statusSummary", "status", length=ID_LENGTH)
+        word = word or text_at(raw, "status", length=ID_LENGTH) or ""
         status = FlowRunStatus.parse(word) if word else FlowRunStatus.SCHEDULED
         if briefly and not status.ended:
-            return cls(id=run_id, flow_id=text_at(raw, "flowId"), status=status, status_word=word)
+            return cls(id=run_id, flow_id=text_at(raw, "flowId", length=ID_LENGTH), status=status, status_word=word)
         activities = tuple(_activities(raw))
         return cls(
             id=run_id,
-            flow_id=text_at(raw, "flowId"),
+            flow_id=text_at(raw, "flowId", length=ID_LENGTH),
             status=status,
             status_word=word,
-            created_client=text_at(raw, "createdClient"),
+            created_client=text_at(raw, "createdClient", length=ID_LENGTH),
             window=_window(raw, activities),
-            errors=tuple(dict.fromkeys(_errors(raw, activities))),
-            batch_ids=tuple(dict.fromkeys(_batch_ids(activities))),
-            parent_id=text_at(raw, "parentFlowRunId"),
-            etag=text_at(raw, "etag") or text_at(raw, "eTag"),
+            errors=bounded_errors(_errors(raw, activities)),
+            batch_ids=tuple(islice(dict.fromkeys(_batch_ids(activities)), _MAX_BATCHES)),
+            parent_id=text_at(raw, "parentFlowRunId", length=ID_LENGTH),
+            etag=etag_of(raw),
             **_instants(raw, value_at(metrics, "durationSummary")),
             **dict(_counts(metrics)),
         )
+
+
+_MAX_BATCHES = 1000
+
+
+def etag_of(raw: Any) -> str | None:
+    """Return the version of an object, which has two spellings in Adobe's pages."""
+    return text_at(raw, "etag", length=ID_LENGTH) or text_at(raw, "eTag", length=ID_LENGTH)
 
 
 def _instants(raw: Any, durations: Any) -> dict[str, Any]:
@@ -409,7 +436,7 @@ def _errors(raw: Any, activities: tuple[Mapping[str, Any], ...]) -> Iterator[Run
 def _errors_at(raw: Any, *path: str) -> Iterator[RunError]:
     for error in objects_at(raw, *path):
         message = text_at(error, "message") or text_at(error, "errorMessage")
-        code = text_at(error, "code") or text_at(error, "errorCode")
+        code = text_at(error, "code", length=ID_LENGTH) or text_at(error, "errorCode", length=ID_LENGTH)
         if message or code:
             yield RunError(code=code, message=message or "no message")
 

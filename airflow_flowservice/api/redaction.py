@@ -1,29 +1,35 @@
-"""Short excerpts of external text for messages, without secrets; never used for parsing."""
+"""Texts of a response without secrets: short excerpts for messages, and JSON values."""
 
 from __future__ import annotations
 
+import html
 import json
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 EXCERPT_LENGTH = 200
 MESSAGE_LENGTH = 1000
 
-_MAX_INPUT_LENGTH = 65_536
+MAX_INPUT_LENGTH = 65_536
+"""Characters of a text from which an excerpt is taken."""
 
 _HIDDEN = "***"
 # A shorter secret cannot be a real one, and may be a part of any id or word that the client has to parse.
 _MIN_SECRET_LENGTH = 8
 _LOOKS_SECRET = re.compile(
     r"(?i)(?<=bearer )[\w.~+/=-]+"
-    r"|eyJ[\w-]+\.[\w.-]+"
     r"|(?<=client_secret=)[^&\s\"']+"
     r"|(?<=access_token=)[^&\s\"']+"
 )
+_WORD = re.compile(r"[\w.-]{6,}")
+_TOKEN_START = re.compile("(?i)eyJ")
+_UNESCAPED = re.compile(r"[A-Za-z0-9_.~-]+")
+_ESCAPE = re.compile("%[0-9A-F]{2}")
 _LABELLED_SECRET = re.compile(r"(?i)(\\?[\"'](?:access_token|client_secret)\\?[\"']\s*:\s*\\?[\"'])[^\"'\\]*")
 
 
@@ -33,11 +39,17 @@ def excerpt(text: str | bytes, *, secrets: Iterable[str] = (), length: int = EXC
     :param text: any text. Bytes are decoded as JSON is (UTF-8, UTF-16 or UTF-32); undecodable bytes are replaced.
     :param secrets: values that the excerpt must not contain.
     """
-    if isinstance(text, bytes):
-        text = text[:_MAX_INPUT_LENGTH].decode(json.detect_encoding(text), errors="replace")
-    text = text[:_MAX_INPUT_LENGTH]
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    line = redact_text(" ".join(printable.split()), secrets=secrets)
+    spellings = _spellings(tuple(filter(None, secrets)))
+    cut = text[:MAX_INPUT_LENGTH]
+    if isinstance(cut, bytes):
+        cut = cut.decode(json.detect_encoding(cut), errors="replace")
+    # Before spaces are joined, because a secret may contain some.
+    cut = _replace_all(cut, spellings)
+    if len(text) > MAX_INPUT_LENGTH:
+        # The end may be the beginning of a secret.
+        cut = cut[: -max(map(len, spellings), default=0) or None]
+    printable = cut if cut.isprintable() else "".join(each if each.isprintable() else " " for each in cut)
+    line = _redact_text(" ".join(printable.split()), spellings)
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
@@ -69,14 +81,24 @@ def _redact_value(value: Any, spellings: tuple[str, ...]) -> Any:
     return _replace_all(value, spellings)
 
 
-def _long_enough(secrets: Iterable[str]) -> Iterable[str]:
-    return (secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH)
+def _long_enough(secrets: Iterable[str]) -> tuple[str, ...]:
+    return tuple(secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH)
 
 
-def redact_text(text: str, *, secrets: Iterable[str] = ()) -> str:
-    """Return the text with `***` for bearer tokens, labelled secrets and `secrets`."""
-    text = _LABELLED_SECRET.sub(rf"\g<1>{_HIDDEN}", _replace_all(text, _spellings(filter(None, secrets))))
-    return _LOOKS_SECRET.sub(_HIDDEN, text)
+def _redact_text(text: str, spellings: tuple[str, ...]) -> str:
+    """Return the text with `***` for bearer tokens, JSON web tokens, labelled secrets and `spellings`."""
+    text = _LABELLED_SECRET.sub(rf"\g<1>{_HIDDEN}", _replace_all(text, spellings))
+    text = _LOOKS_SECRET.sub(_HIDDEN, text)
+    return _WORD.sub(_redact_token, text) if _TOKEN_START.search(text) else text
+
+
+def _redact_token(word: re.Match[str]) -> str:
+    """Return a word with `***` for a JSON web token (`eyJ….….…`). Each word is read once, so the time is linear."""
+    text = word.group()
+    start = _TOKEN_START.search(text)
+    if start is None or text.find(".", start.end() + 1, len(text) - 1) < 0:
+        return text
+    return text[: start.start()] + _HIDDEN
 
 
 def _replace_all(text: str, spellings: tuple[str, ...]) -> str:
@@ -85,7 +107,25 @@ def _replace_all(text: str, spellings: tuple[str, ...]) -> str:
     return text
 
 
-def _spellings(secrets: Iterable[str]) -> tuple[str, ...]:
-    """Return each secret as plain text, quoted for a URL, quoted for a form, and escaped for JSON."""
-    forms = ((each, quote(each, safe=""), quote_plus(each), json.dumps(each)[1:-1]) for each in secrets)
-    return tuple(dict.fromkeys(spelling for spellings in forms for spelling in spellings))
+@lru_cache(maxsize=8)  # each response uses the same secrets several times
+def _spellings(secrets: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the spellings of each secret, longest first, because one may contain another.
+
+    These are: plain, quoted for a URL or a form, escaped for JSON or HTML, read as Latin-1 (as headers are), and
+    escaped once or twice by `repr` (in messages of exceptions).
+    """
+    found = {spelling for secret in secrets for spelling in _spellings_of(secret)}
+    return tuple(sorted(found, key=lambda spelling: (-len(spelling), spelling)))
+
+
+def _spellings_of(secret: str) -> Iterator[str]:
+    yield from (secret, html.escape(secret), html.escape(secret, quote=False), json.dumps(secret)[1:-1])
+    if _UNESCAPED.fullmatch(secret):
+        return
+    for quoted in (quote(secret, safe=""), quote_plus(secret), quote(secret)):
+        yield from (quoted, _ESCAPE.sub(lambda escape: escape.group().lower(), quoted))
+    latin = secret.encode().decode("latin-1")
+    yield latin
+    for escaped in (repr(secret)[1:-1], repr(latin)[1:-1], repr(secret.encode())[2:-1]):
+        again = repr(escaped)[1:-1]
+        yield from (escaped, escaped.replace("'", "\\'"), again, again.replace("'", "\\'"))

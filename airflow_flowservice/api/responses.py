@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from airflow_flowservice.api.error_body import parse_error_body
 from airflow_flowservice.api.json_values import objects_at, text_at, value_at
-from airflow_flowservice.api.models import CreatedRun
+from airflow_flowservice.api.models import CreatedRun, etag_of
 from airflow_flowservice.exceptions import (
     AccessDeniedError,
     ApiError,
@@ -41,6 +41,7 @@ from airflow_flowservice.exceptions import (
     UnreadableAnswerError,
     WindowRefusedError,
 )
+from airflow_flowservice.plain_text import ID_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -146,10 +147,10 @@ def parse_created_run(response: HttpResponse, call: Call) -> CreatedRun:
     raise_for_status(response, call)
     found = response.json()
     items = list(objects_at(found, "items")) or [found]
-    run_id = text_at(items[0], "id")
+    run_id = text_at(items[0], "id", length=ID_LENGTH)
     if len(items) != 1 or not run_id:
         raise _unreadable(response, call)
-    return CreatedRun(id=run_id, etag=text_at(items[0], "etag") or text_at(items[0], "eTag"))
+    return CreatedRun(id=run_id, etag=etag_of(items[0]))
 
 
 def raise_for_status(response: HttpResponse, call: Call) -> None:
@@ -211,7 +212,7 @@ def _is_wrong_host(response: HttpResponse, kind: type[ApiError]) -> bool:
 
 def _continuation(found: Any, response: HttpResponse, call: Call) -> str | None:
     """Return the next page's token in the server's own spelling, neither decoded nor cut; None on the last page."""
-    href = text_at(found, "_links", "next", "href") or text_at(found, "_links", "next")
+    href = text_at(found, "_links", "next", "href", length=None) or text_at(found, "_links", "next", length=None)
     if not href:
         return None
     token = _CONTINUATION.search(href)

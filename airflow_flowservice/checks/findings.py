@@ -14,6 +14,7 @@ from airflow_flowservice.exceptions import (
     OrganizationError,
     SandboxError,
 )
+from airflow_flowservice.plain_text import ERROR_LENGTH, clean_text
 from airflow_flowservice.runs.flow_check import require_enabled, require_one_time
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Finding:
     """One check and its result.
 
     :param check: name of the check, such as `organization`.
-    :param message: actual value, or the problem; without secrets.
+    :param message: actual value, or the problem; without secrets. Made printable and bounded.
     :param remedy: instruction; None if nothing has to be done.
     """
 
@@ -50,6 +51,11 @@ class Finding:
     verdict: Verdict
     message: str
     remedy: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", clean_text(self.message, length=ERROR_LENGTH))
+        if self.remedy:
+            object.__setattr__(self, "remedy", clean_text(self.remedy))
 
     def __str__(self) -> str:
         return f"{self.message}. What to do: {self.remedy}" if self.remedy else self.message

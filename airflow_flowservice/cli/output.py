@@ -8,6 +8,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from airflow_flowservice.plain_text import clean_text
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,12 +29,16 @@ class CommandError(Exception):
 
 def write_error(error: CommandError) -> None:
     """Write the message to standard error."""
-    sys.stderr.write(f"Error: {error}\n")
+    sys.stderr.write(f"Error: {_clean_lines(str(error))}\n")
 
 
 def write_note(text: str) -> None:
     """Write a note to standard error."""
-    sys.stderr.write(f"Note: {text}\n")
+    sys.stderr.write(f"Note: {_clean_lines(text)}\n")
+
+
+def _clean_lines(text: str) -> str:
+    return "\n".join(clean_text(line, length=None) for line in text.split("\n"))
 
 
 def output_format(arguments: argparse.Namespace) -> str:
@@ -74,8 +80,9 @@ def print_rows(console: Any, rows: Sequence[dict[str, Any]], *, output: str = "t
     :param rows: strings or `rich.text.Text` by column; all rows have the same columns.
     :param output: `table` or `plain`.
     """
+    cleaned = [{name: _clean_cell(value) for name, value in row.items()} for row in rows]
     if output == "plain" or not rows:
-        console.print_as_plain_table([{name: str(value) for name, value in row.items()} for row in rows])
+        console.print_as_plain_table([{name: str(value) for name, value in row.items()} for row in cleaned])
         return
     from airflow.cli import simple_table
 
@@ -85,14 +92,19 @@ def print_rows(console: Any, rows: Sequence[dict[str, Any]], *, output: str = "t
         table.add_column(
             name, no_wrap=name not in _WRAPPED, overflow="fold", justify="right" if name in _RIGHT_ALIGNED else "left"
         )
-    for row in rows:
+    for row in cleaned:
         table.add_row(*row.values())
     console.print(table)
 
 
+def _clean_cell(value: Any) -> Any:
+    # Ids of DAG runs and the connection's keys can contain any character. A `rich.text.Text` is this package's.
+    return clean_text(value, length=None) if isinstance(value, str) else value
+
+
 def print_line(console: Console, text: Any = "") -> None:
     """Print a line without wrapping it."""
-    console.print(text, soft_wrap=True)
+    console.print(_clean_cell(text), soft_wrap=True)
 
 
 def shortest_format(instants: Iterable[datetime], *, zone: tzinfo) -> Callable[[datetime], str]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice.api.models import RunError
+from airflow_flowservice.api.models import RunError, bounded_errors
 from airflow_flowservice.exceptions import FlowRunFailedError
+from airflow_flowservice.plain_text import ID_LENGTH, TEXT_LENGTH, URL_LENGTH, clean_text
 from airflow_flowservice.windows.window import IngestionWindow, window_from_json, window_to_json
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ _COUNTS = (
     "input_files",
     "output_files",
 )
+
+
+# The largest integers of the databases have 64 bits.
+_MAX_COUNT = 10**18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,18 +85,19 @@ class FlowRunSummary:
     def from_json(cls, value: Any) -> FlowRunSummary | None:
         """Parse a JSON object as `to_json` returns it, also of another version of this package.
 
-        A key that is missing or has an unexpected value is read as not known.
+        A key that is missing or has an unexpected value is read as not known. Texts are cleaned and bounded as those
+        of a response, because a user or another version may have written the object.
         Return None if the value is not an object with an id, for example because it is another package's XCom.
         """
         if not isinstance(value, Mapping) or not isinstance(value.get("id"), str):
             return None
         return cls(
-            id=value["id"],
-            flow_id=_text(value.get("flow_id")),
-            status=_text(value.get("status")) or UNKNOWN,
+            id=clean_text(value["id"], length=ID_LENGTH),
+            flow_id=_text(value.get("flow_id"), length=ID_LENGTH),
+            status=_text(value.get("status"), length=ID_LENGTH) or UNKNOWN,
             window=window_from_json(value),
             errors=_errors(value.get("errors")),
-            url=_text(value.get("url")),
+            url=_url(value.get("url")),
             **{name: _count(value.get(name)) for name in _COUNTS},
         )
 
@@ -177,18 +183,23 @@ class FlowRunSummary:
         return ", ".join(parts)
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+def _text(value: Any, *, length: int = TEXT_LENGTH) -> str | None:
+    return clean_text(value, length=length) if isinstance(value, str) else None
+
+
+def _url(value: Any) -> str | None:
+    """Return an address, or None if it would have to be changed, because it would be another address then."""
+    return value if isinstance(value, str) and clean_text(value, length=URL_LENGTH) == value else None
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MAX_COUNT else None
 
 
 def _errors(value: Any) -> tuple[RunError, ...]:
     errors = value if isinstance(value, list) else []
-    return tuple(
-        RunError(code=_text(error.get("code")), message=_text(error.get("message")) or "no message")
+    return bounded_errors(
+        RunError(code=_text(error.get("code"), length=ID_LENGTH), message=_text(error.get("message")) or "no message")
         for error in errors
         if isinstance(error, Mapping)
     )

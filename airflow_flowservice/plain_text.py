@@ -1,0 +1,33 @@
+"""Text from outside as bounded, printable text: for logs, errors, XComs, events, commands and the page.
+
+A cleaned text has no control characters, line breaks, escape sequences or lone surrogates. PostgreSQL and MySQL
+(utf8mb4) can store it, and it takes one line in a log and in a terminal.
+"""
+
+from __future__ import annotations
+
+TEXT_LENGTH = 1000
+"""Limit of a name or a message, in characters."""
+ID_LENGTH = 200
+"""Limit of an id, a code, a state or a status, in characters. A longer value is no valid id, even after the cut."""
+ERROR_LENGTH = 10_000
+"""Limit of the message of a `FlowServiceError`, in characters."""
+URL_LENGTH = 2000
+"""Limit of an address, in characters."""
+
+_UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
+
+
+def clean_text(text: str, *, length: int | None = TEXT_LENGTH) -> str:
+    """Return printable text of at most `length` characters.
+
+    White space becomes a space, and any other unprintable character U+FFFD. A cut text ends with an ellipsis.
+    An identifier never contains one of these three, so a changed id is refused instead of used.
+
+    :param length: None to only replace characters.
+    """
+    if length is not None and len(text) > length:
+        text = f"{text[: length - 1]}…"
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else " " if each.isspace() else _UNPRINTABLE for each in text)
