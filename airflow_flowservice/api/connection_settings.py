@@ -90,8 +90,8 @@ class ConnectionSettings:
         stored = (connection.password, extra.get("access_token"))
         secrets = tuple(str(secret) for secret in stored if secret)
         errors.update(_errors_of_unknown_keys(connection, extra, secrets=secrets))
-        for error in errors.values():
-            error.message = f"connection {connection.conn_id!r}: {error.message}"
+        for each in errors.values():
+            each.message = f"connection {connection.conn_id!r}: {each.message}"
         return cls(conn_id=str(connection.conn_id), errors=errors, secrets=secrets, **values)
 
     @property
@@ -269,8 +269,8 @@ def _text(extra: Values, name: str) -> str | None:
 
 def _number(extra: Values, name: str, kind: type[int] | type[float]) -> int | float | None:
     """Return a value of the extra as number; None if there is no value."""
-    value = extra.get(name)
-    if is_empty(value):
+    value: Any = extra.get(name)
+    if value is None or value == "":
         return None
     try:
         if isinstance(value, bool):

@@ -358,12 +358,24 @@ def test_missing_connection(command: Any) -> None:
     assert "airflow connections add nowhere" in finding_of(shown, "connection")[1]
 
 
-def test_unreadable_connection(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("value", "cause"),
+    [
+        ("flowservice://client:q9x7/cret@127.0.0.1", "has a port that is not a number"),
+        ('{"conn_type": "flowservice", "password": "q9x7cret",}', "is not valid JSON"),
+        ('{"conn_type": "flowservice", "password": "q9x7cret", "org_id": "x"}', "has the unknown key 'org_id'"),
+        ("flowservice://client:q9x7cret@127.0.0.1/?ims_url=https://ims", "has a '://' that is not quoted"),
+        ('{"conn_type": "flowservice", "password": "q9x7cret", "extra": "\\"{}\\""}', "the extra was encoded twice"),
+        ('\'{"conn_type": "flowservice", "password": "q9x7cret"}\'', "begins with a quotation mark"),
+    ],
+)
+def test_unreadable_connection(command: Any, monkeypatch: pytest.MonkeyPatch, value: str, cause: str) -> None:
     """The message differs from that of a missing connection, and does not contain the connection."""
-    monkeypatch.setenv("AIRFLOW_CONN_BROKEN", "flowservice://client:q9x7/cret@127.0.0.1")
+    monkeypatch.setenv("AIRFLOW_CONN_BROKEN", value)
     shown = command("check", "--conn-id", "broken")
     assert 1 == shown.status
-    assert "the environment variable AIRFLOW_CONN_BROKEN has a port that is not a number" in shown.out
+    assert "the environment variable AIRFLOW_CONN_BROKEN " in shown.out
+    assert cause in shown.out
     assert "fernet_key" not in shown.out
     assert "does not exist" not in shown.out
     assert "q9x7" not in shown.out + shown.err
