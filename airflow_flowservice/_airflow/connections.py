@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,20 +21,20 @@ if TYPE_CHECKING:
 def get_connection(conn_id: str) -> Connection:
     """Return the connection.
 
-    :raises ConfigurationError: there is no connection with this id.
+    :raises ConfigurationError: there is no connection with this id, or its environment variable cannot be parsed.
     """
     with _connection_exists(conn_id):
-        return BaseHook.get_connection(conn_id)
+        return _require_type(BaseHook.get_connection(conn_id))
 
 
 async def get_connection_async(conn_id: str) -> Connection:
     """Return the connection, without blocking the event loop.
 
-    :raises ConfigurationError: there is no connection with this id.
+    :raises ConfigurationError: there is no connection with this id, or its environment variable cannot be parsed.
     """
     with _connection_exists(conn_id):
         connection: Connection = await versions.get_connection_async(conn_id)
-        return connection
+        return _require_type(connection)
 
 
 def stored_connection(conn_id: str) -> Any:
@@ -46,10 +47,11 @@ def stored_connection(conn_id: str) -> Any:
     stored: Any = Stored
     try:
         with _connection_exists(conn_id):
-            return stored.get_connection_from_secrets(conn_id)
+            return _require_type(stored.get_connection_from_secrets(conn_id))
     except ConfigurationError as error:
         # Airflow also reports "not found" if it cannot read a backend, or cannot decrypt a password.
-        _require_readable_backends(conn_id)
+        if _variable_error(conn_id) is None:
+            _require_readable_backends(conn_id)
         raise error from error.__cause__
 
 
@@ -62,6 +64,7 @@ def _require_readable_backends(conn_id: str) -> None:
 
     backends: Any = ensure_secrets_loaded()
     for backend in backends:
+        name = type(backend).__name__
         try:
             connection = backend.get_connection(conn_id=conn_id)
             if connection is not None:
@@ -69,13 +72,15 @@ def _require_readable_backends(conn_id: str) -> None:
         except Exception as error:
             # The database driver's messages contain no secrets; other messages may contain a part of a password.
             why = str(getattr(error, "orig", "")).strip().partition("\n")[0]
+            settings = (
+                "[core] fernet_key, [database] sql_alchemy_conn"
+                if name == "MetastoreBackend"
+                else "[secrets] backend and backend_kwargs; and check the connection that is stored there"
+            )
             raise ConfigurationError(
-                f"the connection {conn_id!r} cannot be read by {type(backend).__name__} "
+                f"the connection {conn_id!r} cannot be read by {name} "
                 f"({type(error).__name__}{f': {why}' if why else ''})",
-                remedy=(
-                    "run this with the same Airflow configuration as the scheduler: [core] fernet_key, [database] "
-                    "sql_alchemy_conn, [secrets] backend"
-                ),
+                remedy=f"run this with the same Airflow configuration as the scheduler: {settings}",
             ) from error
 
 
@@ -86,24 +91,62 @@ def _connection_exists(conn_id: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ != "AirflowNotFoundException" and "CONNECTION_NOT_FOUND" not in str(error):
             raise
-        raise ConfigurationError(
-            f"the connection {conn_id!r} does not exist",
-            remedy=(
-                f"create it in Airflow's UI (Admin, Connections, type 'Adobe Flow Service') or with "
-                f"`airflow connections add {conn_id} --conn-type flowservice ...`, "
-                "or set flowservice_conn_id to the id of an existing connection"
-            ),
-        ) from error
+        raise (_variable_error(conn_id) or _missing_error(conn_id)) from error
+
+
+def _missing_error(conn_id: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the connection {conn_id!r} does not exist",
+        remedy=(
+            f"create it in Airflow's UI (Admin, Connections, type 'Adobe Flow Service') or with "
+            f"`airflow connections add {conn_id} --conn-type flowservice ...`, "
+            "or set flowservice_conn_id to the id of an existing connection"
+        ),
+    )
+
+
+def _variable_error(conn_id: str) -> ConfigurationError | None:
+    """Return the error of a connection's environment variable, which Airflow skipped; None if it is not set."""
+    from airflow_flowservice.checks.connection_variable import cause_of
+
+    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+    value = os.environ.get(variable)
+    if not value:
+        return None
+    cause = cause_of(value) or "cannot be parsed by Airflow"
+    return ConfigurationError(
+        f"the connection {conn_id!r} cannot be read: the environment variable {variable} {cause}",
+        remedy=(
+            f"correct {variable} where this runs; the format with the fewest quoting rules is a JSON object with "
+            "conn_type, login, password and extra"
+        ),
+    )
+
+
+def _require_type(connection: Connection) -> Connection:
+    """Return the connection.
+
+    :raises ConfigurationError: it has no type, because Airflow parsed an environment variable as URI that is none.
+    """
+    if connection.conn_type:
+        return connection
+    variable = os.environ.get(f"AIRFLOW_CONN_{connection.conn_id.upper()}", "").strip()
+    error = None if variable.startswith("{") else _variable_error(connection.conn_id)
+    if error is not None:
+        raise error
+    return connection
 
 
 def parse_connection(connection: Any) -> ConnectionSettings:
     """Return the settings of a connection with all its errors; mask its secrets in Airflow's logs."""
-    from airflow_flowservice.api.connection_settings import ConnectionSettings, extra_of
+    from airflow_flowservice.api.connection_settings import ConnectionSettings
 
-    for secret in (connection.password, extra_of(connection).get("access_token")):
-        if secret:
-            mask(str(secret))
-    return ConnectionSettings.parse(connection)
+    settings = ConnectionSettings.parse(connection)
+    for secret in settings.secrets:
+        # Airflow masks the password as it is stored, so not without the line break at its end.
+        for form in {secret, secret.strip()} - {""}:
+            mask(form)
+    return settings
 
 
 def mask(secret: str) -> None:

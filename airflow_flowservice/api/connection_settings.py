@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,16 +10,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 from airflow_flowservice.api import validation
 from airflow_flowservice.api.auth import DEFAULT_SCOPES, IMS_PATH
 from airflow_flowservice.api.client import DEFAULT_BASE_URL, DEFAULT_IMS_URL, DEFAULT_SANDBOX, FlowServiceClient
+from airflow_flowservice.api.connection_extra import (
+    EXTRA_FIELDS,
+    is_empty,
+    json_type,
+    parse_extra,
+    unknown_keys,
+)
 from airflow_flowservice.api.transport import ROOT
 from airflow_flowservice.exceptions import ConfigurationError, OrganizationError
 
 if TYPE_CHECKING:
     Values = dict[str, Any]
 
-HOST, LOGIN, PASSWORD = "host", "login", "password"
+HOST, LOGIN, PASSWORD, EXTRA = "host", "login", "password", "extra"
 """Fields of a connection that have errors, beside the keys of its extra."""
 
-EXTRA_FIELDS = ("org_id", "sandbox", "scopes", "ims_url", "access_token", "epoch_format", "timeout_s", "max_attempts")
 _PLACEHOLDER = "invalid"
 
 
@@ -44,8 +51,9 @@ class ConnectionSettings:
     An invalid setting has its default or a placeholder, so that the valid settings can still be used.
 
     :param errors: why a setting is invalid, by the name of the field: `host` (with schema and port), `login`,
-        `password` (client secret or access token), or a key of the extra.
-    :param unknown_extras: keys of the extra that have no meaning, such as misspelled keys.
+        `password` (client secret or access token), `extra` (if it is not a JSON object), or a key of the extra.
+        The error of an unknown key has the name of the setting that was probably meant if that has no value.
+    :param secrets: password and access token as stored, also if they are invalid; to be masked in logs.
     """
 
     conn_id: str
@@ -61,26 +69,30 @@ class ConnectionSettings:
     timeout_s: float = 30.0
     max_attempts: int = 5
     errors: Mapping[str, ConfigurationError] = field(default_factory=dict)
-    unknown_extras: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def parse(cls, connection: AirflowConnection) -> ConnectionSettings:
         """Validate each setting separately, so that all errors are reported together; raise no error."""
         values: Values = {}
         errors: dict[str, ConfigurationError] = {}
-        extra = extra_of(connection)
-        for name, parse in _PARSERS.items():
+        parsers, extra = _PARSERS, {}
+        try:
+            extra = parse_extra(connection)
+        except ConfigurationError as error:
+            errors[EXTRA] = error
+            parsers = {name: _PARSERS[name] for name in (HOST, LOGIN)}
+        for name, parse in parsers.items():
             try:
                 values.update(parse(connection, extra))
             except ConfigurationError as error:
-                error.message = f"connection {connection.conn_id!r}: {error.message}"
                 errors[name] = error
-        return cls(
-            conn_id=str(connection.conn_id),
-            errors=errors,
-            unknown_extras=tuple(sorted(str(key) for key in extra if key not in EXTRA_FIELDS)),
-            **values,
-        )
+        stored = (connection.password, extra.get("access_token"))
+        secrets = tuple(str(secret) for secret in stored if secret)
+        errors.update(_errors_of_unknown_keys(connection, extra, secrets=secrets))
+        for each in errors.values():
+            each.message = f"connection {connection.conn_id!r}: {each.message}"
+        return cls(conn_id=str(connection.conn_id), errors=errors, secrets=secrets, **values)
 
     @property
     def org_id_error(self) -> OrganizationError | None:
@@ -124,25 +136,57 @@ class ConnectionSettings:
         return FlowServiceClient(**{**settings, **options})
 
 
-def extra_of(connection: AirflowConnection) -> Values:
-    """Return the connection's extra; empty if it is not a JSON object."""
-    extra = connection.extra_dejson
-    return extra if isinstance(extra, dict) else {}
+def _errors_of_unknown_keys(
+    connection: AirflowConnection, extra: Values, *, secrets: tuple[str, ...]
+) -> dict[str, ConfigurationError]:
+    """Return the errors of unknown keys; one that replaces a setting without value has the name of the setting."""
+    errors: dict[str, ConfigurationError] = {}
+    for unknown in unknown_keys(extra, secrets=secrets):
+        name = unknown.nearest
+        if name is not None and name not in errors and is_empty(_value_of(connection, extra, name)):
+            errors[name] = unknown.error
+        else:
+            errors[unknown.name] = unknown.error
+    return errors
+
+
+def _value_of(connection: AirflowConnection, extra: Values, name: str) -> Any:
+    return extra.get(name) if name in EXTRA_FIELDS else getattr(connection, name)
 
 
 def _parse_host(connection: AirflowConnection, extra: Values) -> Values:
     """Return the platform's URL, from host, schema and port."""
-    host = (connection.host or DEFAULT_BASE_URL).strip().rstrip("/")
-    if "://" not in host:
-        scheme = connection.schema if connection.schema in ("http", "https") else "https"
+    _require_scheme_as_schema(connection)
+    host = (connection.host or "").strip() or DEFAULT_BASE_URL
+    if "://" not in host and not host.lower().startswith(("http:", "https:")):
+        scheme = "http" if (connection.schema or "").strip().lower() == "http" else "https"
         host = f"{scheme}://{host}"
-    has_port = ":" in host.rpartition("]")[2].partition("://")[2]
-    url = f"{host}:{connection.port}" if connection.port and not has_port else host
+    scheme, separator, address = host.partition("://")
+    name, slash, path = address.partition("/")
+    if connection.port and name and ":" not in name.rpartition("]")[2]:
+        name = f"{name}:{connection.port}"
+    url = f"{scheme}{separator}{name}{slash}{path}"
     return {"base_url": validation.validate_base_url(url, "base_url", known_path=ROOT)}
 
 
+def _require_scheme_as_schema(connection: AirflowConnection) -> None:
+    """Return if the schema is empty, `http`, `https` or a path of Flow Service.
+
+    :raises ConfigurationError: the schema has another value, which would be ignored.
+    """
+    schema = (connection.schema or "").strip()
+    if schema.lower() not in ("", "http", "https") and validation.remove_known_path(f"/{schema}", ROOT):
+        raise ConfigurationError(
+            f"schema is {schema[:60]!r}, but can only be http or https",
+            remedy=(
+                "clear the connection's schema (in a URI: the path after the host); the sandbox and all other "
+                "settings are keys of its extra"
+            ),
+        )
+
+
 def _parse_login(connection: AirflowConnection, extra: Values) -> Values:
-    return {"client_id": validation.validate_client_id(connection.login or "")}
+    return {"client_id": validation.validate_client_id((connection.login or "").strip())}
 
 
 def _parse_password(connection: AirflowConnection, extra: Values) -> Values:
@@ -154,6 +198,19 @@ def _parse_password(connection: AirflowConnection, extra: Values) -> Values:
 
 def _parse_org_id(connection: AirflowConnection, extra: Values) -> Values:
     return {"org_id": validation.validate_org_id(_text(extra, "org_id") or "")}
+
+
+def _parse_scopes(connection: AirflowConnection, extra: Values) -> Values:
+    """Return the scopes, from text or a list, or from a list as JSON text."""
+    scopes = extra.get("scopes")
+    if is_empty(scopes):
+        return {}
+    if isinstance(scopes, str) and scopes.lstrip().startswith("["):
+        try:
+            scopes = json.loads(scopes)
+        except ValueError:
+            raise ConfigurationError("scopes begins with '[', but is not a JSON array") from None
+    return {"scopes": validation.validate_scopes(scopes)}
 
 
 def _parse_ims_url(ims_url: Any) -> str:
@@ -186,7 +243,7 @@ _PARSERS: dict[str, Callable[[AirflowConnection, Values], Values]] = {
     PASSWORD: _parse_password,
     "org_id": _parse_org_id,
     "sandbox": _optional_text("sandbox", validation.validate_sandbox),
-    "scopes": _optional_text("scopes", validation.validate_scopes),
+    "scopes": _parse_scopes,
     "ims_url": _optional_text("ims_url", _parse_ims_url),
     "epoch_format": _optional_text("epoch_format", validation.validate_epoch_format),
     "timeout_s": _parse_timeout,
@@ -195,17 +252,29 @@ _PARSERS: dict[str, Callable[[AirflowConnection, Values], Values]] = {
 
 
 def _text(extra: Values, name: str) -> str | None:
-    """Return a value of the extra as text without surrounding spaces; None if there is no value."""
+    """Return a value of the extra as text without surrounding spaces; None if there is no value.
+
+    :raises ConfigurationError: the value is neither text nor a whole number, to which Airflow converts texts of a URI.
+    """
     value = extra.get(name)
-    return str(value).strip() if value else None
+    if is_empty(value):
+        return None
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ConfigurationError(
+            f"{name} must be text, not a JSON {json_type(value)}",
+            remedy=f"set {name} in the connection's extra to a JSON string",
+        )
+    return str(value).strip()
 
 
 def _number(extra: Values, name: str, kind: type[int] | type[float]) -> int | float | None:
     """Return a value of the extra as number; None if there is no value."""
-    value = extra.get(name)
-    if value in (None, ""):
+    value: Any = extra.get(name)
+    if value is None or value == "":
         return None
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return kind(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigurationError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 import threading
 import time
 from dataclasses import dataclass, field
@@ -241,6 +243,8 @@ class HttpSession:
         reason = excerpt_of_exception(cause)
         if isinstance(error, requests.exceptions.ContentDecodingError):
             return UnreadableAnswerError(f"the response of {self.host} cannot be decompressed ({reason})")
+        if remedy := _certificate_remedy(error, cause):
+            return NotSentError(f"no connection to {self.host} could be made ({reason})", remedy=remedy)
         if isinstance(error, ValueError):
             return ConfigurationError(f"no request can be sent to {self.host} ({reason})")
         if _last_attempt.sent is False or isinstance(cause, urllib3.exceptions.ConnectTimeoutError):
@@ -264,6 +268,24 @@ def _innermost(error: BaseException) -> BaseException:
         if isinstance(inner, BaseException):
             return _innermost(inner)
     return error
+
+
+def _certificate_remedy(error: Exception, cause: BaseException) -> str | None:
+    """Return the remedy of an error of TLS certificates that occurs before a request is sent; None if it is another."""
+    names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    name = next((name for name in names if os.environ.get(name)), names[0])
+    path = os.environ.get(name)
+    where = "in the environment of the workers and the triggerer; a retry is safe"
+    # `requests` raises a plain OSError if there is no such file, before it connects.
+    if "TLS CA certificate bundle" in str(error):
+        return f"set {name} ({excerpt(path or 'not set')}) to an existing file of CA certificates, {where}"
+    is_tls = isinstance(cause, ssl.SSLError) or isinstance(error, requests.exceptions.SSLError)
+    if _last_attempt.sent is not False or not is_tls:
+        return None
+    return (
+        f"if a proxy or an internal authority issues the certificate, set {name} ({excerpt(path or 'not set')}) to a "
+        f"file with its CA certificate, {where}; otherwise check the connection's host and this machine's clock"
+    )
 
 
 # --- retries ---

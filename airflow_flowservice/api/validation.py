@@ -15,6 +15,9 @@ from airflow_flowservice.windows.window import EPOCH
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+MAX_SECONDS = 86_400
+"""A day. `socket.settimeout` raises an OverflowError for much longer timeouts."""
+
 EPOCH_FORMATS = ("string", "integer")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=@~+-]*")
 
@@ -22,13 +25,17 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=@~+-]*")
 def validate_base_url(value: Any, name: str, *, known_path: str = "") -> str:
     """Return a host's URL without a trailing slash; the default scheme is `https://`.
 
-    :param known_path: the service's own path, which users may have copied with the host; it is removed.
+    :param known_path: the service's own path; it is removed with all that follows, since users may have copied it
+        with the host.
     :raises ConfigurationError: the value is not a URL, contains a password, or is plain http for a host other
         than this machine, which would send the secret unencrypted.
     """
     if not isinstance(value, str) or not value.strip():
         raise ConfigurationError(f"{name} is empty or is not a string")
     text = value.strip()
+    # `http:/x` and `https:x` would otherwise become hosts named `http` and `https`.
+    if re.match(r"(?i)https?:(?!//)", text):
+        raise ConfigurationError(f"{name} is not the address of a host: {text!r}")
     text = text if "://" in text else f"https://{text}"
     try:
         parts = urlsplit(text)
@@ -37,15 +44,35 @@ def validate_base_url(value: Any, name: str, *, known_path: str = "") -> str:
         raise ConfigurationError(f"{name} is not the address of a host") from None
     if "@" in parts.netloc:
         raise ConfigurationError(f"{name} contains a user name or password; remove them")
-    if not host or parts.query or parts.fragment or re.search(r"[\s\\%]", text) or ".." in parts.path:
+    if (
+        not host
+        or parts.netloc.endswith(":")
+        or parts.query
+        or parts.fragment
+        or re.search(r"[\s\\%]", text)
+        or ".." in parts.path
+    ):
         raise ConfigurationError(f"{name} is not the address of a host: {text!r}")
     if parts.scheme not in ("http", "https"):
         raise ConfigurationError(f"{name} must begin with https://, not {parts.scheme}://")
     if parts.scheme == "http" and not is_loopback(host):
         raise ConfigurationError(f"{name} {text!r} would send the secret in the clear; use https://")
     shown = f"[{host}]" if ":" in host else host
-    path = parts.path.rstrip("/").removesuffix(known_path).rstrip("/")
+    path = remove_known_path(parts.path, known_path)
     return f"{parts.scheme}://{shown}{'' if port is None else f':{port}'}{path}"
+
+
+def remove_known_path(path: str, known_path: str) -> str:
+    """Return the part of a path before a known path, without a trailing slash.
+
+    The known path begins where the path has its first two segments, or ends with its first segment.
+    """
+    segments, known = path.rstrip("/").split("/"), known_path.strip("/").split("/")
+    for start, segment in enumerate(segments):
+        is_last = start == len(segments) - 1
+        if segment and segment == known[0] and (is_last or segments[start : start + 2] == known[:2]):
+            return "/".join(segments[:start]).rstrip("/")
+    return "/".join(segments)
 
 
 def is_loopback(host: str) -> bool:
@@ -95,7 +122,7 @@ def validate_sandbox(value: Any) -> str:
 
 
 def validate_credential(client_secret: Any, access_token: Any) -> tuple[str | None, str | None]:
-    """Return client secret and ready token, of which exactly one is set.
+    """Return client secret and ready token without surrounding spaces; exactly one is set.
 
     :raises ConfigurationError: neither or both are set.
     """
@@ -107,7 +134,7 @@ def validate_credential(client_secret: Any, access_token: Any) -> tuple[str | No
         return None, validate_header(access_token, "access_token")
     if not isinstance(client_secret, str) or not client_secret.strip():
         raise ConfigurationError("neither client_secret nor access_token is set")
-    return client_secret, None
+    return client_secret.strip(), None
 
 
 def validate_scopes(value: Any) -> str:
@@ -115,17 +142,19 @@ def validate_scopes(value: Any) -> str:
 
     :raises ConfigurationError: there is no scope, or one is not a string.
     """
-    parts: Iterable[Any] = re.split(r"[\s,]+", value) if isinstance(value, str) else value
+    parts: Iterable[Any] = [value] if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
         raise ConfigurationError("scopes must be a comma-separated string, or a list of strings")
-    scopes = [part.strip() for part in parts if part.strip()]
+    scopes = [scope for part in parts for scope in re.split(r"[\s,]+", part) if scope]
     if not scopes:
         raise ConfigurationError("scopes is empty")
     return ",".join(scopes)
 
 
 def validate_seconds(value: Any, name: str) -> float:
-    """Return a number of seconds above 0. A numeric string is accepted, because connections contain strings.
+    """Return a number of seconds above 0, at most `MAX_SECONDS`.
+
+    A numeric string is accepted, because connections contain strings.
 
     :raises ConfigurationError: the value is not such a number.
     """
@@ -135,6 +164,8 @@ def validate_seconds(value: Any, name: str) -> float:
         number = float("nan")
     if not (math.isfinite(number) and number > 0):
         raise ConfigurationError(f"{name} must be a number of seconds above 0, not {value!r}")
+    if number > MAX_SECONDS:
+        raise ConfigurationError(f"{name} is {value!r} seconds; the maximum is {MAX_SECONDS} (one day)")
     return number
 
 

@@ -18,7 +18,7 @@ CONNECTION, SETTINGS = "connection", "settings"
 # The command reports an outage instead of waiting for its end.
 _MAX_ATTEMPTS = 2
 # Fields of the connection without which a request cannot be sent; all other fields have a default.
-_NEEDED_BY_IMS = frozenset({"login", "password", "ims_url", "scopes"})
+_NEEDED_BY_IMS = frozenset({"login", "password", "extra", "access_token", "ims_url", "scopes"})
 _NEEDED_BY_FLOW_SERVICE = _NEEDED_BY_IMS | {"host", "org_id", "sandbox"}
 
 
@@ -61,16 +61,12 @@ def findings_of(conn_id: str, *, flow_id: str | None) -> Iterator[Finding]:
 def _findings_of_connection(connection: Any, *, flow_id: str | None) -> Iterator[Finding]:
     from airflow_flowservice._airflow import connections
     from airflow_flowservice.checks import checkup, findings
-    from airflow_flowservice.get_provider_info import CONNECTION_FIELDS
 
     settings = connections.parse_connection(connection)
     errors: dict[str, FlowServiceError] = {**settings.errors}
     if org_id_error := settings.org_id_error:
         errors["org_id"] = org_id_error
     yield from (_finding_of_setting(name, error) for name, error in errors.items())
-    if settings.unknown_extras:
-        message = f"extra has unknown keys, which are ignored: {', '.join(settings.unknown_extras)}"
-        yield findings.note(SETTINGS, message, remedy=f"use only these keys: {', '.join(CONNECTION_FIELDS)}")
     with settings.create_client(on_token=connections.mask, max_attempts=_MAX_ATTEMPTS) as client:
         if not errors:
             yield findings.ok(SETTINGS, f"Flow Service at {client.base_url}, IMS at {client.ims_url}")

@@ -231,8 +231,10 @@ def test_request_was_not_sent_after_a_handshake_timeout(make_client):
             client.create_run(**TUTORIAL)
 
 
-def test_certificates_are_verified(make_client, tmp_path):
+def test_certificates_are_verified(make_client, monkeypatch, tmp_path):
     """With an untrusted certificate the handshake fails, and nothing is sent."""
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(variable, raising=False)
     server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_side.load_cert_chain(self_signed(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -245,9 +247,35 @@ def test_certificates_are_verified(make_client, tmp_path):
         thread.start()
         client = make_client(base_url=f"https://127.0.0.1:{listener.getsockname()[1]}", max_attempts=1)
 
-        with pytest.raises(NotSentError, match="CERTIFICATE_VERIFY_FAILED"):
+        with pytest.raises(NotSentError, match="CERTIFICATE_VERIFY_FAILED") as caught:
             client.create_run(**TUTORIAL)
         thread.join(5)
+    assert "set REQUESTS_CA_BUNDLE (not set) to a file with its CA certificate" in caught.value.remedy
+    assert "the connection's host" in caught.value.remedy
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_missing_ca_bundle(make_client, monkeypatch, tmp_path, variable):
+    """A missing file of CA certificates is named, with the variable; nothing is sent."""
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path / "ca.pem"))
+    client = make_client(base_url="https://127.0.0.1:9", max_attempts=1)
+    for request in (lambda: client.create_run(**TUTORIAL), lambda: client.get_run("run-1")):
+        with pytest.raises(NotSentError, match=r"no connection to 127\.0\.0\.1:9 could be made .*ca\.pem") as caught:
+            request()
+        assert f"set {variable} ({tmp_path}/ca.pem) to an existing file" in caught.value.remedy
+
+
+def test_ca_bundle_without_certificates(make_client, monkeypatch, tmp_path):
+    """The error names the variable, and not only the host and the network."""
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text("nothing")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = make_client(base_url=f"https://127.0.0.1:{listener.getsockname()[1]}", max_attempts=1)
+        with pytest.raises(NotSentError) as caught:
+            client.create_run(**TUTORIAL)
+    assert f"set REQUESTS_CA_BUNDLE ({bundle})" in caught.value.remedy
 
 
 def self_signed(folder):

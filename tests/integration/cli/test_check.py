@@ -300,18 +300,33 @@ def test_all_invalid_settings_are_reported_together(check: Any) -> None:
     """IMS is queried if the errors do not concern it."""
     shown = check(
         host="http://platform.adobe.io",
-        extra={"org_id": "1234", "epoch_format": "iso", "timeout_s": "soon", "sandbox": "", "orgid": "x"},
+        extra={"org_id": "1234", "epoch_format": "iso", "timeout_s": "soon", "sandbox": "", "orgid": "x", "qqq": 1},
     )
     wrong = [finding for finding in shown.json if finding["verdict"] == "wrong"]
-    assert ["settings"] * 4 == [finding["check"] for finding in wrong]
-    for part in ("use https://", "org_id is '1234'", "epoch_format must be", "timeout_s is 'soon'"):
+    assert ["settings"] * 6 == [finding["check"] for finding in wrong]
+    for part in (
+        "use https://",
+        "org_id is '1234'",
+        "epoch_format must be",
+        "timeout_s is 'soon'",
+        "the extra has the unknown key 'orgid' (nearest known key: 'org_id')",
+        "the extra has the unknown key 'qqq'",
+    ):
         assert 1 == sum(part in finding["message"] for finding in wrong), part
     assert all(finding["remedy"] for finding in wrong)
-    assert "extra has unknown keys, which are ignored: orgid" in next(
-        finding["message"] for finding in shown.json if finding["verdict"] == "note"
-    )
     found = verdicts(shown)
     assert ("ok", "not checked", "not checked") == (found["token"], found["service"], found["clock"])
+
+
+def test_misspelled_sandbox(check: Any, emulator: Any) -> None:
+    """No request is sent to the sandbox `prod`, which the connection does not name."""
+    shown = check(extra={"sandbox-name": "dev"}, flow=FILES)
+    found = verdicts(shown)
+    assert ("wrong", "ok", "not checked", 1) == (found["settings"], found["token"], found["reading"], shown.status)
+    message, remedy = finding_of(shown, "settings")
+    assert "the extra has the unknown key 'sandbox-name' (nearest known key: 'sandbox')" in message
+    assert "rename 'sandbox-name' to 'sandbox'" in remedy
+    assert {"POST /ims/token/v3"} == set(emulator.ledger()["requests"])
 
 
 @pytest.mark.parametrize("name", ["epoch_format", "timeout_s", "max_attempts"])
@@ -343,12 +358,26 @@ def test_missing_connection(command: Any) -> None:
     assert "airflow connections add nowhere" in finding_of(shown, "connection")[1]
 
 
-def test_unreadable_connection(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("value", "cause"),
+    [
+        ("flowservice://client:q9x7/cret@127.0.0.1", "has a port that is not a number"),
+        ('{"conn_type": "flowservice", "password": "q9x7cret",}', "is not valid JSON"),
+        ('{"conn_type": "flowservice", "password": "q9x7cret", "org_id": "x"}', "has the unknown key 'org_id'"),
+        ("flowservice://client:q9x7cret@127.0.0.1/?ims_url=https://ims", "has a '://' that is not quoted"),
+        ('{"conn_type": "flowservice", "password": "q9x7cret", "extra": "\\"{}\\""}', "the extra was encoded twice"),
+        ('\'{"conn_type": "flowservice", "password": "q9x7cret"}\'', "begins with a quotation mark"),
+    ],
+)
+def test_unreadable_connection(command: Any, monkeypatch: pytest.MonkeyPatch, value: str, cause: str) -> None:
     """The message differs from that of a missing connection, and does not contain the connection."""
-    monkeypatch.setenv("AIRFLOW_CONN_BROKEN", "flowservice://client:q9x7/cret@127.0.0.1")
+    monkeypatch.setenv("AIRFLOW_CONN_BROKEN", value)
     shown = command("check", "--conn-id", "broken")
     assert 1 == shown.status
-    assert "cannot be read by EnvironmentVariablesBackend" in shown.out
+    assert "the environment variable AIRFLOW_CONN_BROKEN " in shown.out
+    assert cause in shown.out
+    assert "fernet_key" not in shown.out
+    assert "does not exist" not in shown.out
     assert "q9x7" not in shown.out + shown.err
 
 

@@ -79,6 +79,8 @@ def test_missing_connection(refused, supervisor):
         ({"ims_url": "http://ims.example.com"}, "would send the secret in the clear; use https://"),
         ({"access_token": "ready"}, "client_secret and access_token are both set"),
         ({"scopes": " , "}, "scopes is empty"),
+        ({"sandbox_name": "dev"}, "the extra has the unknown key 'sandbox_name' (nearest known key: 'sandbox')"),
+        ({"timeout_s": 1e12}, "timeout_s is 1000000000000.0 seconds; the maximum is 86400"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
@@ -99,10 +101,13 @@ def test_invalid_connection_value(refused, connection, emulator, extra, message)
     [
         ({"host": "http://platform.example.com"}, "would send the secret in the clear; use https://"),
         ({"host": "ftp://platform.example.com"}, "must begin with https://"),
+        ({"host": "https://"}, "is not the address of a host"),
+        ({"host": "http:/x"}, "is not the address of a host"),
+        ({"host": "platform.example.com", "schema": "dev"}, "schema is 'dev', but can only be http or https"),
         ({"login": None}, "client_id is missing"),
         ({"password": None}, "neither client_secret nor access_token is set"),
     ],
-    ids=["plain http", "ftp", "no client id", "no secret"],
+    ids=["plain http", "ftp", "scheme only", "one slash", "schema", "no client id", "no secret"],
 )
 def test_invalid_host_or_credential(refused, connection, values, message):
     """A host without TLS and an incomplete credential are refused."""

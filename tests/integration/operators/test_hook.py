@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
+from airflow_flowservice._airflow import connections
 from airflow_flowservice.exceptions import AuthenticationError, ConfigurationError
 from airflow_flowservice.hooks import FlowServiceHook, client_of
 
@@ -93,6 +95,79 @@ def test_missing_connection_has_a_remedy(supervisor):
     with pytest.raises(ConfigurationError, match="the connection 'nowhere' does not exist") as caught:
         FlowServiceHook("nowhere").get_conn()
     assert "airflow connections add nowhere --conn-type flowservice" in caught.value.remedy
+
+
+GOOD = {"conn_type": "flowservice", "login": "client", "password": "q9x7cret", "extra": {"org_id": "ORG@AdobeOrg"}}
+UNREADABLE = {
+    "trailing comma": ('{"conn_type": "flowservice", "password": "q9x7cret",}', "is not valid JSON"),
+    "org_id beside extra": (json.dumps({**GOOD, "org_id": "ORG@AdobeOrg"}), "has the unknown key 'org_id'"),
+    "unquoted https": (
+        "flowservice://client:q9x7cret@platform.adobe.io/?ims_url=https://ims-na1.adobelogin.com",
+        "has a '://' that is not quoted",
+    ),
+    "unquoted slash": ("flowservice://client:q9x7/cret@platform.adobe.io", "has a port that is not a number"),
+    "number as login": (json.dumps({**GOOD, "login": 5}), "has a login that is not text"),
+    "quotation marks": (f"'{json.dumps(GOOD)}'", "begins with a quotation mark"),
+    "no format": ("q9x7cret", "is neither a JSON object nor a URI"),
+}
+
+
+@pytest.mark.parametrize(("value", "cause"), UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("in_triggerer", [False, True], ids=["task", "triggerer"])
+def test_unreadable_environment_variable(supervisor, monkeypatch, value, cause, in_triggerer):
+    """Airflow reports that the connection does not exist; the error names the variable and the cause."""
+    monkeypatch.setenv("AIRFLOW_CONN_UNREADABLE", value)
+
+    def read():
+        if in_triggerer:
+            return asyncio.run(connections.get_connection_async("unreadable"))
+        return FlowServiceHook("unreadable").get_conn()
+
+    with pytest.raises(ConfigurationError) as caught:
+        read()
+    text = str(caught.value)
+    assert f"the environment variable AIRFLOW_CONN_UNREADABLE {cause}" in text
+    assert "does not exist" not in text
+    assert "q9x7" not in text
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (json.dumps(json.dumps({"org_id": "ORG@AdobeOrg"})), "the extra was encoded twice"),
+        ('{"org_id": "ORG@AdobeOrg",}', "the extra is not valid JSON"),
+        ('{"orgId": "ORG@AdobeOrg"}', "the extra has the unknown key 'orgId' (nearest known key: 'org_id')"),
+    ],
+)
+def test_invalid_extra(extra, message):
+    """An extra that cannot be used is not reported as a missing org_id."""
+    from airflow.sdk import Connection
+
+    with pytest.raises(ConfigurationError) as caught:
+        client_of(Connection(conn_id="mine", conn_type="flowservice", login="a", password="b", extra=extra))
+    assert message in caught.value.message
+    assert "org_id is missing" not in caught.value.message
+
+
+def test_line_break_after_the_secret(hook, connection, emulator):
+    """IMS receives the secret without the line break."""
+    connection["password"] += "\n"
+    connection["extra"]["scopes"] = ["openid", "AdobeID"]
+    assert FLOW == hook.client.get_flow(FLOW).id
+
+
+def test_secret_is_masked_without_its_line_break(monkeypatch):
+    """Airflow masks the password as it is stored; the client uses it without the line break."""
+    from airflow.sdk import Connection
+
+    masked = []
+    monkeypatch.setattr("airflow_flowservice._airflow.versions.mask_secret", masked.append)
+    client_of(
+        Connection(
+            conn_id="mine", conn_type="flowservice", login="a", password="q9x7cret\n", extra='{"org_id": "O@AdobeOrg"}'
+        )
+    )
+    assert {"q9x7cret", "q9x7cret\n"} <= set(masked)
 
 
 def test_auth_headers(hook, emulator):
