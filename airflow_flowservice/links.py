@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperatorLink
 
 from airflow_flowservice._airflow import task_context
-from airflow_flowservice._airflow.pages import dataflow_page
+from airflow_flowservice._airflow.pages import dataflow_page, is_experience_page
 from airflow_flowservice._airflow.task_context import DATAFLOW_KEY, URL_KEY
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class DataflowLink(BaseOperatorLink):
 
 
 def _address(operator: BaseOperator, ti_key: Any, *, key: str) -> str:
-    """Return the attribute of the key's name, or the XCom that the task pushed.
+    """Return the attribute of the key's name, or the XCom that the task pushed; empty for any other host.
 
     Airflow calls this when the task's process ends, and overwrites the XCom with the result. A missing XCom
     would be logged as an error, so only a task that was deferred reads it.
@@ -56,4 +56,11 @@ def _address(operator: BaseOperator, ti_key: Any, *, key: str) -> str:
     url = getattr(operator, key, None)
     if url is None and getattr(operator, "was_deferred", False):
         url = task_context.read_xcom(ti_key, key=key)
-    return url or ""
+    return url if is_experience_page(url, organization=_known_organization(operator)) else ""
+
+
+def _known_organization(operator: BaseOperator) -> str | None:
+    """Return the organization of the connection if this process has already looked it up."""
+    hook = vars(operator).get("_hook")
+    client = vars(hook).get("client") if hook is not None else None
+    return getattr(client, "org_id", None)

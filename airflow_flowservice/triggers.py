@@ -14,7 +14,8 @@ from airflow_flowservice._airflow import connections, metrics, task_context, tas
 from airflow_flowservice._airflow.pages import dataflow_page
 from airflow_flowservice._airflow.task_context import DATAFLOW_KEY, URL_KEY
 from airflow_flowservice._airflow.tolerance import Tolerance
-from airflow_flowservice.exceptions import FlowRunError, FlowServiceError
+from airflow_flowservice.api.validation import is_identifier, validate_seconds
+from airflow_flowservice.exceptions import ConfigurationError, FlowRunError, FlowServiceError
 from airflow_flowservice.hooks import FlowServiceHook, client_of
 from airflow_flowservice.runs.polling import Poller, wait_together
 from airflow_flowservice.runs.summary import FlowRunSummary
@@ -110,7 +111,7 @@ class FlowRunTrigger(BaseTrigger):
             with metrics.waiter():
                 summary = await self._wait()
         except FlowServiceError as error:
-            error.about(flow_id=self.flow_id, window=self.window, flow_run_id=self.flow_run_id, url=self.url)
+            error.about(flow_id=self.flow_id, window=self.window, flow_run_id=self._known_id, url=self.url)
             yield self._event({"status": "error", "error": error.to_dict()})
             return
         except asyncio.CancelledError:
@@ -133,15 +134,25 @@ class FlowRunTrigger(BaseTrigger):
         )
 
     def _event(self, payload: dict[str, Any]) -> TriggerEvent:
-        return TriggerEvent({"flow_run_id": self.flow_run_id, **payload})  # type: ignore[no-untyped-call]
+        return TriggerEvent({"flow_run_id": self._known_id, **payload})  # type: ignore[no-untyped-call]
+
+    @property
+    def _known_id(self) -> str:
+        """Return the id; if it is no id of a flow run, a text that every database can store."""
+        return self.flow_run_id if is_identifier(self.flow_run_id) else _printable(self.flow_run_id)
 
     async def _wait(self) -> FlowRunSummary:
         self.flow_run_id = task_context.rendered_id(
             self.flow_run_id, name="flow_run_id", source="the creating task's output"
         )
+        if not is_identifier(self.flow_run_id):
+            raise ConfigurationError(
+                f"flow_run_id is {_printable(self.flow_run_id)}",
+                remedy="set flow_run_id to the creating task's output; if it is a template, check it",
+            )
         watch = RunWatch(
             flow_run_id=self.flow_run_id,
-            poll_interval=self.poll_interval,
+            poll_interval=validate_seconds(self.poll_interval, "poll_interval"),
             error_budget=self.error_budget,
             url=self.url,
         )
@@ -197,6 +208,10 @@ class FlowRunTrigger(BaseTrigger):
         """
         if not versions.supports_trigger_on_kill() and await task_end.was_undeferred(self.task_instance):
             await self.on_kill()
+
+
+def _printable(value: Any) -> str:
+    return ascii(value)[:200]
 
 
 def _poller_of(conn_id: str) -> Poller:

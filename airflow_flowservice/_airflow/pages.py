@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import quote, unquote
 
 _EXPERIENCE = "https://experience.adobe.com"
 _RUN_FOLDER = "/activity/"
@@ -30,6 +31,17 @@ class ExperiencePages:
         """Return the page of a flow run, or of its dataflow if there is no run id."""
         dataflow = self.dataflow(flow_id)
         return f"{dataflow}{_RUN_FOLDER}{quote(flow_run_id, safe='')}" if flow_id and flow_run_id else dataflow
+
+
+def is_experience_page(url: Any, *, organization: str | None = None) -> bool:
+    """Return whether a URL, for example from an XCom that a user can change, is a page of Experience Platform.
+
+    :param organization: the organization that the page must belong to, if it is known.
+    """
+    if not isinstance(url, str) or not url.startswith(f"{_EXPERIENCE}/#/@") or not url.isprintable():
+        return False
+    named = unquote(url.removeprefix(f"{_EXPERIENCE}/#/@").partition("/")[0])
+    return organization is None or named == organization
 
 
 def dataflow_page(url: str) -> str:

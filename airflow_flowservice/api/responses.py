@@ -20,6 +20,7 @@ from urllib.parse import quote
 from airflow_flowservice.api.error_body import parse_error_body
 from airflow_flowservice.api.json_values import objects_at, text_at, value_at
 from airflow_flowservice.api.models import CreatedRun, etag_of
+from airflow_flowservice.api.validation import is_identifier
 from airflow_flowservice.exceptions import (
     AccessDeniedError,
     ApiError,
@@ -141,14 +142,14 @@ def parse_page(response: HttpResponse, call: Call) -> Page:
 def parse_created_run(response: HttpResponse, call: Call) -> CreatedRun:
     """Return the new run, from `{"items": [{"id", "etag"}]}` or `{"id", "etag"}`, with any 2xx status.
 
-    :raises UnreadableAnswerError: the response has no id, so a run may have been created.
+    :raises UnreadableAnswerError: the response has no id that can be requested, so a run may have been created.
     :raises ApiError: the response is an error.
     """
     raise_for_status(response, call)
     found = response.json()
     items = list(objects_at(found, "items")) or [found]
     run_id = text_at(items[0], "id", length=ID_LENGTH)
-    if len(items) != 1 or not run_id:
+    if len(items) != 1 or not run_id or not is_identifier(run_id):
         raise _unreadable(response, call)
     return CreatedRun(id=run_id, etag=etag_of(items[0]))
 

@@ -214,9 +214,14 @@ def validate_identifier(value: Any, name: str) -> str:
     """
     if not isinstance(value, str) or not value.strip():
         raise ConfigurationError(f"{name} is empty; no request was sent to Flow Service")
-    if not _IDENTIFIER.fullmatch(value) or len(value) > 200:
-        raise ConfigurationError(f"{name} is not an identifier: {value[:200]!r}")
+    if not is_identifier(value):
+        raise ConfigurationError(f"{name} is not an identifier: {value[:200]!a}")
     return value
+
+
+def is_identifier(value: Any) -> bool:
+    """Return whether the value is an id that can be sent: up to 200 letters, digits and some punctuation."""
+    return isinstance(value, str) and len(value) <= 200 and _IDENTIFIER.fullmatch(value) is not None
 
 
 def path_segment(value: Any, name: str) -> str:

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from airflow_flowservice.emulator.authentication import authorize, grant_token, require_creator
 from airflow_flowservice.emulator.control import control_routes
 from airflow_flowservice.emulator.creation_rules import check_creation
-from airflow_flowservice.emulator.errors import EmulatedApiError, EmulatedImsError
+from airflow_flowservice.emulator.errors import EmulatedApiError, EmulatedImsError, ForeignOriginError
 from airflow_flowservice.emulator.fault_injection import (
     BASE_PATH,
     REQUEST_FAULTS_KEY,
@@ -42,13 +42,14 @@ def create_app(state: EmulatorState) -> FaultInjectionMiddleware:
     app.include_router(_unknown_routes(state))
 
     async def handle_error(_: Request, error: Exception) -> Response:
-        if isinstance(error, EmulatedImsError):
+        if isinstance(error, (EmulatedImsError, ForeignOriginError)):
             return JSONResponse(error.body(), status_code=error.status)
         assert isinstance(error, EmulatedApiError)
         return JSONResponse(error.body(state.settings.error_shape), status_code=error.status)
 
     app.add_exception_handler(EmulatedApiError, handle_error)
     app.add_exception_handler(EmulatedImsError, handle_error)
+    app.add_exception_handler(ForeignOriginError, handle_error)
     return FaultInjectionMiddleware(app, state)
 
 

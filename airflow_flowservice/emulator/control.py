@@ -15,7 +15,8 @@ These routes need no token and are not counted in the ledger.
 `POST   /_emulator/reset`                restore the initial flows; delete runs, plans and counts; keep tokens
 =======================================  =====================================================================
 
-A malformed request gets a response with status 400 and the body `{"error": "..."}`.
+A malformed request gets a response with status 400 and the body `{"error": "..."}`. A request with a foreign `Host` or
+`Origin` gets status 403, because a web page in a browser on this machine can send requests to loopback.
 """
 
 from __future__ import annotations
@@ -25,20 +26,24 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
+from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
+from airflow_flowservice.emulator.errors import ForeignOriginError
 from airflow_flowservice.emulator.ledger_json import ledger_json
 from airflow_flowservice.emulator.model import EmulatedFlow, FlowKind
 from airflow_flowservice.emulator.state import EmulatorState
 
 _FLOW_FIELDS = frozenset({"id", "name", "kind", "frequency", "state", "delta_column", "dataset_id"})
 
+_LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
 
 def control_routes(state: EmulatorState) -> APIRouter:
     """Create the routes under `/_emulator`."""
-    router = APIRouter(prefix="/_emulator")
+    router = APIRouter(prefix="/_emulator", dependencies=[Depends(_require_local)])
 
     @router.get("/ledger")
     async def ledger(request: Request) -> Response:
@@ -157,6 +162,27 @@ async def _fields(request: Request) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError("The body must be a JSON object.")
     return values
+
+
+def _require_local(request: Request) -> None:
+    """Raise an error if a web page of another host may have sent the request, also by a rebound host name.
+
+    Raises:
+        ForeignOriginError: for a foreign or missing host, or a foreign origin.
+    """
+    hosts = request.headers.getlist("host")
+    if len(hosts) != 1 or not _is_local(f"http://{hosts[0]}"):
+        raise ForeignOriginError("Host")
+    if any(not _is_local(origin) for origin in request.headers.getlist("origin")):
+        raise ForeignOriginError("Origin")
+
+
+def _is_local(origin: str) -> bool:
+    try:
+        parts = urlsplit(origin)
+        return parts.scheme in ("http", "https") and "@" not in parts.netloc and parts.hostname in _LOCAL_HOSTS
+    except ValueError:
+        return False
 
 
 def _malformed(error: Exception) -> Response:

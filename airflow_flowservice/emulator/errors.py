@@ -2,6 +2,7 @@
 
 - `EmulatedApiError`: an error response of Flow Service or of the gateway in front of it.
 - `EmulatedImsError`: an error response of IMS to a token request.
+- `ForeignOriginError`: an error response of the control routes.
 """
 
 from __future__ import annotations
@@ -71,3 +72,20 @@ class EmulatedImsError(Exception):
     def body(self) -> dict[str, Any]:
         """Return the JSON body."""
         return {"error": self.error, "error_description": self.description}
+
+
+class ForeignOriginError(Exception):
+    """Refusal of a request to a control route that a web page of another host may have sent.
+
+    Args:
+        header: name of the header that is missing or foreign.
+    """
+
+    status = 403
+
+    def __init__(self, header: str) -> None:
+        super().__init__(f"The header {header} must name this machine, for example 127.0.0.1.")
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON body of the control routes' errors."""
+        return {"error": str(self)}

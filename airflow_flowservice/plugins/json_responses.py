@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow.backfill_commands import fill_commands, trigger_commands
+from airflow_flowservice._airflow.pages import is_experience_page
 from airflow_flowservice.coverage.cover import State
 from airflow_flowservice.windows.window import iso
 
@@ -59,7 +60,12 @@ def coverage_json(result: CoverageResult, *, flow_id: str, now: datetime, listed
         },
         "spans": _spans(known, tasks=tasks, runs=runs),
         "tasks": _columns(tasks.values, _TASK_COLUMNS),
-        "runs": {**_columns(runs.values, _RUN_COLUMNS), "status": [run.status.value for run in runs.values]},
+        "runs": {
+            **_columns(runs.values, _RUN_COLUMNS),
+            "status": [run.status.value for run in runs.values],
+            # Users can change the XCom that contains the URL.
+            "url": [run.url if is_experience_page(run.url) else None for run in runs.values],
+        },
         "unplaced": [runs.index_of(run) for run in known.unplaced],
         "commands": [{"dag_id": dag_id, "command": command} for dag_id, command in _commands(result)],
         "again": result.again,

@@ -63,6 +63,8 @@ def read_coverage(
             404, "No task that you may read ingests into this dataflow", remedy="choose one that is listed"
         )
     if conn_id:
+        if not conn_id.isprintable():
+            raise PageRequestError(400, "conn_id has characters that no connection id can have", remedy="correct it")
         permissions.require_connection(conn_id, user=user)
     now = versions.utc_now()
     requested = RequestedRange.parse(start, end, now=now)

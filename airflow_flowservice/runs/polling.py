@@ -1,8 +1,7 @@
 """Poll many flow runs with shared requests, over one connection.
 
 A `Poller` collects the questions of its waiters and has at most one request in flight. A `BatchReader` reads many runs
-with one request, and falls back to single requests if Flow Service does not support that. Each waiter evaluates its
-own result with a `RunWatch`.
+with one request. Each waiter evaluates its own result with a `RunWatch`.
 """
 
 from __future__ import annotations
@@ -11,25 +10,22 @@ import asyncio
 import contextvars
 import heapq
 import logging
-import re
+import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_flowservice.api.validation import validate_identifier
 from airflow_flowservice.exceptions import (
     AccessDeniedError,
-    ApiError,
     AuthenticationError,
     FlowServiceError,
     RunNotFoundError,
-    RunRefusedError,
-    UnreadableAnswerError,
     from_dict,
 )
+from airflow_flowservice.runs.batch_reader import BatchReader, RunReader, as_service_error
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import FlowRun
@@ -43,104 +39,6 @@ log = logging.getLogger(__name__)
 _BATCH_DELAY_S = 0.05
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 1.0, 60.0
 _CREDENTIAL_REFUSED = (AccessDeniedError, AuthenticationError)
-
-# Maximum length of the ids in an address of 4 KiB; the rest is for the host, the path and other parameters.
-_MAX_IDS_LENGTH = 3500
-_COMMA_LENGTH = len("%2C")
-_UNRESERVED = re.compile(r"[\w.~-]*", re.ASCII)
-_MAX_SINGLE_READS = 10
-# Flow Service may return fewer runs per page than requested. If it ignores the filter, the pages do not end.
-_MAX_PAGES = 5
-# A list may lag behind. A list that omits existing runs several times in a row ignores its filter.
-_MAX_OMISSIONS = 3
-
-
-class RunReader(Protocol):
-    """Read access to flow runs, for example `api.client.FlowServiceClient`."""
-
-    def get_run(self, flow_run_id: str, /) -> FlowRun:
-        """Read one run."""
-
-    def list_runs(
-        self, *, ids: Iterable[str], order_by: str | None, limit: int | None, max_pages: int | None, briefly: bool
-    ) -> Iterable[FlowRun]:
-        """Read these runs; if briefly, only id, dataflow and status of runs that have not ended."""
-
-
-@dataclass
-class BatchReader:
-    """Read many runs with one request. Blocks; only one thread at a time may use it.
-
-    Falls back to one request per run permanently if Flow Service refuses the filter by id, or if its list omits
-    an existing run `_MAX_OMISSIONS` times in a row.
-    """
-
-    service: RunReader
-    together: bool = field(default=True, init=False)
-    _omissions: int = field(default=0, init=False)
-
-    def share(self, flow_run_id: str) -> float:
-        """Return the share of one request that this id needs; the sum over one request must not exceed 1."""
-        if not self.together:
-            return 1 / _MAX_SINGLE_READS
-        # Almost all ids are UUIDs, and each id is measured before each poll.
-        quoted = flow_run_id if _UNRESERVED.fullmatch(flow_run_id) else quote(flow_run_id, safe="")
-        return (len(quoted) + _COMMA_LENGTH) / _MAX_IDS_LENGTH
-
-    def read(self, wanted: Mapping[str, bool]) -> dict[str, FlowRun | ApiError]:
-        """Return each run, or the error from reading it.
-
-        :param wanted: ids, and whether the run could be read before. If so, its absence from a list is verified.
-        """
-        if self.together:
-            try:
-                found = self._listed(wanted)
-            except RunRefusedError as error:
-                self._fall_back(f"refuses to list runs by their ids ({error.message})")
-            except ApiError as error:
-                return dict.fromkeys(wanted, error)
-            else:
-                return found | self._absent({run_id: seen for run_id, seen in wanted.items() if run_id not in found})
-        return {run_id: self._single(run_id) for run_id in wanted}
-
-    def _listed(self, wanted: Mapping[str, bool]) -> dict[str, FlowRun | ApiError]:
-        """Return the runs that a list shows; read further pages only while runs are missing."""
-        found: dict[str, FlowRun | ApiError] = {}
-        # Hundreds of runs are read each minute, and most have not changed, so they are read briefly.
-        runs = self.service.list_runs(ids=wanted, order_by=None, limit=len(wanted), max_pages=_MAX_PAGES, briefly=True)
-        for run in runs:
-            if run.id in wanted:
-                found[run.id] = run
-            if len(found) == len(wanted):
-                break
-        return found
-
-    def _absent(self, absent: Mapping[str, bool]) -> dict[str, FlowRun | ApiError]:
-        """Return results for runs that the list omits: new runs, vanished runs, or runs that the filter missed.
-
-        Runs that could be read before are read singly; if there are none, one of the other runs is.
-        """
-        verified = [run_id for run_id, seen in absent.items() if seen] or list(absent)[:1]
-        results: dict[str, FlowRun | ApiError] = {
-            run_id: RunNotFoundError("the flow run does not show in the list of runs", flow_run_id=run_id)
-            for run_id in absent
-        }
-        singles = {run_id: self._single(run_id) for run_id in verified}
-        is_omission = any(not isinstance(result, ApiError) for result in singles.values())
-        self._omissions = self._omissions + 1 if is_omission else 0
-        if self._omissions >= _MAX_OMISSIONS:
-            self._fall_back("omits existing runs when it lists them by their ids")
-        return results | singles
-
-    def _single(self, flow_run_id: str) -> FlowRun | ApiError:
-        try:
-            return self.service.get_run(flow_run_id)
-        except ApiError as error:
-            return error
-
-    def _fall_back(self, reason: str) -> None:
-        self.together = False
-        log.warning("Flow Service %s; reading each flow run with a separate request", reason)
 
 
 class _Question(NamedTuple):
@@ -180,6 +78,7 @@ class Poller:
         self._monotonic = monotonic
         self._sleep = sleep
         self._reader: BatchReader | None = None
+        self._is_connected = False
         self._questions: list[_Question] = []
         self._numbers = count()
         self._sooner = asyncio.Event()
@@ -191,24 +90,43 @@ class Poller:
 
         :param within: seconds until the question is due; it may be answered after half of them.
         :param seen: the run could be read before.
+        :raises ConfigurationError: the id is not an identifier; it never becomes a part of a shared request.
         :raises FlowServiceError: the error from reading the run.
         """
+        validate_identifier(flow_run_id, "flow_run_id")
         loop = asyncio.get_running_loop()
         now = self._monotonic()
+        # A due time that is not a number would break the order of all questions.
+        within = max(0.0, within) if math.isfinite(within) else _MAX_PAUSE_S
         question = _Question(now + within, next(self._numbers), flow_run_id, now, seen, loop.create_future())
         heapq.heappush(self._questions, question)
         if self._questions[0] is question:
             self._sooner.set()
-        if self._serving is None or self._serving.done():
-            # A separate context, because log lines of shared requests do not belong to one waiter's task log.
-            self._serving = contextvars.Context().run(loop.create_task, self._serve())
+        self._ensure_serving()
         return await question.result
 
+    def _ensure_serving(self) -> None:
+        """Start the serving task if there is none and a waiter is left."""
+        if self._serving is not None and not self._serving.done():
+            return
+        if all(question.result.done() for question in self._questions):
+            return
+        # A separate context, because log lines of shared requests do not belong to one waiter's task log.
+        self._serving = contextvars.Context().run(asyncio.get_running_loop().create_task, self._serve())
+
     async def _serve(self) -> None:
-        while self._questions:
-            await self._wait_until_due()
-            await self._answer_due()
-            await self._sleep(max(self._pause, _BATCH_DELAY_S))
+        try:
+            while self._questions:
+                try:
+                    await self._wait_until_due()
+                    await self._answer_due()
+                    await self._sleep(max(self._pause, _BATCH_DELAY_S))
+                except Exception as unexpected:
+                    self._fail_due(as_service_error(unexpected))
+                    await asyncio.sleep(max(self._pause, _BATCH_DELAY_S))
+        finally:
+            if self._questions:  # only this task was cancelled, and not its waiters
+                asyncio.get_running_loop().call_later(_BATCH_DELAY_S, self._ensure_serving)
 
     async def _wait_until_due(self) -> None:
         while (delay := self._questions[0].due - self._monotonic()) > 0:
@@ -219,25 +137,48 @@ class Poller:
                 return
 
     async def _answer_due(self) -> None:
-        reader, error = await self._connected()
+        error = await self._connect_reader()
+        reader = None if error else self._reader
         questions = self._take(reader)
-        results: dict[str, FlowRun | ApiError] = {}
+        results: dict[str, PollResult] = {}
         if reader is not None and questions:
             try:
                 results = await self._in_thread(reader.read, _wanted(questions))
             except Exception as unexpected:  # otherwise its waiters would wait forever
-                error = _as_service_error(unexpected)
+                error = as_service_error(unexpected)
+            except BaseException:
+                self._ask_again(questions)
+                raise
         self._update_pause([*results.values(), *([error] if error else [])])
         for question in questions:
-            _deliver(question.result, results.get(question.flow_run_id, error))
+            result = results.get(question.flow_run_id, error)
+            if result is None:
+                self._ask_again([question])
+            else:
+                _deliver(question.result, result)
 
-    async def _connected(self) -> tuple[BatchReader | None, FlowServiceError | None]:
+    def _fail_due(self, error: FlowServiceError) -> None:
+        """Deliver an unexpected error of this class, so that no waiter waits forever."""
+        self._update_pause([error])
+        for question in self._take(None):
+            _deliver(question.result, error)
+
+    def _ask_again(self, questions: Iterable[_Question]) -> None:
+        for question in questions:
+            heapq.heappush(self._questions, question)
+
+    async def _connect_reader(self) -> FlowServiceError | None:
+        """Look the service up if necessary; return the error of the look-up."""
+        if self._is_connected:
+            return None
+        try:
+            service = await self._connect()
+        except Exception as error:
+            return as_service_error(error)
         if self._reader is None:
-            try:
-                self._reader = BatchReader(await self._connect())
-            except Exception as error:
-                return None, _as_service_error(error)
-        return self._reader, None
+            self._reader = BatchReader(service)
+        self._reader.service, self._is_connected = service, True
+        return None
 
     def _take(self, reader: BatchReader | None) -> list[_Question]:
         """Remove and return the questions for one request; without a reader, all that can be answered."""
@@ -256,7 +197,7 @@ class Poller:
         """Pause if all results are errors; look the connection up again if its credential was refused."""
         errors = [result for result in results if isinstance(result, FlowServiceError)]
         if any(isinstance(error, _CREDENTIAL_REFUSED) for error in errors):
-            self._reader = None
+            self._is_connected = False
         if errors and len(errors) == len(results) and not all(isinstance(e, RunNotFoundError) for e in errors):
             self._pause = min(max(2 * self._pause, _FIRST_PAUSE_S), _MAX_PAUSE_S)
         else:
@@ -291,18 +232,11 @@ def _wanted(questions: Iterable[_Question]) -> dict[str, bool]:
     return wanted
 
 
-def _deliver(future: asyncio.Future[FlowRun], result: PollResult | None) -> None:
+def _deliver(future: asyncio.Future[FlowRun], result: PollResult) -> None:
     if future.done():
         return
     if isinstance(result, FlowServiceError):
         # Each waiter adds its own run to its copy of the error.
         future.set_exception(from_dict(result.to_dict()))
-    elif result is not None:
+    else:
         future.set_result(result)
-
-
-def _as_service_error(error: Exception) -> FlowServiceError:
-    if isinstance(error, FlowServiceError):
-        return error
-    log.exception("Polling failed unexpectedly")
-    return UnreadableAnswerError(f"polling failed: {type(error).__name__}")

@@ -136,3 +136,31 @@ def test_unknown_route_is_flow_service_error(client):
     response = client.get("/flows/../connections/x/y/z")
 
     assert (404, "1101-404") == (response.status_code, response.json()["error-chain"][0]["errorCode"])
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:8080"}, 200),
+        ({"Host": "[::1]"}, 200),
+        ({"Origin": "http://127.0.0.1:9000"}, 200),
+        ({"Host": "attacker.example"}, 403),
+        ({"Host": "127.0.0.1.attacker.example"}, 403),
+        ({"Host": "attacker.example@127.0.0.1"}, 403),
+        ({"Origin": "https://attacker.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://127.0.0.1@attacker.example"}, 403),
+        ({"Origin": "http://localhost", "Host": "rebound.example"}, 403),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "ledger"), ("GET", "faults"), ("POST", "reset"), ("DELETE", "outcomes")]
+)
+def test_control_routes_refuse_other_hosts(client, method, path, headers, status):
+    """A web page in a browser on this machine cannot use them, also not by a rebound host name."""
+    response = client.session.request(method, f"{client.emulator.url}/_emulator/{path}", headers=headers)
+    assert status == response.status_code
+    if status == 403:
+        assert "must name this machine" in response.json()["error"]

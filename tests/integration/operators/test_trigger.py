@@ -74,6 +74,35 @@ def test_error_is_an_event_with_all_fields(trigger, emulator):
     assert event.payload == json.loads(json.dumps(event.payload))
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *({"flow_run_id": each} for each in ("a/b", "x" * 201, "{'id': 'a'}", "a\x00b", "\ud83d", "", "a,b", None, {})),
+        *({"poll_interval": each} for each in (float("nan"), 0, -1, None, "soon", float("inf"))),
+    ],
+    ids=repr,
+)
+def test_invalid_argument_ends_only_its_own_wait(trigger, emulator, arguments):
+    """The event has a typed error that every database can store. No request contains the argument."""
+    innocent = [trigger() for _ in range(3)]
+    invalid = trigger(**arguments)
+    before = emulator.ledger()["requests"]
+
+    async def collect(each):
+        return [event.payload async for event in each.run()]
+
+    async def together():
+        return await asyncio.gather(*map(collect, [*innocent, invalid]))
+
+    *payloads, [payload] = asyncio.run(together())
+    assert [["success"]] * 3 == [[each["status"] for each in events] for events in payloads]
+    assert "ConfigurationError" == payload["error"]["error"]
+    assert json.dumps(payload, ensure_ascii=False).isascii()
+    assert "\\u0000" not in json.dumps(payload)
+    after = emulator.ledger()["requests"]
+    assert after.get("GET /runs/{id}", 0) == before.get("GET /runs/{id}", 0)
+
+
 def test_missing_connection_is_an_event(trigger, supervisor):
     """A user may delete the connection while the task is deferred."""
     made = trigger()

@@ -130,3 +130,23 @@ def test_unexpected_error_reveals_no_details(request_coverage: Any, monkeypatch:
     assert "hunter2" not in response.text
     assert "log" in response.json()["remedy"]
     assert "default-src 'none'" in response.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("conn_id", ["a\x00b", "\x00", "a\nb", "a\x1b[0m", "\u202e"])
+def test_conn_id_that_no_database_can_store_is_refused(request_coverage: Any, conn_id: str) -> None:
+    response = request_coverage(conn_id=conn_id)
+    assert 400 == response.status_code
+    assert "conn_id" in response.json()["error"]
+
+
+@pytest.mark.parametrize("name", ["flow_id", "dag_id", "from", "to"])
+def test_nul_in_a_parameter_is_a_typed_error(request_coverage: Any, name: str) -> None:
+    response = request_coverage(**{name: "a\x00b"})
+    assert response.status_code in (400, 403, 404)
+    assert response.json()["error"]
+
+
+def test_link_to_another_host_is_omitted(viewer: Any) -> None:
+    """A user can change the URL in the XCom."""
+    response = viewer.get(COVERAGE, params={"flow_id": HOSTILE, **RANGE})
+    assert [None] == response.json()["runs"]["url"]

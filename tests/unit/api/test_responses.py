@@ -253,6 +253,13 @@ def test_a_created_run_with_two_ids_is_unreadable():
         parse_created_run(response({"items": [{"id": "a"}, {"id": "b"}]}), Call.CREATE_RUN)
 
 
+@pytest.mark.parametrize("run_id", ["a/b", "x" * 201, "a,b", "a\x00b", "\ud800", "../flows", "{'id': 'a'}"])
+def test_a_created_run_with_an_invalid_id_is_unreadable(run_id):
+    """The run may exist, but its id cannot be requested."""
+    with pytest.raises(UnreadableAnswerError):
+        parse_created_run(response({"items": [{"id": run_id}]}), Call.CREATE_RUN)
+
+
 def test_a_created_run_without_etag():
     """The etag is optional."""
     assert CreatedRun(id="a") == parse_created_run(response({"id": "a"}, 202), Call.CREATE_RUN)

@@ -36,12 +36,13 @@ def run_id(number: int) -> str:
 
 @dataclass
 class Service:
-    """In-memory Flow Service; `on_list` may raise, or change the listed runs."""
+    """In-memory Flow Service; `on_list` and `on_get` may raise, or change the runs."""
 
     runs: dict[str, FlowRun] = field(default_factory=dict)
     listed: list[list[str]] = field(default_factory=list)
     read: list[str] = field(default_factory=list)
     on_list: Callable[[list[FlowRun]], list[FlowRun]] = lambda found: found
+    on_get: Callable[[list[FlowRun]], list[FlowRun]] = lambda found: found
     in_flight: int = 0
     most_in_flight: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -57,7 +58,7 @@ class Service:
         self.read.append(flow_run_id)
         if flow_run_id not in self.runs:
             raise RunNotFoundError("unknown", http_status=404)
-        return self._read_run(flow_run_id)
+        return self.on_get([self._read_run(flow_run_id)])[0]
 
     def list_runs(self, *, ids: Any, **_: Any) -> list[FlowRun]:
         with self.lock:
@@ -212,6 +213,7 @@ class TestTrouble:
 
         service.on_list = fail
         ids = service.add(5)
+        service.on_get = fail
         assert ids == [error.flow_run_id for error in wait_for(ids, error_budget=0.1)]
 
     def test_pauses_grow_after_errors(self, service: Service, wait_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,7 +315,7 @@ class TestFallingBack:
         assert len(service.listed) <= 8
 
     def test_refused_filter(self, service: Service, wait_for: Any, caplog: Any) -> None:
-        """The reader falls back immediately, within the same poll."""
+        """The reader halves the list until two readable runs are refused, then reads each run once."""
 
         def refuse(found: list[FlowRun]) -> list[FlowRun]:
             raise RunRefusedError("property id is not supported", http_status=400)
@@ -321,7 +323,8 @@ class TestFallingBack:
         service.on_list = refuse
         ids = service.add(40)
         assert ids == [run.id for run in wait_for(ids)]
-        assert 1 == len(service.listed)
+        assert 7 == len(service.listed)
+        assert 40 == len(service.read)
         assert "refuses to list runs by their ids (property id is not supported)" in caplog.text
 
     def test_small_pages_are_not_omissions(self, service: Service) -> None:
