@@ -56,7 +56,8 @@ def _address(operator: BaseOperator, ti_key: Any, *, key: str) -> str:
     url = getattr(operator, key, None)
     if url is None and getattr(operator, "was_deferred", False):
         url = task_context.read_xcom(ti_key, key=key)
-    return url if is_experience_page(url, organization=_known_organization(operator)) else ""
+    is_shown = isinstance(url, str) and is_experience_page(url, organization=_known_organization(operator))
+    return str(url) if is_shown else ""
 
 
 def _known_organization(operator: BaseOperator) -> str | None:

@@ -25,7 +25,7 @@ from airflow_flowservice.windows.window import IngestionWindow
 if TYPE_CHECKING:
     from airflow_flowservice._airflow.pages import ExperiencePages
     from airflow_flowservice.api.client import FlowServiceClient
-    from airflow_flowservice.runs.polling import RunReader
+    from airflow_flowservice.runs.batch_reader import RunReader
 
 _OPTIONAL: dict[str, Any] = {
     "flow_id": None,
