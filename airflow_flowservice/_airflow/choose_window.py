@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,8 @@ def window_of_run(*, timetable: Any, dates: RunDates, offset: timedelta | None =
 
     :param timetable: a timetable of the SDK or of Airflow's core.
     :param offset: the task's `window_offset`.
-    :raises WindowError: the run has no data interval, and the schedule has no period.
+    :raises WindowError: the run has no data interval, and the schedule has no period; or the data interval of a manual
+        run contradicts its logical date.
     """
     return _from_schedule(timetable=timetable, dates=dates, offset=offset).window
 
@@ -161,12 +163,23 @@ def _from_schedule(*, timetable: Any, dates: RunDates, offset: timedelta | None)
     from airflow_flowservice.windows.schedule import period_of
 
     schedule, interval = timetables.parse_timetable(timetable)
-    period = period_of(dates=dates, schedule=schedule, interval=interval, name=type(timetable).__name__)
+    named = _dates_by_logical_date(timetable, dates)
+    period = period_of(dates=named, schedule=schedule, interval=interval, name=type(timetable).__name__)
+    source = period.source
+    if named is not dates:
+        source = "the last complete period before a manual run's logical date, not before the time of its trigger"
     if not offset:
-        return ChosenWindow(window=period.window, source=period.source, period=True)
+        return ChosenWindow(window=period.window, source=source, period=True)
     return ChosenWindow(
-        window=period.window.shifted(offset), source=f"{period.source}, moved by window_offset {offset}", period=True
+        window=period.window.shifted(offset), source=f"{source}, moved by window_offset {offset}", period=True
     )
+
+
+def _dates_by_logical_date(timetable: Any, dates: RunDates) -> RunDates:
+    """Return the dates of a DAG run; a manual run's data interval is that of its logical date."""
+    from airflow_flowservice.windows.schedule import with_named_interval
+
+    return with_named_interval(dates, infer=partial(timetables.manual_interval, timetable))
 
 
 def _require_order_of_runs(context: Mapping[str, Any]) -> None:

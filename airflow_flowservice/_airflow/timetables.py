@@ -6,6 +6,7 @@ attributes' names begin with an underscore. Class names identify both, so that n
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 _CRON = frozenset({"CronTriggerTimetable", "CronDataIntervalTimetable", "CronPartitionTimetable"})
 _DELTA = frozenset({"DeltaTriggerTimetable", "DeltaDataIntervalTimetable"})
+_DATA_INTERVAL = frozenset({"CronDataIntervalTimetable", "DeltaDataIntervalTimetable"})
+_WITHOUT_PERIOD = frozenset({"NullTimetable", "OnceTimetable", "ContinuousTimetable", "AssetTriggeredTimetable"})
 
 
 def parse_timetable(timetable: Any) -> tuple[Schedule | None, Any]:
@@ -38,6 +41,39 @@ def parse_timetable(timetable: Any) -> tuple[Schedule | None, Any]:
     if "EventsTimetable" in kinds:
         return EventSchedule(dates=tuple(_attribute(timetable, "event_dates"))), None
     return None, None
+
+
+def manual_interval(timetable: Any, instant: datetime) -> tuple[datetime, datetime] | None:
+    """Return the data interval that Airflow infers for a manual run from an instant; None if it is unknown.
+
+    This is `infer_manual_data_interval` of the scheduler's timetable, which a worker may not have.
+    """
+    from airflow_flowservice.windows.schedule import EventSchedule
+
+    kinds = {cls.__name__ for cls in type(timetable).__mro__}
+    if "AssetOrTimeSchedule" in kinds:
+        return manual_interval(_attribute(timetable, "timetable"), instant)
+    schedule, interval = parse_timetable(timetable)
+    if schedule is not None and kinds & _DATA_INTERVAL:
+        end = schedule.floor(instant)
+        return schedule.previous(end), end
+    if isinstance(schedule, EventSchedule) and schedule.dates and _attribute(timetable, "restrict_to_events"):
+        event = max((date for date in schedule.dates if date <= instant), default=min(schedule.dates))
+        return event, event
+    if schedule is not None:
+        return instant - (interval or timedelta(0)), instant
+    return (instant, instant) if kinds & _WITHOUT_PERIOD else _custom_interval(timetable, instant)
+
+
+def _custom_interval(timetable: Any, instant: datetime) -> tuple[datetime, datetime] | None:
+    """Return what the method of a custom timetable infers; None if it has none, or it fails."""
+    import pendulum
+
+    try:
+        interval = timetable.infer_manual_data_interval(run_after=pendulum.instance(instant))
+        return interval.start, interval.end
+    except Exception:  # on a worker, the method may be missing or abstract
+        return None
 
 
 def _expression(timetable: Any) -> str:

@@ -9,13 +9,13 @@ A run date is an instant at which a schedule creates a DAG run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal, Protocol
 
 from airflow_flowservice.exceptions import WindowError
-from airflow_flowservice.windows.window import IngestionWindow
+from airflow_flowservice.windows.window import IngestionWindow, iso
 
 
 class Schedule(Protocol):
@@ -125,6 +125,61 @@ class RunDates:
     def date(self) -> datetime:
         """Return the first that is set: the end of the data interval, the logical date, or `run_after`."""
         return self.data_interval_end or self.logical_date or self.run_after
+
+
+def with_named_interval(dates: RunDates, *, infer: Callable[[datetime], tuple[datetime, datetime] | None]) -> RunDates:
+    """Return the dates of a manual run with the data interval that its logical date names.
+
+    For a run with a logical date, Airflow's REST API and UI infer the data interval from this date. The CLI and
+    `TriggerDagRunOperator` infer it from `run_after`, the time of the trigger (`airflow/api/common/trigger_dag.py`).
+    An interval that the REST API received is neither, and stays.
+
+    :param infer: returns the data interval that the timetable infers from an instant; None if this is unknown.
+    :raises WindowError: it cannot be decided whether the data interval or the logical date is the intended one.
+    """
+    named, start, end = dates.logical_date, dates.data_interval_start, dates.data_interval_end
+    if not dates.manual or named is None or start is None or end is None:
+        return dates
+    given = _seconds(start, end)
+    expected, by_trigger = infer(named), infer(dates.run_after)
+    if expected is None or by_trigger is None:
+        if dates.data_interval and _is_nearer(given, dates.run_after, than=named):
+            raise _conflict(dates)
+        return dates
+    if given == _seconds(*expected) or given != _seconds(*by_trigger):
+        return dates
+    if start != end and given[0] == _seconds(named)[0]:
+        raise _conflict(dates, expected=expected)
+    return replace(dates, data_interval_start=expected[0], data_interval_end=expected[1])
+
+
+def _is_nearer(interval: tuple[datetime, ...], instant: datetime, *, than: datetime) -> bool:
+    """Return whether an interval does not contain an instant (`than`), and is not farther from another one."""
+
+    def distance(date: datetime) -> timedelta:
+        return max(interval[0] - date, date - interval[1], timedelta(0))
+
+    (one,), (other,) = _seconds(instant), _seconds(than)
+    return distance(other) > timedelta(0) and distance(one) <= distance(other)
+
+
+def _conflict(dates: RunDates, *, expected: tuple[datetime, datetime] | None = None) -> WindowError:
+    logical_date = f"the logical date of this manual run is {_text(dates.logical_date)}"
+    names = f", which names the period {_text(expected[0])}/{_text(expected[1])}" if expected else ""
+    interval = f"{_text(dates.data_interval_start)}/{_text(dates.data_interval_end)}"
+    return WindowError(
+        f"{logical_date}{names}, but its data interval is {interval}, which belongs to the time of the trigger, "
+        f"{_text(dates.run_after)}",
+        remedy="trigger the run with window_start and window_end in its conf",
+    )
+
+
+def _seconds(*instants: datetime) -> tuple[datetime, ...]:
+    return tuple(_utc(instant).replace(microsecond=0) for instant in instants)
+
+
+def _text(instant: datetime | None) -> str:
+    return "none" if instant is None else iso(instant)
 
 
 @dataclass(frozen=True, kw_only=True)

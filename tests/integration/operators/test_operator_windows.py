@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 
 import pendulum
 import pytest
-from airflow.sdk import Asset
+from airflow.sdk import DAG, Asset
+from airflow.timetables.events import EventsTimetable as CoreEventsTimetable
 from airflow_versions import (
+    VERSION,
     AssetOrTimeSchedule,
     BaseTimetable,
     CronDataIntervalTimetable,
@@ -19,6 +22,7 @@ from airflow_versions import (
     MultipleCronTriggerTimetable,
 )
 
+from airflow_flowservice._airflow import versions
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 
@@ -231,6 +235,130 @@ def test_window_does_not_depend_on_airflows_setting_for_data_intervals(
 def test_manual_run_has_the_last_complete_period(window_of, schedule, run, start, end):
     """The window of a manual run is the window of a scheduled run."""
     assert (f"{start}:00Z", f"{end}:00Z") == window_of(schedule=schedule, run_type="manual", **run)
+
+
+DAILY_INTERVAL = CronDataIntervalTimetable("0 0 * * *", timezone="UTC")
+NOW = utc(2026, 7, 20, 9, 30, 15, 123456)
+# Airflow 3.3.2 cannot serialize the SDK's class.
+CORE_MATCHES = CoreEventsTimetable([pendulum.datetime(2026, 1, day, 20) for day in (9, 3, 6, 3)])
+INFERRED = [
+    pytest.param("@daily", "2026-01-09T00:00", "2026-01-10T00:00", id="cron"),
+    pytest.param("0 6 * * 1", "2025-12-29T06:00", "2026-01-05T06:00", id="weekly"),
+    pytest.param(DAILY_INTERVAL, "2026-01-09T00:00", "2026-01-10T00:00", id="CronDataIntervalTimetable"),
+    pytest.param(
+        CronTriggerTimetable("0 2 * * *", timezone="UTC", interval=timedelta(days=1)),
+        "2026-01-08T02:00",
+        "2026-01-09T02:00",
+        id="an interval",
+    ),
+    pytest.param(timedelta(hours=6), "2026-01-09T18:00", "2026-01-10T00:00", id="timedelta"),
+    pytest.param(
+        DeltaDataIntervalTimetable(timedelta(hours=6)), "2026-01-09T18:00", "2026-01-10T00:00", id="delta interval"
+    ),
+    pytest.param(
+        MultipleCronTriggerTimetable("0 6 * * *", "0 18 * * *", timezone="UTC"),
+        "2026-01-09T06:00",
+        "2026-01-09T18:00",
+        id="several crons",
+    ),
+    pytest.param(
+        MultipleCronTriggerTimetable("0 6 * * *", "0 18 * * *", timezone="UTC", interval=timedelta(hours=12)),
+        "2026-01-09T06:00",
+        "2026-01-09T18:00",
+        id="several crons with an interval",
+    ),
+    pytest.param(CORE_MATCHES, "2026-01-06T20:00", "2026-01-09T20:00", id="EventsTimetable"),
+    pytest.param(
+        CoreEventsTimetable(CORE_MATCHES.event_dates, restrict_to_events=True),
+        "2026-01-06T20:00",
+        "2026-01-09T20:00",
+        id="EventsTimetable, restricted",
+    ),
+    pytest.param(
+        AssetOrTimeSchedule(timetable=DAILY_INTERVAL, assets=[Asset("orders")]),
+        "2026-01-09T00:00",
+        "2026-01-10T00:00",
+        id="AssetOrTimeSchedule",
+    ),
+]
+
+
+@pytest.mark.parametrize("run_type", ["manual", "operator_triggered"])
+@pytest.mark.parametrize("inferred_from", ["logical date", "time of the trigger"])
+@pytest.mark.parametrize(("schedule", "start", "end"), INFERRED)
+def test_manual_run_with_a_logical_date_has_its_period(window_of, schedule, start, end, inferred_from, run_type):
+    """REST infers the data interval from the logical date, CLI and TriggerDagRunOperator from the time of the trigger.
+
+    Airflow's own timetable infers it here. The window is the same.
+    """
+    if run_type == "operator_triggered" and VERSION < (3, 2):
+        run_type = "manual"
+    date = utc(2026, 1, 10)
+    core = versions.core_timetable(DAG("d", schedule=schedule).timetable)
+    instant = pendulum.instance(date if inferred_from == "logical date" else NOW)
+    interval = core.infer_manual_data_interval(run_after=instant)
+    given = {"date": date, "run_after": NOW, "interval": (interval.start, interval.end)}
+    assert (f"{start}:00Z", f"{end}:00Z") == window_of(schedule=schedule, run_type=run_type, **given)
+
+
+@pytest.mark.parametrize("interval", [(utc(2026, 7, 1), utc(2026, 7, 3)), (utc(2026, 7, 20), NOW)], ids=str)
+@pytest.mark.parametrize("schedule", ["@daily", DAILY_INTERVAL, None, "@once", [Asset("orders")]], ids=str)
+def test_manual_run_keeps_a_given_data_interval(window_of, schedule, interval):
+    """The REST API accepts a data interval, which Airflow did not infer."""
+    start, end = (f"{edge:%Y-%m-%dT%H:%M:%SZ}" for edge in interval)
+    given = {"date": utc(2026, 1, 10), "run_after": NOW, "interval": interval}
+    assert (start, end) == window_of(schedule=schedule, run_type="manual", **given)
+
+
+@pytest.mark.parametrize("run_type", ["scheduled", "backfill"])
+def test_data_interval_of_a_scheduled_run_is_not_inferred_again(window_of, run_type):
+    """Only manual runs have a logical date that a user chose."""
+    given = {"date": utc(2026, 1, 10), "run_after": utc(2026, 1, 11), "interval": (utc(2026, 1, 10), utc(2026, 1, 11))}
+    window = ("2026-01-10T00:00:00Z", "2026-01-11T00:00:00Z")
+    assert window == window_of(schedule=DAILY_INTERVAL, run_type=run_type, **given)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "date", "names"),
+    [
+        (DAILY_INTERVAL, utc(2026, 7, 19), ", which names the period 2026-07-18T00:00:00Z/2026-07-19T00:00:00Z,"),
+        (CustomTimetable(), utc(2026, 1, 10), ", but"),
+    ],
+    ids=["the interval begins at the logical date", "a custom timetable"],
+)
+def test_conflict_of_data_interval_and_logical_date_is_an_error(window_of, emulator, schedule, date, names):
+    """Airflow may have inferred the interval, or the REST API received it: the error has both dates."""
+    interval = (utc(2026, 7, 19), utc(2026, 7, 20))
+    with pytest.raises(WindowError) as caught:
+        window_of(schedule=schedule, run_type="manual", date=date, run_after=NOW, interval=interval)
+    assert f"the logical date of this manual run is {date:%Y-%m-%d}T00:00:00Z{names}" in caught.value.message
+    assert "its data interval is 2026-07-19T00:00:00Z/2026-07-20T00:00:00Z" in caught.value.message
+    assert "the time of the trigger, 2026-07-20T09:30:15Z" in caught.value.message
+    assert "window_start and window_end in its conf" in caught.value.remedy
+    assert {} == emulator.ledger()["requests"]
+
+
+class InferringTimetable(BaseTimetable):
+    """A custom timetable that infers the day before an instant, as Airflow's example of workdays."""
+
+    def infer_manual_data_interval(self, *, run_after):
+        end = run_after.start_of("day")
+        return SimpleNamespace(start=end.subtract(days=1), end=end)
+
+
+def test_custom_timetable_infers_the_period_of_the_logical_date(window_of):
+    """If the timetable can infer the data interval, the window is that of the logical date."""
+    interval = (utc(2026, 7, 18), utc(2026, 7, 19))
+    given = {"date": utc(2026, 1, 10), "run_after": utc(2026, 7, 19, 9), "interval": interval}
+    window = ("2026-01-09T00:00:00Z", "2026-01-10T00:00:00Z")
+    assert window == window_of(schedule=InferringTimetable(), run_type="manual", **given)
+
+
+def test_custom_timetable_keeps_the_data_interval_of_the_logical_date(window_of):
+    """An interval near the logical date, as REST infers it, does not contradict it."""
+    given = {"date": utc(2026, 1, 12), "run_after": NOW, "interval": (utc(2026, 1, 9), utc(2026, 1, 10))}
+    window = ("2026-01-09T00:00:00Z", "2026-01-10T00:00:00Z")
+    assert window == window_of(schedule=CustomTimetable(), run_type="manual", **given)
 
 
 @pytest.mark.parametrize(
