@@ -6,6 +6,7 @@ https://experienceleague.adobe.com/en/docs/experience-platform/sources/api-tutor
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -22,6 +23,7 @@ from airflow_flowservice.api.transport import ROOT, Transport
 from airflow_flowservice.exceptions import (
     AuthenticationError,
     FlowServiceError,
+    NoAnswerError,
     UnreadableAnswerError,
 )
 from airflow_flowservice.windows.window import epoch_milliseconds, epoch_seconds
@@ -38,6 +40,13 @@ DEFAULT_BASE_URL = "https://platform.adobe.io"
 DEFAULT_IMS_URL = "https://ims-na1.adobelogin.com"
 
 DEFAULT_SANDBOX = "prod"
+
+LIST_TIMEOUTS = 20
+"""Limit of the requests for all pages of a list together, as a multiple of `timeout_s`."""
+MAX_PAGES = 1000
+MAX_EMPTY_PAGES = 20
+"""Maximum number of consecutive pages without an object."""
+_MAX_CONTINUATION_LENGTH = 4096
 
 _REPLACE_EXPIRED = (
     "replace access_token in the connection's extra, which has expired or is not valid here; or remove it "
@@ -62,7 +71,8 @@ class FlowServiceClient:
     :param ims_url: URL of Adobe's identity service; `https`, except on this machine.
     :param epoch_format: type of times in requests: strings, as in Adobe's tutorial, or integers, as in its
         OpenAPI file.
-    :param timeout_s: seconds to wait for a response; the limit for connecting is at most 10 seconds.
+    :param timeout_s: seconds to wait for a response; the limit for connecting is at most 10 seconds. An attempt
+        takes at most twice as long as a whole, and all pages of a list together at most 20 times as long.
     :param max_attempts: maximum number of attempts of a request that may be repeated.
     :param on_token: called with each new token before it is used, so that logs can mask it.
     :param pause: function that waits some seconds before a repetition.
@@ -90,6 +100,7 @@ class FlowServiceClient:
     ) -> None:
         attempts = validation.validate_positive_integer(max_attempts, "max_attempts")
         timeout = validation.validate_seconds(timeout_s, "timeout_s")
+        self._list_limit_s = LIST_TIMEOUTS * timeout
         http = partial(HttpSession, timeout_s=timeout, max_attempts=attempts, pause=pause)
         self._platform = http(validation.validate_base_url(base_url, "base_url", known_path=ROOT))
         self._ims = http(validation.validate_base_url(ims_url, "ims_url", known_path=IMS_PATH))
@@ -200,7 +211,7 @@ class FlowServiceClient:
         """
         with self._about():
             query = _query(properties, limit=limit)
-            for item in _items_of_pages(self._transport, "/flows", query, Call.LIST_FLOWS):
+            for item in self._items_of_pages("/flows", query, Call.LIST_FLOWS):
                 yield Flow.parse(item)
 
     def create_run(
@@ -234,13 +245,15 @@ class FlowServiceClient:
         with self._about(flow_id=flow_id, window=str(window)):
             return parse_created_run(self._transport.post("/runs", body), Call.CREATE_RUN)
 
-    def get_run(self, flow_run_id: str) -> FlowRun:
+    def get_run(self, flow_run_id: str, *, within_s: float | None = None) -> FlowRun:
         """Read a flow run: `GET /runs/{id}`.
 
+        :param within_s: limit in seconds for all attempts and their pauses.
         :raises RunNotFoundError: no run has this id here; a new run may take minutes to become visible.
         """
         with self._about(flow_run_id=flow_run_id):
-            response = self._transport.get(f"/runs/{validation.path_segment(flow_run_id, 'flow_run_id')}")
+            path = f"/runs/{validation.path_segment(flow_run_id, 'flow_run_id')}"
+            response = self._transport.get(path, within_s=math.inf if within_s is None else within_s)
             run = FlowRun.parse(parse_item(response, Call.GET_RUN))
             _require_same_id(run.id, flow_run_id, "flow run")
             return run
@@ -255,6 +268,7 @@ class FlowServiceClient:
         limit: int | None = 100,
         max_pages: int | None = None,
         briefly: bool = False,
+        within_s: float | None = None,
     ) -> Iterator[FlowRun]:
         """Read flow runs, one page after the other as needed: `GET /runs`. Filters are combined with AND.
 
@@ -267,13 +281,16 @@ class FlowServiceClient:
         :param max_pages: maximum number of pages.
         :param briefly: of runs that have not ended, parse only id, dataflow and status, which takes a third of
             the time.
+        :param within_s: limit in seconds for the requests of all pages; the default is also the maximum.
+        :raises UnreadableAnswerError: the pages do not end.
         """
         with self._about(flow_id=flow_id):
             filters = _run_filters(flow_id, ids, created_since)
             if filters is None:
                 return
             query = _query(filters, order_by=order_by, limit=limit)
-            for item in _items_of_pages(self._transport, "/runs", query, Call.LIST_RUNS, max_pages=max_pages):
+            pages = self._items_of_pages("/runs", query, Call.LIST_RUNS, max_pages=max_pages, within_s=within_s)
+            for item in pages:
                 yield FlowRun.parse(item, briefly=briefly)
 
     def retrigger_run(self, flow_run_id: str) -> CreatedRun:
@@ -303,6 +320,32 @@ class FlowServiceClient:
             segment = validation.path_segment(target_connection_id, "target_connection_id")
             response = self._transport.get(f"/targetConnections/{segment}")
             return TargetConnection.parse(parse_item(response, Call.GET_TARGET))
+
+    def _items_of_pages(
+        self, path: str, query: str, call: Call, *, max_pages: int | None = None, within_s: float | None = None
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yield the objects of a list; request a page when the objects of the earlier page are consumed.
+
+        :param within_s: limit in seconds for the requests, without the time between them.
+        :raises UnreadableAnswerError: the pages do not end.
+        :raises NoAnswerError: the limit of time is used up.
+        """
+        limit = self._list_limit_s if within_s is None else min(within_s, self._list_limit_s)
+        continuation, remaining, empty_pages = "", limit, 0
+        seen: set[str] = set()
+        while max_pages is None or len(seen) < max_pages:
+            if remaining <= 0:
+                raise NoAnswerError(f"{call.value} did not end within {limit:g} s")
+            began = time.monotonic()
+            page = parse_page(self._transport.get(path, query + continuation, within_s=remaining), call)
+            remaining -= time.monotonic() - began
+            yield from page.items
+            if page.continuation is None:
+                return
+            empty_pages = 0 if page.items else empty_pages + 1
+            _require_end(page.continuation, seen=seen, empty_pages=empty_pages, call=call)
+            seen.add(page.continuation)
+            continuation = f"{'&' if query else ''}continuationToken={page.continuation}"
 
     @contextmanager
     def _about(self, **fields: str | None) -> Iterator[None]:
@@ -350,21 +393,21 @@ def _query(conditions: Iterable[str], *, order_by: str | None = None, limit: int
     return urlencode(query)
 
 
-def _items_of_pages(
-    transport: Transport, path: str, query: str, call: Call, *, max_pages: int | None = None
-) -> Iterator[Mapping[str, Any]]:
-    """Yield the objects of a list; request a page when the objects of the earlier page are consumed.
+def _require_end(continuation: str, *, seen: set[str], empty_pages: int, call: Call) -> None:
+    """Raise an error if the pages of a list do not end.
 
-    :raises UnreadableAnswerError: a page links to an earlier page.
+    :param continuation: token of the next page.
+    :param seen: tokens of the earlier pages.
+    :param empty_pages: number of consecutive pages without an object.
     """
-    continuation = ""
-    seen: set[str] = set()
-    while max_pages is None or len(seen) < max_pages:
-        page = parse_page(transport.get(path, query + continuation), call)
-        yield from page.items
-        if page.continuation is None:
-            return
-        if page.continuation in seen:
-            raise UnreadableAnswerError(f"{call.value} never ends: a page links to an earlier page")
-        seen.add(page.continuation)
-        continuation = f"{'&' if query else ''}continuationToken={page.continuation}"
+    problem = None
+    if continuation in seen:
+        problem = "a page links to an earlier page"
+    elif len(seen) + 1 >= MAX_PAGES:
+        problem = f"it has more than {MAX_PAGES} pages"
+    elif empty_pages >= MAX_EMPTY_PAGES:
+        problem = f"{MAX_EMPTY_PAGES} consecutive pages are empty"
+    elif len(continuation) > _MAX_CONTINUATION_LENGTH:
+        problem = f"a continuationToken has more than {_MAX_CONTINUATION_LENGTH} characters"
+    if problem:
+        raise UnreadableAnswerError(f"{call.value} never ends: {problem}")

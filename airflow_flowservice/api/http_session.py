@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
-import threading
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
+from functools import partial
+from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
 from random import uniform
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from airflow_flowservice import __version__
 from airflow_flowservice.api.json_values import UNREADABLE, parse_json
 from airflow_flowservice.api.library_texts import excerpt_of_exception, hides_secrets
 from airflow_flowservice.api.redaction import excerpt, may_contain, redact_json
+from airflow_flowservice.api.response_body import ACCEPT_ENCODING, DecompressionError, read_body
+from airflow_flowservice.api.tracked_connections import (
+    ResponseTooLargeError,
+    SendAttempt,
+    TrackingAdapter,
+    limited_attempt,
+)
 from airflow_flowservice.exceptions import (
-    ApiError,
     ConfigurationError,
+    FlowServiceError,
     NoAnswerError,
     NotSentError,
     UnreadableAnswerError,
@@ -36,15 +43,20 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from requests.auth import AuthBase
-    from urllib3.response import BaseHTTPResponse
 
 CONNECT_TIMEOUT_S = 10.0
+ATTEMPT_TIMEOUTS = 2
+"""Limit of an attempt as a whole, from connecting to the last byte of the response, as a multiple of `timeout_s`."""
 MAX_RETRY_AFTER_S = 120.0
 _MAX_BACKOFF_S = 30.0
 _BUSY_OR_BROKEN = frozenset({429, *range(500, 600)})
 _HALF_A_SECOND = timedelta(milliseconds=500)
 """`Date` has whole seconds; the middle of its second is the best estimate."""
-_HEADERS = {"Accept": "application/json", "User-Agent": f"airflow-flowservice/{__version__}"}
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": ACCEPT_ENCODING,
+    "User-Agent": f"airflow-flowservice/{__version__}",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +109,9 @@ class HttpResponse:
 class HttpSession:
     """Requests to one host, with timeouts, retries and without redirects; safe to share among threads.
 
+    An attempt takes at most `ATTEMPT_TIMEOUTS` times `timeout_s`. All attempts of a request together take at most
+    `max_attempts + 1` times `timeout_s`, without the pauses between them.
+
     :param base_url: scheme, host and optional path, without a trailing slash.
     :param timeout_s: seconds to wait for (each part of) a response.
     :param max_attempts: maximum number of attempts of a request that may be repeated.
@@ -115,9 +130,9 @@ class HttpSession:
         self.host = urlsplit(base_url).netloc
         self.clock_offset: timedelta | None = None
         self._timeout = (min(CONNECT_TIMEOUT_S, timeout_s), timeout_s)
-        self._repeatable = _retry_all(max_attempts, pause)
-        self._unrepeatable = _retry_unsent(max_attempts, pause)
-        self._pooled = self._new_session(self._repeatable)
+        self._max_attempts = max_attempts
+        self._pause = pause
+        self._pooled = self._new_session()
 
     @hides_secrets
     def send(
@@ -129,20 +144,19 @@ class HttpSession:
         body: str | Mapping[str, str] | None = None,
         auth: AuthBase | None = None,
         secrets: tuple[str, ...] = (),
+        within_s: float = math.inf,
     ) -> HttpResponse:
         """Send a request that changes nothing; repeat it after connection errors, 429 and 5xx.
 
         :param path: quoted path with its query; begins with a slash.
         :param body: JSON text, or the fields of a form.
+        :param within_s: limit in seconds for all attempts and their pauses.
         :raises NotSentError: no connection could be made.
         :raises NoAnswerError: no complete response arrived.
+        :raises UnreadableAnswerError: the response is too large, or cannot be decompressed.
         """
-        retry: urllib3.Retry = self._repeatable
-        while True:
-            try:
-                return self._request(self._pooled, method, path, headers or {}, body, auth, secrets)
-            except requests.exceptions.ChunkedEncodingError as error:
-                retry = self._retry_incomplete_response(retry, method, path, error)
+        attempt = partial(self._attempt, self._pooled, method, path, headers or {}, body, auth, secrets)
+        return self._send(attempt, is_repeatable=_can_repeat_read, within_s=within_s)
 
     @hides_secrets
     def send_once(
@@ -158,14 +172,13 @@ class HttpSession:
 
         :raises NotSentError: no connection could be made, so nothing was created.
         :raises NoAnswerError: no complete response arrived, so the outcome is unknown.
+        :raises UnreadableAnswerError: the response cannot be read, so the outcome is unknown.
         """
         # The POST has its own connection: after a reset of a kept-alive connection, its outcome would be unknown.
         headers = {**headers, "Connection": "close"}
-        with self._new_session(self._unrepeatable) as session:
-            try:
-                return self._request(session, "POST", path, headers, body, auth, secrets)
-            except requests.exceptions.ChunkedEncodingError as error:
-                raise self._error_of(error) from error
+        with self._new_session() as session:
+            attempt = partial(self._attempt, session, "POST", path, headers, body, auth, secrets)
+            return self._send(attempt, is_repeatable=_can_repeat_post, within_s=math.inf)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -179,18 +192,42 @@ class HttpSession:
     ) -> None:
         self.close()
 
-    def _new_session(self, retry: urllib3.Retry) -> requests.Session:
-        session = requests.Session()
+    def _new_session(self) -> requests.Session:
+        session = _SessionWithoutRedirects()
         session.headers.update(_HEADERS)
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         # Plain http is allowed on loopback only; a proxy from the environment would receive the secret.
         session.trust_env = self.base_url.startswith("https:")
-        adapter = _SentTrackingAdapter(max_retries=retry)
+        adapter = TrackingAdapter(max_retries=0)
         session.mount("https://", adapter)
         session.mount("http://", adapter)
         return session
 
-    def _request(
+    def _send(
+        self,
+        attempt: Callable[[float], HttpResponse | FlowServiceError],
+        *,
+        is_repeatable: Callable[[HttpResponse | FlowServiceError], bool],
+        within_s: float,
+    ) -> HttpResponse:
+        """Make attempts until the result is final, or until the number of attempts or their time is used up."""
+        ends_at, timeout_s = time.monotonic() + within_s, self._timeout[1]
+        remaining = (self._max_attempts + 1) * timeout_s
+        for failures in range(1, self._max_attempts + 1):
+            began = time.monotonic()
+            result = attempt(min(ATTEMPT_TIMEOUTS * timeout_s, remaining, ends_at - began))
+            remaining -= time.monotonic() - began
+            if failures == self._max_attempts or remaining <= 0 or not is_repeatable(result):
+                break
+            pause = pause_s(failures, result.headers if isinstance(result, HttpResponse) else {})
+            if time.monotonic() + pause >= ends_at:
+                break
+            self._pause(pause)
+        if isinstance(result, FlowServiceError):
+            raise result
+        return result
+
+    def _attempt(
         self,
         session: requests.Session,
         method: str,
@@ -199,62 +236,83 @@ class HttpSession:
         body: str | Mapping[str, str] | None,
         auth: AuthBase | None,
         secrets: tuple[str, ...],
-    ) -> HttpResponse:
-        _last_attempt.sent = None
-        try:
-            received = session.request(
-                method,
-                self.base_url + path,
-                headers=dict(headers),
-                data=body.encode() if isinstance(body, str) else body,
-                auth=auth or _no_auth,
-                timeout=self._timeout,
-                allow_redirects=False,
-            )
-        except requests.exceptions.ChunkedEncodingError:
-            raise
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise self._error_of(error) from error
-        response = HttpResponse(
-            status=received.status_code,
-            body=received.content,
-            headers={name.lower(): value for name, value in received.headers.items()},
-            secrets=secrets,
-        )
-        self._update_clock_offset(response)
+        seconds: float,
+    ) -> HttpResponse | FlowServiceError:
+        """Send a request one time within some seconds; return the response, or the error."""
+        with limited_attempt(seconds) as attempt:
+            try:
+                received = session.request(
+                    method,
+                    self.base_url + path,
+                    headers=dict(headers),
+                    data=body.encode() if isinstance(body, str) else body,
+                    auth=auth or _no_auth,
+                    timeout=(_positive(min(self._timeout[0], seconds)), _positive(min(self._timeout[1], seconds))),
+                    allow_redirects=False,
+                    stream=True,
+                )
+                response = _read(received, secrets)
+                self._update_clock_offset(response)
+            except Exception as error:
+                attempt.close()
+                return self._error_of(error, attempt)
         return response
 
-    def _retry_incomplete_response(
-        self, retry: urllib3.Retry, method: str, path: str, error: Exception
-    ) -> urllib3.Retry:
-        """Pause before a repetition, and return the next state.
+    def _error_of(self, error: Exception, attempt: SendAttempt) -> FlowServiceError:
+        """Return the package's error for any error of an attempt.
 
-        :raises NoAnswerError: there is no attempt left.
+        An unexpected error before the request was sent is raised unchanged.
         """
-        try:
-            retry = retry.increment(method, path, error=urllib3.exceptions.ProtocolError(str(error)))
-        except urllib3.exceptions.MaxRetryError:
-            raise self._error_of(error) from error
-        retry.sleep()
-        return retry
-
-    def _error_of(self, error: Exception) -> ApiError | ConfigurationError:
         cause = _innermost(error)
         reason = excerpt_of_exception(cause)
-        if isinstance(error, requests.exceptions.ContentDecodingError):
+        known = self._known_error(error, attempt, reason)
+        known.__cause__ = error
+        return known
+
+    def _known_error(self, error: Exception, attempt: SendAttempt, reason: str) -> FlowServiceError:
+        if isinstance(error, DecompressionError):
             return UnreadableAnswerError(f"the response of {self.host} cannot be decompressed ({reason})")
-        if remedy := _certificate_remedy(error, cause):
+        if isinstance(error, ResponseTooLargeError):
+            return UnreadableAnswerError(f"the response of {self.host} is too large ({reason})")
+        if attempt.sent:
+            limit = f" within {attempt.limit_s:g} s" if attempt.is_over else ""
+            return NoAnswerError(
+                f"the request was sent to {self.host}, but no complete response arrived{limit} ({reason})"
+            )
+        if remedy := _certificate_remedy(error, _innermost(error)):
             return NotSentError(f"no connection to {self.host} could be made ({reason})", remedy=remedy)
         if isinstance(error, ValueError):
             return ConfigurationError(f"no request can be sent to {self.host} ({reason})")
-        if _last_attempt.sent is False or isinstance(cause, urllib3.exceptions.ConnectTimeoutError):
+        if isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError)):
             return NotSentError(f"no connection to {self.host} could be made ({reason})")
-        return NoAnswerError(f"the request was sent to {self.host}, but no complete response arrived ({reason})")
+        raise error
 
     def _update_clock_offset(self, response: HttpResponse) -> None:
         date = http_date(response.headers.get("date"))
         if date is not None and "age" not in response.headers:
-            self.clock_offset = date + _HALF_A_SECOND - datetime.now(timezone.utc)
+            self.clock_offset = date - datetime.now(timezone.utc) + _HALF_A_SECOND
+
+
+def _positive(seconds: float) -> float:
+    """Return a timeout that urllib3 accepts, also if no time is left."""
+    return max(seconds, 0.001)
+
+
+class _SessionWithoutRedirects(requests.Session):
+    """Session that ignores `Location`. Otherwise, `requests` reads the body of a redirect without a limit."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
+def _read(received: requests.Response, secrets: tuple[str, ...]) -> HttpResponse:
+    try:
+        body = read_body(received.raw)
+    except BaseException:
+        received.close()
+        raise
+    headers = {name.lower(): value for name, value in received.headers.items()}
+    return HttpResponse(status=received.status_code, body=body, headers=headers, secrets=secrets)
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -271,7 +329,7 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def _certificate_remedy(error: Exception, cause: BaseException) -> str | None:
-    """Return the remedy of an error of TLS certificates that occurs before a request is sent; None if it is another."""
+    """Return the remedy of an error of TLS certificates before a request was sent; None if it is another error."""
     names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
     name = next((name for name in names if os.environ.get(name)), names[0])
     path = os.environ.get(name)
@@ -280,7 +338,7 @@ def _certificate_remedy(error: Exception, cause: BaseException) -> str | None:
     if "TLS CA certificate bundle" in str(error):
         return f"set {name} ({excerpt(path or 'not set')}) to an existing file of CA certificates, {where}"
     is_tls = isinstance(cause, ssl.SSLError) or isinstance(error, requests.exceptions.SSLError)
-    if _last_attempt.sent is not False or not is_tls:
+    if not is_tls:
         return None
     return (
         f"if a proxy or an internal authority issues the certificate, set {name} ({excerpt(path or 'not set')}) to a "
@@ -291,58 +349,33 @@ def _certificate_remedy(error: Exception, cause: BaseException) -> str | None:
 # --- retries ---
 
 
-class PausingRetry(urllib3.Retry):
-    """`Retry` that also pauses before the first repetition, and limits the pause that `Retry-After` requests."""
-
-    pause: Callable[[float], None] = staticmethod(time.sleep)
-
-    def new(self, **kwargs: Any) -> PausingRetry:
-        """Return the next state, with the same pause function."""
-        following = super().new(**kwargs)
-        following.pause = self.pause
-        return following
-
-    def get_backoff_time(self) -> float:
-        """Return urllib3's backoff in seconds; urllib3 itself does not pause before the first repetition."""
-        one_failure_more = self.new(history=(*self.history[:1], *self.history))
-        return super(PausingRetry, one_failure_more).get_backoff_time()
-
-    def sleep(self, response: BaseHTTPResponse | None = None) -> None:
-        """Pause as long as `Retry-After` requests, at most `MAX_RETRY_AFTER_S`; without it, use the backoff."""
-        requested = 0.0
-        if response:
-            requested = retry_after_s(response.headers.get("Retry-After"), response.headers.get("Date"))
-        if requested > 0:
-            self.pause(min(requested * uniform(1.0, 1.1), MAX_RETRY_AFTER_S))
-        else:
-            self.pause(self.get_backoff_time())
+def _can_repeat_read(result: HttpResponse | FlowServiceError) -> bool:
+    """Return whether to repeat a request that changes nothing: after connection errors, 429 and 5xx."""
+    if isinstance(result, HttpResponse):
+        return result.status in _BUSY_OR_BROKEN
+    return isinstance(result, (NotSentError, NoAnswerError))
 
 
-def _retry_all(max_attempts: int, pause: Callable[[float], None]) -> PausingRetry:
-    """Return the retries of requests that change nothing: after connection errors, 429 and 5xx."""
-    return _new_retry(pause, total=max_attempts - 1, status_forcelist=_BUSY_OR_BROKEN)
+def _can_repeat_post(result: HttpResponse | FlowServiceError) -> bool:
+    """Return whether to repeat a request that creates something: if it was not sent, or after 429."""
+    if isinstance(result, HttpResponse):
+        return result.status == 429
+    return isinstance(result, NotSentError)
 
 
-def _retry_unsent(max_attempts: int, pause: Callable[[float], None]) -> PausingRetry:
-    """Return the retries of requests that create something: if no connection was made, or after 429."""
-    return _new_retry(pause, total=max_attempts - 1, read=0, other=0, status_forcelist=frozenset({429}))
+def pause_s(failures: int, headers: Mapping[str, str]) -> float:
+    """Return the seconds before the next attempt.
 
+    This is the time that `Retry-After` requests, at most `MAX_RETRY_AFTER_S`. Without it, it is 0.25 seconds,
+    doubled with each failure, plus up to 0.25 seconds.
 
-def _new_retry(pause: Callable[[float], None], **limits: Any) -> PausingRetry:
-    retry = PausingRetry(
-        redirect=False,
-        allowed_methods=frozenset({"GET", "POST"}),
-        raise_on_status=False,
-        # 0.25 s, doubled with each failure, plus up to 0.25 s
-        backoff_factor=0.125,
-        backoff_jitter=0.25,
-        backoff_max=_MAX_BACKOFF_S,
-        # If True, urllib3 repeats a POST after 413 and 503 with a `Retry-After`. `sleep` reads the header instead.
-        respect_retry_after_header=False,
-        **limits,
-    )
-    retry.pause = pause
-    return retry
+    :param failures: number of attempts so far.
+    :param headers: of the response, with lower-case names.
+    """
+    requested = retry_after_s(headers.get("retry-after"), headers.get("date"))
+    if requested > 0:
+        return min(requested * uniform(1.0, 1.1), MAX_RETRY_AFTER_S)
+    return min(0.25 * 2.0 ** min(failures - 1, 30) + uniform(0.0, 0.25), _MAX_BACKOFF_S)
 
 
 def retry_after_s(retry_after: str | None, date: str | None = None) -> float:
@@ -372,64 +405,3 @@ def http_date(text: str | None) -> datetime | None:
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return found.replace(tzinfo=found.tzinfo or timezone.utc)
-
-
-# --- connections that record whether a request was sent ---
-#
-# `requests` does not report this: a failed TLS handshake and an incomplete response raise the same classes.
-# After a failed handshake, a POST created nothing; after an incomplete response, its outcome is unknown.
-
-
-class _LastAttempt(threading.local):
-    """Record of this thread's last attempt: True if it was sent; None if there is no record (SOCKS proxies)."""
-
-    sent: bool | None = None
-
-
-_last_attempt = _LastAttempt()
-
-
-class _SentTrackingConnection(HTTPConnection):
-    """Connection that records whether a request was sent."""
-
-    def connect(self) -> None:
-        _last_attempt.sent = False
-        super().connect()
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.is_closed:
-            self.connect()
-        _last_attempt.sent = True
-        super().request(*args, **kwargs)
-
-
-class _SentTrackingTLSConnection(_SentTrackingConnection, HTTPSConnection):
-    """TLS connection that records whether a request was sent."""
-
-
-class _SentTrackingPool(urllib3.HTTPConnectionPool):
-    """Pool of `_SentTrackingConnection`."""
-
-    ConnectionCls = _SentTrackingConnection
-
-
-class _SentTrackingTLSPool(urllib3.HTTPSConnectionPool):
-    """Pool of `_SentTrackingTLSConnection`."""
-
-    ConnectionCls = _SentTrackingTLSConnection
-
-
-class _SentTrackingAdapter(HTTPAdapter):
-    """Adapter whose connections record whether a request was sent, except through SOCKS proxies."""
-
-    pools: ClassVar[dict[str, Any]] = {"http": _SentTrackingPool, "https": _SentTrackingTLSPool}
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = self.pools
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        if not proxy.lower().startswith("socks"):
-            manager.pool_classes_by_scheme = self.pools
-        return manager

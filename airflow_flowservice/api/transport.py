@@ -6,6 +6,7 @@ Source of the headers: https://experienceleague.adobe.com/en/docs/experience-pla
 from __future__ import annotations
 
 import json
+import math
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -54,17 +55,20 @@ class Transport:
         """The service's clock minus this machine's, from the last response; exact to about a second."""
         return self._http.clock_offset
 
-    def get(self, path: str, query: str = "") -> HttpResponse:
+    def get(self, path: str, query: str = "", *, within_s: float = math.inf) -> HttpResponse:
         """Read a resource; repeat the request after connection errors, 429 and 5xx.
 
         :param path: quoted path below Flow Service's root.
         :param query: quoted query without the question mark.
+        :param within_s: limit in seconds for all attempts and their pauses, without the token's request.
         """
         target = f"{ROOT}{path}?{query}" if query else f"{ROOT}{path}"
 
         def send(token: str) -> HttpResponse:
             secrets = (*self._auth.secrets, token)
-            return self._http.send("GET", target, headers=self._headers, auth=Bearer(token), secrets=secrets)
+            return self._http.send(
+                "GET", target, headers=self._headers, auth=Bearer(token), secrets=secrets, within_s=within_s
+            )
 
         return self._send_with_token(self._auth, send)
 
@@ -107,19 +111,19 @@ class _AuthBeforePost:
         self._auth = auth
 
     def token(self) -> str:
-        with _raise_as_not_sent():
+        with _raise_as_not_sent("no token could be fetched, so nothing was sent"):
             return self._auth.token()
 
     def renew(self, rejected: str) -> bool:
-        with _raise_as_not_sent():
+        with _raise_as_not_sent("the token was refused and no other could be fetched, so nothing was created"):
             return self._auth.renew(rejected)
 
 
 @contextmanager
-def _raise_as_not_sent() -> Iterator[None]:
+def _raise_as_not_sent(problem: str) -> Iterator[None]:
     try:
         yield
     except (NoAnswerError, ServerError, UnreadableAnswerError) as error:
         fields = {**error.to_dict(), "error": NotSentError.__name__}
-        fields["message"] = f"no token could be fetched, so nothing was sent: {error.message}"
+        fields["message"] = f"{problem}: {error.message}"
         raise from_dict(fields) from error

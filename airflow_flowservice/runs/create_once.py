@@ -52,6 +52,12 @@ _MAX_RUNS_READ = 10_000
 _MAX_POSTS = 3
 # Flow Service's clock stamps the flow runs, the worker's clock stamps the intent.
 _MAX_CLOCK_DIFFERENCE = timedelta(minutes=15)
+# A gateway with a wrong clock can set `Date`, so a larger difference is not believed.
+MAX_CLOCK_CORRECTION = timedelta(minutes=10)
+# If Flow Service also reports that the start time is in the past, a larger difference is believed.
+_MAX_CONFIRMED_CORRECTION = timedelta(days=1)
+# Without a store, only the time distinguishes the flow runs of this DAG run from older ones.
+_MAX_SEARCH_CORRECTION_WITHOUT_STORE = timedelta(days=1)
 _OUTCOME_UNKNOWN = (NoAnswerError, ServerError, UnreadableAnswerError)
 _HOW: dict[State, Literal["created", "resumed", "adopted"]] = {
     State.CREATED: "created",
@@ -72,7 +78,8 @@ class CreateOnce:
         states two to three minutes.
     :param poll: seconds between two reads of the list, or of a flow run whose response is an error.
     :param error_budget: seconds without a valid response after which reading a known flow run ends.
-    :param clock_offset: the service's clock minus the local one; None if unknown.
+    :param clock_offset: the service's clock minus the local one; None if unknown. A difference of more than
+        `MAX_CLOCK_CORRECTION` is not believed, but the search for a lost flow run begins at the earlier clock.
     :param link: return the page address of a flow run id, for messages.
     """
 
@@ -97,6 +104,7 @@ class CreateOnce:
     _error: FlowServiceError = field(init=False, repr=False)
     _has_earlier_intent: bool = field(default=False, init=False, repr=False)
     _posts: int = field(default=0, init=False, repr=False)
+    _has_logged_clock: bool = field(default=False, init=False, repr=False)
 
     def __call__(self, order: Order) -> Outcome:
         """Return the flow run of this order.
@@ -215,7 +223,8 @@ class CreateOnce:
         return event
 
     def _create_later(self) -> Event:
-        start = self._start_time(margin=_LATER_START_MARGIN)
+        confirmed = min(self._clock_offset(), _MAX_CONFIRMED_CORRECTION) - self._clock_correction()
+        start = self._start_time(margin=_LATER_START_MARGIN + max(confirmed, timedelta(0)))
         log.warning("Flow Service reports that the start time is in the past; trying again with %s", start)
         event = self._post(start)
         return Event.REFUSED if event is Event.START_TIME_PASSED else event
@@ -330,14 +339,25 @@ class CreateOnce:
 
     def _new_runs(self) -> list[FlowRun]:
         order, intent = self._order, self._intent
-        since = datetime.fromtimestamp(intent.written_at, tz=timezone.utc) - _MAX_CLOCK_DIFFERENCE
-        listed = self.service.list_runs(flow_id=order.flow_id, created_since=since, limit=100)
+        listed = self.service.list_runs(flow_id=order.flow_id, created_since=self._search_start(), limit=100)
         runs = list(islice(listed, _MAX_RUNS_READ))
         if len(runs) == _MAX_RUNS_READ and not any(intent.match(run, order) == "ours" for run in runs):
             raise FlowRunUncertainError(
                 f"a flow run may have been created, and the dataflow has {_MAX_RUNS_READ} or more new flow runs"
             )
         return [run for run in runs if run.flow_id in (None, order.flow_id) and intent.is_new(run)]
+
+    def _search_start(self) -> datetime:
+        """Return the time from which on a lost flow run is searched: the earlier of both clocks, with a margin."""
+        behind = min(self._clock_offset(), timedelta(0))
+        if self.store is None:
+            behind = max(behind, -_MAX_SEARCH_CORRECTION_WITHOUT_STORE)
+        # The intent's time may contain a correction that was wrong.
+        margin = MAX_CLOCK_CORRECTION + _MAX_CLOCK_DIFFERENCE
+        earliest = self._intent.written_at + behind.total_seconds()
+        if self._intent.oldest_known is not None:
+            earliest = max(earliest, self._intent.oldest_known)
+        return datetime.fromtimestamp(max(earliest - margin.total_seconds(), 0.0), tz=timezone.utc)
 
     def _start_time(self, *, margin: timedelta) -> datetime:
         if self._order.start_time is not None:
@@ -346,7 +366,24 @@ class CreateOnce:
         return max(soon, self._order.window.end) if self._order.window else soon
 
     def _service_now(self) -> datetime:
-        return self.now() + (self.clock_offset() or timedelta(0))
+        return self.now() + self._clock_correction()
+
+    def _clock_offset(self) -> timedelta:
+        return self.clock_offset() or timedelta(0)
+
+    def _clock_correction(self) -> timedelta:
+        """Return the difference of the clocks if it is plausible, otherwise zero."""
+        offset = self._clock_offset()
+        if abs(offset) <= MAX_CLOCK_CORRECTION:
+            return offset
+        if not self._has_logged_clock:
+            self._has_logged_clock = True
+            log.warning(
+                "The Date header of Flow Service's responses differs from this machine's clock by %.0f seconds; "
+                "using this machine's clock. Check both clocks, and gateways between them",
+                offset.total_seconds(),
+            )
+        return timedelta(0)
 
 
 def _has_failed(run: FlowRun) -> bool:

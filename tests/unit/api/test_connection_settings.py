@@ -48,7 +48,7 @@ def test_defaults_are_those_of_the_client():
     for name in ("base_url", "ims_url", "sandbox", "_epoch_format"):
         assert getattr(expected, name) == getattr(created, name), name
     assert expected._platform._timeout == created._platform._timeout
-    assert expected._platform._repeatable.total == created._platform._repeatable.total
+    assert expected._platform._max_attempts == created._platform._max_attempts
     assert expected._auth._scopes == created._auth._scopes
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from datetime import datetime, timezone
 
 import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
+from urllib3 import HTTPResponse
 
 from airflow_flowservice.api.client import FlowServiceClient
 from airflow_flowservice.api.http_session import retry_after_s
@@ -153,7 +155,7 @@ def test_netrc_is_ignored(monkeypatch, tmp_path):
         sent[request.method] = request.headers.get("Authorization")
         answer = requests.Response()
         answer.status_code = 200
-        answer._content = b'{"access_token": "ours", "items": []}'
+        answer.raw = HTTPResponse(io.BytesIO(b'{"access_token": "ours", "items": []}'), preload_content=False)
         return answer
 
     monkeypatch.setattr(requests.Session, "send", send)

@@ -106,13 +106,6 @@ class TestStartTime:
         world.attempt(order)
         assert world.service.posted[0]["start_time"] == order.window.end
 
-    @pytest.mark.parametrize("skew", [timedelta(hours=-1), timedelta(hours=1)], ids=["slow", "fast"])
-    def test_the_services_clock_is_used(self, world: Any, skew: timedelta) -> None:
-        """A worker with a wrong clock uses the service's clock."""
-        world.time.skew = skew
-        world.attempt(clock_offset=lambda: -skew)
-        assert 0 < self.sent(world) <= 5
-
     def test_an_explicit_one_is_sent(self, world: Any) -> None:
         """An explicit start time is sent unchanged."""
         later = world.time.true() + timedelta(hours=3)

@@ -1,0 +1,189 @@
+"""Connections that record whether a request was sent, and that limit the time and the size of its response.
+
+`requests` reports neither: a failed TLS handshake and an incomplete response raise the same classes, and a read
+timeout begins again with each received byte. After a failed handshake, a POST created nothing; after an incomplete
+response, its outcome is unknown.
+
+All bytes of a response pass through one reader: the status line, `100 Continue`, headers, chunks and the body, and
+also the response of a proxy to `CONNECT`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import threading
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_RECEIVED_BYTES = 32 * 2**20
+"""Maximum size of a response as transferred, with its headers and the framing of chunks."""
+
+
+class ResponseTooLargeError(Exception):
+    """The response exceeds a limit of size."""
+
+
+@dataclass(kw_only=True)
+class SendAttempt:
+    """One attempt to send a request and to receive its response.
+
+    :param limit_s: seconds for the whole attempt.
+    :param ends_at: end of the attempt, in seconds of the monotonic clock.
+    :param sent: True if a byte of the request may have left this machine.
+    :param received: number of received bytes.
+    :param streams: open streams of responses.
+    """
+
+    limit_s: float
+    ends_at: float
+    sent: bool = False
+    received: int = 0
+    streams: list[io.BufferedReader] = field(default_factory=list)
+
+    @property
+    def is_over(self) -> bool:
+        """Return True if the time of the attempt is used up."""
+        return time.monotonic() >= self.ends_at
+
+    def remaining_s(self) -> float:
+        """Return the seconds until the attempt ends.
+
+        :raises TimeoutError: the attempt is over.
+        """
+        remaining = self.ends_at - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError(f"timed out: the limit for a request is {self.limit_s:g} s")
+        return remaining
+
+    def count(self, received: int) -> None:
+        """Add received bytes.
+
+        :raises ResponseTooLargeError: the response exceeds `MAX_RECEIVED_BYTES`.
+        """
+        self.received += received
+        if self.received > MAX_RECEIVED_BYTES:
+            raise ResponseTooLargeError(f"more than {MAX_RECEIVED_BYTES >> 20} MiB were received")
+
+    def close(self) -> None:
+        """Close the streams after an error. urllib3 leaves them open after some errors."""
+        for stream in self.streams:
+            with suppress(OSError):
+                stream.close()
+
+
+class _Current(threading.local):
+    attempt: SendAttempt | None = None
+
+
+_current = _Current()
+
+
+@contextmanager
+def limited_attempt(seconds: float) -> Iterator[SendAttempt]:
+    """Apply a limit of time to the requests that this thread sends inside, and record whether they were sent."""
+    _current.attempt = attempt = SendAttempt(limit_s=seconds, ends_at=time.monotonic() + seconds)
+    try:
+        yield attempt
+    finally:
+        _current.attempt = None
+
+
+class TrackingAdapter(HTTPAdapter):
+    """Adapter whose connections apply `limited_attempt`, with and without a proxy. It never repeats a request."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        _track(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        _track(manager)
+        return manager
+
+
+def _track(manager: Any) -> None:
+    pools = manager.pool_classes_by_scheme.items()
+    manager.pool_classes_by_scheme = {scheme: _tracking_pool(pool_class) for scheme, pool_class in pools}
+
+
+@cache
+def _tracking_pool(pool_class: type[Any]) -> type[Any]:
+    """Return a pool class with tracking connections; urllib3 has classes for http, https and SOCKS proxies."""
+    if issubclass(pool_class.ConnectionCls, _TrackingConnection):
+        return pool_class
+    connection = type("TrackingConnection", (_TrackingConnection, pool_class.ConnectionCls), {})
+    return type("TrackingPool", (pool_class,), {"ConnectionCls": connection})
+
+
+class _LimitedReader(io.RawIOBase):
+    """Stream of a socket that ends with an error when the attempt's time or size is used up."""
+
+    def __init__(self, stream: io.RawIOBase, sock: Any, attempt: SendAttempt) -> None:
+        self._stream = stream
+        self._sock = sock
+        self._attempt = attempt
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        remaining = self._attempt.remaining_s()
+        timeout = self._sock.gettimeout()
+        if timeout is None or remaining < timeout:
+            self._sock.settimeout(remaining)
+        received: int | None = self._stream.readinto(buffer)
+        self._attempt.count(received or 0)
+        return received
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stream.close()
+        super().close()
+
+
+class _LimitedResponse(http.client.HTTPResponse):
+    """Response that is read through a `_LimitedReader`."""
+
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        if (attempt := _current.attempt) is not None:
+            stream: Any = self.fp
+            self.fp = io.BufferedReader(_LimitedReader(stream.detach(), sock, attempt))
+            attempt.streams.append(self.fp)
+
+
+class _TrackingConnection(HTTPConnection):
+    """Connection that applies the current attempt's limits, and records whether bytes may have left."""
+
+    response_class = _LimitedResponse
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        finally:
+            # `CONNECT` goes to the proxy only.
+            _record_sent(False)
+
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        if (attempt := _current.attempt) is not None and not attempt.sent:
+            # A host with many addresses that do not respond takes a connect timeout for each.
+            attempt.remaining_s()
+        _record_sent(True)
+        super().send(data)
+
+
+def _record_sent(value: bool) -> None:
+    if _current.attempt is not None:
+        _current.attempt.sent = value
