@@ -381,16 +381,6 @@ def test_delta_column_that_rendered_to_nothing(refused, emulator, column, native
     assert {} == emulator.ledger()["requests"]
 
 
-@pytest.mark.parametrize("key", ["timezone", "dateFormat"])
-def test_delta_column_with_another_format(refused, emulator, key):
-    """The dataflow keeps its own format and time zone; another one raises the error of another name."""
-    kept = {"name": "updated_at", "timezone": "UTC", "dateFormat": "yyyy-MM-dd HH:mm:ss"}
-    emulator.add_flow(id=FLOW, kind="table", delta_column=kept)
-    error = refused(delta_column={**kept, key: "other"})
-    assert isinstance(error, DeltaColumnDiffersError)
-    assert f"the {key} of delta_column is 'other', and the dataflow has {kept[key]!r} already" == error.message
-
-
 @pytest.mark.parametrize(
     ("date", "start"),
     [
@@ -411,13 +401,6 @@ def test_window_of_dates_in_digits(refused, emulator, date, start, native):
     assert f"window_start is {start}, which reads as the date 2026-01-" in error.message
     assert "ISO 8601 with an offset" in error.remedy
     assert {} == emulator.ledger()["requests"]
-
-
-def test_conf_window_of_dates_in_digits(refused):
-    """The conf is refused as the arguments are."""
-    error = refused(conf={"window_start": 20260109, "window_end": 20260110}, run_type="manual")
-    assert isinstance(error, WindowError)
-    assert "window_start in the run's conf is 20260109, which reads as the date" in error.message
 
 
 @pytest.mark.parametrize("start_time", ["2026-01-02T00:00:00", "soon", "", 1769000000000])

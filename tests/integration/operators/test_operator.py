@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_flowservice.exceptions import (
+    DeltaColumnDiffersError,
     FlowRunFailedError,
     FlowRunTimeoutError,
     FlowRunVanishedError,
@@ -329,6 +330,17 @@ def test_a_delta_column_that_the_flow_has_is_not_sent_again(ingest, emulator, ru
     ingest(wait_for_completion=False).run()
     [run] = runs_of()
     assert "deltaColumn" not in emulator.state.runs[run["id"]].params
+
+
+@pytest.mark.parametrize("key", ["timezone", "dateFormat"])
+def test_another_format_of_the_delta_column_is_refused(ingest, emulator, runs_of, key):
+    """The dataflow keeps its own format and time zone; another one raises the error of another name."""
+    kept = {"name": "updated_at", "timezone": "UTC", "dateFormat": "yyyy-MM-dd HH:mm:ss"}
+    emulator.add_flow(id=FLOW, kind="table", delta_column=kept)
+    ended = ingest(delta_column={**kept, key: "other"}).run()
+    assert isinstance(ended.error, DeltaColumnDiffersError)
+    assert f"the {key} of delta_column is 'other', and the dataflow has {kept[key]!r} already" == ended.error.message
+    assert [] == runs_of()
 
 
 def test_a_file_based_flow_needs_no_delta_column(ingest, emulator, runs_of):

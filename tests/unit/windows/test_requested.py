@@ -71,3 +71,9 @@ def test_mapping_takes_all_forms_of_instants():
 def test_event_without_window_is_ignored():
     """For example, a user creates such an event with the button in Airflow's UI."""
     assert None is window_of_events([("orders", {}), ("orders", {"rows": 3})])
+
+
+def test_dates_in_digits_are_refused():
+    """Numbers in a conf are refused as arguments are, and the error names the conf."""
+    with pytest.raises(WindowError, match=r"window_start in the run's conf is 20260109, which reads as the date"):
+        requested_window({"window_start": 20260109, "window_end": 20260110}, where="the run's conf")
