@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice.api.redaction import excerpt
+from airflow_flowservice.api.redaction import redact_json
 from airflow_flowservice.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def unknown_keys(extra: Mapping[str, Any], *, secrets: tuple[str, ...]) -> Itera
     for key in extra:
         if key not in EXTRA_FIELDS:
             nearest = _nearest(key)
-            shown = repr(excerpt(key, secrets=secrets, length=60))
+            shown = repr(str(redact_json(key, secrets=secrets))[:60])
             hint = f" (nearest known key: {nearest!r})" if nearest in EXTRA_FIELDS else ""
             error = ConfigurationError(
                 f"the extra has the unknown key {shown}{hint}", remedy=_remedy(shown, nearest, extra)

@@ -127,7 +127,12 @@ def test_the_assets_module_imports_only_errors():
     added = modules_after("import airflow_flowservice.assets") - modules_after(
         "import typing, contextlib, urllib.parse"
     )
-    assert {"airflow_flowservice", "airflow_flowservice.assets", "airflow_flowservice.exceptions"} == {
+    assert {
+        "airflow_flowservice",
+        "airflow_flowservice.assets",
+        "airflow_flowservice.exceptions",
+        "airflow_flowservice.plain_text",
+    } == {
         name
         for name in added
         if not hasattr(sys, "stdlib_module_names") or name.partition(".")[0] not in sys.stdlib_module_names
