@@ -99,6 +99,7 @@ def coverage_of(
     within: IngestionWindow,
     now: datetime,
     found: Iterable[FlowRun] = (),
+    most_entries: int | None = None,
 ) -> Coverage:
     """Return the coverage of a dataflow within a range.
 
@@ -106,6 +107,7 @@ def coverage_of(
     :param plans: one for each DAG of the rows. A window of a schedule without a DAG run is missing.
     :param now: aware; windows that end later are not expected yet.
     :param found: flow runs of the dataflow at Flow Service, if it was queried.
+    :param most_entries: as in `cover`.
     """
     rows = list(rows)
     expected: list[ExpectedWindow] = []
@@ -115,7 +117,8 @@ def coverage_of(
         of_dag_runs = [each for row in dag_rows if row.creates and (each := _expected_window(row, plan, offset))]
         expected += of_dag_runs
         expected += _scheduled(plan, dag_rows, within=within, now=now, offset=offset, of_dag_runs=of_dag_runs)
-    return cover(expected, known_runs((row.flow_run for row in rows if row.flow_run), found), within=within)
+    runs = known_runs((row.flow_run for row in rows if row.flow_run), found)
+    return cover(expected, runs, within=within, most_entries=most_entries)
 
 
 def _with_task_partition(row: TaskRow, plan: Plan) -> TaskRow:
@@ -174,7 +177,9 @@ def _scheduled(
     partitioned = versions.backfills_by_partition(plan.timetable)
     dates = _schedule_dates(
         plan.timetable,
-        earliest=_backfill_argument(_first_date(plan, rows, within.start - shift), plan.timetable),
+        earliest=_backfill_argument(
+            _first_date(plan, rows, _schedule_begin(plan, within.start - shift)), plan.timetable
+        ),
         latest=_backfill_argument(within.end - shift, plan.timetable) if partitioned else None,
         contiguous=_contiguous_dates(of_dag_runs),
     )
@@ -183,15 +188,20 @@ def _scheduled(
         date = (each.partition_date if partitioned else None) or each.logical_date or each.run_after
         if plan.end and date > plan.end:
             return
-        if (plan.start and date < plan.start) or _backfill_date(each, plan.timetable) in taken:
-            continue
         try:
             window = _window(plan.timetable, each, offset)
         except WindowError:
             continue
         if window.start >= within.end or window.end > now:
             return
+        if (plan.start and date < plan.start) or _backfill_date(each, plan.timetable) in taken:
+            continue
         yield ExpectedWindow(window=window, dag_id=plan.dag_id, date=_backfill_date(each, plan.timetable))
+
+
+def _schedule_begin(plan: Plan, begin: datetime) -> datetime:
+    """Return the later of the range's begin and the DAG's start, before which there are no dates to compute."""
+    return max(begin, plan.start) if plan.start else begin
 
 
 def _schedule_dates(

@@ -7,7 +7,8 @@ window. If the records do not show the state of a window, it is `unknown`.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import heapq
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
@@ -89,12 +90,15 @@ class Span:
 
     :param expected: windows of DAG runs that contain the span. If there is none, one window of a schedule.
     :param runs: flow runs whose windows contain the span, in the order of their ids.
+    :param more_expected: number of further windows of DAG runs, beyond the limit of entries; `more_runs` likewise.
     """
 
     window: IngestionWindow
     state: State
     expected: tuple[ExpectedWindow, ...] = ()
     runs: tuple[KnownRun, ...] = ()
+    more_expected: int = 0
+    more_runs: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,15 +144,21 @@ def known_runs(pushed: Iterable[FlowRunSummary], found: Iterable[FlowRun] = ()) 
 
 
 def cover(
-    expected: Iterable[ExpectedWindow], runs: Iterable[KnownRun], *, within: IngestionWindow | None = None
+    expected: Iterable[ExpectedWindow],
+    runs: Iterable[KnownRun],
+    *,
+    within: IngestionWindow | None = None,
+    most_entries: int | None = None,
 ) -> Coverage:
     """Return the coverage of the expected windows by the known runs.
 
     :param within: range to which all windows are cut.
+    :param most_entries: maximum number of expected windows, and of runs, of each span; None means all. The state is
+        computed from all of them. With nested windows, the number of all entries is the square of that of the windows.
     """
     runs = sorted(runs, key=lambda run: run.id)
     sources: list[ExpectedWindow | KnownRun] = [*expected, *(run for run in runs if run.window)]
-    spans = tuple(_spans(sources, within=within))
+    spans = tuple(_spans(sources, within=within, most_entries=most_entries))
     totals: dict[State, Total] = {state: Total() for state in State}
     for span in spans:
         total = totals[span.state]
@@ -182,7 +192,9 @@ def gaps(coverage: Coverage) -> list[tuple[Span, ...]]:
     return [tuple(span for _, span in group) for group in grouped]
 
 
-def _spans(sources: Sequence[ExpectedWindow | KnownRun], *, within: IngestionWindow | None) -> Iterator[Span]:
+def _spans(
+    sources: Sequence[ExpectedWindow | KnownRun], *, within: IngestionWindow | None, most_entries: int | None
+) -> Iterator[Span]:
     """Yield a span between each edge of a window and the next edge, so that adjacent windows stay separate."""
     begins, ends = defaultdict(list), defaultdict(list)
     for index, source in enumerate(sources):
@@ -191,37 +203,129 @@ def _spans(sources: Sequence[ExpectedWindow | KnownRun], *, within: IngestionWin
             begins[window.start].append(index)
             ends[window.end].append(index)
     edges = sorted({*begins, *ends})
-    open_indexes: set[int] = set()
+    opened = _OpenSources(sources, most_entries=most_entries)
     for edge, next_edge in pairwise(edges):
-        open_indexes.difference_update(ends[edge])
-        open_indexes.update(begins[edge])
-        if open_indexes:
-            yield _span(IngestionWindow(edge, next_edge), [sources[index] for index in sorted(open_indexes)])
+        for index in ends[edge]:
+            opened.remove(index)
+        for index in begins[edge]:
+            opened.add(index)
+        if opened:
+            yield opened.span(IngestionWindow(edge, next_edge))
 
 
-def _span(window: IngestionWindow, sources: Iterable[ExpectedWindow | KnownRun]) -> Span:
-    expected = [source for source in sources if isinstance(source, ExpectedWindow)]
-    runs = tuple(source for source in sources if isinstance(source, KnownRun))
-    of_dag_runs = [each for each in expected if each.dag_run_id is not None]
-    return Span(window=window, state=_state(expected, runs), expected=tuple(of_dag_runs or expected[:1]), runs=runs)
+class _OpenSources:
+    """Sources whose windows contain the current span, with the numbers that determine its state."""
+
+    def __init__(self, sources: Sequence[ExpectedWindow | KnownRun], *, most_entries: int | None) -> None:
+        self._sources = sources
+        self._most_entries = most_entries
+        self._of_dag_runs, self._of_schedules, self._runs = _OpenIndexes(), _OpenIndexes(), _OpenIndexes()
+        self._facts: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._of_dag_runs) + len(self._of_schedules) + len(self._runs)
+
+    def add(self, index: int) -> None:
+        self._indexes(index).add(index)
+        self._facts.update(_facts(self._sources[index]))
+
+    def remove(self, index: int) -> None:
+        self._indexes(index).remove(index)
+        self._facts.subtract(_facts(self._sources[index]))
+
+    def span(self, window: IngestionWindow) -> Span:
+        """Return the span with the first sources of each kind."""
+        if self._of_dag_runs:
+            expected, more_expected = self._first(self._of_dag_runs)
+        else:
+            expected, more_expected = [self._sources[index] for index in self._of_schedules.first(1)], 0
+        runs, more_runs = self._first(self._runs)
+        return Span(
+            window=window,
+            state=_state(self._facts),
+            expected=tuple(each for each in expected if isinstance(each, ExpectedWindow)),
+            runs=tuple(each for each in runs if isinstance(each, KnownRun)),
+            more_expected=more_expected,
+            more_runs=more_runs,
+        )
+
+    def _first(self, indexes: _OpenIndexes) -> tuple[list[ExpectedWindow | KnownRun], int]:
+        found = [self._sources[index] for index in indexes.first(self._most_entries)]
+        return found, len(indexes) - len(found)
+
+    def _indexes(self, index: int) -> _OpenIndexes:
+        source = self._sources[index]
+        if isinstance(source, KnownRun):
+            return self._runs
+        return self._of_schedules if source.dag_run_id is None else self._of_dag_runs
 
 
-def _state(expected: Sequence[ExpectedWindow], runs: Sequence[KnownRun]) -> State:
-    succeeded = [run for run in runs if run.status.succeeded]
-    task_states = {each.task_state for each in expected}
-    if len(succeeded) > 1:
+class _OpenIndexes:
+    """Set of indexes that returns the lowest ones without sorting all. An index is added once."""
+
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+        self._heap: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, index: int) -> None:
+        self._open.add(index)
+        heapq.heappush(self._heap, index)
+
+    def remove(self, index: int) -> None:
+        self._open.remove(index)
+
+    def first(self, most: int | None) -> list[int]:
+        """Return the lowest indexes in order; None means all."""
+        if most is None or len(self._open) <= most:
+            return sorted(self._open)
+        found: list[int] = []
+        while len(found) < most:
+            index = heapq.heappop(self._heap)
+            if index in self._open:
+                found.append(index)
+        for index in found:
+            heapq.heappush(self._heap, index)
+        return found
+
+
+def _facts(source: ExpectedWindow | KnownRun) -> Iterator[str]:
+    """Yield the facts about a source that determine the state of a span."""
+    if isinstance(source, KnownRun):
+        yield "run"
+        if source.status.succeeded:
+            yield "succeeded"
+            if not source.outside:
+                yield "succeeded inside"
+        if source.status in (FlowRunStatus.SCHEDULED, FlowRunStatus.IN_PROGRESS):
+            yield "active run"
+        if source.status is FlowRunStatus.UNKNOWN:
+            yield "unknown run"
+        return
+    if source.task_state in _ACTIVE_TASK_STATES or _is_pending(source):
+        yield "active task"
+    if source.task_state in _FAILED_TASK_STATES:
+        yield "failed task"
+    if not source.readable:
+        yield "unreadable"
+
+
+def _state(facts: Mapping[str, int]) -> State:
+    if facts["succeeded"] > 1:
         return State.DUPLICATED
-    if any(run.status in (FlowRunStatus.SCHEDULED, FlowRunStatus.IN_PROGRESS) for run in runs):
+    if facts["active run"]:
         return State.RUNNING
-    if succeeded:
-        return State.OUTSIDE if succeeded[0].outside else State.INGESTED
-    if any(run.status is FlowRunStatus.UNKNOWN for run in runs):
+    if facts["succeeded"]:
+        return State.INGESTED if facts["succeeded inside"] else State.OUTSIDE
+    if facts["unknown run"]:
         return State.UNKNOWN
-    if task_states & _ACTIVE_TASK_STATES or any(map(_is_pending, expected)):
+    if facts["active task"]:
         return State.RUNNING
-    if not all(each.readable for each in expected):
+    if facts["unreadable"]:
         return State.UNKNOWN
-    return State.FAILED if runs or task_states & _FAILED_TASK_STATES else State.MISSING
+    return State.FAILED if facts["run"] or facts["failed task"] else State.MISSING
 
 
 def _is_pending(expected: ExpectedWindow) -> bool:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # The server and the browser handle these numbers within a few seconds.
 MAX_WINDOWS = 20_000
 _MAX_ROWS = 60_000
+# Maximum number of DAG runs, and of flow runs, that the response lists for one window.
+MAX_ENTRIES = 20
 _YEAR = timedelta(days=366)
 _MAX_RANGE = 20 * _YEAR
 _SAMPLED_RUNS = 300
@@ -98,7 +100,14 @@ class CoverageReader:
 
     def coverage(self, found: Iterable[FlowRun] = ()) -> CoverageResult:
         """Compute the coverage from the database and from the runs that Flow Service returned, if it was queried."""
-        coverage = coverage_of(self._rows, plans=self._plans, within=self.within, now=self._now, found=found)
+        coverage = coverage_of(
+            self._rows,
+            plans=self._plans,
+            within=self.within,
+            now=self._now,
+            found=found,
+            most_entries=MAX_ENTRIES,
+        )
         again = tasks_run_again(coverage, self._all_rows)
         return CoverageResult(coverage=coverage, within=self.within, dag_ids=self.dag_ids, again=tuple(again))
 

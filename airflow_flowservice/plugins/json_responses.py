@@ -39,7 +39,8 @@ def coverage_json(result: CoverageResult, *, flow_id: str, now: datetime, listed
     """Return the coverage of a dataflow; all times are ISO 8601 in UTC.
 
     `spans` has the columns `start`, `end`, `state`, `tasks` and `runs`. `state` is an index into `states`; `tasks` and
-    `runs` are lists of indexes into the columns of `tasks` and `runs`. `totals` has windows and seconds of each state.
+    `runs` are lists of indexes into the columns of `tasks` and `runs`. `more_tasks` and `more_runs` are the numbers of
+    further ones that the response does not list. `totals` has windows and seconds of each state.
 
     :param listed: flow runs that Flow Service returned; None if Flow Service was not queried.
     """
@@ -109,6 +110,8 @@ def _spans(known: Coverage, *, tasks: _Indexed, runs: _Indexed) -> dict[str, lis
             [tasks.index_of(each) for each in span.expected if each.dag_run_id is not None] for span in known.spans
         ],
         "runs": [[runs.index_of(run) for run in span.runs] for span in known.spans],
+        "more_tasks": [span.more_expected for span in known.spans],
+        "more_runs": [span.more_runs for span in known.spans],
     }
 
 

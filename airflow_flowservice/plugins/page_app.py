@@ -21,7 +21,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from airflow_flowservice._airflow import versions
-from airflow_flowservice.plugins import flow_run_lookup, json_responses, permissions
+from airflow_flowservice.plugins import flow_run_lookup, json_responses, permissions, read_slots
 from airflow_flowservice.plugins.coverage_reader import CoverageReader, RequestedRange
 from airflow_flowservice.plugins.error_responses import PageRequestError
 from airflow_flowservice.plugins.security_headers import SecurityHeadersMiddleware
@@ -56,7 +56,8 @@ def read_coverage(
     conn_id: OptionalText = None,
 ) -> JSONResponse:
     """Return the states of a dataflow's windows."""
-    readable = permissions.readable_feeds(session, user=user, dag_id=dag_id or None)
+    with read_slots.occupied():
+        readable = permissions.readable_feeds(session, user=user, dag_id=dag_id or None)
     feeds = [feed for feed in readable if feed.flow_id == flow_id]
     if not feeds:
         raise PageRequestError(
@@ -68,11 +69,13 @@ def read_coverage(
         permissions.require_connection(conn_id, user=user)
     now = versions.utc_now()
     requested = RequestedRange.parse(start, end, now=now)
-    reader = CoverageReader(session, flow_id=flow_id, feeds=feeds, requested=requested, now=now)
+    with read_slots.occupied():
+        reader = CoverageReader(session, flow_id=flow_id, feeds=feeds, requested=requested, now=now)
     session.close()  # releases the database connection while Flow Service is queried
     listed = flow_run_lookup.list_flow_runs(flow_id, conn_id=conn_id, since=reader.within.start) if conn_id else None
-    result = reader.coverage(listed.runs if listed else ())
-    return JSONResponse(json_responses.coverage_json(result, flow_id=flow_id, now=now, listed=listed))
+    with read_slots.occupied():
+        result = reader.coverage(listed.runs if listed else ())
+        return JSONResponse(json_responses.coverage_json(result, flow_id=flow_id, now=now, listed=listed))
 
 
 @cache

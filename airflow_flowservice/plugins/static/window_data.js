@@ -4,7 +4,7 @@
 export function windowsOf(response) {
   const allTasks = objectsOf(response.tasks);
   const allRuns = objectsOf(response.runs);
-  const { start, end, state, tasks, runs } = response.spans;
+  const { start, end, state, tasks, runs, more_tasks: moreTasks, more_runs: moreRuns } = response.spans;
   const windows = start.map((windowStart, index) => ({
     index,
     start: windowStart,
@@ -14,6 +14,8 @@ export function windowsOf(response) {
     state: response.states[state[index]],
     tasks: tasks[index].map((taskIndex) => allTasks[taskIndex]),
     runs: runs[index].map((runIndex) => allRuns[runIndex]),
+    moreTasks: moreTasks[index],
+    moreRuns: moreRuns[index],
   }));
   return { windows, unplaced: response.unplaced.map((runIndex) => allRuns[runIndex]) };
 }

@@ -25,6 +25,11 @@ export function flowRunElement(run, { fullId = false } = {}) {
   return linkToOtherSite(el("a", { class: "id", title: `${title}. Open in Experience Platform`, text }), url);
 }
 
+/** Return an element with the number of further entries, if there are any. */
+function more(count) {
+  return count ? [el("span", { text: `and ${count} more` })] : [];
+}
+
 function row(window, isSelected) {
   const { sign, description } = STATES[window.state];
   const badge = { class: `badge ${window.state}`, title: description };
@@ -36,8 +41,8 @@ function row(window, isSelected) {
     cell("State", el("span", badge, swatch(window.state), `${sign} ${stateLabel(window)}`)),
     numberCell("Records", sum(window.runs, "records")),
     numberCell("Failed", sum(window.runs, "failed_records")),
-    cell("DAG run", ...lines(window.tasks.map(taskLink))),
-    cell("Flow run", ...lines(window.runs.map((run) => flowRunElement(run)))),
+    cell("DAG run", ...lines([...window.tasks.map(taskLink), ...more(window.moreTasks)])),
+    cell("Flow run", ...lines([...window.runs.map((run) => flowRunElement(run)), ...more(window.moreRuns)])),
   );
 }
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from airflow_flowservice.plugins import read_slots
 from tests.integration.plugins.conftest import FLOW, HOSTILE, RANGE
 
 COVERAGE = "/flowservice/data/coverage"
@@ -150,3 +152,18 @@ def test_link_to_another_host_is_omitted(viewer: Any) -> None:
     """A user can change the URL in the XCom."""
     response = viewer.get(COVERAGE, params={"flow_id": HOSTILE, **RANGE})
     assert [None] == response.json()["runs"]["url"]
+
+
+def test_number_of_concurrent_reads_is_limited(request_coverage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further requests fail, immediately or after a short wait, so that the API server keeps free threads."""
+    monkeypatch.setattr(read_slots, "_MAX_WAIT_S", 0.01)
+    with read_slots._RUNNING, read_slots._RUNNING:
+        assert 503 == request_coverage().status_code
+    monkeypatch.setattr(read_slots, "_MAX_WAIT_S", 60.0)
+    with ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(read_slots._RUNNING_OR_WAITING)
+        response = request_coverage()
+    assert 503 == response.status_code
+    assert "again" in response.json()["remedy"]
+    assert 200 == request_coverage().status_code

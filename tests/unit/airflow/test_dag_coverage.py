@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 import pytest
+from airflow.timetables.trigger import CronTriggerTimetable
 
-from airflow_flowservice._airflow.dag_coverage import rows_of_flow
+from airflow_flowservice._airflow import dag_coverage
+from airflow_flowservice._airflow.dag_coverage import Plan, rows_of_flow
 from airflow_flowservice._airflow.database import Feed, TaskRow
 from airflow_flowservice.runs.summary import FlowRunSummary
 from airflow_flowservice.windows.schedule import RunDates
+from airflow_flowservice.windows.window import IngestionWindow
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 FEEDS = [Feed(flow_id="orders", dag_id="dag", task_id="ingest"), Feed(flow_id="clicks", dag_id="dag", task_id="mapped")]
@@ -57,3 +60,25 @@ def test_tasks_without_flow_runs_are_included_on_request(include_unknown, expect
     rows = [row("a", "new"), row("b"), row("c", "mapped")]
     found = rows_of_flow(rows, flow_id="orders", feeds=FEEDS, include_unknown=include_unknown)
     assert expected == [each.run_id for each in found]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "most"),
+    [("1970-01-01", "1970-01-02", 3), ("1970-01-01", "2026-01-02", 27), ("2026-01-01", "2026-01-02", 27)],
+)
+def test_schedule_is_computed_only_within_range_and_dag(monkeypatch, start, end, most):
+    """Dates before the DAG's start, or after the range's end, are not computed."""
+    computed = []
+    original = dag_coverage.dag_runs.dates_between
+
+    def counted(*args, **kwargs):
+        for each in original(*args, **kwargs):
+            computed.append(each)
+            yield each
+
+    monkeypatch.setattr(dag_coverage.dag_runs, "dates_between", counted)
+    within = IngestionWindow(*(datetime.fromisoformat(each).replace(tzinfo=timezone.utc) for each in (start, end)))
+    timetable = CronTriggerTimetable("@hourly", timezone="UTC")
+    plan = Plan(dag_id="dag", timetable=timetable, start=datetime(2026, 1, 1, tzinfo=timezone.utc))
+    dag_coverage.coverage_of([], plans=[plan], within=within, now=datetime(2026, 3, 1, tzinfo=timezone.utc))
+    assert len(computed) <= most

@@ -230,5 +230,28 @@ def test_spans_are_sorted_without_overlaps(requested: list[tuple[int, int]], exi
     assert sum(each.seconds for each in windows) == sum(total.seconds for total in coverage.totals.values())
 
 
+@given(requested=st.lists(_windows, max_size=8), existing=_runs, most=st.integers(1, 3))
+def test_limit_of_entries_changes_no_state(requested: list[tuple[int, int]], existing: Any, most: int) -> None:
+    """Each span has the first entries, and the number of the others."""
+    runs = [run(str(number), *span, status=status) for number, (span, status, _) in enumerate(existing)]
+    windows = [expected(*each, dag_run_id=str(number)) for number, each in enumerate(requested)]
+    for whole, limited in zip(cover(windows, runs).spans, cover(windows, runs, most_entries=most).spans, strict=True):
+        assert (whole.window, whole.state) == (limited.window, limited.state)
+        assert (whole.expected[:most], whole.runs[:most]) == (limited.expected, limited.runs)
+        assert len(whole.expected) == len(limited.expected) + limited.more_expected
+        assert len(whole.runs) == len(limited.runs) + limited.more_runs
+
+
+def test_nested_windows_have_a_linear_number_of_entries() -> None:
+    """Twice the number of month-to-date windows has twice the number of entries, not four times."""
+
+    def entries(count: int) -> int:
+        spans = cover([], [run(f"{n:05}", 0, n + 1) for n in range(count)], most_entries=20).spans
+        assert [count - 1 - n for n in range(count)] == [len(each.runs) + each.more_runs - 1 for each in spans]
+        return sum(len(each.runs) for each in spans)
+
+    assert entries(2000) <= 2.1 * entries(1000)
+
+
 def _summary(name: str, start: int | None, status: str) -> FlowRunSummary:
     return FlowRunSummary(id=name, status=status, window=None if start is None else window(start))
