@@ -274,8 +274,8 @@ class HttpSession:
             return UnreadableAnswerError(f"the response of {self.host} cannot be decompressed ({reason})")
         if isinstance(error, ResponseTooLargeError):
             return UnreadableAnswerError(f"the response of {self.host} is too large ({reason})")
+        limit = f" within {attempt.limit_s:.3g} s" if attempt.is_over else ""
         if attempt.sent:
-            limit = f" within {attempt.limit_s:g} s" if attempt.is_over else ""
             return NoAnswerError(
                 f"the request was sent to {self.host}, but no complete response arrived{limit} ({reason})"
             )
@@ -284,7 +284,7 @@ class HttpSession:
         if isinstance(error, ValueError):
             return ConfigurationError(f"no request can be sent to {self.host} ({reason})")
         if isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError)):
-            return NotSentError(f"no connection to {self.host} could be made ({reason})")
+            return NotSentError(f"no connection to {self.host} could be made{limit} ({reason})")
         raise error
 
     def _update_clock_offset(self, response: HttpResponse) -> None:

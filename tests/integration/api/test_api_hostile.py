@@ -277,7 +277,7 @@ def test_endless_pages_end_with_an_error(raw, client_of, pages, message, most):
     raw.script = lambda request: [pages(next(numbers))]
 
     with pytest.raises(UnreadableAnswerError, match=message):
-        list(client_of().list_runs())
+        list(client_of(timeout_s=60).list_runs())
 
     assert raw.count("GET") == most
 
@@ -290,7 +290,7 @@ def test_slow_pages_have_a_deadline(raw, client_of):
     assert client._list_limit_s == 60
     began = time.monotonic()
 
-    with pytest.raises(NoAnswerError, match=r"did not end within 1 s|no complete response arrived within"):
+    with pytest.raises((NoAnswerError, NotSentError), match=r"did not end within 1 s|(arrived|made) within"):
         list(client.list_runs(within_s=1))
 
     assert 0.9 < time.monotonic() - began < 1 + MARGIN

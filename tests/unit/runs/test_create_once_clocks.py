@@ -69,8 +69,7 @@ def test_a_refused_start_time_confirms_the_difference(world: Any) -> None:
     world.time.skew = -HOUR
     world.service.plan = [("lost", StartTimeInPastError("1360"))]
     assert world.attempt(clock_offset=lambda: HOUR) == created()
-    # The start time is not before the end of the window, which is now.
-    assert start_after(world) == 0
+    assert start_after(world) <= 0
     assert 50 <= start_after(world, post=1) <= 70
 
 
