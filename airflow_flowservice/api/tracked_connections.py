@@ -141,7 +141,7 @@ class _LimitedReader(io.RawIOBase):
         timeout = self._sock.gettimeout()
         if timeout is None or remaining < timeout:
             self._sock.settimeout(remaining)
-        received: int | None = self._stream.readinto(buffer)  # type: ignore[attr-defined]
+        received: int | None = self._stream.readinto(buffer)
         self._attempt.count(received or 0)
         return received
 
