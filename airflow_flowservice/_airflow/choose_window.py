@@ -82,7 +82,7 @@ def extend_to_last_success(
         since_last.require_not_ingested(stored.window, runs)
         return stored
     end = since_last.last_success(_earlier_flow_runs(context), get_run=service.get_run)
-    window = since_last.extend_to_last_success(chosen.window, end=end)
+    window = since_last.extend_window(chosen.window, end=end)
     if window is None:
         raise versions.airflow_exception("AirflowSkipException")(
             f"No new data: an earlier run of this task has ingested all data until {chosen.window.end.isoformat()}"

@@ -31,7 +31,7 @@ from airflow_flowservice.exceptions import (
     StartTimeInPastError,
     UnreadableAnswerError,
 )
-from airflow_flowservice.runs.creation_states import FINAL, INITIAL, TRANSITIONS, Event, State
+from airflow_flowservice.runs.creation_states import FINAL, INITIAL, TRANSITIONS, CreationEvent, CreationState
 from airflow_flowservice.runs.flow_check import checked
 from airflow_flowservice.runs.intent import Attempt, FlowRunService, Intent, Order, Outcome, Store
 from airflow_flowservice.runs.intent_store import IntentStore
@@ -59,10 +59,10 @@ _MAX_CONFIRMED_CORRECTION = timedelta(days=1)
 # Without a store, only the time distinguishes the flow runs of this DAG run from older ones.
 _MAX_SEARCH_CORRECTION_WITHOUT_STORE = timedelta(days=1)
 _OUTCOME_UNKNOWN = (NoAnswerError, ServerError, UnreadableAnswerError)
-_HOW: dict[State, Literal["created", "resumed", "adopted"]] = {
-    State.CREATED: "created",
-    State.RESUMED: "resumed",
-    State.ADOPTED: "adopted",
+_HOW: dict[CreationState, Literal["created", "resumed", "adopted"]] = {
+    CreationState.CREATED: "created",
+    CreationState.RESUMED: "resumed",
+    CreationState.ADOPTED: "adopted",
 }
 
 
@@ -117,7 +117,7 @@ class CreateOnce:
         try:
             while state not in FINAL:
                 state = TRANSITIONS[state][actions[state]()]
-            if state is State.FAILED:
+            if state is CreationState.FAILED:
                 raise self._error
         except FlowServiceError as error:
             error.about(flow_id=order.flow_id, window=str(order.window) if order.window else None)
@@ -125,18 +125,18 @@ class CreateOnce:
         self._intents.complete(replace(self._intent, max_tries=self.attempt.max_tries), flow_run_id=self._flow_run_id)
         return Outcome(flow_run_id=self._flow_run_id, how=_HOW[state])
 
-    def _actions(self) -> dict[State, Callable[[], Event]]:
+    def _actions(self) -> dict[CreationState, Callable[[], CreationEvent]]:
         return {
-            State.READ_INTENT: self._read_intent,
-            State.READ_NAMED_RUN: self._read_named_run,
-            State.CHECK_INTENT: self._check_intent,
-            State.READ_FLOW_RUN: self._read_flow_run,
-            State.CREATE: self._create,
-            State.CREATE_LATER: self._create_later,
-            State.COMPARE: self._compare,
+            CreationState.READ_INTENT: self._read_intent,
+            CreationState.READ_NAMED_RUN: self._read_named_run,
+            CreationState.CHECK_INTENT: self._check_intent,
+            CreationState.READ_FLOW_RUN: self._read_flow_run,
+            CreationState.CREATE: self._create,
+            CreationState.CREATE_LATER: self._create_later,
+            CreationState.COMPARE: self._compare,
         }
 
-    def _read_intent(self) -> Event:
+    def _read_intent(self) -> CreationEvent:
         self._intent = assumed = self._assumed_intent()
         if self.store is None:
             log.warning("Airflow before 3.3 keeps no task state, so protection against double runs is reduced")
@@ -145,14 +145,14 @@ class CreateOnce:
             self._intent, self._has_earlier_intent = stored, True
         # A named flow run is adopted once: a clear afterwards requests the window again.
         is_named = self.adopt and self._intent.adopted != self.adopt
-        return Event.RUN_NAMED if is_named else Event.NO_RUN_NAMED
+        return CreationEvent.RUN_NAMED if is_named else CreationEvent.NO_RUN_NAMED
 
     def _assumed_intent(self) -> Intent:
         """Return the intent to assume for an earlier attempt that left nothing readable."""
         since = self.attempt.began or self._service_now() - timedelta(days=1)
         return Intent(order=self._order.key, max_tries=self.attempt.max_tries, token="", written_at=since.timestamp())
 
-    def _read_named_run(self) -> Event:
+    def _read_named_run(self) -> CreationEvent:
         order, run = self._order, self.service.get_run(str(self.adopt))
         other_window = order.window and run.window and run.window != order.window
         if run.flow_id not in (None, order.flow_id) or other_window:
@@ -162,57 +162,57 @@ class CreateOnce:
                 remedy="name the right run; for one of several tasks as "
                 '{"flowservice": {"adopt": {"TASK_ID": "FLOW_RUN_ID"}}}',
             )
-            return Event.ANOTHER_TASKS
+            return CreationEvent.ANOTHER_TASKS
         if _has_failed(run):
             log.warning("Flow run %s ended as %s, so it is not adopted", run.id, run.status_word)
-            return Event.FAILED
+            return CreationEvent.FAILED
         log.warning("Adopting flow run %s (%s), since the DAG run's conf says so", run.id, run.status_word)
         self._intent, self._flow_run_id = replace(self._assumed_intent(), adopted=self.adopt), run.id
-        return Event.USABLE
+        return CreationEvent.USABLE
 
-    def _check_intent(self) -> Event:
+    def _check_intent(self) -> CreationEvent:
         if not self._has_earlier_intent:
-            return Event.NO_INTENT
+            return CreationEvent.NO_INTENT
         if self._intent.flow_run_id is not None:
             self._flow_run_id = self._intent.flow_run_id
-            return Event.WITH_ID
+            return CreationEvent.WITH_ID
         if self.store is not None:
             log.warning("An earlier attempt may have created a flow run; comparing the dataflow's flow runs")
-        return Event.WITHOUT_ID
+        return CreationEvent.WITHOUT_ID
 
-    def _read_flow_run(self) -> Event:
+    def _read_flow_run(self) -> CreationEvent:
         flow_run_id, cleared = self._flow_run_id, self._intent.max_tries != self.attempt.max_tries
         try:
             run = self.service.get_run(flow_run_id)
         except RunNotFoundError:
             if cleared and self._service_now().timestamp() - self._intent.written_at > NOT_YET_READABLE:
                 log.info("Flow run %s does not exist, and the task was cleared; creating a new one", flow_run_id)
-                return Event.CLEARED_AND_GONE
+                return CreationEvent.CLEARED_AND_GONE
             log.info("Flow run %s of an earlier attempt is not readable yet; no new one is created", flow_run_id)
-            return Event.NOT_READABLE
+            return CreationEvent.NOT_READABLE
         if run.status.ended and (cleared or not run.status.succeeded):
             why = "the task was cleared" if cleared else "this is a retry"
             log.info("Flow run %s ended as %s, and %s; creating a new one", run.id, run.status_word, why)
-            return Event.CLEARED_AFTER_SUCCESS if run.status.succeeded else Event.FAILED
+            return CreationEvent.CLEARED_AFTER_SUCCESS if run.status.succeeded else CreationEvent.FAILED
         log.info("Flow run %s of an earlier attempt is %s; no new one is created", flow_run_id, run.status_word)
-        return Event.SUCCEEDED if run.status.ended else Event.RUNNING
+        return CreationEvent.SUCCEEDED if run.status.ended else CreationEvent.RUNNING
 
-    def _create(self) -> Event:
+    def _create(self) -> CreationEvent:
         if self.check_flow:
             self._order = checked(self._order, self.service.get_flow(self._order.flow_id))
         event = self._post(self._start_time(margin=_START_MARGIN))
-        if event is Event.START_TIME_PASSED and self._order.start_time is not None:
-            return Event.REFUSED
+        if event is CreationEvent.START_TIME_PASSED and self._order.start_time is not None:
+            return CreationEvent.REFUSED
         return event
 
-    def _create_later(self) -> Event:
+    def _create_later(self) -> CreationEvent:
         confirmed = min(self._clock_offset(), _MAX_CONFIRMED_CORRECTION) - self._clock_correction()
         start = self._start_time(margin=_LATER_START_MARGIN + max(confirmed, timedelta(0)))
         log.warning("Flow Service reports that the start time is in the past; trying again with %s", start)
         event = self._post(start)
-        return Event.REFUSED if event is Event.START_TIME_PASSED else event
+        return CreationEvent.REFUSED if event is CreationEvent.START_TIME_PASSED else event
 
-    def _post(self, start: datetime) -> Event:
+    def _post(self, start: datetime) -> CreationEvent:
         self._write_intent(start)
         self._posts += 1
         try:
@@ -220,13 +220,13 @@ class CreateOnce:
         except _OUTCOME_UNKNOWN as error:
             log.warning("The outcome of the POST is unknown: %s", error)
             self._error = error
-            return Event.UNKNOWN_AGAIN if self._posts >= _MAX_POSTS else Event.UNKNOWN
+            return CreationEvent.UNKNOWN_AGAIN if self._posts >= _MAX_POSTS else CreationEvent.UNKNOWN
         except ApiError as error:
             self._intents.drop()
             self._error = error
-            return Event.START_TIME_PASSED if isinstance(error, StartTimeInPastError) else Event.REFUSED
+            return CreationEvent.START_TIME_PASSED if isinstance(error, StartTimeInPastError) else CreationEvent.REFUSED
         self._flow_run_id = created.id
-        return Event.ID_RETURNED
+        return CreationEvent.ID_RETURNED
 
     def _write_intent(self, start: datetime) -> None:
         listed = self.service.list_runs(flow_id=self._order.flow_id, limit=_MAX_KNOWN_RUNS)
@@ -259,17 +259,17 @@ class CreateOnce:
             delta_column=order.delta_column,
         )
 
-    def _compare(self) -> Event:
+    def _compare(self) -> CreationEvent:
         runs = self._search()
         if run := next(filter(self._is_ours, runs), None):
             log.warning("Found flow run %s (%s) of this window; no other is created", run.id, run.status_word)
             self._flow_run_id = run.id
-            return Event.MATCH
+            return CreationEvent.MATCH
         # A failed flow run has ingested nothing, so it is no candidate.
         unclear = [run for run in runs if self._intent.match(run, self._order) == "unclear" and not run.status.failed]
         if not unclear:
             log.warning("No flow run was created for this window before; creating it")
-            return Event.NO_CANDIDATE
+            return CreationEvent.NO_CANDIDATE
         return self._resolve(unclear)
 
     def _is_ours(self, run: FlowRun) -> bool:
@@ -280,18 +280,18 @@ class CreateOnce:
         is_own_post = self._posts > 0
         return self._intent.match(run, self._order) == "ours" and (is_own_post or not _has_failed(run))
 
-    def _resolve(self, candidates: list[FlowRun]) -> Event:
+    def _resolve(self, candidates: list[FlowRun]) -> CreationEvent:
         lines = "; ".join(
             f"{run.id} created {run.created_at}, {run.status_word}, {self.link(run.id)}" for run in candidates
         )
         if self.on_uncertain == "create":
             log.warning("on_uncertain=create: creating a flow run although these may be of this window: %s", lines)
-            return Event.CANDIDATES_CREATE
+            return CreationEvent.CANDIDATES_CREATE
         if self.on_uncertain == "adopt":
             chosen = min(candidates, key=lambda run: (run.created_at is None, run.created_at))
             log.warning("on_uncertain=adopt: adopting flow run %s out of: %s", chosen.id, lines)
             self._flow_run_id = chosen.id
-            return Event.CANDIDATES_ADOPT
+            return CreationEvent.CANDIDATES_ADOPT
         self._error = FlowRunUncertainError(
             f"a flow run may have been created, and the dataflow's new flow runs show no window: {lines}",
             remedy=(
@@ -300,7 +300,7 @@ class CreateOnce:
                 "clear the task (on_uncertain='adopt' would adopt the oldest of them)"
             ),
         )
-        return Event.CANDIDATES_FAIL
+        return CreationEvent.CANDIDATES_FAIL
 
     def _search(self) -> list[FlowRun]:
         """Return the new flow runs: at once if one matches, otherwise when patience ends.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class State(Enum):
+class CreationState(Enum):
     """States of one attempt. The values are the texts of the drawing."""
 
     READ_INTENT = "read the stored intent"
@@ -27,7 +27,7 @@ class State(Enum):
     FAILED = "FAILED"
 
 
-class Event(Enum):
+class CreationEvent(Enum):
     """Results of an action. The values are the texts of the drawing."""
 
     RUN_NAMED = "the conf names a flow run"
@@ -60,50 +60,50 @@ class Event(Enum):
     CANDIDATES_CREATE = "hidden windows, on_uncertain=create"
 
 
-INITIAL = State.READ_INTENT
-FINAL = frozenset({State.CREATED, State.RESUMED, State.ADOPTED, State.FAILED})
+INITIAL = CreationState.READ_INTENT
+FINAL = frozenset({CreationState.CREATED, CreationState.RESUMED, CreationState.ADOPTED, CreationState.FAILED})
 
-TRANSITIONS: dict[State, dict[Event, State]] = {
-    State.READ_INTENT: {
-        Event.RUN_NAMED: State.READ_NAMED_RUN,
-        Event.NO_RUN_NAMED: State.CHECK_INTENT,
+TRANSITIONS: dict[CreationState, dict[CreationEvent, CreationState]] = {
+    CreationState.READ_INTENT: {
+        CreationEvent.RUN_NAMED: CreationState.READ_NAMED_RUN,
+        CreationEvent.NO_RUN_NAMED: CreationState.CHECK_INTENT,
     },
-    State.READ_NAMED_RUN: {
-        Event.USABLE: State.ADOPTED,
-        Event.FAILED: State.CHECK_INTENT,
-        Event.ANOTHER_TASKS: State.FAILED,
+    CreationState.READ_NAMED_RUN: {
+        CreationEvent.USABLE: CreationState.ADOPTED,
+        CreationEvent.FAILED: CreationState.CHECK_INTENT,
+        CreationEvent.ANOTHER_TASKS: CreationState.FAILED,
     },
-    State.CHECK_INTENT: {
-        Event.NO_INTENT: State.CREATE,
-        Event.WITH_ID: State.READ_FLOW_RUN,
-        Event.WITHOUT_ID: State.COMPARE,
+    CreationState.CHECK_INTENT: {
+        CreationEvent.NO_INTENT: CreationState.CREATE,
+        CreationEvent.WITH_ID: CreationState.READ_FLOW_RUN,
+        CreationEvent.WITHOUT_ID: CreationState.COMPARE,
     },
-    State.READ_FLOW_RUN: {
-        Event.RUNNING: State.RESUMED,
-        Event.NOT_READABLE: State.RESUMED,
-        Event.SUCCEEDED: State.RESUMED,
-        Event.FAILED: State.CREATE,
-        Event.CLEARED_AFTER_SUCCESS: State.CREATE,
-        Event.CLEARED_AND_GONE: State.CREATE,
+    CreationState.READ_FLOW_RUN: {
+        CreationEvent.RUNNING: CreationState.RESUMED,
+        CreationEvent.NOT_READABLE: CreationState.RESUMED,
+        CreationEvent.SUCCEEDED: CreationState.RESUMED,
+        CreationEvent.FAILED: CreationState.CREATE,
+        CreationEvent.CLEARED_AFTER_SUCCESS: CreationState.CREATE,
+        CreationEvent.CLEARED_AND_GONE: CreationState.CREATE,
     },
-    State.CREATE: {
-        Event.ID_RETURNED: State.CREATED,
-        Event.START_TIME_PASSED: State.CREATE_LATER,
-        Event.REFUSED: State.FAILED,
-        Event.UNKNOWN: State.COMPARE,
-        Event.UNKNOWN_AGAIN: State.FAILED,
+    CreationState.CREATE: {
+        CreationEvent.ID_RETURNED: CreationState.CREATED,
+        CreationEvent.START_TIME_PASSED: CreationState.CREATE_LATER,
+        CreationEvent.REFUSED: CreationState.FAILED,
+        CreationEvent.UNKNOWN: CreationState.COMPARE,
+        CreationEvent.UNKNOWN_AGAIN: CreationState.FAILED,
     },
-    State.CREATE_LATER: {
-        Event.ID_RETURNED: State.CREATED,
-        Event.REFUSED: State.FAILED,
-        Event.UNKNOWN: State.COMPARE,
-        Event.UNKNOWN_AGAIN: State.FAILED,
+    CreationState.CREATE_LATER: {
+        CreationEvent.ID_RETURNED: CreationState.CREATED,
+        CreationEvent.REFUSED: CreationState.FAILED,
+        CreationEvent.UNKNOWN: CreationState.COMPARE,
+        CreationEvent.UNKNOWN_AGAIN: CreationState.FAILED,
     },
-    State.COMPARE: {
-        Event.MATCH: State.ADOPTED,
-        Event.NO_CANDIDATE: State.CREATE,
-        Event.CANDIDATES_FAIL: State.FAILED,
-        Event.CANDIDATES_ADOPT: State.ADOPTED,
-        Event.CANDIDATES_CREATE: State.CREATE,
+    CreationState.COMPARE: {
+        CreationEvent.MATCH: CreationState.ADOPTED,
+        CreationEvent.NO_CANDIDATE: CreationState.CREATE,
+        CreationEvent.CANDIDATES_FAIL: CreationState.FAILED,
+        CreationEvent.CANDIDATES_ADOPT: CreationState.ADOPTED,
+        CreationEvent.CANDIDATES_CREATE: CreationState.CREATE,
     },
 }

@@ -45,7 +45,7 @@ def last_success(earlier: Iterable[FlowRunSummary], *, get_run: Callable[[str], 
     return None
 
 
-def extend_to_last_success(period: IngestionWindow, *, end: datetime | None) -> IngestionWindow | None:
+def extend_window(period: IngestionWindow, *, end: datetime | None) -> IngestionWindow | None:
     """Return the window from the end of the last success to the period's end; None if everything was ingested.
 
     :param end: as `last_success` returns it. If it is None, the window is the period.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_flowservice.runs.creation_states import FINAL, INITIAL, TRANSITIONS, Event, State
+from airflow_flowservice.runs.creation_states import FINAL, INITIAL, TRANSITIONS, CreationEvent, CreationState
 
 PAGE = Path(__file__).parents[3] / "docs" / "guarantees.md"
 
@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "guarantees.md"
 def drawing() -> str:
     """Return the table as text: state, event, next state."""
     state_width = max(len(state.value) for state in TRANSITIONS)
-    event_width = max(len(event.value) for event in Event)
+    event_width = max(len(event.value) for event in CreationEvent)
     lines = []
     for state, branches in TRANSITIONS.items():
         for index, (event, target) in enumerate(branches.items()):
@@ -32,25 +32,25 @@ def test_the_documentation_shows_the_table() -> None:
 
 
 def test_each_state_is_final_or_has_transitions() -> None:
-    assert set(TRANSITIONS) | FINAL == set(State)
+    assert set(TRANSITIONS) | FINAL == set(CreationState)
     assert not set(TRANSITIONS) & FINAL
 
 
 def test_each_event_is_used() -> None:
-    assert {event for branches in TRANSITIONS.values() for event in branches} == set(Event)
+    assert {event for branches in TRANSITIONS.values() for event in branches} == set(CreationEvent)
 
 
 def test_each_state_is_reachable() -> None:
     reached = {INITIAL}
     while new := {target for state in reached - FINAL for target in TRANSITIONS[state].values()} - reached:
         reached |= new
-    assert reached == set(State)
+    assert reached == set(CreationState)
 
 
 @pytest.mark.parametrize(
-    "state", [state for state, branches in TRANSITIONS.items() if State.CREATED in branches.values()]
+    "state", [state for state, branches in TRANSITIONS.items() if CreationState.CREATED in branches.values()]
 )
-def test_an_unknown_outcome_is_never_repeated_without_a_comparison(state: State) -> None:
+def test_an_unknown_outcome_is_never_repeated_without_a_comparison(state: CreationState) -> None:
     """After a POST with an unknown outcome, the flow runs are compared, or the attempt fails."""
-    assert TRANSITIONS[state][Event.UNKNOWN] is State.COMPARE
-    assert TRANSITIONS[state][Event.UNKNOWN_AGAIN] is State.FAILED
+    assert TRANSITIONS[state][CreationEvent.UNKNOWN] is CreationState.COMPARE
+    assert TRANSITIONS[state][CreationEvent.UNKNOWN_AGAIN] is CreationState.FAILED

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_flowservice.api.models import FlowRun, FlowRunStatus
 from airflow_flowservice.exceptions import FlowRunActiveError, WindowError
-from airflow_flowservice.runs.since_last import extend_to_last_success, last_success, require_not_ingested
+from airflow_flowservice.runs.since_last import extend_window, last_success, require_not_ingested
 from airflow_flowservice.runs.summary import FlowRunSummary
 from airflow_flowservice.windows.window import IngestionWindow
 
@@ -68,7 +68,7 @@ PERIOD = IngestionWindow(day(9), day(10))
 )
 def test_window_starts_at_the_end_of_the_last_success(end, expected):
     """It contains missing time, and never ingested time."""
-    assert expected == extend_to_last_success(PERIOD, end=end)
+    assert expected == extend_window(PERIOD, end=end)
 
 
 @pytest.mark.parametrize("run", [run_of(8, 11, "success"), run_of(9, 10, "inProgress"), run_of(7, 8, "success")])
