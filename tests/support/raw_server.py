@@ -78,8 +78,8 @@ class RawServer:
         head, _, body = request.partition(b"\r\n\r\n")
         lines = [line.lower() for line in head.split(b"\r\n")]
         length = next((int(line[15:]) for line in lines if line.startswith(b"content-length:")), 0)
-        while len(body) < length:
-            body += connection.recv(65_536)
+        while len(body) < length and (received := connection.recv(65_536)):
+            body += received
         return head + b"\r\n\r\n" + body
 
     def _send(self, connection: socket.socket, pieces: Iterable[Piece]) -> None:
