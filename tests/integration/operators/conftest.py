@@ -441,7 +441,7 @@ def running(clock: Clock) -> Iterator[Emulator]:
 @pytest.fixture
 def emulator(running: Emulator, clock: Clock) -> Emulator:
     """Return Flow Service and IMS, reset for each test; their clock is twenty times as fast."""
-    clock.set(speed=SPEED)
+    clock.set(at=time.time(), speed=SPEED)
     running.reset()
     return running
 
