@@ -28,6 +28,7 @@ FlowServiceError
 ├── AttemptOvertakenError         another attempt of the same task may have replaced this one
 └── FlowRunError                  an error of an existing flow run
     ├── FlowRunFailedError            the run ended as failed
+    ├── FlowRunOutcomeUnknownError    the run ended, and its outcome is not reported
     ├── FlowRunIncompleteError        more of its records failed than the task allows
     ├── FlowRunEmptyError             the run had no records, and the task requires some
     ├── FlowRunActiveError            an earlier run is active and may ingest a part of the window
@@ -322,6 +323,16 @@ class FlowRunFailedError(FlowRunError):
     retryable = True
     default_remedy = (
         "fix the cause that the run's errors name; a retry or a clear creates a new run for the same window"
+    )
+
+
+class FlowRunOutcomeUnknownError(FlowRunError):
+    """The flow run ended without a status, so its data may be ingested or not; a retry reads it again."""
+
+    retryable = True
+    default_remedy = (
+        "check in Experience Platform whether the window is ingested; then mark the task as success, or clear it, "
+        "which creates a new run for the window (a retry creates none)"
     )
 
 

@@ -280,6 +280,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
     :raises WindowError: the DAG run has no window, or the window is not over; nothing is created.
     :raises RunRefusedError: Flow Service refused the request; nothing is created.
     :raises FlowRunFailedError: the flow run failed.
+    :raises FlowRunOutcomeUnknownError: the flow run ended without a status; a retry reads it again and creates none.
     :raises FlowRunIncompleteError: more records failed than allowed; not retried, since the others are ingested.
     :raises FlowRunEmptyError: there were no records, and `on_empty` is `fail`; not retried.
     :raises FlowRunUncertainError: a flow run may exist, and `on_uncertain` is `fail`.

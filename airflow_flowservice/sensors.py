@@ -16,6 +16,7 @@ from airflow_flowservice.exceptions import (
     FlowRunError,
     FlowRunFailedError,
     FlowRunIncompleteError,
+    FlowRunOutcomeUnknownError,
     FlowServiceError,
 )
 from airflow_flowservice.links import DataflowLink, FlowRunLink
@@ -38,6 +39,10 @@ _FAILED_REMEDY = (
     "read the flow run's errors; then clear the task that created the flow run, which creates a new one for the "
     "window, or repeat the flow run with RetriggerFlowRunOperator (a retry of the sensor waits for the same flow run)"
 )
+_OUTCOME_UNKNOWN_REMEDY = (
+    "check in Experience Platform whether the window is ingested; then mark the task as success, or clear the task "
+    "that created the flow run, which creates a new one for the window (a retry of the sensor reads this one again)"
+)
 _INCOMPLETE_REMEDY = (
     "check the failed records in Experience Platform, then mark the task as success, or raise the limit and clear "
     "this task, which checks the same flow run again"
@@ -50,6 +55,7 @@ _TIMEOUT_REMEDY = "raise timeout, then clear this task: it waits for the same ru
 
 _REMEDIES: dict[type[FlowRunError], str] = {
     FlowRunFailedError: _FAILED_REMEDY,
+    FlowRunOutcomeUnknownError: _OUTCOME_UNKNOWN_REMEDY,
     FlowRunIncompleteError: _INCOMPLETE_REMEDY,
     FlowRunEmptyError: _EMPTY_REMEDY,
 }
@@ -77,6 +83,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
     Return the flow run id, and push the XCom `flow_run` (see `FlowRunSummary.to_json`).
 
     :raises FlowRunFailedError: the flow run failed; not retried, since waiting again cannot help.
+    :raises FlowRunOutcomeUnknownError: the flow run ended without a status; a retry reads it again.
     :raises FlowRunIncompleteError: more records failed than the task allows; not retried.
     :raises FlowRunEmptyError: there were no records, and `on_empty` is `fail`; not retried.
     :raises FlowRunVanishedError: the flow run could be read before, and does not exist any more.

@@ -157,6 +157,7 @@ class FlowRunTaskMixin(_Task):
         The XComs are pushed before the task fails or is skipped, so that callbacks and later tasks can read them.
 
         :raises FlowRunFailedError: the flow run failed.
+        :raises FlowRunOutcomeUnknownError: the flow run ended without a status.
         :raises FlowRunIncompleteError: more records failed than the task allows.
         :raises FlowRunEmptyError: there were no records, and `on_empty` is `fail`.
         :raises AirflowSkipException: there were no records, and `on_empty` is `skip`.

@@ -26,10 +26,11 @@ _MESSAGE_KEYS = (
     "detail",
     "detailed-message",
     "detailedMessage",
-    "title",
-    "reason",
-    "error",
+    "errorDetails",
+    "errorDetail",
 )
+# General texts, which are used only if no object of the body has a message.
+_TITLE_KEYS = ("title", "reason", "error")
 _NESTED_KEYS = ("report", "error", "errors", "error-chain", "errorDetails")
 _CODE_AT_END = re.compile(r"[/:#]((?:[A-Za-z]+-)?\d{3,6}(?:-\d{3})?)$")
 _NUMBER = re.compile(r"(?<!\d)\d{3,6}(?!\d)")
@@ -57,7 +58,8 @@ def parse_error_body(response: HttpResponse) -> ErrorBody:
     """Return code and message of an error response; without a message, an excerpt of the body."""
     objects = list(_nested_objects(response.json(), depth=3))
     code = next((code for each in objects if (code := _code_of(each))), None)
-    message = next((message for each in objects if (message := _first_text(each, _MESSAGE_KEYS))), None)
+    candidates = (_first_text(each, keys) for keys in (_MESSAGE_KEYS, _TITLE_KEYS) for each in objects)
+    message = next(filter(None, candidates), None)
     return ErrorBody(
         code=excerpt(code, secrets=response.secrets, length=80) if code else None,
         message=excerpt(message, secrets=response.secrets, length=MESSAGE_LENGTH)

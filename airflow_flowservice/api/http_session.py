@@ -20,9 +20,9 @@ import requests
 import urllib3
 
 from airflow_flowservice import __version__
-from airflow_flowservice.api.json_values import UNREADABLE, parse_json
+from airflow_flowservice.api.json_values import UNREADABLE, parse_json, text_at
 from airflow_flowservice.api.library_texts import excerpt_of_exception, hides_secrets
-from airflow_flowservice.api.redaction import excerpt, may_contain, redact_json
+from airflow_flowservice.api.redaction import MAX_INPUT_LENGTH, excerpt, may_contain, redact_json
 from airflow_flowservice.api.response_body import ACCEPT_ENCODING, DecompressionError, read_body
 from airflow_flowservice.api.tracked_connections import (
     ResponseTooLargeError,
@@ -80,9 +80,12 @@ class HttpResponse:
 
     @property
     def request_id(self) -> str | None:
-        """The `x-request-id`, which Adobe's support needs."""
+        """The `x-request-id`, which Adobe's support needs; without the header, the id in the body's `report`."""
         found = self.headers.get("x-request-id") or self.headers.get("x-adobe-request-id")
-        return found or None
+        if found:
+            return found
+        in_body = text_at(self.json(), "report", "request-id", length=MAX_INPUT_LENGTH)
+        return excerpt(in_body, secrets=self.secrets) if in_body else None
 
     @property
     def excerpt(self) -> str:

@@ -301,7 +301,7 @@ def _facts(source: ExpectedWindow | KnownRun) -> Iterator[str]:
                 yield "succeeded inside"
         if source.status in (FlowRunStatus.SCHEDULED, FlowRunStatus.IN_PROGRESS):
             yield "active run"
-        if source.status is FlowRunStatus.UNKNOWN:
+        if source.status in (FlowRunStatus.UNKNOWN, FlowRunStatus.ENDED_UNCLEAR):
             yield "unknown run"
         return
     if source.task_state in _ACTIVE_TASK_STATES or _is_pending(source):
@@ -353,7 +353,9 @@ def _joined(one: KnownRun, other: KnownRun) -> KnownRun:
 
 
 def _certainty(run: KnownRun) -> int:
-    return 2 if run.status.ended else int(run.status_read)
+    if run.status.succeeded or run.status.failed:
+        return 2
+    return int(run.status_read)
 
 
 def _from_summary(summary: FlowRunSummary) -> KnownRun:

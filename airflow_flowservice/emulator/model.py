@@ -6,12 +6,14 @@ The status of a flow run is not stored. It is computed from the run's dates and 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from airflow_flowservice.emulator.ledger import MinuteSpan, minutes
 
 FlowKind = Literal["table", "file", "streaming"]
+StatusPlace = Literal["metrics", "state", "activities", "nowhere"]
 RunPhase = Literal["scheduled", "running", "ended"]
 
 _SUCCEEDED = frozenset({"success", "completed"})
@@ -55,6 +57,12 @@ class RunOutcome:
         queue_s: seconds in `scheduled`; None means the value in the settings.
         run_s: seconds in progress; None means the value in the settings.
         in_progress_status: the status shown while the run is in progress.
+        status_place: where the run shows its status. `metrics` is `metrics.statusSummary.status`. `state` is the
+            top-level `state` of older documents (`inProgress`, `succeeded`, `failed`). An ended run with `activities`
+            shows the status only in its activities, and one with `nowhere` shows only its completion time.
+        extension_errors: objects with `code` and `description`, shown in `metrics.statusSummary.extensions.errors`.
+        error_detail: text shown in `statusSummary.extensions.errorDetail` of the ended run's copy activity.
+        record_summary: keys to replace in the ended run's `metrics.recordSummary`; a key with None is omitted.
     """
 
     status: str = "success"
@@ -66,6 +74,10 @@ class RunOutcome:
     queue_s: float | None = None
     run_s: float | None = None
     in_progress_status: str = "inProgress"
+    status_place: StatusPlace = "metrics"
+    extension_errors: tuple[dict[str, Any], ...] = ()
+    error_detail: str | None = None
+    record_summary: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def word(self) -> str:

@@ -17,6 +17,8 @@ SPECS: dict[FlowKind, tuple[str, str]] = {
 
 _DATA_LAKE_SPEC = {"id": "c604ff05-7f1a-43c0-8e18-33bf874cb11c", "version": "1.0"}
 _SOURCE_SPEC = {"id": "cfc0fee1-7dc0-40ef-b73e-d8b134c436f5", "version": "1.0"}
+# The top-level `state` of Adobe's API description of 2021.
+_STATES = {"success": "succeeded", "completed": "succeeded"}
 _INPUT_BYTES, _OUTPUT_BYTES = 120, 84
 
 
@@ -37,6 +39,8 @@ def run_json(run: EmulatedRun, *, settings: Settings, show_window: ShowWindow, n
         "metrics": _metrics(run, now),
         "activities": _activities(run, show_window, now),
     }
+    if run.outcome.status_place == "state" and run.phase(now) != "scheduled":
+        document["state"] = _STATES.get(run.status(now).lower(), run.status(now))
     if show_window == "params":
         document["params"] = run.params
     if run.parent_id:
@@ -48,8 +52,9 @@ def run_json(run: EmulatedRun, *, settings: Settings, show_window: ShowWindow, n
 
 def _metrics(run: EmulatedRun, now: float) -> dict[str, Any]:
     """Return the metrics: only the status of a scheduled run, and record counts of -1 for a run in progress."""
-    status: dict[str, Any] = {"status": run.status(now)}
     phase = run.phase(now)
+    is_hidden = run.outcome.status_place == "state" or (run.outcome.status_place != "metrics" and phase == "ended")
+    status: dict[str, Any] = {} if is_hidden else {"status": run.status(now)}
     if phase == "scheduled":
         return {"statusSummary": status}
     duration = {"startedAtUTC": epoch_ms(run.starts_at)}
@@ -59,6 +64,8 @@ def _metrics(run: EmulatedRun, now: float) -> dict[str, Any]:
     duration["completedAtUTC"] = epoch_ms(run.ends_at)
     if run.outcome.errors:
         status["errors"] = list(run.outcome.errors)
+    if run.outcome.extension_errors:
+        status["extensions"] = {"errors": list(run.outcome.extension_errors)}
     return {"durationSummary": duration, **_counts(run), "statusSummary": status}
 
 
@@ -77,6 +84,7 @@ def _counts(run: EmulatedRun) -> dict[str, Any]:
         records["failedInfo"] = [{"code": "DCVS-1000-400", "message": "A value was rejected.", "count": failed}]
     if run.outcome.unknown_counts:
         records = {"inputRecordCount": -1, "outputRecordCount": -1, "failedRecordCount": -1}
+    records = {name: value for name, value in {**records, **run.outcome.record_summary}.items() if value is not None}
     return {"recordSummary": records, "sizeSummary": sizes, "fileSummary": files}
 
 
@@ -91,12 +99,18 @@ def _activities(run: EmulatedRun, show_window: ShowWindow, now: float) -> list[d
             "windowStart": epoch_ms(run.window_start),
             "windowEnd": epoch_ms(run.window_end),
         }
+    has_ended = run.phase(now) == "ended"
+    status: dict[str, Any] = {"status": run.status(now)}
+    if has_ended and run.outcome.status_place == "nowhere":
+        status = {}
+    if has_ended and run.outcome.error_detail:
+        status["extensions"] = {"errorDetail": run.outcome.error_detail}
     copy = {
         "id": "copyActivity",
         "name": "Copy Activity",
         "updatedAtUTC": epoch_ms(run.updated_at(now)),
         "durationSummary": duration,
-        "statusSummary": {"status": run.status(now)},
+        "statusSummary": status,
     }
     return [copy]
 

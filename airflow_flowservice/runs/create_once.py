@@ -19,6 +19,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
+from airflow_flowservice.api.models import FlowRunStatus
 from airflow_flowservice.exceptions import (
     ApiError,
     AttemptOvertakenError,
@@ -165,7 +166,7 @@ class CreateOnce:
                 '{"flowservice": {"adopt": {"TASK_ID": "FLOW_RUN_ID"}}}',
             )
             return CreationEvent.ANOTHER_TASKS
-        if _has_failed(run):
+        if run.status.failed:
             log.warning("Flow run %s ended as %s, so it is not adopted", run.id, run.status_word)
             return CreationEvent.FAILED
         log.warning("Adopting flow run %s (%s), since the DAG run's conf says so", run.id, run.status_word)
@@ -192,11 +193,13 @@ class CreateOnce:
                 return CreationEvent.CLEARED_AND_GONE
             log.info("Flow run %s of an earlier attempt is not readable yet; no new one is created", flow_run_id)
             return CreationEvent.NOT_READABLE
-        if run.status.ended and (cleared or not run.status.succeeded):
+        if run.status.failed or (run.status.ended and cleared):
             why = "the task was cleared" if cleared else "this is a retry"
             log.info("Flow run %s ended as %s, and %s; creating a new one", run.id, run.status_word, why)
-            return CreationEvent.CLEARED_AFTER_SUCCESS if run.status.succeeded else CreationEvent.FAILED
+            return CreationEvent.FAILED if run.status.failed else CreationEvent.CLEARED_AFTER_SUCCESS
         log.info("Flow run %s of an earlier attempt is %s; no new one is created", flow_run_id, run.status_word)
+        if run.status is FlowRunStatus.ENDED_UNCLEAR:
+            return CreationEvent.OUTCOME_UNKNOWN
         return CreationEvent.SUCCEEDED if run.status.ended else CreationEvent.RUNNING
 
     def _get_run(self, flow_run_id: str) -> FlowRun:
@@ -295,7 +298,7 @@ class CreateOnce:
         A failed flow run of an earlier attempt does not count: another one is needed.
         """
         is_own_post = self._posts > 0
-        return self._intent.match(run, self._order) == "ours" and (is_own_post or not _has_failed(run))
+        return self._intent.match(run, self._order) == "ours" and (is_own_post or not run.status.failed)
 
     def _resolve(self, candidates: list[FlowRun]) -> CreationEvent:
         lines = "; ".join(
@@ -384,7 +387,3 @@ class CreateOnce:
                 offset.total_seconds(),
             )
         return timedelta(0)
-
-
-def _has_failed(run: FlowRun) -> bool:
-    return run.status.ended and not run.status.succeeded

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.api.models import RunError, bounded_errors
-from airflow_flowservice.exceptions import FlowRunFailedError
+from airflow_flowservice.exceptions import FlowRunFailedError, FlowRunOutcomeUnknownError
 from airflow_flowservice.plain_text import ID_LENGTH, TEXT_LENGTH, URL_LENGTH, clean_text
 from airflow_flowservice.windows.window import IngestionWindow, window_from_json, window_to_json
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import FlowRun
 
-CREATED, UNKNOWN = "created", "unknown"
+CREATED, UNKNOWN, ENDED_UNCLEAR = "created", "unknown", "ended_unclear"
 _SUCCEEDED = frozenset({"success", "partial_success"})
 _COUNTS = (
     "input_records",
@@ -24,6 +24,9 @@ _COUNTS = (
     "output_bytes",
     "input_files",
     "output_files",
+    "updated_records",
+    "skipped_records",
+    "deleted_records",
 )
 
 
@@ -39,6 +42,8 @@ class FlowRunSummary:
     :param status: a value of `FlowRunStatus`, or `created` for a run that was not read yet.
     :param window: the requested window, else the one that Flow Service shows. None if neither is known.
     :param input_records: records read; None if Flow Service does not report it, as with all counts.
+    :param failed_records_derived: True if Flow Service does not report `failed_records`, and they are derived from
+        the other counts (see `FlowRun`).
     :param errors: the errors that the run reports. They may contain the customer's host names.
     :param url: the run's page in Experience Platform.
     """
@@ -54,6 +59,10 @@ class FlowRunSummary:
     output_bytes: int | None = None
     input_files: int | None = None
     output_files: int | None = None
+    updated_records: int | None = None
+    skipped_records: int | None = None
+    deleted_records: int | None = None
+    failed_records_derived: bool = False
     errors: tuple[RunError, ...] = ()
     url: str | None = None
 
@@ -76,6 +85,7 @@ class FlowRunSummary:
             flow_id=run.flow_id or flow_id,
             status=run.status.value,
             window=window or run.window,
+            failed_records_derived=run.failed_records_derived,
             errors=run.errors,
             url=url,
             **{name: getattr(run, name) for name in _COUNTS},
@@ -96,6 +106,7 @@ class FlowRunSummary:
             flow_id=_text(value.get("flow_id"), length=ID_LENGTH),
             status=_text(value.get("status"), length=ID_LENGTH) or UNKNOWN,
             window=window_from_json(value),
+            failed_records_derived=value.get("failed_records_derived") is True,
             errors=_errors(value.get("errors")),
             url=_url(value.get("url")),
             **{name: _count(value.get(name)) for name in _COUNTS},
@@ -105,7 +116,8 @@ class FlowRunSummary:
         """Return the JSON object of the XCom `flow_run` and of the trigger's event.
 
         Its keys are `id`, `flow_id`, `status`, `window_start`, `window_end`, `input_records`, `output_records`,
-        `failed_records`, `input_bytes`, `output_bytes`, `input_files`, `output_files`, `errors` and `url`.
+        `failed_records`, `input_bytes`, `output_bytes`, `input_files`, `output_files`, `updated_records`,
+        `skipped_records`, `deleted_records`, `failed_records_derived` (a boolean), `errors` and `url`.
         Times are ISO 8601 in UTC, and each error is `{"code", "message"}`.
         """
         return {
@@ -114,6 +126,7 @@ class FlowRunSummary:
             "status": self.status,
             **window_to_json(self.window),
             **{name: getattr(self, name) for name in _COUNTS},
+            "failed_records_derived": self.failed_records_derived,
             "errors": [{"code": error.code, "message": error.message} for error in self.errors],
             "url": self.url,
         }
@@ -153,20 +166,33 @@ class FlowRunSummary:
     def is_empty(self) -> bool:
         """Return whether a full success had no records: none written, or none read if the number written is not known.
 
-        Unknown counts are not zero, and a run whose records all failed is not empty.
+        Without counts of records, bytes and files decide in the same way; both have to be zero. Unknown counts are not
+        zero. A run that updated or deleted records, or whose records all failed, is not empty.
         """
-        if self.status != "success" or self.failed_records:
+        if self.status != "success" or self.failed_records or self.updated_records or self.deleted_records:
             return False
-        return (self.input_records if self.output_records is None else self.output_records) == 0
+        records = self.input_records if self.output_records is None else self.output_records
+        if records is not None:
+            return records == 0
+        size = self.input_bytes if self.output_bytes is None else self.output_bytes
+        files = self.input_files if self.output_files is None else self.output_files
+        return size == 0 and files == 0
 
     def require_success(self) -> None:
         """Raise unless the run succeeded fully or in part.
 
         :raises FlowRunFailedError: with the run's own errors in the message.
+        :raises FlowRunOutcomeUnknownError: the run ended without a status.
         """
         if self.succeeded:
             return
         errors = "; ".join(map(str, self.errors))
+        if self.status == ENDED_UNCLEAR:
+            reported = f"; it reports {errors}" if errors else ""
+            raise FlowRunOutcomeUnknownError(
+                f"the flow run ended, and Flow Service does not report whether it succeeded{reported}",
+                **self.error_fields,
+            )
         raise FlowRunFailedError(
             f"the flow run ended as {self.status}: {errors or 'Flow Service gives no reason'}",
             code=next((error.code for error in self.errors if error.code), None),
@@ -175,7 +201,17 @@ class FlowRunSummary:
 
     def describe(self) -> str:
         """Return one line for the log: id, status, window and the known counts of records."""
-        counts = ((self.input_records, "read"), (self.output_records, "written"), (self.failed_records, "failed"))
+        counts = (
+            (self.input_records, "read"),
+            (self.output_records, "written"),
+            (
+                self.failed_records,
+                "failed (derived from the other counts)" if self.failed_records_derived else "failed",
+            ),
+            (self.updated_records or None, "updated"),
+            (self.skipped_records or None, "skipped"),
+            (self.deleted_records or None, "deleted"),
+        )
         parts = [f"Flow run {self.id} ended as {self.status}"]
         if self.window:
             parts.append(f"window {self.window}")

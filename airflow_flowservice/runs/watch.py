@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_flowservice.api.models import FlowRunStatus
 from airflow_flowservice.exceptions import (
     ApiError,
     FlowRunTimeoutError,
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 # According to Adobe, it can take two to three minutes until a new run can be read.
 NOT_YET_READABLE = 300.0
 ERROR_BUDGET = 1800.0
+# A completion time may become visible before the status.
+STATUS_PATIENCE = 120.0
 _MIN_DELAY_S = 1.0
 _JITTER = 0.1
 # These texts are stored in the task state, so other versions of this package read them.
@@ -56,12 +59,15 @@ class RunWatch:
     _last_valid: float = field(init=False)
     _logged: str | None = field(default=None, init=False)
     _seen: bool = field(default=False, init=False)
+    _without_status_since: float | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._began = self._last_valid = self.monotonic()
 
     def poll(self, read: Callable[[str], FlowRun]) -> FlowRun | None:
         """Read the run one time. Return the run if it has ended, else None.
+
+        A run that has ended without a status is returned `STATUS_PATIENCE` seconds later.
 
         :param read: reads a run by its id, for example `FlowServiceClient.get_run`.
         :raises FlowRunVanishedError: the run could be read before, and Flow Service does not know it any more.
@@ -74,7 +80,7 @@ class RunWatch:
             self._handle_error(error)
         else:
             self._handle_run(run)
-            if run.status.ended:
+            if self._has_final_status(run):
                 return run
         self._require_time()
         return None
@@ -156,6 +162,15 @@ class RunWatch:
     def _last_status(self) -> str:
         logged = None if self._logged in (_NOT_READABLE_YET, _NOT_READABLE) else self._logged
         return (self.last.status_word if self.last else logged) or "not known"
+
+    def _has_final_status(self, run: FlowRun) -> bool:
+        if run.status is not FlowRunStatus.ENDED_UNCLEAR:
+            return run.status.ended
+        now = self.monotonic()
+        if self._without_status_since is None:
+            self._without_status_since = now
+        since_end = 0.0 if run.completed_at is None else self.wall() - run.completed_at.timestamp()
+        return max(now - self._without_status_since, since_end) >= STATUS_PATIENCE
 
     def _handle_run(self, run: FlowRun) -> None:
         self._last_valid = self.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -184,6 +185,13 @@ def test_error_responses(status, code, call, error, spelled):
             "Other column",
         ),
         (
+            {"type": "x:FLOW-1382-400", "title": "Bad Request", "report": {"detailed-message": "Other column"}},
+            "FLOW-1382-400",
+            "Other column",
+        ),
+        ({"code": "1382", "title": "Bad Request", "errorDetails": "Other column"}, "1382", "Other column"),
+        ({"code": "1382", "errorMessage": "Other column", "errorDetails": "Other column"}, "1382", "Other column"),
+        (
             {
                 "type": "about:blank",
                 "status": 400,
@@ -307,6 +315,19 @@ def test_request_ids_are_kept():
     assert response(b"").request_id == "r-1"
     assert HttpResponse(status=200, headers={"x-request-id": "a\x00b" * 300}).request_id[:3] == "a b"
     assert HttpResponse(status=200).request_id is None
+
+
+def test_request_id_of_the_body():
+    """Without a header, the id is that of the body's report, without secrets."""
+    body = json.dumps({"title": "No", "report": {"request-id": "r-2 tok.en-1"}}).encode()
+    found = HttpResponse(status=400, body=body, secrets=("tok.en-1",))
+    assert "r-2 ***" == found.request_id
+    assert "r-1" == replace(found, headers={"x-request-id": "r-1"}).request_id
+    with pytest.raises(RunRefusedError) as caught:
+        parse_item(found, Call.LIST_RUNS)
+    assert "r-2 ***" == caught.value.request_id
+    for unusable in (b"", b"[]", b'{"report": "r-2"}', b'{"report": {"request-id": {}}}', b"<html>"):
+        assert HttpResponse(status=400, body=unusable).request_id is None
 
 
 @given(JSON, st.integers(100, 599), st.sampled_from(Call))

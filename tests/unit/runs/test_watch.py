@@ -22,7 +22,7 @@ from airflow_flowservice.exceptions import (
     ServerError,
     UnreadableAnswerError,
 )
-from airflow_flowservice.runs.watch import ERROR_BUDGET, NOT_YET_READABLE, RunWatch, wait_for_end
+from airflow_flowservice.runs.watch import ERROR_BUDGET, NOT_YET_READABLE, STATUS_PATIENCE, RunWatch, wait_for_end
 
 URL = "https://adobe.test/run"
 Read = Callable[[str], FlowRun]
@@ -112,6 +112,30 @@ def test_unknown_status_is_logged_once_and_waiting_continues(
     assert ["Flow run run has the unknown status 'Hibernating'; continuing to wait"] == logged(
         caplog, level=logging.WARNING
     )
+
+
+def unclear(clock: Any) -> FlowRun:
+    status = FlowRunStatus.ENDED_UNCLEAR
+    return FlowRun(id="run", status=status, status_word="ended without a status", completed_at=clock.now())
+
+
+def test_a_run_without_a_status_is_returned_after_minutes(watch: RunWatch, clock: Any) -> None:
+    """The status may become visible after the completion time; the wait does not last until the time limit."""
+    ended, begin = unclear(clock), clock.monotonic()
+    assert wait_for_end(watch, lambda flow_run_id: ended, sleep=clock.sleep) is ended
+    assert STATUS_PATIENCE <= clock.monotonic() - begin <= 2 * STATUS_PATIENCE
+
+
+def test_a_status_that_appears_late_is_used(watch: RunWatch, clock: Any) -> None:
+    found = [unclear(clock), unclear(clock), run("success")]
+    assert wait_for_end(watch, lambda flow_run_id: found.pop(0), sleep=clock.sleep).status.succeeded
+
+
+def test_a_new_process_counts_from_the_completion_time(watch: RunWatch, clock: Any) -> None:
+    """A rescheduled sensor has a new process for each poll."""
+    ended = unclear(clock)
+    clock.sleep(STATUS_PATIENCE + 1)
+    assert watch.poll(lambda flow_run_id: ended) is ended
 
 
 # --- 404 ---
