@@ -17,6 +17,7 @@ FlowServiceError
 │   ├── SandboxError                  the sandbox is missing, unknown or not allowed
 │   ├── FlowNotFoundError             this flow id is unknown here
 │   ├── RunNotFoundError              this flow run id is unknown here
+│   ├── BatchNotFoundError            the catalogue does not have this batch
 │   └── RunRefusedError               any other refusal (4xx) of a request
 │       ├── StartTimeInPastError          1360
 │       ├── WindowRefusedError            1381
@@ -28,6 +29,7 @@ FlowServiceError
 ├── AttemptOvertakenError         another attempt of the same task may have replaced this one
 └── FlowRunError                  an error of an existing flow run
     ├── FlowRunFailedError            the run ended as failed
+    ├── FlowRunBatchFailedError       the run succeeded, and its batches failed in the catalogue
     ├── FlowRunIncompleteError        more of its records failed than the task allows
     ├── FlowRunEmptyError             the run had no records, and the task requires some
     ├── FlowRunActiveError            an earlier run is active and may ingest a part of the window
@@ -252,6 +254,15 @@ class RunNotFoundError(ApiError):
     default_remedy = "check flow_run_id and the connection's sandbox"
 
 
+class BatchNotFoundError(ApiError):
+    """The catalogue does not have a batch of the flow run, so the result of the ingestion is unknown."""
+
+    default_remedy = (
+        "check the dataset's batches in Experience Platform; if the data is ingested, mark the task as success; to "
+        "accept the flow run's own status, remove wait_for_batch"
+    )
+
+
 class RunRefusedError(ApiError):
     """Flow Service refused the request (4xx); nothing was created."""
 
@@ -322,6 +333,15 @@ class FlowRunFailedError(FlowRunError):
     retryable = True
     default_remedy = (
         "fix the cause that the run's errors name; a retry or a clear creates a new run for the same window"
+    )
+
+
+class FlowRunBatchFailedError(FlowRunError):
+    """The flow run succeeded, and all its batches failed in the catalogue, so nothing is ingested."""
+
+    retryable = True
+    default_remedy = (
+        "fix the cause that the batch's errors name; a retry or a clear creates a new run for the same window"
     )
 
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
+    from airflow_flowservice.api.catalog import CatalogBatch
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeltaColumn:
@@ -316,6 +318,7 @@ class FlowRun:
         the customer's host names.
     :param batch_ids: batches that the run wrote to the data lake, at most 1,000.
     :param parent_id: run that this run belongs to.
+    :param batches: batches in the catalogue, if the caller read them (`wait_for_batch`); never parsed from a run.
     """
 
     id: str
@@ -340,6 +343,7 @@ class FlowRun:
     batch_ids: tuple[str, ...] = ()
     parent_id: str | None = None
     etag: str | None = None
+    batches: tuple[CatalogBatch, ...] = ()
 
     @classmethod
     def parse(cls, raw: Any, *, briefly: bool = False) -> FlowRun:

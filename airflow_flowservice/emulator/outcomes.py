@@ -10,13 +10,17 @@ Fields that select runs. They apply to runs from `POST /runs` and from re-trigge
 - `covering`: only runs with a window that contains this instant (ISO 8601 or epoch seconds).
 
 Fields of the outcome, see `model.RunOutcome`: `status` (default: `failed`; `success` with `vanish`), `errors`,
-`records`, `failed_records`, `unknown_counts`, `vanish`, `queue_s`, `run_s`, `in_progress_status`. Examples::
+`records`, `failed_records`, `unknown_counts`, `vanish`, `queue_s`, `run_s`, `in_progress_status`,
+`batch_status`, `batch_s`, `batch_in_progress_status`, `batch_errors`, `batch_hidden_s`. If one of the fields of the
+batch is given, the default of `status` is `success`. Examples::
 
     {"status": "failed", "errors": [{"code": "CONNECTOR-2001-500", "message": "no connection"}], "times": 2}
     {"status": "success", "records": 0, "covering": "2025-01-03"}
     {"status": "partialSuccess", "failed_records": 5}
     {"status": "MELTED"}
     {"vanish": true}
+    {"batch_status": "failed", "batch_errors": [{"code": "INGEST-1212-400", "description": "too many errors"}]}
+    {"batch_in_progress_status": "stalled", "batch_s": 60}
 """
 
 from __future__ import annotations
@@ -102,12 +106,19 @@ def read_outcome(values: Mapping[str, Any]) -> PlannedOutcome:
     unknown = set(outcome_fields) - {f.name for f in fields(RunOutcome)}
     if unknown:
         raise ValueError(f"An outcome has no field {', '.join(sorted(unknown))}.")
-    outcome_fields.setdefault("status", "success" if outcome_fields.get("vanish") else "failed")
+    succeeds = outcome_fields.get("vanish") or any(name.startswith("batch_") for name in outcome_fields)
+    outcome_fields.setdefault("status", "success" if succeeds else "failed")
     if RunOutcome(status=outcome_fields["status"]).failed:
         outcome_fields.setdefault("errors", [_FAILED_COPY])
     covering = values.get("covering")
     return PlannedOutcome(
-        outcome=RunOutcome(**{**outcome_fields, "errors": tuple(outcome_fields.get("errors") or ())}),
+        outcome=RunOutcome(
+            **{
+                **outcome_fields,
+                "errors": tuple(outcome_fields.get("errors") or ()),
+                "batch_errors": tuple(outcome_fields.get("batch_errors") or ()),
+            }
+        ),
         left=values.get("times", 1),
         flow_id=values.get("flow_id"),
         covering=None if covering is None else to_epoch_s(covering),

@@ -61,6 +61,7 @@ def test_the_keys_of_the_xcom_flow_run() -> None:
         "output_files",
         "errors",
         "url",
+        "batches",
     ] == list(summary.to_json())
 
 

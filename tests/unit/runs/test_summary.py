@@ -32,6 +32,7 @@ KEYS = [
     "output_files",
     "errors",
     "url",
+    "batches",
 ]
 
 
