@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import replace
 from datetime import timedelta
+from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_flowservice.api.models import FlowRun
+    from airflow_flowservice.hooks import FlowServiceHook
     from airflow_flowservice.runs.intent import Order, Outcome
     from airflow_flowservice.runs.summary import FlowRunSummary
     from airflow_flowservice.runs.watch import RunWatch
@@ -119,6 +121,12 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
 
     def _restore(self, summary: FlowRunSummary) -> None:
         """Set the fields that an earlier process of this task found."""
+
+    @cached_property
+    def _hook(self) -> FlowServiceHook:
+        from airflow_flowservice.hooks import FlowServiceHook
+
+        return FlowServiceHook(self.flowservice_conn_id)
 
     @property
     def _wait_limit(self) -> tuple[str, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_flowservice.api.models import FlowRun
+    from airflow_flowservice.hooks import FlowServiceHook
     from airflow_flowservice.runs.watch import RunWatch
 
 _STORE_KEY = "flowservice_status"
@@ -261,6 +263,12 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
             **self.tolerance.to_arguments(),
         )
         self._defer_to(trigger, context, flow_run_id=self.flow_run_id)
+
+    @cached_property
+    def _hook(self) -> FlowServiceHook:
+        from airflow_flowservice.hooks import FlowServiceHook
+
+        return FlowServiceHook(self.flowservice_conn_id)
 
     def _url(self, run: FlowRun | None) -> str | None:
         """Return the page of the flow run, or None if its dataflow is not known yet."""

@@ -10,7 +10,6 @@ import shlex
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.sdk import BaseOperator
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
-    from airflow_flowservice.hooks import FlowServiceHook
     from airflow_flowservice.runs.batch_watch import ReadBatches
     from airflow_flowservice.runs.summary import FlowRunSummary
 
@@ -99,6 +97,11 @@ class FlowRunTaskMixin(_Task):
 
     @property
     @abstractmethod
+    def _hook(self) -> Any:
+        """Return the `FlowServiceHook` of the connection."""
+
+    @property
+    @abstractmethod
     def _wait_limit(self) -> tuple[str, float | None]:
         """Return the name and the seconds of the task's own time limit for waiting."""
 
@@ -132,12 +135,6 @@ class FlowRunTaskMixin(_Task):
             raise ConfigurationError(f"wait_for_batch is {wait_for_batch!r}", remedy="use True or False")
         self.wait_for_batch = wait_for_batch
         self.flowservice_conn_id = flowservice_conn_id
-
-    @cached_property
-    def _hook(self) -> FlowServiceHook:
-        from airflow_flowservice.hooks import FlowServiceHook
-
-        return FlowServiceHook(self.flowservice_conn_id)
 
     @property
     def _read_batches(self) -> ReadBatches | None:

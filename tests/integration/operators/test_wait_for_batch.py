@@ -114,14 +114,15 @@ def test_a_retry_creates_a_new_run_after_a_failed_batch(waiting, emulator, runs_
 
 @pytest.mark.parametrize("way", OPERATORS)
 @pytest.mark.needs_airflow(3, 3, "task state")
-def test_a_retry_waits_for_a_batch_that_has_not_ended(waiting, emulator, runs_of, way):
-    """A time limit during the batch never leads to a second run."""
-    emulator.plan_outcome(batch_s=40.0)
-    task = waiting(way, wait_timeout=1.2, deferral_timeout=way == "deferrable")
+def test_a_retry_waits_for_a_batch_that_has_not_ended(waiting, emulator, clock, runs_of, way):
+    """If a time limit ends the wait for a batch, the next attempt creates no second run."""
+    emulator.plan_outcome(batch_s=4000.0)
+    task = waiting(way, wait_timeout=2.0, deferral_timeout=way == "deferrable")
     ended = to_the_end(task)
     assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, FlowRunTimeoutError)), ended
     task.deferral_timeout = False
-    task.operator.wait_timeout = 20.0
+    task.operator.wait_timeout = 60.0
+    clock.advance(4000)
     assert "success" == to_the_end(task).state
     assert 1 == len(runs_of())
 
