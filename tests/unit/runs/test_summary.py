@@ -69,6 +69,7 @@ class TestToJson:
             "output_files": 6,
             "errors": [{"code": "C-1", "message": "bad"}],
             "url": URL,
+            "batches": [],
         }
 
     def test_result_is_json(self) -> None:
