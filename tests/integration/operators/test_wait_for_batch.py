@@ -51,12 +51,15 @@ def to_the_end(task):
     return ended
 
 
-@WAYS
-@pytest.mark.parametrize("word", ["staging", "retrying", "stalled", "molten"])
+@pytest.mark.parametrize(
+    ("way", "word"),
+    [
+        *((way, "staging") for way in (*OPERATORS, *SENSORS)),
+        *((way, word) for way in OPERATORS for word in ("retrying", "stalled", "molten")),
+    ],
+)
 def test_the_task_waits_for_the_batch(waiting, emulator, way, word):
     """At the end of the task, the records are ingested, and the XCom has the batch."""
-    if word != "staging" and way not in ("worker", "deferrable"):
-        pytest.skip("one word is enough for the ways of the sensor")
     emulator.plan_outcome(batch_in_progress_status=word, batch_s=6.0)
     task = waiting(way)
     assert "success" == to_the_end(task).state
