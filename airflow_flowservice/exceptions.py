@@ -17,6 +17,7 @@ FlowServiceError
 │   ├── SandboxError                  the sandbox is missing, unknown or not allowed
 │   ├── FlowNotFoundError             this flow id is unknown here
 │   ├── RunNotFoundError              this flow run id is unknown here
+│   ├── BatchNotFoundError            the catalogue does not have this batch
 │   └── RunRefusedError               any other refusal (4xx) of a request
 │       ├── StartTimeInPastError          1360
 │       ├── WindowRefusedError            1381
@@ -29,6 +30,7 @@ FlowServiceError
 └── FlowRunError                  an error of an existing flow run
     ├── FlowRunFailedError            the run ended as failed
     ├── FlowRunOutcomeUnknownError    the run ended, and its outcome is not reported
+    ├── FlowRunBatchFailedError       the run succeeded, and its batches failed in the catalogue
     ├── FlowRunIncompleteError        more of its records failed than the task allows
     ├── FlowRunEmptyError             the run had no records, and the task requires some
     ├── FlowRunActiveError            an earlier run is active and may ingest a part of the window
@@ -253,6 +255,15 @@ class RunNotFoundError(ApiError):
     default_remedy = "check flow_run_id and the connection's sandbox"
 
 
+class BatchNotFoundError(ApiError):
+    """The catalogue does not have a batch of the flow run, so the result of the ingestion is unknown."""
+
+    default_remedy = (
+        "check the dataset's batches in Experience Platform; if the data is ingested, mark the task as success; to "
+        "accept the flow run's own status, remove wait_for_batch"
+    )
+
+
 class RunRefusedError(ApiError):
     """Flow Service refused the request (4xx); nothing was created."""
 
@@ -333,6 +344,15 @@ class FlowRunOutcomeUnknownError(FlowRunError):
     default_remedy = (
         "check in Experience Platform whether the window is ingested; then mark the task as success, or clear it, "
         "which creates a new run for the window (a retry creates none)"
+    )
+
+
+class FlowRunBatchFailedError(FlowRunError):
+    """The flow run succeeded, and all its batches failed in the catalogue, so nothing is ingested."""
+
+    retryable = True
+    default_remedy = (
+        "fix the cause that the batch's errors name; a retry or a clear creates a new run for the same window"
     )
 
 

@@ -56,6 +56,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         max_failed_records: int | None = None,
         max_failed_ratio: float | None = None,
         on_empty: Literal["succeed", "skip", "fail"] = "succeed",
+        wait_for_batch: bool = False,
         on_uncertain: Literal["fail", "adopt", "create"] = "fail",
         uncertain_patience: float = 180.0,
         flowservice_conn_id: str = "flowservice_default",
@@ -69,6 +70,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             max_failed_records=max_failed_records,
             max_failed_ratio=max_failed_ratio,
             on_empty=on_empty,
+            wait_for_batch=wait_for_batch,
             flowservice_conn_id=flowservice_conn_id,
         )
         self.wait_for_completion = wait_for_completion
@@ -164,6 +166,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             # A `wait_timeout` also limits this read of the flow run.
             error_budget=min(self.error_budget, self.wait_timeout or self.error_budget),
             clock_offset=lambda: hook.client.clock_offset,
+            has_failed_batches=self._has_failed_batches,
             link=lambda flow_run_id: hook.pages.flow_run(order.flow_id, flow_run_id),
         )
         try:
@@ -186,6 +189,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             url=summary.url,
             ends_task=self._can_end_in_triggerer(),
             error_budget=self.error_budget,
+            wait_for_batch=self.wait_for_batch,
             **self.tolerance.to_arguments(),
         )
         self._defer_to(trigger, context, flow_run_id=summary.id)
@@ -196,7 +200,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         watch = self._watch(summary, timeout=self.wait_timeout)
         with error_context(flow_id=summary.flow_id, window=summary.window_text):
             try:
-                run = wait_for_end(watch, metrics.counted(self._hook.client.get_run))
+                run = wait_for_end(watch, metrics.counted(self._hook.client.get_run), self._read_batches)
             except versions.airflow_exception("AirflowTaskTimeout") as error:
                 raise watch.timed_out("execution_timeout", self._limits["execution_timeout"]) from error
         return self._finish(context, _ended(summary, run))
@@ -208,7 +212,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             raise FlowRunTimeoutError(f"{limit} is over, and the flow run that the task pushed was deleted")
         self._restore(summary)
         watch = self._watch(summary)
-        run = watch.poll_after_limit(lambda flow_run_id: self._hook.client.get_run(flow_run_id))
+        run = watch.poll_after_limit(lambda flow_run_id: self._hook.client.get_run(flow_run_id), self._read_batches)
         if run is not None:
             return self._finish(context, _ended(summary, run))
         raise watch.timed_out(limit, seconds).about(flow_id=summary.flow_id, window=summary.window_text)
@@ -226,7 +230,14 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             timeout=timeout,
             error_budget=self.error_budget,
             url=summary.url,
+            wait_for_batch=self.wait_for_batch,
         )
+
+    def _has_failed_batches(self, run: FlowRun) -> bool:
+        """Return whether nothing of a succeeded flow run is ingested, if the task waits for batches."""
+        from airflow_flowservice.runs.batch_watch import has_failed_batches
+
+        return self._read_batches is not None and has_failed_batches(run, self._read_batches)
 
 
 def _ended(summary: FlowRunSummary, run: FlowRun) -> FlowRunSummary:
@@ -269,6 +280,9 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
         A success without counts is accepted; a `partialSuccess` without counts fails.
     :param on_empty: result of the task if the flow run has no records: `succeed`, `skip` or `fail`. Missing counts are
         not zero.
+    :param wait_for_batch: accept a success only when the flow run's batches are `success` in the catalogue
+        (https://experienceleague.adobe.com/en/docs/experience-platform/catalog/api/look-up-object). The task that waits
+        checks it; if that is a `FlowRunSensor`, set it there also.
     :param check_flow: read the dataflow before creating, and refuse with a remedy if it cannot work.
     :param on_uncertain: reaction if the response to the POST was lost and new flow runs show no window: `fail` with
         the candidates, `adopt` the oldest candidate, or `create` another flow run.
@@ -281,6 +295,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
     :raises RunRefusedError: Flow Service refused the request; nothing is created.
     :raises FlowRunFailedError: the flow run failed.
     :raises FlowRunOutcomeUnknownError: the flow run ended without a status; a retry reads it again and creates none.
+    :raises FlowRunBatchFailedError: the flow run's batches failed; a retry creates another flow run.
     :raises FlowRunIncompleteError: more records failed than allowed; not retried, since the others are ingested.
     :raises FlowRunEmptyError: there were no records, and `on_empty` is `fail`; not retried.
     :raises FlowRunUncertainError: a flow run may exist, and `on_uncertain` is `fail`.
@@ -372,7 +387,13 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
         choice = choose_window.choose(context, offset=self.window_offset)
         if self.window == "period":
             return choice
-        return choose_window.extend_to_last_success(choice, context, flow_id=self.flow_id, service=self._hook.client)
+        return choose_window.extend_to_last_success(
+            choice,
+            context,
+            flow_id=self.flow_id,
+            service=self._hook.client,
+            has_failed_batches=self._has_failed_batches,
+        )
 
     def _restore(self, summary: FlowRunSummary) -> None:
         from airflow_flowservice.windows.window import END, START, window_to_json

@@ -14,6 +14,9 @@ from airflow_flowservice._airflow import task_context, timetables, versions
 from airflow_flowservice.exceptions import FlowRunActiveError, WindowError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.runs.intent import FlowRunService
     from airflow_flowservice.runs.summary import FlowRunSummary
     from airflow_flowservice.windows.schedule import RunDates
@@ -64,7 +67,12 @@ def choose(context: Mapping[str, Any], *, offset: timedelta | None = None) -> Ch
 
 
 def extend_to_last_success(
-    chosen: ChosenWindow, context: Mapping[str, Any], *, flow_id: str, service: FlowRunService
+    chosen: ChosenWindow,
+    context: Mapping[str, Any],
+    *,
+    flow_id: str,
+    service: FlowRunService,
+    has_failed_batches: Callable[[FlowRun], bool],
 ) -> ChosenWindow:
     """Return the window for `since_last_success`: from the end of the last success to the end of the run's period.
 
@@ -81,15 +89,18 @@ def extend_to_last_success(
     _require_order_of_runs(context)
     if stored := _stored(context):
         runs = service.list_runs(flow_id=flow_id, created_since=stored.window.start)
-        since_last.require_not_ingested(stored.window, runs)
+        since_last.require_not_ingested(stored.window, runs, has_failed_batches=has_failed_batches)
         return stored
-    end = since_last.last_success(_earlier_flow_runs(context), get_run=service.get_run)
+    end = since_last.last_success(
+        _earlier_flow_runs(context), get_run=service.get_run, has_failed_batches=has_failed_batches
+    )
     window = since_last.extend_window(chosen.window, end=end)
     if window is None:
         raise versions.airflow_exception("AirflowSkipException")(
             f"No new data: an earlier run of this task has ingested all data until {chosen.window.end.isoformat()}"
         )
-    since_last.require_not_ingested(window, service.list_runs(flow_id=flow_id, created_since=window.start))
+    runs = service.list_runs(flow_id=flow_id, created_since=window.start)
+    since_last.require_not_ingested(window, runs, has_failed_batches=has_failed_batches)
     since = "no earlier run has succeeded" if end is None else f"the last success ended at {end.isoformat()}"
     extended = ChosenWindow(window=window, source=f"{chosen.source}, since the last success ({since})", period=True)
     _store(context, extended)

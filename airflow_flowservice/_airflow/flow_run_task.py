@@ -6,6 +6,7 @@ DAG files import this module, so it imports nothing heavy.
 from __future__ import annotations
 
 import logging
+import shlex
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.sdk import BaseOperator
 
-from airflow_flowservice._airflow import task_context, task_end, versions
+from airflow_flowservice._airflow import metrics, task_context, task_end, versions
 from airflow_flowservice._airflow.pages import dataflow_page
 from airflow_flowservice._airflow.task_context import DATAFLOW_KEY, URL_KEY
 from airflow_flowservice._airflow.tolerance import Tolerance
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
+    from airflow_flowservice.runs.batch_watch import ReadBatches
     from airflow_flowservice.runs.summary import FlowRunSummary
 
     _Task = BaseOperator
@@ -62,6 +64,8 @@ class FlowRunTaskMixin(_Task):
 
     # Errors after which a retry of this task cannot help, although they are retryable.
     _final_errors: ClassVar[tuple[type[FlowServiceError], ...]] = ()
+    # Remedies of this task, instead of the default ones.
+    _remedies: ClassVar[Mapping[type[FlowServiceError], str]] = {}
 
     flow_run_summary: FlowRunSummary | None = None
     flow_run_url: str | None = None
@@ -93,6 +97,11 @@ class FlowRunTaskMixin(_Task):
 
     @property
     @abstractmethod
+    def _hook(self) -> Any:
+        """Return the `FlowServiceHook` of the connection."""
+
+    @property
+    @abstractmethod
     def _wait_limit(self) -> tuple[str, float | None]:
         """Return the name and the seconds of the task's own time limit for waiting."""
 
@@ -114,6 +123,7 @@ class FlowRunTaskMixin(_Task):
         max_failed_records: int | None,
         max_failed_ratio: float | None,
         on_empty: str,
+        wait_for_batch: bool,
         flowservice_conn_id: str,
     ) -> None:
         """Validate and set the parameters that all tasks share, when the DAG file is parsed."""
@@ -121,7 +131,19 @@ class FlowRunTaskMixin(_Task):
         self.tolerance = Tolerance.of_task(
             max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
         )
+        if not isinstance(wait_for_batch, bool):
+            raise ConfigurationError(f"wait_for_batch is {wait_for_batch!r}", remedy="use True or False")
+        self.wait_for_batch = wait_for_batch
         self.flowservice_conn_id = flowservice_conn_id
+
+    @property
+    def _read_batches(self) -> ReadBatches | None:
+        """Return a function that reads batches of the catalogue; None if the task does not wait for them."""
+        if not self.wait_for_batch:
+            return None
+        from airflow_flowservice.runs.batch_watch import CatalogReader
+
+        return CatalogReader(metrics.counted(lambda ids: self._hook.client.list_batches(ids))).read
 
     @property
     def _limits(self) -> dict[str, float]:
@@ -158,6 +180,7 @@ class FlowRunTaskMixin(_Task):
 
         :raises FlowRunFailedError: the flow run failed.
         :raises FlowRunOutcomeUnknownError: the flow run ended without a status.
+        :raises FlowRunBatchFailedError: the batches of the flow run failed.
         :raises FlowRunIncompleteError: more records failed than the task allows.
         :raises FlowRunEmptyError: there were no records, and `on_empty` is `fail`.
         :raises AirflowSkipException: there were no records, and `on_empty` is `skip`.
@@ -168,6 +191,9 @@ class FlowRunTaskMixin(_Task):
             self.tolerance.require(summary)
         except FlowRunError as error:
             self._push_return_value(context, summary.id)
+            error.remedy = self._remedies.get(type(error), error.remedy)
+            if summary.has_copy_error:
+                error.remedy = f"{self._source_test(summary)}; {error.remedy}"
             if isinstance(error, FlowRunEmptyError) and self.tolerance.on_empty == "skip":
                 error.remedy = None
                 raise versions.airflow_exception("AirflowSkipException")(str(error)) from error
@@ -177,6 +203,12 @@ class FlowRunTaskMixin(_Task):
         for reported in summary.errors:
             log.warning("Flow run %s reports %s: %s", summary.id, reported.code, reported.message)
         return summary.id
+
+    def _source_test(self, summary: FlowRunSummary) -> str:
+        """Return the remedy that names the command that tests the source's credential."""
+        command = f"airflow flowservice check --conn-id {shlex.quote(str(self.flowservice_conn_id))}"
+        flow = f" --flow-id {shlex.quote(summary.flow_id)}" if summary.flow_id else ""
+        return f"test the source's connection, whose credential may have expired, with `{command}{flow}`"
 
     def _add_outlet_event_extra(self, context: Mapping[str, Any], summary: FlowRunSummary) -> None:
         """Add window, flow run and known counts to the events of the outlets.

@@ -15,12 +15,14 @@ from urllib.parse import urlencode
 
 from airflow_flowservice.api import validation
 from airflow_flowservice.api.auth import DEFAULT_SCOPES, IMS_PATH, GivenToken, ImsAuth
-from airflow_flowservice.api.data_connections import SourceConnection, TargetConnection
+from airflow_flowservice.api.catalog import CATALOG_ROOT, PROPERTIES, batches_in
+from airflow_flowservice.api.data_connections import ConnectionTest, SourceConnection, TargetConnection
 from airflow_flowservice.api.http_session import HttpSession
 from airflow_flowservice.api.models import CreatedRun, DeltaColumn, Flow, FlowRun, FlowSpec
-from airflow_flowservice.api.responses import Call, parse_created_run, parse_item, parse_page
+from airflow_flowservice.api.responses import Call, parse_created_run, parse_item, parse_page, raise_for_status
 from airflow_flowservice.api.transport import ROOT, Transport
 from airflow_flowservice.exceptions import (
+    AccessDeniedError,
     AuthenticationError,
     FlowServiceError,
     NoAnswerError,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from airflow_flowservice.api.auth import Auth
+    from airflow_flowservice.api.catalog import CatalogBatch
     from airflow_flowservice.windows.window import IngestionWindow
 
 DEFAULT_BASE_URL = "https://platform.adobe.io"
@@ -48,6 +51,10 @@ MAX_EMPTY_PAGES = 20
 """Maximum number of consecutive pages without an object."""
 _MAX_CONTINUATION_LENGTH = 4096
 
+_PERMIT_CATALOG = (
+    "ask the Adobe administrator to add the permission 'View Datasets' in this sandbox to the credential's role, or "
+    "remove wait_for_batch"
+)
 _REPLACE_EXPIRED = (
     "replace access_token in the connection's extra, which has expired or is not valid here; or remove it "
     "and set the client secret (password), with which tokens are renewed"
@@ -320,6 +327,38 @@ class FlowServiceClient:
             segment = validation.path_segment(target_connection_id, "target_connection_id")
             response = self._transport.get(f"/targetConnections/{segment}")
             return TargetConnection.parse(parse_item(response, Call.GET_TARGET))
+
+    def test_connection(self, connection_id: str) -> ConnectionTest:
+        """Let Adobe connect to a source with the credential that it stores: `GET /connections/{id}/test`.
+
+        :param connection_id: base connection, as `SourceConnection.base_connection_id`.
+        """
+        with self._about():
+            segment = validation.path_segment(connection_id, "connection_id")
+            response = self._transport.get(f"/connections/{segment}/test")
+            raise_for_status(response, Call.TEST_CONNECTION)
+            return ConnectionTest.parse(response.json())
+
+    def list_batches(self, ids: Iterable[str]) -> list[CatalogBatch]:
+        """Read batches in the catalogue with one request: `GET /data/foundation/catalog/batches/{ids}`.
+
+        :param ids: one URL has space for about a hundred. The result omits batches that the catalogue omits.
+        :raises BatchNotFoundError: the catalogue has none of the batches, or refuses to list one.
+        """
+        with self._about():
+            segments = {batch_id: validation.path_segment(batch_id, "batch_id") for batch_id in ids}
+            path = f"/batches/{','.join(segments.values())}"
+            try:
+                response = self._transport.get(path, PROPERTIES, root=CATALOG_ROOT)
+                raise_for_status(response, Call.READ_BATCHES)
+            except AccessDeniedError as error:
+                error.remedy = _PERMIT_CATALOG if type(error) is AccessDeniedError else error.remedy
+                raise
+            if not isinstance(found := response.json(), dict):
+                raise UnreadableAnswerError(
+                    f"the response to {Call.READ_BATCHES.value} cannot be read: {response.excerpt}"
+                )
+            return list(batches_in(found, set(segments)))
 
     def _items_of_pages(
         self, path: str, query: str, call: Call, *, max_pages: int | None = None, within_s: float | None = None

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
+    from airflow_flowservice.api.catalog import CatalogBatch
+
 
 @dataclass(frozen=True, kw_only=True)
 class CreatedRun:
@@ -119,6 +121,7 @@ class FlowRun:
         read and are in no other count.
     :param batch_ids: batches that the run wrote to the data lake, at most 1,000.
     :param parent_id: run that this run belongs to.
+    :param batches: batches in the catalogue, if the caller read them (`wait_for_batch`); never parsed from a run.
     """
 
     id: str
@@ -147,6 +150,7 @@ class FlowRun:
     batch_ids: tuple[str, ...] = ()
     parent_id: str | None = None
     etag: str | None = None
+    batches: tuple[CatalogBatch, ...] = ()
 
     @classmethod
     def parse(cls, raw: Any, *, briefly: bool = False) -> FlowRun:

@@ -25,6 +25,7 @@ from airflow_flowservice.exceptions import (
     AccessDeniedError,
     ApiError,
     AuthenticationError,
+    BatchNotFoundError,
     CreateNotAllowedError,
     DeltaColumnDiffersError,
     DeltaColumnMissingError,
@@ -63,6 +64,8 @@ class Call(Enum):
     GET_SOURCE = "reading the source connection"
     GET_TARGET = "reading the target connection"
     GET_FLOW_SPEC = "reading the flow specification"
+    READ_BATCHES = "reading the batches in the catalogue"
+    TEST_CONNECTION = "testing the source's connection"
 
 
 _NOT_FOUND = {
@@ -70,6 +73,7 @@ _NOT_FOUND = {
     Call.CREATE_RUN: FlowNotFoundError,
     Call.GET_RUN: RunNotFoundError,
     Call.RETRIGGER_RUN: RunNotFoundError,
+    Call.READ_BATCHES: BatchNotFoundError,
 }
 _POSTS = (Call.CREATE_RUN, Call.RETRIGGER_RUN)
 

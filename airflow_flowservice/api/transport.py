@@ -55,14 +55,15 @@ class Transport:
         """The service's clock minus this machine's, from the last response; exact to about a second."""
         return self._http.clock_offset
 
-    def get(self, path: str, query: str = "", *, within_s: float = math.inf) -> HttpResponse:
+    def get(self, path: str, query: str = "", *, within_s: float = math.inf, root: str = ROOT) -> HttpResponse:
         """Read a resource; repeat the request after connection errors, 429 and 5xx.
 
-        :param path: quoted path below Flow Service's root.
+        :param path: quoted path below the root.
         :param query: quoted query without the question mark.
         :param within_s: limit in seconds for all attempts and their pauses, without the token's request.
+        :param root: path of the service; Flow Service's by default.
         """
-        target = f"{ROOT}{path}?{query}" if query else f"{ROOT}{path}"
+        target = f"{root}{path}?{query}" if query else f"{root}{path}"
 
         def send(token: str) -> HttpResponse:
             secrets = (*self._auth.secrets, token)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.exceptions import (
     AccessDeniedError,
+    ApiError,
     AuthenticationError,
     FlowServiceError,
     OrganizationError,
@@ -20,12 +21,14 @@ from airflow_flowservice.runs.flow_check import require_enabled, require_one_tim
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from airflow_flowservice.api.data_connections import ConnectionTest
     from airflow_flowservice.api.models import Flow, FlowRun
 
 TOKEN, SERVICE, ORGANIZATION, SANDBOX, READING = "token", "service", "organization", "sandbox", "reading"
 DATAFLOW, STATE, SCHEDULE, DELTA_COLUMN = "dataflow", "state", "schedule", "delta column"
-NEWEST_RUN, CREATING, CLOCK = "newest run", "creating", "clock"
+SOURCE, NEWEST_RUN, CREATING, CLOCK = "source", "newest run", "creating", "clock"
 
+_RELAYED_CODES = frozenset({"1602", "1603", "1604", "1605", "1606"})
 TOLERATED_SKEW = timedelta(seconds=60)
 
 
@@ -131,6 +134,34 @@ def of_flow(flow: Flow, *, needs_delta_column: bool | None) -> Iterator[Finding]
     yield _rule_finding(STATE, require_enabled, flow, good="enabled" if flow.state else None)
     yield _rule_finding(SCHEDULE, require_one_time, flow, good="one-time" if flow.one_time else None)
     yield _delta_column_finding(flow, needed=needs_delta_column)
+
+
+def of_source(connection_id: str, result: ConnectionTest | FlowServiceError) -> Finding:
+    """Return the finding of the source's base connection, to which Adobe connects with the stored credential.
+
+    :param result: result of the test, or the error of the request.
+    """
+    remedy = (
+        f"renew the credential of the source's account (base connection {connection_id}) in Experience Platform, "
+        "and check that the source accepts connections from Adobe's addresses"
+    )
+    if isinstance(result, FlowServiceError):
+        # Adobe relays the source's own refusal, such as 1605-401, so it can look like one of this credential.
+        is_relayed = (result.code or "").partition("-")[0] in _RELAYED_CODES
+        if is_relayed or not isinstance(result, ApiError) or result.http_status is None:
+            return wrong(SOURCE, result, remedy=remedy if is_relayed else None)
+        return not_checked(SOURCE, f"Adobe did not test the source's connection {connection_id}: {result.account}")
+    if result.result is None:
+        return not_checked(SOURCE, f"the response to the test of connection {connection_id} has no result")
+    if result.result:
+        return ok(SOURCE, f"Adobe can connect to the source with the credential of connection {connection_id}")
+    message = f"Adobe cannot connect to the source with the credential of connection {connection_id}"
+    return Finding(
+        check=SOURCE,
+        verdict=Verdict.WRONG,
+        message=f"{message}: {result.message}" if result.message else message,
+        remedy=remedy,
+    )
 
 
 def of_newest_run(run: FlowRun | None) -> Finding:

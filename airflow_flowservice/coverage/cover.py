@@ -71,6 +71,7 @@ class KnownRun:
 
     :param window: None if no source reports it.
     :param outside: True if none of the given tasks pushed the run's id.
+    :param batch: status of a batch in the catalogue, of a failed one if there is any; None if no task read it.
     :param status_read: False if a task only created the run, so that its status is unknown.
     """
 
@@ -81,6 +82,7 @@ class KnownRun:
     failed_records: int | None = None
     url: str | None = None
     outside: bool = False
+    batch: str | None = None
     status_read: bool = True
 
 
@@ -353,6 +355,9 @@ def _joined(one: KnownRun, other: KnownRun) -> KnownRun:
 
 
 def _certainty(run: KnownRun) -> int:
+    # Flow Service's own status does not include the batches.
+    if run.batch is not None:
+        return 3
     if run.status.succeeded or run.status.failed:
         return 2
     return int(run.status_read)
@@ -366,6 +371,8 @@ def _from_summary(summary: FlowRunSummary) -> KnownRun:
         records=summary.output_records,
         failed_records=summary.failed_records,
         url=summary.url,
+        # Failed batches come first.
+        batch=summary.batches[0].status_word if summary.batches else None,
         status_read=summary.status != CREATED,
     )
 

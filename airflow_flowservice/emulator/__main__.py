@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     numbers = (
         ("--queue-seconds", "queue_s", "how long a flow run is scheduled"),
         ("--run-seconds", "run_s", "how long a flow run is then in progress"),
+        ("--batch-seconds", "batch_s", "how long a batch is then staged in the catalogue"),
         ("--start-tolerance", "start_tolerance_s", "how far startTime may lie in the past"),
         ("--token-ttl", "token_ttl_s", "how long a token is valid"),
         ("--clock-offset", "clock_offset_s", "how far the emulator's clock is ahead"),

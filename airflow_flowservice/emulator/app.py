@@ -14,6 +14,7 @@ from airflow_flowservice.emulator.creation_rules import check_creation
 from airflow_flowservice.emulator.errors import EmulatedApiError, EmulatedImsError, ForeignOriginError
 from airflow_flowservice.emulator.fault_injection import (
     BASE_PATH,
+    CATALOG_PATH,
     REQUEST_FAULTS_KEY,
     TOKEN_PATH,
     FaultInjectionMiddleware,
@@ -38,6 +39,7 @@ def create_app(state: EmulatorState) -> FaultInjectionMiddleware:
     app.include_router(_run_read_routes(state), prefix=BASE_PATH)
     app.include_router(_run_creation_routes(state), prefix=BASE_PATH)
     app.include_router(_flow_routes(state), prefix=BASE_PATH)
+    app.include_router(_catalog_routes(state), prefix=CATALOG_PATH)
     app.include_router(control_routes(state))
     app.include_router(_unknown_routes(state))
 
@@ -150,6 +152,22 @@ def _flow_routes(state: EmulatorState) -> APIRouter:
         authorize(state, request.headers)
         return _first(source_json(f) for f in state.flows.values() if f.related_id("source") == source_id)
 
+    @router.get("/connections/{connection_id}/test")
+    async def test_connection(connection_id: str, request: Request) -> Response:
+        authorize(state, request.headers)
+        return _first({"result": f.source_works} for f in state.flows.values() if f.related_id("base") == connection_id)
+
+    return router
+
+
+def _catalog_routes(state: EmulatorState) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/batches/{batch_ids}")
+    async def batches(batch_ids: str, request: Request) -> Response:
+        authorize(state, request.headers)
+        return JSONResponse(state.read_batches(batch_ids.split(",")))
+
     return router
 
 
@@ -158,7 +176,7 @@ def _unknown_routes(state: EmulatorState) -> APIRouter:
 
     @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     async def unknown(path: str, request: Request) -> Response:
-        if f"/{path}".startswith(BASE_PATH):
+        if f"/{path}".startswith((BASE_PATH, CATALOG_PATH)):
             authorize(state, request.headers)
         raise EmulatedApiError(404, "1101", f"There is no route {request.method} /{path}.")
 

@@ -36,7 +36,7 @@ from airflow_flowservice.emulator.ledger_json import ledger_json
 from airflow_flowservice.emulator.model import EmulatedFlow, FlowKind
 from airflow_flowservice.emulator.state import EmulatorState
 
-_FLOW_FIELDS = frozenset({"id", "name", "kind", "frequency", "state", "delta_column", "dataset_id"})
+_FLOW_FIELDS = frozenset({"id", "name", "kind", "frequency", "state", "delta_column", "dataset_id", "source_works"})
 
 _LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 

@@ -19,13 +19,17 @@ RunPhase = Literal["scheduled", "running", "ended"]
 _SUCCEEDED = frozenset({"success", "completed"})
 _PARTIAL = frozenset({"partialsuccess", "partialfailure"})
 _FAILED = frozenset({"failed"})
+_INGESTED_BATCH = frozenset({"success", "active"})
+# Digits of the ids of batches, as in Adobe's samples.
+_BASE_32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 @dataclass(kw_only=True, slots=True)
 class EmulatedFlow:
     """A dataflow.
 
-    `created_at` is in epoch seconds. The first run of a table-based flow sets `delta_column`.
+    `created_at` is in epoch seconds. The first run of a table-based flow sets `delta_column`. If `source_works` is
+    False, the test of the source's connection fails.
     """
 
     id: str
@@ -36,6 +40,7 @@ class EmulatedFlow:
     state: str = "enabled"
     delta_column: dict[str, Any] | None = None
     dataset_id: str = "5f0000000000000000000001"
+    source_works: bool = True
 
     def related_id(self, role: str) -> str:
         """Return the id of a related resource; it is always the same for the same flow and role."""
@@ -63,6 +68,12 @@ class RunOutcome:
         extension_errors: objects with `code` and `description`, shown in `metrics.statusSummary.extensions.errors`.
         error_detail: text shown in `statusSummary.extensions.errorDetail` of the ended run's copy activity.
         record_summary: keys to replace in the ended run's `metrics.recordSummary`; a key with None is omitted.
+        batch_status: the final status of the run's batch in the catalogue. A run ingests its records when its batch
+            is `success` or `active`.
+        batch_s: seconds from the end of the run to the end of its batch; None means the value in the settings.
+        batch_in_progress_status: the status of the batch until then.
+        batch_errors: objects with `code`, `description` and optionally `recordCount`, shown by the ended batch.
+        batch_hidden_s: seconds from the end of the run until the catalogue shows the batch.
     """
 
     status: str = "success"
@@ -78,6 +89,11 @@ class RunOutcome:
     extension_errors: tuple[dict[str, Any], ...] = ()
     error_detail: str | None = None
     record_summary: Mapping[str, Any] = field(default_factory=dict)
+    batch_status: str = "success"
+    batch_s: float | None = None
+    batch_in_progress_status: str = "staging"
+    batch_errors: tuple[dict[str, Any], ...] = ()
+    batch_hidden_s: float = 0.0
 
     @property
     def word(self) -> str:
@@ -119,6 +135,7 @@ class EmulatedRun:
     starts_at: float
     ends_at: float
     outcome: RunOutcome
+    batch_ends_at: float = 0.0
     parent_id: str | None = None
     child_ids: list[str] = field(default_factory=list)
     times_shown: int = 0
@@ -137,6 +154,23 @@ class EmulatedRun:
             "ended": self.outcome.status,
         }
         return statuses[self.phase(now)]
+
+    @property
+    def batch_id(self) -> str:
+        """Return the id of the run's batch; it is always the same for the same run."""
+        number = uuid.UUID(self.id).int
+        return "01" + "".join(_BASE_32[(number >> (5 * digit)) & 31] for digit in range(24))
+
+    def has_batch(self, now: float) -> bool:
+        """Return whether the run shows a batch at `now`: it has ended, did not fail, and has records."""
+        first, end = self.source_records
+        return self.phase(now) == "ended" and not self.outcome.failed and end - self.failed_records > first
+
+    def batch_status(self, now: float) -> str | None:
+        """Return the status of the batch in the catalogue at `now`; None if the catalogue does not show it."""
+        if not self.has_batch(now) or now < self.ends_at + self.outcome.batch_hidden_s:
+            return None
+        return self.outcome.batch_status if now >= self.batch_ends_at else self.outcome.batch_in_progress_status
 
     def updated_at(self, now: float) -> float:
         """Return the time of the last status change before `now`."""
@@ -177,6 +211,9 @@ class EmulatedRun:
     def ingested(self, now: float) -> MinuteSpan:
         """Return the span of the records ingested at `now`; the span is empty if there are none."""
         first, end = self.source_records
-        if self.outcome.vanish or not self.has_ended(now):
+        if self.outcome.vanish or not self.has_ended(now) or not self._batch_ingests(now):
             return first, first
         return first + self.failed_records, end
+
+    def _batch_ingests(self, now: float) -> bool:
+        return now >= self.batch_ends_at and self.outcome.batch_status in _INGESTED_BATCH

@@ -11,7 +11,9 @@ Fields that select runs. They apply to runs from `POST /runs` and from re-trigge
 
 Fields of the outcome, see `model.RunOutcome`: `status` (default: `failed`; `success` with `vanish`), `errors`,
 `records`, `failed_records`, `unknown_counts`, `vanish`, `queue_s`, `run_s`, `in_progress_status`, `status_place`,
-`extension_errors`, `error_detail`, `record_summary`. Examples::
+`extension_errors`, `error_detail`, `record_summary`, `batch_status`, `batch_s`, `batch_in_progress_status`,
+`batch_errors`, `batch_hidden_s`. If one of the fields of the batch is given, the default of `status` is `success`.
+Examples::
 
     {"status": "failed", "errors": [{"code": "CONNECTOR-2001-500", "message": "no connection"}], "times": 2}
     {"status": "success", "records": 0, "covering": "2025-01-03"}
@@ -22,6 +24,8 @@ Fields of the outcome, see `model.RunOutcome`: `status` (default: `failed`; `suc
     {"status": "success", "status_place": "nowhere"}
     {"status": "failed", "extension_errors": [{"code": "INGEST-1205-400", "description": "no such field"}]}
     {"status": "success", "record_summary": {"updatedRecordCount": 5, "failedRecordCount": null}}
+    {"batch_status": "failed", "batch_errors": [{"code": "INGEST-1212-400", "description": "too many errors"}]}
+    {"batch_in_progress_status": "stalled", "batch_s": 60}
 """
 
 from __future__ import annotations
@@ -107,12 +111,13 @@ def read_outcome(values: Mapping[str, Any]) -> PlannedOutcome:
     unknown = set(outcome_fields) - {f.name for f in fields(RunOutcome)}
     if unknown:
         raise ValueError(f"An outcome has no field {', '.join(sorted(unknown))}.")
-    outcome_fields.setdefault("status", "success" if outcome_fields.get("vanish") else "failed")
+    succeeds = outcome_fields.get("vanish") or any(name.startswith("batch_") for name in outcome_fields)
+    outcome_fields.setdefault("status", "success" if succeeds else "failed")
     if RunOutcome(status=outcome_fields["status"]).failed:
         outcome_fields.setdefault("errors", [_FAILED_COPY])
     if (place := outcome_fields.get("status_place", "metrics")) not in get_args(StatusPlace):
         raise ValueError(f"status_place must be one of {', '.join(get_args(StatusPlace))}, not {place!r}.")
-    for name in ("errors", "extension_errors"):
+    for name in ("errors", "extension_errors", "batch_errors"):
         outcome_fields[name] = tuple(outcome_fields.get(name) or ())
     covering = values.get("covering")
     return PlannedOutcome(

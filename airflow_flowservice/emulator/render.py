@@ -112,7 +112,37 @@ def _activities(run: EmulatedRun, show_window: ShowWindow, now: float) -> list[d
         "durationSummary": duration,
         "statusSummary": status,
     }
-    return [copy]
+    return [copy, _promotion(run, now)] if run.has_batch(now) else [copy]
+
+
+def _promotion(run: EmulatedRun, now: float) -> dict[str, Any]:
+    """Return the activity that writes to the data lake. It shows the id of the batch."""
+    return {
+        "id": "promotionActivity",
+        "name": "Promotion Activity",
+        "updatedAtUTC": epoch_ms(run.updated_at(now)),
+        "durationSummary": {"startedAtUTC": epoch_ms(run.ends_at), "completedAtUTC": epoch_ms(run.ends_at)},
+        "statusSummary": {"status": run.status(now)},
+        "targetInfo": [{"reference": {"type": "batch", "ids": [run.batch_id]}}],
+    }
+
+
+def batch_json(run: EmulatedRun, *, dataset_id: str, now: float) -> dict[str, Any]:
+    """Return the batch of a run as the catalogue shows it at `now` (epoch seconds)."""
+    first, end = run.source_records
+    has_ended = now >= run.batch_ends_at
+    document: dict[str, Any] = {
+        "status": run.batch_status(now),
+        "created": epoch_ms(run.ends_at),
+        "updated": epoch_ms(run.batch_ends_at if has_ended else run.ends_at),
+        "relatedObjects": [{"type": "dataSet", "id": dataset_id}],
+        "tags": {"acp_enableErrorDiagnostics": True, "acp_partialIngestionPercent": 5},
+        "errors": list(run.outcome.batch_errors) if has_ended else [],
+    }
+    if has_ended:
+        counts = {"inputRecordCount": end - first, "failedRecordCount": run.failed_records}
+        document["metrics"] = counts | {"outputRecordCount": end - first - run.failed_records}
+    return document
 
 
 def flow_json(flow: EmulatedFlow, last_run: EmulatedRun | None, *, settings: Settings, now: float) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class Emulator:
 
         Args:
             **fields: `id`, `name`, `kind` (`table`, `file`, `streaming`), `frequency` (`once`), `state`
-                (`enabled`), `delta_column` (a name or an object), `dataset_id`. All are optional.
+                (`enabled`), `delta_column` (a name or an object), `dataset_id`, `source_works`. All are optional.
 
         Raises:
             ValueError: for an unknown field or kind.

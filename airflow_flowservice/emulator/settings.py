@@ -45,6 +45,7 @@ class Settings:
             are rejected (1384).
         queue_s: time that a run stays `scheduled`, from its creation or `startTime`, whichever is later.
         run_s: time that a run is then `inProgress`.
+        batch_s: time from the end of a run to the end of its batch in the catalogue.
         start_tolerance_s: maximum age of a `startTime`. An older one is rejected (1360).
         token_ttl_s: lifetime of a token.
         clock_offset_s: offset of the emulator's clock from the clock of this machine; negative if it is
@@ -65,6 +66,7 @@ class Settings:
     epoch_format: EpochFormat = "any"
     queue_s: float = 1.0
     run_s: float = 2.0
+    batch_s: float = 0.0
     start_tolerance_s: float = 60.0
     token_ttl_s: float = 86399.0
     clock_offset_s: float = 0.0
@@ -74,7 +76,7 @@ class Settings:
         self._check_choice("show_window", get_args(ShowWindow))
         self._check_choice("error_shape", get_args(ErrorShape))
         self._check_choice("epoch_format", get_args(EpochFormat))
-        for name in ("queue_s", "run_s", "start_tolerance_s", "token_ttl_s"):
+        for name in ("queue_s", "run_s", "batch_s", "start_tolerance_s", "token_ttl_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}.")
 

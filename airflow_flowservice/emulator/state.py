@@ -16,7 +16,7 @@ from airflow_flowservice.emulator.faults import FaultPlan
 from airflow_flowservice.emulator.model import EmulatedFlow, EmulatedRun
 from airflow_flowservice.emulator.outcomes import OutcomePlan
 from airflow_flowservice.emulator.query import ListQuery, at_path, paginate, select
-from airflow_flowservice.emulator.render import flow_json, run_json
+from airflow_flowservice.emulator.render import batch_json, flow_json, run_json
 from airflow_flowservice.emulator.settings import (
     DISABLED_FLOW_ID,
     FILE_FLOW_ID,
@@ -137,6 +137,7 @@ class EmulatorState:
         now = self.now()
         outcome = self.outcomes.take(flow_id=flow_id, window=window)
         starts_at = max(now, float(start_time)) + _value_or_default(outcome.queue_s, self.settings.queue_s)
+        ends_at = starts_at + _value_or_default(outcome.run_s, self.settings.run_s)
         run = EmulatedRun(
             id=str(uuid.uuid4()),
             etag=f'"{secrets.token_hex(4)}-0000-0200-0000-{int(now):012x}"',
@@ -148,7 +149,8 @@ class EmulatorState:
             created_at=now,
             visible_at=now + delay_s,
             starts_at=starts_at,
-            ends_at=starts_at + _value_or_default(outcome.run_s, self.settings.run_s),
+            ends_at=ends_at,
+            batch_ends_at=ends_at + _value_or_default(outcome.batch_s, self.settings.batch_s),
             outcome=outcome,
             parent_id=parent_id,
         )
@@ -170,7 +172,8 @@ class EmulatorState:
         now = self.now()
         chosen = [run for run in self.runs_of(flow_id) if run.phase(now) != "ended"][:count]
         for run in chosen:
-            run.starts_at, run.ends_at = min(run.starts_at, now), now
+            batch_s = run.batch_ends_at - run.ends_at
+            run.starts_at, run.ends_at, run.batch_ends_at = min(run.starts_at, now), now, now + batch_s
         return len(chosen)
 
     def visible_run(self, run_id: str) -> EmulatedRun:
@@ -220,6 +223,24 @@ class EmulatorState:
         document = run_json(run, settings=self.settings, show_window=show_window, now=self.now())
         run.times_shown += 1
         return document
+
+    # Batches
+
+    def read_batches(self, batch_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return the JSON of the batches that the catalogue shows now, by id.
+
+        Raises:
+            EmulatedApiError: 404 if it shows none of them.
+        """
+        wanted, now = set(batch_ids), self.now()
+        found = {
+            run.batch_id: batch_json(run, dataset_id=self.flows[run.flow_id].dataset_id, now=now)
+            for run in self.runs.values()
+            if run.batch_id in wanted and run.batch_status(now) is not None
+        }
+        if not found:
+            raise EmulatedApiError(404, "1101", f"The catalogue has no batch {', '.join(sorted(wanted))}.")
+        return found
 
     # Flows
 

@@ -81,6 +81,8 @@ class CreateOnce:
     :param error_budget: seconds without a valid response after which reading a known flow run ends.
     :param clock_offset: the service's clock minus the local one; None if unknown. A difference of more than
         `MAX_CLOCK_CORRECTION` is not believed, but the search for a lost flow run begins at the earlier clock.
+    :param has_failed_batches: return whether nothing of a succeeded flow run is ingested, because its batches failed
+        in the catalogue. Such a flow run counts as failed. It is called for flow runs that would be accepted.
     :param link: return the page address of a flow run id, for messages.
     """
 
@@ -94,6 +96,7 @@ class CreateOnce:
     poll: float = 5.0
     error_budget: float = 0.0
     clock_offset: Callable[[], timedelta | None] = lambda: None
+    has_failed_batches: Callable[[FlowRun], bool] = lambda _: False
     link: Callable[[str], str] = str
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
     monotonic: Callable[[], float] = time.monotonic
@@ -166,7 +169,7 @@ class CreateOnce:
                 '{"flowservice": {"adopt": {"TASK_ID": "FLOW_RUN_ID"}}}',
             )
             return CreationEvent.ANOTHER_TASKS
-        if run.status.failed:
+        if self._has_failed(run):
             log.warning("Flow run %s ended as %s, so it is not adopted", run.id, run.status_word)
             return CreationEvent.FAILED
         log.warning("Adopting flow run %s (%s), since the DAG run's conf says so", run.id, run.status_word)
@@ -193,10 +196,10 @@ class CreateOnce:
                 return CreationEvent.CLEARED_AND_GONE
             log.info("Flow run %s of an earlier attempt is not readable yet; no new one is created", flow_run_id)
             return CreationEvent.NOT_READABLE
-        if run.status.failed or (run.status.ended and cleared):
+        if run.status.ended and (cleared or self._has_failed(run)):
             why = "the task was cleared" if cleared else "this is a retry"
             log.info("Flow run %s ended as %s, and %s; creating a new one", run.id, run.status_word, why)
-            return CreationEvent.FAILED if run.status.failed else CreationEvent.CLEARED_AFTER_SUCCESS
+            return CreationEvent.CLEARED_AFTER_SUCCESS if cleared and not run.status.failed else CreationEvent.FAILED
         log.info("Flow run %s of an earlier attempt is %s; no new one is created", flow_run_id, run.status_word)
         if run.status is FlowRunStatus.ENDED_UNCLEAR:
             return CreationEvent.OUTCOME_UNKNOWN
@@ -298,7 +301,16 @@ class CreateOnce:
         A failed flow run of an earlier attempt does not count: another one is needed.
         """
         is_own_post = self._posts > 0
-        return self._intent.match(run, self._order) == "ours" and (is_own_post or not run.status.failed)
+        return self._intent.match(run, self._order) == "ours" and (is_own_post or not self._has_failed(run))
+
+    def _has_failed(self, run: FlowRun) -> bool:
+        """Return whether the flow run has ended and ingested nothing; False if its outcome is not known."""
+        if not run.status.succeeded:
+            return run.status.failed
+        if not self.has_failed_batches(run):
+            return False
+        log.warning("Flow run %s succeeded, and all its batches failed, so its data is not ingested", run.id)
+        return True
 
     def _resolve(self, candidates: list[FlowRun]) -> CreationEvent:
         lines = "; ".join(

@@ -20,10 +20,16 @@ if TYPE_CHECKING:
 _TRIGGER_MANUALLY = "trigger the DAG manually with the missing window_start and window_end in its conf"
 
 
-def last_success(earlier: Iterable[FlowRunSummary], *, get_run: Callable[[str], FlowRun]) -> datetime | None:
+def last_success(
+    earlier: Iterable[FlowRunSummary],
+    *,
+    get_run: Callable[[str], FlowRun],
+    has_failed_batches: Callable[[FlowRun], bool] = lambda _: False,
+) -> datetime | None:
     """Return the end of the last successful window, or None if there was no success.
 
     :param earlier: summaries that earlier DAG runs of the task pushed, newest first.
+    :param has_failed_batches: return whether nothing of a succeeded run is ingested, because its batches failed.
     :raises FlowRunActiveError: an earlier flow run has not ended, and may still ingest its window.
     :raises FlowRunOutcomeUnknownError: an earlier flow run ended without a status, so it may have ingested its window.
     :raises RunNotFoundError: an earlier flow run does not exist any more, so its outcome is unknown.
@@ -34,7 +40,7 @@ def last_success(earlier: Iterable[FlowRunSummary], *, get_run: Callable[[str], 
             run = get_run(summary.id)
             if not run.status.ended:
                 raise _active_error(run.id, summary.window_text, url=summary.url)
-            if run.status.failed:
+            if run.status.failed or has_failed_batches(run):
                 continue
             if not run.status.succeeded:
                 raise _outcome_error(run.id, summary.window_text, url=summary.url)
@@ -58,11 +64,16 @@ def extend_window(period: IngestionWindow, *, end: datetime | None) -> Ingestion
     return IngestionWindow(end, period.end) if end < period.end else None
 
 
-def require_not_ingested(window: IngestionWindow, runs: Iterable[FlowRun]) -> None:
+def require_not_ingested(
+    window: IngestionWindow,
+    runs: Iterable[FlowRun],
+    *,
+    has_failed_batches: Callable[[FlowRun], bool] = lambda _: False,
+) -> None:
     """Raise if a flow run contains a part of the window, or may still ingest it.
 
     A run of exactly this window is allowed: it is the window's own run, which a cleared task ingests again.
-    Runs that failed or show no window are ignored.
+    Runs that failed, whose batches failed, or that show no window are ignored.
 
     :raises FlowRunActiveError: such a run has not ended.
     :raises FlowRunOutcomeUnknownError: such a run has ended without a status.
@@ -78,6 +89,8 @@ def require_not_ingested(window: IngestionWindow, runs: Iterable[FlowRun]) -> No
             raise _active_error(run.id, str(other))
         if not run.status.succeeded:
             raise _outcome_error(run.id, str(other))
+        if has_failed_batches(run):
+            continue
         raise WindowError(
             f"flow run {run.id} has already ingested a part of this window: {other}",
             window=str(window),

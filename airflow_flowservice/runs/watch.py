@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.api.models import FlowRunStatus
@@ -19,10 +19,13 @@ from airflow_flowservice.exceptions import (
     FlowRunVanishedError,
     FlowServiceError,
     RunNotFoundError,
+    error_context,
 )
+from airflow_flowservice.runs.batch_watch import BatchWatch
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import FlowRun
+    from airflow_flowservice.runs.batch_watch import ReadBatches
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,7 @@ class RunWatch:
     :param timeout: seconds after which waiting ends; None means never.
     :param error_budget: seconds without a valid response after which waiting ends.
     :param url: the run's page, for messages.
+    :param wait_for_batch: after the run has succeeded, also wait until its batches have ended in the catalogue.
     """
 
     flow_run_id: str
@@ -52,6 +56,7 @@ class RunWatch:
     timeout: float | None = None
     error_budget: float = ERROR_BUDGET
     url: str | None = None
+    wait_for_batch: bool = False
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     last: FlowRun | None = None
@@ -60,38 +65,66 @@ class RunWatch:
     _logged: str | None = field(default=None, init=False)
     _seen: bool = field(default=False, init=False)
     _without_status_since: float | None = field(default=None, init=False)
+    _batches: BatchWatch | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._began = self._last_valid = self.monotonic()
+        if self.wait_for_batch:
+            self._batches = BatchWatch(error_budget=self.error_budget, monotonic=self.monotonic, wall=self.wall)
 
-    def poll(self, read: Callable[[str], FlowRun]) -> FlowRun | None:
-        """Read the run one time. Return the run if it has ended, else None.
+    def poll(self, read: Callable[[str], FlowRun], read_batches: ReadBatches | None = None) -> FlowRun | None:
+        """Read the run one time, or the batches of a run that has succeeded. Return the run if all ended, else None.
 
         A run that has ended without a status is returned `STATUS_PATIENCE` seconds later.
 
         :param read: reads a run by its id, for example `FlowServiceClient.get_run`.
+        :param read_batches: reads batches, for example `CatalogReader.read`. If it is None and the watch waits for
+            batches, the caller polls them with `poll_batches`.
         :raises FlowRunVanishedError: the run could be read before, and Flow Service does not know it any more.
         :raises FlowRunTimeoutError: `timeout` has passed.
         :raises ApiError: no valid response for `error_budget` seconds, or an error that waiting cannot fix.
         """
-        try:
-            run = read(self.flow_run_id)
-        except ApiError as error:
-            self._handle_error(error)
-        else:
-            self._handle_run(run)
-            if self._has_final_status(run):
-                return run
+        if not self.pending_batches:
+            try:
+                run = read(self.flow_run_id)
+            except ApiError as error:
+                self._handle_error(error)
+            else:
+                self._handle_run(run)
+                if self._has_final_status(run) and not self._must_wait_for_batches(run):
+                    return run
+        if read_batches is not None and self.pending_batches:
+            return self.poll_batches(read_batches)
         self._require_time()
         return None
 
-    def poll_after_limit(self, read: Callable[[str], FlowRun]) -> FlowRun | None:
+    def poll_batches(self, read: ReadBatches) -> FlowRun | None:
+        """Read the pending batches one time. Return the run with its batches if all have ended, else None.
+
+        :raises FlowServiceError: as `poll`.
+        """
+        if self._batches is None or self.last is None:
+            raise TypeError("the watch does not wait for batches")
+        with error_context(flow_run_id=self.flow_run_id, url=self.url):
+            if self._batches.poll(read):
+                return replace(self.last, batches=self._batches.batches)
+        self._require_time()
+        return None
+
+    @property
+    def pending_batches(self) -> dict[str, bool]:
+        """Return the batches to poll next, and whether each could be read before; empty while the run is polled."""
+        return self._batches.pending if self._batches else {}
+
+    def poll_after_limit(
+        self, read: Callable[[str], FlowRun], read_batches: ReadBatches | None = None
+    ) -> FlowRun | None:
         """Read the run one more time after a time limit. Return the run if it has ended, else None.
 
         Errors are logged and not raised, because the time limit ends the wait.
         """
         try:
-            return self.poll(read)
+            return self.poll(read, read_batches)
         except FlowServiceError as error:
             log.warning("Flow run %s %s: %s", self.flow_run_id, _NOT_READABLE, error)
             return None
@@ -120,7 +153,7 @@ class RunWatch:
         """Return the state that the next process needs, for a sensor that polls once per process.
 
         The keys are `id`, `seen`, `said` (last logged status), `good` (epoch seconds of the last valid response)
-        and `url`.
+        and `url`; while batches are polled, also `batches`.
         """
         silent = self.monotonic() - self._last_valid
         return {
@@ -129,6 +162,7 @@ class RunWatch:
             "said": self._logged,
             "good": self.wall() - silent,
             "url": self.url,
+            **({"batches": self._batches.to_json()} if self._batches and self._has_succeeded else {}),
         }
 
     def restore(self, value: Any) -> None:
@@ -142,6 +176,8 @@ class RunWatch:
             return
         self.url = self.url or value.get("url")
         self._last_valid = self.monotonic() - silent
+        if self._batches is not None:
+            self._batches.restore(value.get("batches"))
 
     def timed_out(self, limit: str, seconds: float | None = None) -> FlowRunTimeoutError:
         """Return the error for a wait that ends before the run does.
@@ -150,8 +186,13 @@ class RunWatch:
         :param seconds: length of the time limit, if it is known.
         """
         length = "" if seconds is None else f", {seconds:g} second{'' if seconds == 1 else 's'}"
+        if self._batches is not None and self._has_succeeded:
+            state = f"succeeded, and its batches have not ended within {limit}{length}"
+            state = f"{state}: {self._batches.describe_pending()}"
+        else:
+            state = f"has not ended within {limit}{length}; its last status is {self._last_status}"
         return FlowRunTimeoutError(
-            f"the flow run has not ended within {limit}{length}; its last status is {self._last_status}",
+            f"the flow run {state}",
             flow_id=self.last.flow_id if self.last else None,
             window=str(self.last.window) if self.last and self.last.window else None,
             flow_run_id=self.flow_run_id,
@@ -171,6 +212,16 @@ class RunWatch:
             self._without_status_since = now
         since_end = 0.0 if run.completed_at is None else self.wall() - run.completed_at.timestamp()
         return max(now - self._without_status_since, since_end) >= STATUS_PATIENCE
+
+    @property
+    def _has_succeeded(self) -> bool:
+        return self.last is not None and self.last.status.succeeded
+
+    def _must_wait_for_batches(self, run: FlowRun) -> bool:
+        if self._batches is None:
+            return False
+        with error_context(flow_run_id=self.flow_run_id, url=self.url):
+            return self._batches.begin(run)
 
     def _handle_run(self, run: FlowRun) -> None:
         self._last_valid = self.monotonic()
@@ -217,12 +268,17 @@ class RunWatch:
 
 
 def wait_for_end(
-    watch: RunWatch, read: Callable[[str], FlowRun], *, sleep: Callable[[float], None] = time.sleep
+    watch: RunWatch,
+    read: Callable[[str], FlowRun],
+    read_batches: ReadBatches | None = None,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> FlowRun:
     """Block until the run has ended, and return it.
 
+    :param read_batches: for a watch that also waits for the run's batches.
     :raises FlowServiceError: as `RunWatch.poll`.
     """
-    while (run := watch.poll(read)) is None:
+    while (run := watch.poll(read, read_batches)) is None:
         sleep(watch.delay)
     return run

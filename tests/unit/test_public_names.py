@@ -65,6 +65,7 @@ def test_the_keys_of_the_xcom_flow_run() -> None:
         "failed_records_derived",
         "errors",
         "url",
+        "batches",
     ] == list(summary.to_json())
 
 

@@ -77,6 +77,7 @@ def test_the_xcoms_are_the_same_in_every_mode(wait, create_run, way):
             "output_files": 1,
             "errors": [],
             "url": f"{PAGE}/{run_id}",
+            "batches": [],
         },
     }
     assert expected == task.xcoms

@@ -36,6 +36,7 @@ KEYS = [
     "failed_records_derived",
     "errors",
     "url",
+    "batches",
 ]
 
 
@@ -76,6 +77,7 @@ class TestToJson:
             "failed_records_derived": False,
             "errors": [{"code": "C-1", "message": "bad"}],
             "url": URL,
+            "batches": [],
         }
 
     def test_result_is_json(self) -> None:
