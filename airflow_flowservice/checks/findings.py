@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -28,7 +29,7 @@ TOKEN, SERVICE, ORGANIZATION, SANDBOX, READING = "token", "service", "organizati
 DATAFLOW, STATE, SCHEDULE, DELTA_COLUMN = "dataflow", "state", "schedule", "delta column"
 SOURCE, NEWEST_RUN, CREATING, CLOCK = "source", "newest run", "creating", "clock"
 
-_RELAYED_CODES = frozenset({"1602", "1603", "1604", "1605", "1606"})
+_RELAYED_CODE = re.compile(r"\b160[2-6]\b")
 TOLERATED_SKEW = timedelta(seconds=60)
 
 
@@ -147,7 +148,7 @@ def of_source(connection_id: str, result: ConnectionTest | FlowServiceError) -> 
     )
     if isinstance(result, FlowServiceError):
         # Adobe relays the source's own refusal, such as 1605-401, so it can look like one of this credential.
-        is_relayed = (result.code or "").partition("-")[0] in _RELAYED_CODES
+        is_relayed = _RELAYED_CODE.search(result.code or "") is not None
         if is_relayed or not isinstance(result, ApiError) or result.http_status is None:
             return wrong(SOURCE, result, remedy=remedy if is_relayed else None)
         return not_checked(SOURCE, f"Adobe did not test the source's connection {connection_id}: {result.account}")

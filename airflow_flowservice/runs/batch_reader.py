@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 from urllib.parse import quote
 
 from airflow_flowservice.exceptions import (
@@ -29,10 +29,6 @@ from airflow_flowservice.exceptions import (
     SandboxError,
     UnreadableAnswerError,
 )
-
-if TYPE_CHECKING:
-    from airflow_flowservice.api.catalog import CatalogBatch
-    from airflow_flowservice.api.models import FlowRun
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +54,16 @@ _CREDENTIAL_ERRORS = (AuthenticationError, OrganizationError, SandboxError)
 _TRANSPORT_ERRORS = (NotSentError, RateLimitedError)
 
 
-Item = TypeVar("Item", bound="FlowRun | CatalogBatch")
-_Read = TypeVar("_Read", bound="FlowRun | CatalogBatch", covariant=True)
+class Identified(Protocol):
+    """Object with an id: a `FlowRun`, or a `CatalogBatch`."""
+
+    @property
+    def id(self) -> str:
+        """Return the id, which is unique among the objects of its kind."""
+
+
+Item = TypeVar("Item", bound=Identified)
+_Read = TypeVar("_Read", bound=Identified, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -265,9 +265,9 @@ def has_only_failed_batches(batches: Iterable[CatalogBatch]) -> bool:
 
 def _status(run: FlowRun) -> str:
     if not any(batch.status is BatchStatus.FAILED for batch in run.batches):
-        return run.status.value
+        return str(run.status.value)
     is_failed = has_only_failed_batches(run.batches)
-    return FlowRunStatus.FAILED.value if is_failed else FlowRunStatus.PARTIAL_SUCCESS.value
+    return str((FlowRunStatus.FAILED if is_failed else FlowRunStatus.PARTIAL_SUCCESS).value)
 
 
 def _shown_batches(batches: tuple[CatalogBatch, ...]) -> tuple[CatalogBatch, ...]:
