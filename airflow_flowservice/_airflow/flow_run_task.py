@@ -174,8 +174,8 @@ class FlowRunTaskMixin(_Task):
             raise
         log.info(summary.describe())
         self._add_outlet_event_extra(context, summary)
-        for reported in summary.errors:
-            log.warning("Flow run %s reports %s: %s", summary.id, reported.code, reported.message)
+        for text in summary.error_texts:
+            log.warning("Flow run %s reports %s", summary.id, text)
         return summary.id
 
     def _add_outlet_event_extra(self, context: Mapping[str, Any], summary: FlowRunSummary) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.api.models import RunError, bounded_errors
+from airflow_flowservice.api.run_errors import error_texts
 from airflow_flowservice.exceptions import FlowRunFailedError, FlowRunOutcomeUnknownError
 from airflow_flowservice.plain_text import ID_LENGTH, TEXT_LENGTH, URL_LENGTH, clean_text
 from airflow_flowservice.windows.window import IngestionWindow, window_from_json, window_to_json
@@ -147,6 +148,11 @@ class FlowRunSummary:
         return {"flow_id": self.flow_id, "window": self.window_text, "flow_run_id": self.id, "url": self.url}
 
     @property
+    def error_texts(self) -> list[str]:
+        """Return the errors for messages, each sentence once, after its codes."""
+        return error_texts(self.errors)
+
+    @property
     def failed_ratio(self) -> float | None:
         """Return the share of the records that failed, from 0 to 1, or None if it is not known.
 
@@ -186,7 +192,7 @@ class FlowRunSummary:
         """
         if self.succeeded:
             return
-        errors = "; ".join(map(str, self.errors))
+        errors = "; ".join(self.error_texts)
         if self.status == ENDED_UNCLEAR:
             reported = f"; it reports {errors}" if errors else ""
             raise FlowRunOutcomeUnknownError(

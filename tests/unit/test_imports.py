@@ -63,6 +63,7 @@ INTERFACE = {
         "FlowRunActiveError",
         "FlowRunEmptyError",
         "FlowRunIncompleteError",
+        "FlowRunOutcomeUnknownError",
         "FlowRunVanishedError",
         "FlowServiceError",
         "NoAnswerError",
