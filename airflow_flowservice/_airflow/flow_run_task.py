@@ -200,8 +200,8 @@ class FlowRunTaskMixin(_Task):
             raise
         log.info(summary.describe())
         self._add_outlet_event_extra(context, summary)
-        for reported in summary.errors:
-            log.warning("Flow run %s reports %s: %s", summary.id, reported.code, reported.message)
+        for text in summary.error_texts:
+            log.warning("Flow run %s reports %s", summary.id, text)
         return summary.id
 
     def _source_test(self, summary: FlowRunSummary) -> str:

@@ -6,7 +6,7 @@ Source: https://experienceleague.adobe.com/en/docs/experience-platform/observabi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.api.json_values import text_at, value_at
@@ -43,21 +43,34 @@ class RunError:
 
 
 def bounded_errors(errors: Iterable[RunError]) -> tuple[RunError, ...]:
-    """Return the errors, each sentence once. If they exceed `MAX_RUN_ERRORS`, the last one states the omitted number.
+    """Return the errors without duplicates. If they exceed `MAX_RUN_ERRORS`, the last one states the omitted number.
 
-    Sentences that differ only in case, spaces and the final period are the same. Its first code is kept.
+    Sentences that differ only in case, spaces and the final period are the same. An error without a code is a duplicate
+    of one that has a code and the same sentence.
     """
-    found: dict[str, RunError] = {}
+    distinct: dict[tuple[str, str | None], RunError] = {}
     for error in errors:
-        key = f"code {error.code}" if error.message == _NO_MESSAGE else _normalized(error.message)
-        first = found.setdefault(key, error)
-        if first.code is None and error.code is not None:
-            found[key] = replace(first, code=error.code)
-    unique = tuple(found.values())
+        distinct.setdefault((_normalized(error.message), error.code), error)
+    with_code = {sentence for sentence, code in distinct if code is not None}
+    unique = tuple(
+        error for (sentence, code), error in distinct.items() if code is not None or sentence not in with_code
+    )
     if len(unique) <= MAX_RUN_ERRORS:
         return unique
     listed = unique[: MAX_RUN_ERRORS - 1]
     return (*listed, RunError(code=None, message=f"{len(unique) - len(listed):,} more errors are omitted"))
+
+
+def error_texts(errors: Iterable[RunError]) -> list[str]:
+    """Return each sentence once, after the codes of all errors that have it, such as `C-1, C-2: Job aborted.`"""
+    groups: dict[str, list[RunError]] = {}
+    for error in errors:
+        groups.setdefault(_normalized(error.message), []).append(error)
+    found = []
+    for group in groups.values():
+        codes = ", ".join(error.code for error in group if error.code)
+        found.append(f"{codes}: {group[0].message}" if codes else group[0].message)
+    return found
 
 
 def errors_of_run(raw: Any, activities: Iterable[Mapping[str, Any]]) -> Iterator[RunError]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.api.catalog import BatchError, BatchStatus, CatalogBatch
 from airflow_flowservice.api.models import FlowRunStatus, RunError, bounded_errors
+from airflow_flowservice.api.run_errors import error_texts
 from airflow_flowservice.exceptions import (
     FlowRunBatchFailedError,
     FlowRunFailedError,
@@ -170,6 +171,11 @@ class FlowRunSummary:
         return not self.succeeded and any((error.code or "").startswith(_COPY_ERROR) for error in self.errors)
 
     @property
+    def error_texts(self) -> list[str]:
+        """Return the errors for messages, each sentence once, after its codes."""
+        return error_texts(self.errors)
+
+    @property
     def failed_ratio(self) -> float | None:
         """Return the share of the records that failed, from 0 to 1, or None if it is not known.
 
@@ -212,7 +218,7 @@ class FlowRunSummary:
         self._require_batches()
         if self.succeeded:
             return
-        errors = "; ".join(map(str, self.errors))
+        errors = "; ".join(self.error_texts)
         if self.status == ENDED_UNCLEAR:
             reported = f"; it reports {errors}" if errors else ""
             raise FlowRunOutcomeUnknownError(

@@ -64,6 +64,7 @@ INTERFACE = {
         "FlowRunActiveError",
         "FlowRunEmptyError",
         "FlowRunIncompleteError",
+        "FlowRunOutcomeUnknownError",
         "FlowRunVanishedError",
         "FlowServiceError",
         "NoAnswerError",

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 from airflow_versions import VERSION
 
-from airflow_flowservice.exceptions import ConfigurationError, FlowRunEmptyError, FlowRunIncompleteError
+from airflow_flowservice.exceptions import (
+    ConfigurationError,
+    FlowRunEmptyError,
+    FlowRunIncompleteError,
+    FlowRunOutcomeUnknownError,
+)
 from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
 
@@ -132,6 +137,26 @@ def test_on_empty(waiting, emulator, runs_of, log, way, on_empty, state):
 def test_run_with_unknown_counts_is_not_empty(waiting, emulator, way):
     emulator.plan_outcome(status="success", unknown_counts=True)
     assert "success" == to_the_end(waiting(way, on_empty="fail")).state
+
+
+@WAYS
+def test_run_that_ends_without_a_status(waiting, emulator, runs_of, way):
+    """The outcome is unknown: it is neither accepted nor skipped, and the wait ends within seconds."""
+    emulator.plan_outcome(status="success", status_place="nowhere")
+    ended = to_the_end(waiting(way, **({"soft_fail": True} if way in SENSORS else {"on_empty": "skip"})))
+    assert ("up_for_retry", FlowRunOutcomeUnknownError) == (ended.state, ended.error.__class__)
+    assert ("the task that created the flow run" in ended.error.remedy) == (way in SENSORS)
+    assert 1 == len(runs_of())
+
+
+@WAYS
+def test_derived_count_of_failed_records(waiting, emulator, way):
+    """Without a count of failed records, the limit applies to the records that are in no other count."""
+    counts = {"failedRecordCount": None, "outputRecordCount": 1435, "createdRecordCount": 1435}
+    emulator.plan_outcome(status="success", record_summary=counts)
+    task = waiting(way, max_failed_records=4)
+    assert "5 records failed (derived from the other counts)" in to_the_end(task).error.message
+    assert (5, True) == (task.xcoms["flow_run"]["failed_records"], task.xcoms["flow_run"]["failed_records_derived"])
 
 
 @pytest.mark.parametrize("way", SENSORS)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_flowservice.api.models import FlowRun, FlowRunStatus, RunError, bounded_errors
+from airflow_flowservice.api.run_errors import error_texts
 
 COPY = "Error in copying the data from Source."
 HOST = "The host did not respond."
@@ -123,10 +124,13 @@ class TestErrors:
     def test_shapes_of_an_error(self, errors: Any, expected: list[str]) -> None:
         assert expected == texts(success(statusSummary={"status": "success", "errors": errors}))
 
-    def test_a_sentence_is_listed_once_with_its_first_code(self) -> None:
+    def test_a_sentence_is_printed_once_with_its_codes(self) -> None:
+        """An error with another code is kept, and its sentence is not repeated."""
         sentences = [(None, "Job  aborted"), ("C-1", "job aborted."), ("C-2", "Job aborted.")]
         errors = bounded_errors(RunError(code=code, message=message) for code, message in sentences)
-        assert (RunError(code="C-1", message="Job  aborted"),) == errors
+        assert ["C-1", "C-2"] == [error.code for error in errors]
+        assert ["C-1, C-2: job aborted."] == error_texts(errors)
+        assert ["Alone"] == error_texts([RunError(code=None, message="Alone")])
 
 
 class TestBatches:

@@ -262,3 +262,12 @@ def test_coverage_keeps_the_verdict_of_the_batches() -> None:
 def test_nothing_is_ingested_only_if_all_batches_failed(words: Any, expected: bool) -> None:
     """If a batch cannot be read, the run counts as a success, so that no second run is created."""
     assert expected is has_failed_batches(succeeded(ONE, TWO), Catalog(words).read)
+
+
+def test_an_unclear_end_does_not_read_batches(watch_of: Any, clock: Any) -> None:
+    """A run that ended without a status has neither succeeded nor failed, so its batches decide nothing."""
+    unclear = succeeded(ONE, status=FlowRunStatus.ENDED_UNCLEAR)
+    catalog = Catalog({ONE: ["failed"]})
+    assert not has_failed_batches(unclear, catalog.read)
+    assert waited(watch_of(), unclear, catalog, clock).batches == ()
+    assert catalog.requests == []
