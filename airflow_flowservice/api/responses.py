@@ -17,7 +17,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_flowservice.api.code_remedies import remedy_of_code
+from airflow_flowservice.api.code_remedies import TIMES_REMEDY, remedy_of_code
 from airflow_flowservice.api.error_body import error_texts, parse_error_body
 from airflow_flowservice.api.flow_states import names_passing_state
 from airflow_flowservice.api.json_values import objects_at, text_at, value_at
@@ -202,6 +202,8 @@ def raise_for_status(response: HttpResponse, call: Call) -> None:
     remedy = remedy_of_code(kind, status=response.status, number=body.number, is_post=call in _POSTS)
     if _is_wrong_host(response, kind):
         remedy = _WRONG_HOST
+    elif remedy is None and call is Call.CREATE_RUN and refuses_times(response):
+        remedy = TIMES_REMEDY
     raise _error(kind, response, f"{call.value} was refused: {body.message}", body.code, remedy)
 
 

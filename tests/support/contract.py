@@ -239,12 +239,15 @@ class _Received:
     def __init__(self, scope: Any, receive: Any) -> None:
         self._scope, self._receive, self._body = scope, receive, b""
         self.transport = getattr(getattr(receive, "__self__", None), "transport", None)
-        if scope.get("method") == "GET":
+        names = {name.lower(): value for name, value in scope["headers"]}
+        # An application need not read the body of a request that has none.
+        self._has_body = b"transfer-encoding" in names or names.get(b"content-length", b"0") != b"0"
+        if not self._has_body:
             self._check()
 
     async def receive(self) -> Any:
         message = await self._receive()
-        if message["type"] == "http.request" and self._scope["method"] != "GET":
+        if message["type"] == "http.request" and self._has_body:
             self._body += message.get("body", b"")
             if not message.get("more_body"):
                 self._check()
