@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_flowservice.api.models import DeltaColumn, Flow
+from airflow_flowservice.checks.findings import of_flow
 from airflow_flowservice.exceptions import (
     DeltaColumnDiffersError,
     FlowDisabledError,
@@ -151,3 +152,17 @@ def test_the_rest_of_the_order_is_unchanged() -> None:
     began = datetime(2026, 2, 1, tzinfo=timezone.utc)
     given = order(delta_column=UPDATED, start_time=began)
     assert checked(given, flow(delta_column=UPDATED)) == order(start_time=began)
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict", "remedy"),
+    [
+        ("updating", "note", "wait until the dataflow is enabled, then check again"),
+        ("draft", "wrong", "publish the dataflow in Experience Platform, since a draft executes no flow runs"),
+        ("disabling", "wrong", "enable the dataflow in Experience Platform"),
+    ],
+)
+def test_the_command_check_states_the_remedy_of_the_state(state: str, verdict: str, remedy: str) -> None:
+    """A passing state is no error."""
+    found = {finding.check: finding for finding in of_flow(flow(state=state), needs_delta_column=False)}["state"]
+    assert (verdict, remedy) == (found.verdict.value, found.remedy)
