@@ -18,14 +18,18 @@ FlowServiceError
 │   ├── FlowNotFoundError             this flow id is unknown here
 │   ├── RunNotFoundError              this flow run id is unknown here
 │   ├── BatchNotFoundError            the catalogue does not have this batch
+│   ├── DataConnectionNotFoundError   the id of a source or target connection is unknown here
 │   └── RunRefusedError               any other refusal (4xx) of a request
 │       ├── StartTimeInPastError          1360
 │       ├── WindowRefusedError            1381
 │       ├── DeltaColumnDiffersError       1382
 │       ├── DeltaColumnMissingError       1383
 │       ├── NotOnDemandError              1385, 1386: the flow or its connector accepts no on-demand runs
-│       └── RetriggerRefusedError         1387, 1388
+│       ├── FlowChangingError             1380 while the flow is in a passing state, such as updating
+│       └── RetriggerRefusedError         1388: the flow of the run is not enabled
+│           └── RetriggerNotYetError          1387: the state of the run, or of its flow, may pass
 ├── FlowDisabledError             the flow is not enabled
+│   └── FlowNotReadyError             the flow is in a passing state, such as updating
 ├── AttemptOvertakenError         another attempt of the same task may have replaced this one
 └── FlowRunError                  an error of an existing flow run
     ├── FlowRunFailedError            the run ended as failed
@@ -264,6 +268,15 @@ class BatchNotFoundError(ApiError):
     )
 
 
+class DataConnectionNotFoundError(ApiError):
+    """No source or target connection of the dataflow has this id in this organization and sandbox."""
+
+    default_remedy = (
+        "check the connection's sandbox, and whether the source or target connection of the dataflow was deleted in "
+        "Experience Platform"
+    )
+
+
 class RunRefusedError(ApiError):
     """Flow Service refused the request (4xx); nothing was created."""
 
@@ -298,12 +311,20 @@ class NotOnDemandError(RunRefusedError):
     """Adobe codes 1385, 1386: this flow, or its connector, accepts no on-demand runs."""
 
     default_remedy = (
-        "use a batch dataflow that is scheduled one-time ('once'); a scheduled flow cannot be changed to it"
+        "use a batch dataflow that is scheduled one-time ('once'); the schedule of a dataflow can be changed before "
+        "its start time only"
     )
 
 
+class FlowChangingError(RunRefusedError):
+    """Adobe code 1380 while the dataflow is in a passing state, such as updating; nothing was created."""
+
+    retryable = True
+    default_remedy = "wait until the dataflow is enabled; a retry is safe"
+
+
 class RetriggerRefusedError(RunRefusedError):
-    """Adobe codes 1387, 1388: this run cannot be re-triggered, or not yet."""
+    """Adobe code 1388: the dataflow of this run is not enabled, so the run cannot be re-triggered."""
 
     default_remedy = (
         "re-trigger only failed runs, or successful runs without records, of an enabled flow; otherwise create a run "
@@ -311,10 +332,27 @@ class RetriggerRefusedError(RunRefusedError):
     )
 
 
+class RetriggerNotYetError(RetriggerRefusedError):
+    """Adobe code 1387: the state of this run does not allow a re-trigger, or not yet; nothing was created."""
+
+    retryable = True
+    default_remedy = f"wait, since a retry is safe; if the error persists, {RetriggerRefusedError.default_remedy}"
+
+
 class FlowDisabledError(FlowServiceError):
     """The dataflow is not enabled, so Flow Service would not execute its runs."""
 
     default_remedy = "enable the dataflow in Experience Platform, then clear the task"
+
+
+class FlowNotReadyError(FlowDisabledError):
+    """The dataflow is in a passing state, such as updating or enabling; nothing was sent."""
+
+    retryable = True
+    default_remedy = (
+        "wait until the dataflow is enabled; a retry checks it again (the first flow run of a table-based dataflow "
+        "updates the dataflow)"
+    )
 
 
 class AttemptOvertakenError(FlowServiceError):

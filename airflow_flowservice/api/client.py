@@ -19,7 +19,8 @@ from airflow_flowservice.api.catalog import CATALOG_ROOT, PROPERTIES, batches_in
 from airflow_flowservice.api.data_connections import ConnectionTest, SourceConnection, TargetConnection
 from airflow_flowservice.api.http_session import HttpSession
 from airflow_flowservice.api.models import CreatedRun, DeltaColumn, Flow, FlowRun, FlowSpec
-from airflow_flowservice.api.responses import Call, parse_created_run, parse_item, parse_page, raise_for_status
+from airflow_flowservice.api.request_forms import EPOCH_TYPES, EpochForms, retrigger_run
+from airflow_flowservice.api.responses import Call, parse_item, parse_page, raise_for_status
 from airflow_flowservice.api.transport import ROOT, Transport
 from airflow_flowservice.exceptions import (
     AccessDeniedError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from airflow_flowservice.api.auth import Auth
     from airflow_flowservice.api.catalog import CatalogBatch
+    from airflow_flowservice.api.http_session import HttpResponse
     from airflow_flowservice.windows.window import IngestionWindow
 
 DEFAULT_BASE_URL = "https://platform.adobe.io"
@@ -76,8 +78,8 @@ class FlowServiceClient:
     :param sandbox: name of the sandbox, not its title.
     :param scopes: comma-separated, or a list.
     :param ims_url: URL of Adobe's identity service; `https`, except on this machine.
-    :param epoch_format: type of times in requests: strings, as in Adobe's tutorial, or integers, as in its
-        OpenAPI file.
+    :param epoch_format: type of times in requests: `string`, as in Adobe's tutorial, `integer`, as in its OpenAPI
+        file, or `auto`: strings, and if Flow Service refuses them, integers.
     :param timeout_s: seconds to wait for a response; the limit for connecting is at most 10 seconds. An attempt
         takes at most twice as long as a whole, and all pages of a list together at most 20 times as long.
     :param max_attempts: maximum number of attempts of a request that may be repeated.
@@ -98,7 +100,7 @@ class FlowServiceClient:
         sandbox: str = DEFAULT_SANDBOX,
         scopes: str | Iterable[str] = DEFAULT_SCOPES,
         ims_url: str = DEFAULT_IMS_URL,
-        epoch_format: Literal["string", "integer"] | str = "string",
+        epoch_format: Literal["auto", "string", "integer"] | str = "auto",
         timeout_s: float = 30.0,
         max_attempts: int = 5,
         on_token: Callable[[str], None] | None = None,
@@ -116,7 +118,7 @@ class FlowServiceClient:
             "x-gw-ims-org-id": validation.validate_org_id(org_id),
             "x-sandbox-name": validation.validate_sandbox(sandbox),
         }
-        self._epoch_format = validation.validate_epoch_format(epoch_format)
+        self._epochs = EpochForms(epoch_format=epoch_format, connection=(self.base_url, *self._headers.values()))
         scope = validation.validate_scopes(scopes)
         secret, token = validation.validate_credential(client_secret, access_token)
         self._auth: Auth
@@ -231,6 +233,8 @@ class FlowServiceClient:
     ) -> CreatedRun:
         """Create a flow run for one window: `POST /runs`. Never repeated if it may have arrived.
 
+        If Flow Service refuses the type of times, and `epoch_format` is `auto`, they are sent again in the other type.
+
         :param start_time: start of the run; not in the past by the service's clock. Sent in whole seconds,
             rounded up.
         :param delta_column: required for the first run of a flow with a table-based source.
@@ -244,13 +248,15 @@ class FlowServiceClient:
                 "windowStartTime": epoch_seconds(window.start),
                 "windowEndTime": epoch_seconds(window.end),
             }
-            as_sent = str if self._epoch_format == "string" else int
-            params: dict[str, Any] = {name: as_sent(value) for name, value in times.items()}
-            if delta_column is not None:
-                params["deltaColumn"] = DeltaColumn.parse(delta_column).to_json()
-            body = {"flowId": validation.validate_identifier(flow_id, "flow_id"), "params": params}
+            column = {} if delta_column is None else {"deltaColumn": DeltaColumn.parse(delta_column).to_json()}
+            known_id = validation.validate_identifier(flow_id, "flow_id")
+
+        def send(epoch_type: str) -> HttpResponse:
+            params = {name: EPOCH_TYPES[epoch_type](value) for name, value in times.items()}
+            return self._transport.post("/runs", {"flowId": known_id, "params": {**params, **column}})
+
         with self._about(flow_id=flow_id, window=str(window)):
-            return parse_created_run(self._transport.post("/runs", body), Call.CREATE_RUN)
+            return self._epochs.create_run(send)
 
     def get_run(self, flow_run_id: str, *, within_s: float | None = None) -> FlowRun:
         """Read a flow run: `GET /runs/{id}`.
@@ -303,7 +309,8 @@ class FlowServiceClient:
     def retrigger_run(self, flow_run_id: str) -> CreatedRun:
         """Create a new run for a failed run's window: `POST /runs/{id}/action?op=re-trigger`.
 
-        Never repeated if it may have arrived.
+        Never repeated if it may have arrived. If Flow Service does not know the action (1401), the name of the OpenAPI
+        file (`RE_TRIGGER`) is sent.
 
         :raises RetriggerRefusedError: this run cannot be re-triggered, or not yet.
         :raises NoAnswerError: a run may have been created; the same applies to `ServerError` and
@@ -311,8 +318,7 @@ class FlowServiceClient:
         """
         with self._about(flow_run_id=flow_run_id):
             segment = validation.path_segment(flow_run_id, "flow_run_id")
-            response = self._transport.post(f"/runs/{segment}/action?op=re-trigger")
-            return parse_created_run(response, Call.RETRIGGER_RUN)
+            return retrigger_run(lambda action: self._transport.post(f"/runs/{segment}/action?op={action}"))
 
     def get_source_connection(self, source_connection_id: str) -> SourceConnection:
         """Read the source connection of a dataflow: `GET /sourceConnections/{id}`."""
@@ -352,7 +358,9 @@ class FlowServiceClient:
                 response = self._transport.get(path, PROPERTIES, root=CATALOG_ROOT)
                 raise_for_status(response, Call.READ_BATCHES)
             except AccessDeniedError as error:
-                error.remedy = _PERMIT_CATALOG if type(error) is AccessDeniedError else error.remedy
+                # Some of Adobe's codes have a separate remedy.
+                if type(error) is AccessDeniedError and error.remedy == AccessDeniedError.default_remedy:
+                    error.remedy = _PERMIT_CATALOG
                 raise
             if not isinstance(found := response.json(), dict):
                 raise UnreadableAnswerError(

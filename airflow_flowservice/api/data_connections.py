@@ -38,7 +38,8 @@ class SourceConnection:
             id=required_id(raw, "source connection"),
             name=text_at(raw, "name"),
             base_connection_id=text_at(raw, "baseConnectionId", length=ID_LENGTH),
-            connection_spec_id=text_at(raw, "connectionSpec", "id", length=ID_LENGTH),
+            connection_spec_id=text_at(raw, "connectionSpec", "id", length=ID_LENGTH)
+            or text_at(raw, "connectionSpec", length=ID_LENGTH),
             data=text_at(raw, "params", "tableName") or text_at(raw, "params", "path"),
         )
 

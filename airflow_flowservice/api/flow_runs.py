@@ -277,9 +277,9 @@ def _activities(raw: Any) -> Iterator[Mapping[str, Any]]:
 
 def _window(raw: Any, activities: tuple[Mapping[str, Any], ...]) -> IngestionWindow | None:
     extensions = ("durationSummary", "extensions")
-    pairs = [(instant_at(raw, "params", key, zero=True) for key in ("windowStartTime", "windowEndTime"))]
+    pairs = [[instant_at(raw, "params", key, zero=True) for key in ("windowStartTime", "windowEndTime")]]
     for activity in activities:
-        pairs.append(instant_at(activity, *extensions, key, zero=True) for key in ("windowStart", "windowEnd"))
+        pairs.append([instant_at(activity, *extensions, key, zero=True) for key in ("windowStart", "windowEnd")])
     for start, end in pairs:
         if start is not None and end is not None:
             return IngestionWindow.if_valid(start, end)

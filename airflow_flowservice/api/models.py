@@ -153,7 +153,8 @@ class Flow:
             state=text_at(raw, "state", length=ID_LENGTH) or "",
             frequency=text_at(raw, "scheduleParams", "frequency", length=ID_LENGTH),
             delta_column=_delta_column_of_copy(raw),
-            flow_spec_id=text_at(raw, "flowSpec", "id", length=ID_LENGTH),
+            # An example of Adobe's OpenAPI file has plain text instead of an object.
+            flow_spec_id=text_at(raw, "flowSpec", "id", length=ID_LENGTH) or text_at(raw, "flowSpec", length=ID_LENGTH),
             source_connection_ids=texts_at(raw, "sourceConnectionIds"),
             target_connection_ids=texts_at(raw, "targetConnectionIds"),
             raw=clean_json(raw),

@@ -12,6 +12,7 @@ from airflow_flowservice.exceptions import (
     AccessDeniedError,
     ApiError,
     AuthenticationError,
+    FlowNotReadyError,
     FlowServiceError,
     OrganizationError,
     SandboxError,
@@ -247,8 +248,10 @@ def _remedy_of(error: FlowServiceError, *, given_token: bool) -> str | None:
 def _rule_finding(check: str, rule: Callable[[Flow], None], flow: Flow, *, good: str | None) -> Finding:
     try:
         rule(flow)
+    except FlowNotReadyError as error:
+        return note(check, error.account, remedy="wait until the dataflow is enabled, then check again")
     except FlowServiceError as error:
-        return wrong(check, error, remedy=error.default_remedy.removesuffix(", then clear the task"))
+        return wrong(check, error, remedy=re.sub(r"[,;] then clear the task$", "", error.remedy or ""))
     return ok(check, good) if good else not_checked(check, "the dataflow has no such value")
 
 

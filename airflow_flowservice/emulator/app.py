@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -23,10 +23,10 @@ from airflow_flowservice.emulator.faults import RequestFaults
 from airflow_flowservice.emulator.model import EmulatedRun
 from airflow_flowservice.emulator.query import parse_query
 from airflow_flowservice.emulator.render import SPECS, source_json, spec_json, target_json
-from airflow_flowservice.emulator.settings import ShowWindow
+from airflow_flowservice.emulator.settings import RetriggerAction, ShowWindow
 from airflow_flowservice.emulator.state import EmulatorState, ListPage
 
-_ACTIONS = frozenset({"re-trigger", "RE_TRIGGER"})
+_ACTIONS = frozenset(get_args(RetriggerAction)) - {"any"}
 
 
 def create_app(state: EmulatorState) -> FaultInjectionMiddleware:
@@ -92,7 +92,7 @@ def _run_creation_routes(state: EmulatorState) -> APIRouter:
         client_id = authorize(state, request.headers)
         require_creator(state, client_id)
         op = request.query_params.get("op")
-        if op not in _ACTIONS:
+        if op not in _ACTIONS or state.settings.retrigger_action not in ("any", op):
             raise EmulatedApiError(400, "1401", f"The run action {op!r} is not supported.")
         run = state.retrigger(run_id, client_id=client_id, delay_s=_request_faults(request).delay_s)
         return JSONResponse(_created(run))

@@ -28,8 +28,9 @@ _BASE_32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 class EmulatedFlow:
     """A dataflow.
 
-    `created_at` is in epoch seconds. The first run of a table-based flow sets `delta_column`. If `source_works` is
-    False, the test of the source's connection fails.
+    `created_at` is in epoch seconds. The first run of a table-based flow sets `delta_column`. From `state_until` on
+    (epoch seconds; None is never), the state is `next_state`. If `source_works` is False, the test of the source's
+    connection fails.
     """
 
     id: str
@@ -38,9 +39,15 @@ class EmulatedFlow:
     created_at: float
     frequency: str = "once"
     state: str = "enabled"
+    state_until: float | None = None
+    next_state: str = "enabled"
     delta_column: dict[str, Any] | None = None
     dataset_id: str = "5f0000000000000000000001"
     source_works: bool = True
+
+    def state_at(self, now: float) -> str:
+        """Return the state at `now` (epoch seconds)."""
+        return self.state if self.state_until is None or now < self.state_until else self.next_state
 
     def related_id(self, role: str) -> str:
         """Return the id of a related resource; it is always the same for the same flow and role."""

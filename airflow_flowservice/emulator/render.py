@@ -157,7 +157,7 @@ def flow_json(flow: EmulatedFlow, last_run: EmulatedRun | None, *, settings: Set
         "createdClient": "exc_app",
         "sandboxName": settings.sandbox,
         "imsOrgId": settings.org_id,
-        "state": flow.state,
+        "state": flow.state_at(now),
         "etag": f'"{flow.id[:8]}-0000-0200-0000-000000000000"',
         "flowSpec": {"id": spec_id, "version": "1.0"},
         "sourceConnectionIds": [source_id],

@@ -102,6 +102,7 @@ class Emulator:
 
         Args:
             **fields: `id`, `name`, `kind` (`table`, `file`, `streaming`), `frequency` (`once`), `state`
+                (`enabled`), `state_s` (seconds after which the state becomes `next_state`), `next_state`
                 (`enabled`), `delta_column` (a name or an object), `dataset_id`, `source_works`. All are optional.
 
         Raises:

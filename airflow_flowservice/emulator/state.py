@@ -86,7 +86,11 @@ class EmulatorState:
 
     def add_run(self, creation: Creation, *, client_id: str, delay_s: float = 0.0) -> EmulatedRun:
         """Record a valid run. Clients can read it after `delay_s` seconds."""
-        creation.flow.delta_column = creation.delta_column
+        flow = creation.flow
+        if flow.kind == "table" and flow.delta_column is None and self.settings.update_s:
+            flow.state, flow.state_until = "updating", self.now() + self.settings.update_s
+            flow.next_state = "enabled"
+        flow.delta_column = creation.delta_column
         return self._record(
             flow_id=creation.flow.id,
             client_id=client_id,
@@ -106,8 +110,8 @@ class EmulatorState:
         now = self.now()
         old = self.visible_run(run_id)
         flow = self.flows[old.flow_id]
-        if flow.state != "enabled":
-            raise EmulatedApiError(400, "1388", f"Flow {flow.id} is {flow.state}; enable it to re-trigger its runs.")
+        if (state := flow.state_at(now)) != "enabled":
+            raise EmulatedApiError(400, "1388", f"Flow {flow.id} is {state}; enable it to re-trigger its runs.")
         first, end = old.source_records
         if not old.has_ended(now) or not (old.outcome.failed or first == end):
             raise EmulatedApiError(400, "1387", f"Run {run_id} is {old.status(now)} and cannot be re-triggered now.")

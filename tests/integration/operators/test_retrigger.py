@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_flowservice.exceptions import FlowRunFailedError, RetriggerRefusedError, RunNotFoundError
+from airflow_flowservice.exceptions import FlowRunFailedError, RetriggerNotYetError, RunNotFoundError
 from airflow_flowservice.operators import RetriggerFlowRunOperator
 
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
@@ -84,12 +84,12 @@ def test_the_errors_of_the_new_run_are_shown(again, failed_run, emulator):
 
 
 def test_a_run_that_cannot_be_repeated(again, create_run, clock, runs_of):
-    """Error 1387, a success with records: the remedy names the other operator."""
+    """Error 1387, a success with records: Adobe says to try again, and the remedy names the other operator."""
     run_id = create_run()
     clock.advance(60)
     ended = again(run_id).run()
     error = ended.error
-    assert ("failed", True) == (ended.state, isinstance(error, RetriggerRefusedError))
+    assert ("up_for_retry", True) == (ended.state, isinstance(error, RetriggerNotYetError))
     assert (400, "FLOW-1387-400", FLOW, WINDOW, run_id) == (
         error.http_status,
         error.code,
