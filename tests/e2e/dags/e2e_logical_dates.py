@@ -6,9 +6,14 @@ from uuid import NAMESPACE_URL, uuid5
 
 import pendulum
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import DAG, CronDataIntervalTimetable
+from airflow.sdk import DAG
 
 from airflow_flowservice.operators import OnDemandFlowRunOperator
+
+try:
+    from airflow.sdk import CronDataIntervalTimetable
+except ImportError:  # before 3.2
+    from airflow.timetables.interval import CronDataIntervalTimetable
 
 SCHEDULES = {"e2e_dates": "@daily", "e2e_dates_interval": CronDataIntervalTimetable("0 0 * * *", timezone="UTC")}
 # Children of one DAG run, each with a different day.
