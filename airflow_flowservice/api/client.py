@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from airflow_flowservice.api import validation
 from airflow_flowservice.api.auth import DEFAULT_SCOPES, IMS_PATH, GivenToken, ImsAuth
 from airflow_flowservice.api.data_connections import SourceConnection, TargetConnection
+from airflow_flowservice.api.failed_records import DOWNLOAD_TIMEOUTS, FailedRecords
 from airflow_flowservice.api.http_session import HttpSession
 from airflow_flowservice.api.models import CreatedRun, DeltaColumn, Flow, FlowRun, FlowSpec
 from airflow_flowservice.api.responses import Call, parse_created_run, parse_item, parse_page
@@ -101,6 +102,7 @@ class FlowServiceClient:
         attempts = validation.validate_positive_integer(max_attempts, "max_attempts")
         timeout = validation.validate_seconds(timeout_s, "timeout_s")
         self._list_limit_s = LIST_TIMEOUTS * timeout
+        self._download_limit_s = DOWNLOAD_TIMEOUTS * timeout
         http = partial(HttpSession, timeout_s=timeout, max_attempts=attempts, pause=pause)
         self._platform = http(validation.validate_base_url(base_url, "base_url", known_path=ROOT))
         self._ims = http(validation.validate_base_url(ims_url, "ims_url", known_path=IMS_PATH))
@@ -306,6 +308,24 @@ class FlowServiceClient:
             segment = validation.path_segment(flow_run_id, "flow_run_id")
             response = self._transport.post(f"/runs/{segment}/action?op=re-trigger")
             return parse_created_run(response, Call.RETRIGGER_RUN)
+
+    def failed_records(self, flow_run_id: str) -> FailedRecords:
+        """Read a flow run, and return an object that lists and downloads its failed records.
+
+        :raises RunNotFoundError: no run has this id here.
+        """
+        about = partial(self._about, flow_run_id=flow_run_id)
+        with about():
+            path = f"/runs/{validation.path_segment(flow_run_id, 'flow_run_id')}"
+            raw = parse_item(self._transport.get(path), Call.GET_RUN)
+            _require_same_id(FlowRun.parse(raw).id, flow_run_id, "flow run")
+            return FailedRecords(
+                transport=self._transport,
+                base_url=self.base_url,
+                raw=raw,
+                within_s=self._download_limit_s,
+                context=about,
+            )
 
     def get_source_connection(self, source_connection_id: str) -> SourceConnection:
         """Read the source connection of a dataflow: `GET /sourceConnections/{id}`."""

@@ -63,6 +63,9 @@ class Call(Enum):
     GET_SOURCE = "reading the source connection"
     GET_TARGET = "reading the target connection"
     GET_FLOW_SPEC = "reading the flow specification"
+    LIST_ROW_ERRORS = "listing the files of failed rows"
+    GET_ROW_ERRORS = "reading the failed rows"
+    LIST_FAILED_FILES = "listing the failed files"
 
 
 _NOT_FOUND = {
