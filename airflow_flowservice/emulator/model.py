@@ -17,6 +17,7 @@ RunPhase = Literal["scheduled", "running", "ended"]
 _SUCCEEDED = frozenset({"success", "completed"})
 _PARTIAL = frozenset({"partialsuccess", "partialfailure"})
 _FAILED = frozenset({"failed"})
+_ERRORS_OF_ROWS = ({"code": "MAPPER-3700-400", "message": "The made-up field amount is not a number."},)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -55,6 +56,11 @@ class RunOutcome:
         queue_s: seconds in `scheduled`; None means the value in the settings.
         run_s: seconds in progress; None means the value in the settings.
         in_progress_status: the status shown while the run is in progress.
+        row_errors: objects with `code` and `message`, which the failed records have in turn in the error diagnostics.
+            If it is empty, each has one default error, and a run that fails has no batch.
+        failed_files: names of source files that failed.
+        diagnostics: if False, error diagnostics are not enabled, so that failed records cannot be listed.
+        manifest: if True, the run shows the address of its failed records. If False, it shows only its batch.
     """
 
     status: str = "success"
@@ -66,6 +72,15 @@ class RunOutcome:
     queue_s: float | None = None
     run_s: float | None = None
     in_progress_status: str = "inProgress"
+    row_errors: tuple[dict[str, Any], ...] = ()
+    failed_files: tuple[str, ...] = ()
+    diagnostics: bool = True
+    manifest: bool = True
+
+    @property
+    def errors_of_rows(self) -> tuple[dict[str, Any], ...]:
+        """Return the errors that the failed records have in turn."""
+        return self.row_errors or _ERRORS_OF_ROWS
 
     @property
     def word(self) -> str:
@@ -161,6 +176,20 @@ class EmulatedRun:
         default = 1 if self.outcome.partial else 0
         chosen = self.outcome.failed_records
         return min(end - first, default if chosen is None else chosen)
+
+    @property
+    def batch_id(self) -> str:
+        """Return the id of the run's batch, which exists if `has_batch` is True."""
+        return f"01{self.id.replace('-', '')[:24].upper()}"
+
+    def has_batch(self, now: float) -> bool:
+        """Return whether the run has a batch with error diagnostics at `now`."""
+        return self.has_ended(now) and bool(self.diagnosed_records or self.outcome.failed_files)
+
+    @property
+    def diagnosed_records(self) -> int:
+        """Return the number of failed records that reached the batch. A failed copy reaches none."""
+        return 0 if self.outcome.failed and not self.outcome.row_errors else self.failed_records
 
     def ingested(self, now: float) -> MinuteSpan:
         """Return the span of the records ingested at `now`; the span is empty if there are none."""

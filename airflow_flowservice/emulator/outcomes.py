@@ -10,11 +10,14 @@ Fields that select runs. They apply to runs from `POST /runs` and from re-trigge
 - `covering`: only runs with a window that contains this instant (ISO 8601 or epoch seconds).
 
 Fields of the outcome, see `model.RunOutcome`: `status` (default: `failed`; `success` with `vanish`), `errors`,
-`records`, `failed_records`, `unknown_counts`, `vanish`, `queue_s`, `run_s`, `in_progress_status`. Examples::
+`records`, `failed_records`, `unknown_counts`, `vanish`, `queue_s`, `run_s`, `in_progress_status`, `row_errors`,
+`failed_files`, `diagnostics`, `manifest`. Examples::
 
     {"status": "failed", "errors": [{"code": "CONNECTOR-2001-500", "message": "no connection"}], "times": 2}
     {"status": "success", "records": 0, "covering": "2025-01-03"}
     {"status": "partialSuccess", "failed_records": 5}
+    {"status": "partialSuccess", "failed_records": 5, "row_errors": [{"code": "MAPPER-3700-400", "message": "no"}]}
+    {"status": "failed", "failed_files": ["orders-1.csv"]}
     {"status": "MELTED"}
     {"vanish": true}
 """
@@ -107,8 +110,12 @@ def read_outcome(values: Mapping[str, Any]) -> PlannedOutcome:
         outcome_fields.setdefault("errors", [_FAILED_COPY])
     covering = values.get("covering")
     return PlannedOutcome(
-        outcome=RunOutcome(**{**outcome_fields, "errors": tuple(outcome_fields.get("errors") or ())}),
+        outcome=RunOutcome(**{**outcome_fields, **_tuples(outcome_fields)}),
         left=values.get("times", 1),
         flow_id=values.get("flow_id"),
         covering=None if covering is None else to_epoch_s(covering),
     )
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(values.get(name) or ()) for name in ("errors", "row_errors", "failed_files")}

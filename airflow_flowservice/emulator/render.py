@@ -15,13 +15,21 @@ SPECS: dict[FlowKind, tuple[str, str]] = {
 }
 """Id and name of the flow specification of each kind, as in Adobe's public samples."""
 
+EXPORT_PATH = "/data/foundation/export"
+"""Path of the Data Access API."""
+
 _DATA_LAKE_SPEC = {"id": "c604ff05-7f1a-43c0-8e18-33bf874cb11c", "version": "1.0"}
 _SOURCE_SPEC = {"id": "cfc0fee1-7dc0-40ef-b73e-d8b134c436f5", "version": "1.0"}
 _INPUT_BYTES, _OUTPUT_BYTES = 120, 84
 
 
-def run_json(run: EmulatedRun, *, settings: Settings, show_window: ShowWindow, now: float) -> dict[str, Any]:
-    """Return a flow run as Flow Service shows it at `now` (epoch seconds)."""
+def run_json(
+    run: EmulatedRun, *, settings: Settings, show_window: ShowWindow, now: float, url: str = ""
+) -> dict[str, Any]:
+    """Return a flow run as Flow Service shows it at `now` (epoch seconds).
+
+    `url` is the base URL of the server, for the address of the failed records.
+    """
     document: dict[str, Any] = {
         "id": run.id,
         "flowId": run.flow_id,
@@ -35,7 +43,7 @@ def run_json(run: EmulatedRun, *, settings: Settings, show_window: ShowWindow, n
         "imsOrgId": settings.org_id,
         "etag": run.etag,
         "metrics": _metrics(run, now),
-        "activities": _activities(run, show_window, now),
+        "activities": _activities(run, show_window, now, url),
     }
     if show_window == "params":
         document["params"] = run.params
@@ -80,7 +88,7 @@ def _counts(run: EmulatedRun) -> dict[str, Any]:
     return {"recordSummary": records, "sizeSummary": sizes, "fileSummary": files}
 
 
-def _activities(run: EmulatedRun, show_window: ShowWindow, now: float) -> list[dict[str, Any]]:
+def _activities(run: EmulatedRun, show_window: ShowWindow, now: float, url: str) -> list[dict[str, Any]]:
     if run.phase(now) == "scheduled":
         return []
     duration: dict[str, Any] = {"startedAtUTC": epoch_ms(run.starts_at)}
@@ -98,7 +106,22 @@ def _activities(run: EmulatedRun, show_window: ShowWindow, now: float) -> list[d
         "durationSummary": duration,
         "statusSummary": {"status": run.status(now)},
     }
-    return [copy]
+    return [copy, _promotion(run, url)] if run.has_batch(now) else [copy]
+
+
+def _promotion(run: EmulatedRun, url: str) -> dict[str, Any]:
+    """Return the activity that writes the batch, with the address of the failed records."""
+    status: dict[str, Any] = {"status": run.outcome.status}
+    if run.outcome.manifest and run.outcome.diagnostics and run.diagnosed_records:
+        address = f"{url}{EXPORT_PATH}/batches/{run.batch_id}/meta?path=row_errors"
+        status["extensions"] = {"manifest": {"failedRecords": address}}
+    return {
+        "id": "promotionActivity",
+        "name": "Promotion Activity",
+        "updatedAtUTC": epoch_ms(run.ends_at),
+        "statusSummary": status,
+        "targetInfo": [{"reference": {"type": "batch", "ids": [run.batch_id]}}],
+    }
 
 
 def flow_json(flow: EmulatedFlow, last_run: EmulatedRun | None, *, settings: Settings, now: float) -> dict[str, Any]:
