@@ -21,7 +21,7 @@ from airflow_flowservice.exceptions import (
 from airflow_flowservice.links import DataflowLink, FlowRunLink
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
     from datetime import timedelta
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.hooks import FlowServiceHook
-    from airflow_flowservice.runs.summary import FlowRunSummary
     from airflow_flowservice.runs.watch import RunWatch
 
 _STORE_KEY = "flowservice_status"
@@ -86,6 +85,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
     template_fields: Sequence[str] = ("flow_run_id", "flowservice_conn_id")
     operator_extra_links = (FlowRunLink(), DataflowLink())
     _final_errors = (FlowRunFailedError,)
+    _remedies = _REMEDIES
 
     def __init__(
         self,
@@ -234,13 +234,6 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
         if run is not None:
             return self._finish(context, FlowRunSummary.of(run, url=watch.url))
         raise self._timed_out(watch, min(self._limits, key=self._limits.__getitem__))
-
-    def _finish(self, context: Mapping[str, Any], summary: FlowRunSummary) -> str:
-        try:
-            return super()._finish(context, summary)
-        except FlowRunError as error:
-            error.remedy = _REMEDIES[type(error)]
-            raise
 
     def _defer(self, context: Context) -> NoReturn:
         from airflow_flowservice.triggers import FlowRunTrigger

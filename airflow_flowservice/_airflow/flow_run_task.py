@@ -6,6 +6,7 @@ DAG files import this module, so it imports nothing heavy.
 from __future__ import annotations
 
 import logging
+import shlex
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -21,6 +22,8 @@ from airflow_flowservice.exceptions import (
     ConfigurationError,
     FlowRunEmptyError,
     FlowRunError,
+    FlowRunFailedError,
+    FlowRunIncompleteError,
     FlowServiceError,
     from_dict,
 )
@@ -62,6 +65,8 @@ class FlowRunTaskMixin(_Task):
 
     # Errors after which a retry of this task cannot help, although they are retryable.
     _final_errors: ClassVar[tuple[type[FlowServiceError], ...]] = ()
+    # Remedies of this kind of task, where they differ from those of the error.
+    _remedies: ClassVar[Mapping[type[FlowRunError], str]] = {}
 
     flow_run_summary: FlowRunSummary | None = None
     flow_run_url: str | None = None
@@ -167,6 +172,10 @@ class FlowRunTaskMixin(_Task):
             self.tolerance.require(summary)
         except FlowRunError as error:
             self._push_return_value(context, summary.id)
+            error.remedy = self._remedies.get(type(error), error.remedy)
+            if isinstance(error, FlowRunFailedError | FlowRunIncompleteError):
+                command = failed_records_command(summary.id, conn_id=self.flowservice_conn_id)
+                error.remedy = f"{error.remedy}. To see which rows failed, and why, run: {command}"
             if isinstance(error, FlowRunEmptyError) and self.tolerance.on_empty == "skip":
                 error.remedy = None
                 raise versions.airflow_exception("AirflowSkipException")(str(error)) from error
@@ -220,6 +229,12 @@ class FlowRunTaskMixin(_Task):
             or task_end.is_overridden(self.resume_execution, FlowRunTaskMixin.resume_execution)
             or task_end.must_end_on_worker(self)
         )
+
+
+def failed_records_command(flow_run_id: str, *, conn_id: str) -> str:
+    """Return the command that shows the failed rows of a flow run, for this version of Airflow."""
+    program = "airflow flowservice" if versions.version() >= (3, 2) else "python -m airflow_flowservice"
+    return f"{program} failed-records --flow-run-id {shlex.quote(flow_run_id)} --conn-id {shlex.quote(conn_id)}"
 
 
 def log_run_continues(flow_run_id: str, url: str | None) -> None:
