@@ -9,7 +9,7 @@ Source: https://experienceleague.adobe.com/en/docs/experience-platform/ingestion
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from airflow_flowservice.api.redaction import may_contain, redact_json
 from airflow_flowservice.api.responses import Call, raise_for_status
 from airflow_flowservice.api.transport import EXPORT_ROOT
 from airflow_flowservice.api.validation import is_identifier
-from airflow_flowservice.exceptions import AccessDeniedError, UnreadableAnswerError
+from airflow_flowservice.exceptions import AccessDeniedError, NoAnswerError, UnreadableAnswerError
 from airflow_flowservice.plain_text import ID_LENGTH, clean_text
 
 if TYPE_CHECKING:
@@ -49,6 +49,10 @@ _DEFAULT_PORTS = {"https": 443, "http": 80}
 _FOREIGN_REMEDY = (
     "check the connection's host: it must be the platform's host that Flow Service uses in its links. The link was not "
     "followed, because the access token would be sent to its host"
+)
+_DOWNLOAD_REMEDY = (
+    "start the download again; if it takes too long, limit the number of rows, or raise timeout_s in the connection's "
+    f"extra: the download of a file may take {DOWNLOAD_TIMEOUTS} times as long"
 )
 _DENIED_REMEDY = (
     "ask the Adobe administrator to add the credential to a role or product profile with the permission to view "
@@ -148,7 +152,7 @@ class FailedRecords:
         :raises UnreadableAnswerError: the file exceeds `MAX_FILE_BYTES`, or cannot be decompressed.
         :raises ApiError: the request failed.
         """
-        with self._context():
+        with self._context(), _download_errors():
             response = self._transport.stream_export(file.path, within_s=self._within_s, max_bytes=MAX_FILE_BYTES)
             _raise_for_export(response, Call.GET_ROW_ERRORS)
             if not isinstance(response, StreamedResponse):
@@ -241,6 +245,15 @@ def _requestable(batch_id: str) -> str:
     if not is_identifier(batch_id):
         raise UnreadableAnswerError(f"the flow run names a batch whose id cannot be requested: {batch_id[:200]!a}")
     return batch_id
+
+
+@contextmanager
+def _download_errors() -> Iterator[None]:
+    try:
+        yield
+    except NoAnswerError as error:
+        error.remedy = _DOWNLOAD_REMEDY
+        raise
 
 
 def _raise_for_export(response: HttpResponse, call: Call) -> None:

@@ -76,7 +76,7 @@ def failed_run(emulator: Emulator, connect: Callable[..., str]) -> None:
         created = client.create_run(
             flow_id="3abea21c-7e36-4be1-bec1-d3bad0e3e0de",
             window=window,
-            start_time=datetime.now(timezone.utc),
+            start_time=datetime.now(timezone.utc) - timedelta(seconds=5),
             delta_column="updated_at",
         )
     run = emulator.state.runs.pop(created.id)

@@ -51,7 +51,8 @@ def created(emulator: Any) -> Callable[..., str]:
             org_id=settings.org_id,
         ) as client:
             window = IngestionWindow(START, START + DAY)
-            now = datetime.now(timezone.utc)
+            # Times are sent in whole seconds, rounded up, and the flow run must not start later than now.
+            now = datetime.now(timezone.utc) - timedelta(seconds=5)
             return client.create_run(flow_id=TABLE, window=window, start_time=now, delta_column="updated_at").id
 
     return create
@@ -257,6 +258,8 @@ def of_server(server: RawServer, **extra: Any) -> dict[str, Any]:
 def test_memory_is_bounded(failed_records: Any, tmp_path: Path) -> None:
     """A file of 60 MB with lines of 200 kB, and one line of 20 MB, takes little memory."""
     line = json.dumps({"text": "x" * 200_000, "_errors": [MAPPER]}).encode() + b"\n"
+    with serving(lambda: [line]) as server:
+        assert 1 == failed_records(RUN, **of_server(server)).status  # imports all modules
     with serving(lambda: chain(repeat(line, 200), repeat(b"y" * 2**20, 20), [b"\n"], [line])) as server:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         shown = failed_records(RUN, "--output", str(tmp_path / "rows.jsonl"), **of_server(server))
@@ -270,6 +273,6 @@ def test_slow_download_ends(failed_records: Any, monkeypatch: pytest.MonkeyPatch
     """A server that sends one byte again and again cannot hold the command for longer than the limit."""
     monkeypatch.setattr("airflow_flowservice.api.client.DOWNLOAD_TIMEOUTS", 1)
     with serving(lambda: chain.from_iterable(repeat([0.05, b"x"], 600))) as server:
-        shown = failed_records(RUN, **of_server(server, timeout_s=1, max_attempts=1))
+        shown = failed_records(RUN, **of_server(server, timeout_s=3, max_attempts=1))
     assert 2 == shown.status
-    assert "no complete response arrived within 1 s" in shown.err
+    assert "no complete response arrived within 3 s" in shown.err
