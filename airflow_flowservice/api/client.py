@@ -101,8 +101,7 @@ class FlowServiceClient:
     ) -> None:
         attempts = validation.validate_positive_integer(max_attempts, "max_attempts")
         timeout = validation.validate_seconds(timeout_s, "timeout_s")
-        self._list_limit_s = LIST_TIMEOUTS * timeout
-        self._download_limit_s = DOWNLOAD_TIMEOUTS * timeout
+        self._timeout_s = timeout
         http = partial(HttpSession, timeout_s=timeout, max_attempts=attempts, pause=pause)
         self._platform = http(validation.validate_base_url(base_url, "base_url", known_path=ROOT))
         self._ims = http(validation.validate_base_url(ims_url, "ims_url", known_path=IMS_PATH))
@@ -323,7 +322,7 @@ class FlowServiceClient:
                 transport=self._transport,
                 base_url=self.base_url,
                 raw=raw,
-                within_s=self._download_limit_s,
+                within_s=DOWNLOAD_TIMEOUTS * self._timeout_s,
                 context=about,
             )
 
@@ -340,6 +339,10 @@ class FlowServiceClient:
             segment = validation.path_segment(target_connection_id, "target_connection_id")
             response = self._transport.get(f"/targetConnections/{segment}")
             return TargetConnection.parse(parse_item(response, Call.GET_TARGET))
+
+    @property
+    def _list_limit_s(self) -> float:
+        return LIST_TIMEOUTS * self._timeout_s
 
     def _items_of_pages(
         self, path: str, query: str, call: Call, *, max_pages: int | None = None, within_s: float | None = None
