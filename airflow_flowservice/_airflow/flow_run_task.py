@@ -22,6 +22,8 @@ from airflow_flowservice.exceptions import (
     ConfigurationError,
     FlowRunEmptyError,
     FlowRunError,
+    FlowRunFailedError,
+    FlowRunIncompleteError,
     FlowServiceError,
     from_dict,
 )
@@ -192,6 +194,9 @@ class FlowRunTaskMixin(_Task):
         except FlowRunError as error:
             self._push_return_value(context, summary.id)
             error.remedy = self._remedies.get(type(error), error.remedy)
+            if isinstance(error, FlowRunFailedError | FlowRunIncompleteError):
+                command = failed_records_command(summary.id, conn_id=self.flowservice_conn_id)
+                error.remedy = f"{error.remedy}. To see which rows failed, and why, run: {command}"
             if summary.has_copy_error:
                 error.remedy = f"{self._source_test(summary)}; {error.remedy}"
             if isinstance(error, FlowRunEmptyError) and self.tolerance.on_empty == "skip":
@@ -206,7 +211,7 @@ class FlowRunTaskMixin(_Task):
 
     def _source_test(self, summary: FlowRunSummary) -> str:
         """Return the remedy that names the command that tests the source's credential."""
-        command = f"airflow flowservice check --conn-id {shlex.quote(str(self.flowservice_conn_id))}"
+        command = f"{_program()} check --conn-id {shlex.quote(str(self.flowservice_conn_id))}"
         flow = f" --flow-id {shlex.quote(summary.flow_id)}" if summary.flow_id else ""
         return f"test the source's connection, whose credential may have expired, with `{command}{flow}`"
 
@@ -253,6 +258,16 @@ class FlowRunTaskMixin(_Task):
             or task_end.is_overridden(self.resume_execution, FlowRunTaskMixin.resume_execution)
             or task_end.must_end_on_worker(self)
         )
+
+
+def failed_records_command(flow_run_id: str, *, conn_id: str) -> str:
+    """Return the command that shows the failed rows of a flow run, for this version of Airflow."""
+    return f"{_program()} failed-records --flow-run-id {shlex.quote(flow_run_id)} --conn-id {shlex.quote(conn_id)}"
+
+
+def _program() -> str:
+    """Return the command of this version of Airflow that has the subcommands."""
+    return "airflow flowservice" if versions.version() >= (3, 2) else "python -m airflow_flowservice"
 
 
 def log_run_continues(flow_run_id: str, url: str | None) -> None:

@@ -17,6 +17,7 @@ from airflow_flowservice.api import validation
 from airflow_flowservice.api.auth import DEFAULT_SCOPES, IMS_PATH, GivenToken, ImsAuth
 from airflow_flowservice.api.catalog import CATALOG_ROOT, PROPERTIES, batches_in
 from airflow_flowservice.api.data_connections import ConnectionTest, SourceConnection, TargetConnection
+from airflow_flowservice.api.failed_records import DOWNLOAD_TIMEOUTS, FailedRecords
 from airflow_flowservice.api.http_session import HttpSession
 from airflow_flowservice.api.models import CreatedRun, DeltaColumn, Flow, FlowRun, FlowSpec
 from airflow_flowservice.api.request_forms import EPOCH_TYPES, EpochForms, retrigger_run
@@ -109,7 +110,7 @@ class FlowServiceClient:
     ) -> None:
         attempts = validation.validate_positive_integer(max_attempts, "max_attempts")
         timeout = validation.validate_seconds(timeout_s, "timeout_s")
-        self._list_limit_s = LIST_TIMEOUTS * timeout
+        self._timeout_s = timeout
         http = partial(HttpSession, timeout_s=timeout, max_attempts=attempts, pause=pause)
         self._platform = http(validation.validate_base_url(base_url, "base_url", known_path=ROOT))
         self._ims = http(validation.validate_base_url(ims_url, "ims_url", known_path=IMS_PATH))
@@ -320,6 +321,24 @@ class FlowServiceClient:
             segment = validation.path_segment(flow_run_id, "flow_run_id")
             return retrigger_run(lambda action: self._transport.post(f"/runs/{segment}/action?op={action}"))
 
+    def failed_records(self, flow_run_id: str) -> FailedRecords:
+        """Read a flow run, and return an object that lists and downloads its failed records.
+
+        :raises RunNotFoundError: no run has this id here.
+        """
+        about = partial(self._about, flow_run_id=flow_run_id)
+        with about():
+            path = f"/runs/{validation.path_segment(flow_run_id, 'flow_run_id')}"
+            raw = parse_item(self._transport.get(path), Call.GET_RUN)
+            _require_same_id(FlowRun.parse(raw).id, flow_run_id, "flow run")
+            return FailedRecords(
+                transport=self._transport,
+                base_url=self.base_url,
+                raw=raw,
+                within_s=DOWNLOAD_TIMEOUTS * self._timeout_s,
+                context=about,
+            )
+
     def get_source_connection(self, source_connection_id: str) -> SourceConnection:
         """Read the source connection of a dataflow: `GET /sourceConnections/{id}`."""
         with self._about():
@@ -367,6 +386,10 @@ class FlowServiceClient:
                     f"the response to {Call.READ_BATCHES.value} cannot be read: {response.excerpt}"
                 )
             return list(batches_in(found, set(segments)))
+
+    @property
+    def _list_limit_s(self) -> float:
+        return LIST_TIMEOUTS * self._timeout_s
 
     def _items_of_pages(
         self, path: str, query: str, call: Call, *, max_pages: int | None = None, within_s: float | None = None

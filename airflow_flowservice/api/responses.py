@@ -71,6 +71,9 @@ class Call(Enum):
     GET_FLOW_SPEC = "reading the flow specification"
     READ_BATCHES = "reading the batches in the catalogue"
     TEST_CONNECTION = "testing the source's connection"
+    LIST_ROW_ERRORS = "listing the files of failed rows"
+    GET_ROW_ERRORS = "reading the failed rows"
+    LIST_FAILED_FILES = "listing the failed files"
 
 
 _NOT_FOUND: dict[Call, type[ApiError]] = {

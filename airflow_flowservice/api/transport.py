@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from airflow_flowservice.api.http_session import HttpResponse, HttpSession
 
 ROOT = "/data/foundation/flowservice"
+EXPORT_ROOT = "/data/foundation/export"
 _MAX_TOKENS = 3
 # IMS has just issued this token, so the credential is valid; Flow Service may need some time to accept the token.
 _FRESH_TOKEN_PAUSE_S = 1.0
@@ -90,6 +91,38 @@ class Transport:
             return self._http.send_once(ROOT + path, headers=headers, body=text, auth=Bearer(token), secrets=secrets)
 
         return self._send_with_token(_AuthBeforePost(self._auth), send)
+
+    def get_export(self, path: str) -> HttpResponse:
+        """Read a resource of the Data Access API, as `get`.
+
+        :param path: quoted path below the API's root, with its query.
+        """
+
+        def send(token: str) -> HttpResponse:
+            secrets = (*self._auth.secrets, token)
+            return self._http.send(
+                "GET", EXPORT_ROOT + path, headers=self._headers, auth=Bearer(token), secrets=secrets
+            )
+
+        return self._send_with_token(self._auth, send)
+
+    def stream_export(self, path: str, *, within_s: float, max_bytes: int) -> HttpResponse:
+        """Read a file of the Data Access API in pieces, as `HttpSession.stream`.
+
+        :param path: quoted path below the API's root, with its query.
+        """
+
+        def send(token: str) -> HttpResponse:
+            return self._http.stream(
+                EXPORT_ROOT + path,
+                headers={**self._headers, "Accept": "*/*"},
+                auth=Bearer(token),
+                secrets=(*self._auth.secrets, token),
+                within_s=within_s,
+                max_bytes=max_bytes,
+            )
+
+        return self._send_with_token(self._auth, send)
 
     def _send_with_token(self, auth: Auth | _AuthBeforePost, send: Callable[[str], HttpResponse]) -> HttpResponse:
         """Send a request; after a 401, which means that nothing was done, send it again with a new token."""

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from airflow_flowservice.emulator.authentication import authorize, grant_token, require_creator
 from airflow_flowservice.emulator.control import control_routes
 from airflow_flowservice.emulator.creation_rules import check_creation
+from airflow_flowservice.emulator.diagnostics import diagnostic_routes
 from airflow_flowservice.emulator.errors import EmulatedApiError, EmulatedImsError, ForeignOriginError
 from airflow_flowservice.emulator.fault_injection import (
     BASE_PATH,
@@ -40,6 +41,7 @@ def create_app(state: EmulatorState) -> FaultInjectionMiddleware:
     app.include_router(_run_creation_routes(state), prefix=BASE_PATH)
     app.include_router(_flow_routes(state), prefix=BASE_PATH)
     app.include_router(_catalog_routes(state), prefix=CATALOG_PATH)
+    app.include_router(diagnostic_routes(state))
     app.include_router(control_routes(state))
     app.include_router(_unknown_routes(state))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow_flowservice.emulator.errors import EmulatedApiError
 from airflow_flowservice.emulator.faults import Fault, RequestFaults
+from airflow_flowservice.emulator.render import EXPORT_PATH
 from airflow_flowservice.emulator.state import EmulatorState
 
 Scope = MutableMapping[str, Any]
@@ -36,6 +37,10 @@ def request_kind(method: str, path: str) -> str:
         return f"{method} {TOKEN_PATH}"
     if path.startswith(f"{CATALOG_PATH}/batches/"):
         return f"{method} /batches/{{ids}}"
+    export, _, rest_of_export = path.partition(f"{EXPORT_PATH}/batches/")
+    if rest_of_export and not export:
+        part = rest_of_export.rpartition("/")[2]
+        return f"{method} /batches/{{id}}/{part}" if part in ("meta", "failed") else "other"
     resource, *rest = path.removeprefix(BASE_PATH).strip("/").split("/")
     if not path.startswith(f"{BASE_PATH}/") or resource not in _RESOURCES:
         return "other"

@@ -22,6 +22,7 @@ _FAILED = frozenset({"failed"})
 _INGESTED_BATCH = frozenset({"success", "active"})
 # Digits of the ids of batches, as in Adobe's samples.
 _BASE_32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_ERRORS_OF_ROWS = ({"code": "MAPPER-3700-400", "message": "The made-up field amount is not a number."},)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -81,6 +82,11 @@ class RunOutcome:
         batch_in_progress_status: the status of the batch until then.
         batch_errors: objects with `code`, `description` and optionally `recordCount`, shown by the ended batch.
         batch_hidden_s: seconds from the end of the run until the catalogue shows the batch.
+        row_errors: objects with `code` and `message`, which the failed records have in turn in the error diagnostics.
+            If it is empty, each has one default error, and a run that fails has no batch.
+        failed_files: names of source files that failed.
+        diagnostics: if False, error diagnostics are not enabled, so that failed records cannot be listed.
+        manifest: if True, the run shows the address of its failed records. If False, it shows only its batch.
     """
 
     status: str = "success"
@@ -101,6 +107,15 @@ class RunOutcome:
     batch_in_progress_status: str = "staging"
     batch_errors: tuple[dict[str, Any], ...] = ()
     batch_hidden_s: float = 0.0
+    row_errors: tuple[dict[str, Any], ...] = ()
+    failed_files: tuple[str, ...] = ()
+    diagnostics: bool = True
+    manifest: bool = True
+
+    @property
+    def errors_of_rows(self) -> tuple[dict[str, Any], ...]:
+        """Return the errors that the failed records have in turn."""
+        return self.row_errors or _ERRORS_OF_ROWS
 
     @property
     def word(self) -> str:
@@ -169,15 +184,19 @@ class EmulatedRun:
         return "01" + "".join(_BASE_32[(number >> (5 * digit)) & 31] for digit in range(24))
 
     def has_batch(self, now: float) -> bool:
-        """Return whether the run shows a batch at `now`: it has ended, did not fail, and has records."""
+        """Return whether the run shows a batch at `now`: it has ended, and has written records or error diagnostics."""
         first, end = self.source_records
-        return self.phase(now) == "ended" and not self.outcome.failed and end - self.failed_records > first
+        is_written = not self.outcome.failed and end - self.failed_records > first
+        is_diagnosed = self.outcome.known and bool(self.diagnosed_records or self.outcome.failed_files)
+        return self.phase(now) == "ended" and (is_written or is_diagnosed)
 
     def batch_status(self, now: float) -> str | None:
         """Return the status of the batch in the catalogue at `now`; None if the catalogue does not show it."""
         if not self.has_batch(now) or now < self.ends_at + self.outcome.batch_hidden_s:
             return None
-        return self.outcome.batch_status if now >= self.batch_ends_at else self.outcome.batch_in_progress_status
+        if now < self.batch_ends_at:
+            return self.outcome.batch_in_progress_status
+        return "failed" if self.outcome.failed else self.outcome.batch_status
 
     def updated_at(self, now: float) -> float:
         """Return the time of the last status change before `now`."""
@@ -214,6 +233,11 @@ class EmulatedRun:
         default = 1 if self.outcome.partial else 0
         chosen = self.outcome.failed_records
         return min(end - first, default if chosen is None else chosen)
+
+    @property
+    def diagnosed_records(self) -> int:
+        """Return the number of failed records that reached the batch. A failed copy reaches none."""
+        return 0 if self.outcome.failed and not self.outcome.row_errors else self.failed_records
 
     def ingested(self, now: float) -> MinuteSpan:
         """Return the span of the records ingested at `now`; the span is empty if there are none."""

@@ -12,12 +12,14 @@ Fields that select runs. They apply to runs from `POST /runs` and from re-trigge
 Fields of the outcome, see `model.RunOutcome`: `status` (default: `failed`; `success` with `vanish`), `errors`,
 `records`, `failed_records`, `unknown_counts`, `vanish`, `queue_s`, `run_s`, `in_progress_status`, `status_place`,
 `extension_errors`, `error_detail`, `record_summary`, `batch_status`, `batch_s`, `batch_in_progress_status`,
-`batch_errors`, `batch_hidden_s`. If one of the fields of the batch is given, the default of `status` is `success`.
-Examples::
+`batch_errors`, `batch_hidden_s`, `row_errors`, `failed_files`, `diagnostics`, `manifest`. If one of the fields that
+begin with `batch_` is given, the default of `status` is `success`. Examples::
 
     {"status": "failed", "errors": [{"code": "CONNECTOR-2001-500", "message": "no connection"}], "times": 2}
     {"status": "success", "records": 0, "covering": "2025-01-03"}
     {"status": "partialSuccess", "failed_records": 5}
+    {"status": "partialSuccess", "failed_records": 5, "row_errors": [{"code": "MAPPER-3700-400", "message": "no"}]}
+    {"status": "failed", "failed_files": ["orders-1.csv"]}
     {"status": "MELTED"}
     {"vanish": true}
     {"status": "success", "status_place": "state"}
@@ -117,7 +119,7 @@ def read_outcome(values: Mapping[str, Any]) -> PlannedOutcome:
         outcome_fields.setdefault("errors", [_FAILED_COPY])
     if (place := outcome_fields.get("status_place", "metrics")) not in get_args(StatusPlace):
         raise ValueError(f"status_place must be one of {', '.join(get_args(StatusPlace))}, not {place!r}.")
-    for name in ("errors", "extension_errors", "batch_errors"):
+    for name in ("errors", "extension_errors", "batch_errors", "row_errors", "failed_files"):
         outcome_fields[name] = tuple(outcome_fields.get(name) or ())
     covering = values.get("covering")
     return PlannedOutcome(

@@ -15,6 +15,9 @@ SPECS: dict[FlowKind, tuple[str, str]] = {
 }
 """Id and name of the flow specification of each kind, as in Adobe's public samples."""
 
+EXPORT_PATH = "/data/foundation/export"
+"""Path of the Data Access API."""
+
 _DATA_LAKE_SPEC = {"id": "c604ff05-7f1a-43c0-8e18-33bf874cb11c", "version": "1.0"}
 _SOURCE_SPEC = {"id": "cfc0fee1-7dc0-40ef-b73e-d8b134c436f5", "version": "1.0"}
 # The top-level `state` of Adobe's API description of 2021.
@@ -22,8 +25,13 @@ _STATES = {"success": "succeeded", "completed": "succeeded"}
 _INPUT_BYTES, _OUTPUT_BYTES = 120, 84
 
 
-def run_json(run: EmulatedRun, *, settings: Settings, show_window: ShowWindow, now: float) -> dict[str, Any]:
-    """Return a flow run as Flow Service shows it at `now` (epoch seconds)."""
+def run_json(
+    run: EmulatedRun, *, settings: Settings, show_window: ShowWindow, now: float, url: str = ""
+) -> dict[str, Any]:
+    """Return a flow run as Flow Service shows it at `now` (epoch seconds).
+
+    `url` is the base URL of the server, for the address of the failed records.
+    """
     document: dict[str, Any] = {
         "id": run.id,
         "flowId": run.flow_id,
@@ -37,7 +45,7 @@ def run_json(run: EmulatedRun, *, settings: Settings, show_window: ShowWindow, n
         "imsOrgId": settings.org_id,
         "etag": run.etag,
         "metrics": _metrics(run, now),
-        "activities": _activities(run, show_window, now),
+        "activities": _activities(run, show_window, now, url),
     }
     if run.outcome.status_place == "state" and run.phase(now) != "scheduled":
         document["state"] = _STATES.get(run.status(now).lower(), run.status(now))
@@ -88,7 +96,7 @@ def _counts(run: EmulatedRun) -> dict[str, Any]:
     return {"recordSummary": records, "sizeSummary": sizes, "fileSummary": files}
 
 
-def _activities(run: EmulatedRun, show_window: ShowWindow, now: float) -> list[dict[str, Any]]:
+def _activities(run: EmulatedRun, show_window: ShowWindow, now: float, url: str) -> list[dict[str, Any]]:
     if run.phase(now) == "scheduled":
         return []
     duration: dict[str, Any] = {"startedAtUTC": epoch_ms(run.starts_at)}
@@ -112,17 +120,21 @@ def _activities(run: EmulatedRun, show_window: ShowWindow, now: float) -> list[d
         "durationSummary": duration,
         "statusSummary": status,
     }
-    return [copy, _promotion(run, now)] if run.has_batch(now) else [copy]
+    return [copy, _promotion(run, now, url)] if run.has_batch(now) else [copy]
 
 
-def _promotion(run: EmulatedRun, now: float) -> dict[str, Any]:
-    """Return the activity that writes to the data lake. It shows the id of the batch."""
+def _promotion(run: EmulatedRun, now: float, url: str) -> dict[str, Any]:
+    """Return the activity that writes the batch to the data lake, with the address of the failed records."""
+    status: dict[str, Any] = {} if run.outcome.status_place == "nowhere" else {"status": run.status(now)}
+    if run.outcome.manifest and run.outcome.diagnostics and run.diagnosed_records:
+        address = f"{url}{EXPORT_PATH}/batches/{run.batch_id}/meta?path=row_errors"
+        status["extensions"] = {"manifest": {"failedRecords": address}}
     return {
         "id": "promotionActivity",
         "name": "Promotion Activity",
         "updatedAtUTC": epoch_ms(run.updated_at(now)),
         "durationSummary": {"startedAtUTC": epoch_ms(run.ends_at), "completedAtUTC": epoch_ms(run.ends_at)},
-        "statusSummary": {"status": run.status(now)},
+        "statusSummary": status,
         "targetInfo": [{"reference": {"type": "batch", "ids": [run.batch_id]}}],
     }
 
@@ -136,7 +148,7 @@ def batch_json(run: EmulatedRun, *, dataset_id: str, now: float) -> dict[str, An
         "created": epoch_ms(run.ends_at),
         "updated": epoch_ms(run.batch_ends_at if has_ended else run.ends_at),
         "relatedObjects": [{"type": "dataSet", "id": dataset_id}],
-        "tags": {"acp_enableErrorDiagnostics": True, "acp_partialIngestionPercent": 5},
+        "tags": {"acp_enableErrorDiagnostics": run.outcome.diagnostics, "acp_partialIngestionPercent": 5},
         "errors": list(run.outcome.batch_errors) if has_ended else [],
     }
     if has_ended:

@@ -42,10 +42,14 @@ class EmulatorState:
     Args:
         settings: the settings of the emulator.
         clock: function that returns epoch seconds. `settings.clock_offset_s` is added to its value.
+
+    Attributes:
+        url: base URL of the server, for links; empty links are relative.
     """
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
         self.settings = settings
+        self.url = ""
         self._clock = clock
         self._tokens: dict[str, tuple[str, float]] = {}
         self.reset()
@@ -206,7 +210,7 @@ class EmulatorState:
                 return run.flow_id
             if path == "createdAt":
                 return int(run.created_at * 1000)
-            return at_path(run_json(run, settings=self.settings, show_window=show_window, now=now), path)
+            return at_path(run_json(run, settings=self.settings, show_window=show_window, now=now, url=self.url), path)
 
         candidates, rest = self._candidates(query)
         found = select([run for run in candidates if run.is_visible(now)], rest, value=value)
@@ -224,7 +228,7 @@ class EmulatorState:
         return self.runs.values(), query
 
     def _show(self, run: EmulatedRun, show_window: ShowWindow) -> dict[str, Any]:
-        document = run_json(run, settings=self.settings, show_window=show_window, now=self.now())
+        document = run_json(run, settings=self.settings, show_window=show_window, now=self.now(), url=self.url)
         run.times_shown += 1
         return document
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from airflow_versions import VERSION
 
+from airflow_flowservice._airflow.flow_run_task import failed_records_command
 from airflow_flowservice.exceptions import (
     ConfigurationError,
     FlowRunEmptyError,
@@ -24,6 +25,7 @@ SENSORS = {
     "start_from_trigger": {"start_from_trigger": True, "deferrable": None},
 }
 OPERATORS = {"worker": {"deferrable": False}, "deferrable": {"deferrable": True}}
+PROGRAM = "airflow flowservice" if VERSION >= (3, 2) else "python -m airflow_flowservice"
 WAYS = pytest.mark.parametrize("way", [*OPERATORS, *SENSORS])
 LIMITS = pytest.mark.parametrize("limit", [{"max_failed_records": 4}, {"max_failed_ratio": 0.003}], ids=str)
 
@@ -219,3 +221,22 @@ def test_invalid_limits_are_refused_when_the_dag_is_parsed(operator, argument, m
     with pytest.raises(ConfigurationError) as caught:
         operator(task_id="task", **given, **argument)
     assert message == caught.value.message
+
+
+@WAYS
+@pytest.mark.parametrize("status", ["failed", "partialSuccess"])
+def test_message_names_the_command_for_failed_rows(waiting, emulator, runs_of, way, status):
+    """The failed task's message ends with the command; the XComs contain no row."""
+    emulator.plan_outcome(status=status, row_errors=[{"code": "MAPPER-3700-400", "message": "no"}])
+    task = waiting(way, max_failed_records=0)
+    ended = to_the_end(task)
+    [run] = runs_of()
+    command = f"failed-records --flow-run-id {run['id']} --conn-id flowservice_default"
+    assert str(ended.error).endswith(f"To see which rows failed, and why, run: {PROGRAM} {command}")
+    assert "n/a" not in str(task.xcoms)
+
+
+def test_command_is_quoted():
+    """A shell runs nothing else, whatever the ids contain."""
+    command = failed_records_command("run; rm -r x", conn_id="$(id)")
+    assert f"{PROGRAM} failed-records --flow-run-id 'run; rm -r x' --conn-id '$(id)'" == command
