@@ -361,13 +361,8 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
             )
 
     def _choose(self, context: Mapping[str, Any]) -> choose_window.ChosenWindow:
-        from airflow_flowservice.windows.window import IngestionWindow, parse_instant
-
         if "window_start" in self._given:
-            window = IngestionWindow(
-                parse_instant(self.window_start, name="window_start"), parse_instant(self.window_end, name="window_end")
-            )
-            return choose_window.ChosenWindow(window=window, source="the task's window_start and window_end")
+            return choose_window.of_arguments(self.window_start, self.window_end, context, offset=self.window_offset)
         choice = choose_window.choose(context, offset=self.window_offset)
         if self.window == "period":
             return choice

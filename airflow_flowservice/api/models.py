@@ -29,7 +29,7 @@ from airflow_flowservice.api.json_values import (
     value_at,
 )
 from airflow_flowservice.exceptions import ConfigurationError
-from airflow_flowservice.plain_text import ID_LENGTH
+from airflow_flowservice.plain_text import ID_LENGTH, remedy_for_list
 from airflow_flowservice.windows.window import IngestionWindow
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class DeltaColumn:
         if isinstance(value, str):
             return cls(name=value)
         if not isinstance(value, Mapping):
-            raise _invalid_delta_column(f"it is of type {type(value).__name__}")
+            raise _invalid_delta_column(f"it is of type {type(value).__name__}", hint=remedy_for_list(value))
         if unknown := sorted(str(key) for key in value if key not in _DELTA_COLUMN_KEYS):
             raise _invalid_delta_column(f"it has the unknown key {', '.join(unknown)}")
         fields = {_DELTA_COLUMN_KEYS[key]: each for key, each in value.items()}
@@ -107,6 +107,8 @@ def _value_in_text(text: str) -> Any:
     A template that refers to a dictionary renders to such text. A name in brackets, such as `[updated at]`, is neither.
     """
     if not text.strip().startswith(("{", "[", "(")):
+        if text.strip().startswith("LazyXComSequence("):
+            raise _invalid_delta_column(f"it is {text[:80]!r}", hint=remedy_for_list(text))
         return text
     for read in (json.loads, ast.literal_eval):
         with suppress(ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
@@ -117,9 +119,10 @@ def _value_in_text(text: str) -> Any:
     return text
 
 
-def _invalid_delta_column(why: str) -> ConfigurationError:
+def _invalid_delta_column(why: str, *, hint: str = "") -> ConfigurationError:
     remedy = (
         "set delta_column to the column's name, or to a mapping with 'name' and optionally 'dateFormat' and 'timezone'"
+        f"{hint}"
     )
     return ConfigurationError(f"delta_column cannot be used: {why}", remedy=remedy)
 
