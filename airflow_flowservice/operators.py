@@ -130,6 +130,11 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
     def _wait_limit(self) -> tuple[str, float | None]:
         return "wait_timeout", self.wait_timeout
 
+    @property
+    def _first_read_budget(self) -> float:
+        """Return the error budget of the first read of a known flow run; a `wait_timeout` also limits it."""
+        return min(self.error_budget, self.wait_timeout or self.error_budget)
+
     def _create(self, context: Mapping[str, Any], order: Order) -> FlowRunSummary:
         from airflow_flowservice.runs.summary import FlowRunSummary
 
@@ -161,8 +166,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             on_uncertain=self.on_uncertain,
             adopt=task_context.run_to_adopt(context),
             patience=self.uncertain_patience,
-            # A `wait_timeout` also limits this read of the flow run.
-            error_budget=min(self.error_budget, self.wait_timeout or self.error_budget),
+            error_budget=self._first_read_budget,
             clock_offset=lambda: hook.client.clock_offset,
             link=lambda flow_run_id: hook.pages.flow_run(order.flow_id, flow_run_id),
         )
@@ -208,7 +212,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             raise FlowRunTimeoutError(f"{limit} is over, and the flow run that the task pushed was deleted")
         self._restore(summary)
         watch = self._watch(summary)
-        run = watch.poll_after_limit(lambda flow_run_id: self._hook.client.get_run(flow_run_id))
+        run = watch.poll_after_limit(lambda flow_run_id, **limit: self._hook.client.get_run(flow_run_id, **limit))
         if run is not None:
             return self._finish(context, _ended(summary, run))
         raise watch.timed_out(limit, seconds).about(flow_id=summary.flow_id, window=summary.window_text)
@@ -398,9 +402,15 @@ class RetriggerFlowRunOperator(_FlowRunOperator):
 
     def _order(self, context: Mapping[str, Any]) -> Order:
         from airflow_flowservice.runs.intent import Order
+        from airflow_flowservice.runs.watch import read_known_run
 
         self.flow_run_id = task_context.rendered_id(self.flow_run_id, name="flow_run_id")
-        run = self._hook.client.get_run(self.flow_run_id)
+        run = read_known_run(
+            self._hook.client.get_run,
+            self.flow_run_id,
+            error_budget=self._first_read_budget,
+            poll=min(self.poll_interval, 5.0),
+        )
         if run.flow_id is None:
             raise ConfigurationError("the flow run has no dataflow id", flow_run_id=run.id)
         return Order(flow_id=run.flow_id, window=run.window, retrigger=self.flow_run_id)

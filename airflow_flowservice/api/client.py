@@ -248,7 +248,7 @@ class FlowServiceClient:
     def get_run(self, flow_run_id: str, *, within_s: float | None = None) -> FlowRun:
         """Read a flow run: `GET /runs/{id}`.
 
-        :param within_s: limit in seconds for all attempts and their pauses.
+        :param within_s: limit in seconds for all attempts and their pauses, and for the token's request.
         :raises RunNotFoundError: no run has this id here; a new run may take minutes to become visible.
         """
         with self._about(flow_run_id=flow_run_id):

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 # Waiters that received a result ask again within this time, so that the next request includes them.
 _BATCH_DELAY_S = 0.05
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 1.0, 60.0
+# Limit of the requests that answer one set of questions. A slow server would otherwise keep all waiters for an hour.
+MAX_READ_S = 120.0
 _CREDENTIAL_REFUSED = (AccessDeniedError, AuthenticationError)
 
 
@@ -143,7 +145,7 @@ class Poller:
         results: dict[str, PollResult] = {}
         if reader is not None and questions:
             try:
-                results = await self._in_thread(reader.read, _wanted(questions))
+                results = await self._in_thread(partial(reader.read, _wanted(questions), within_s=MAX_READ_S))
             except Exception as unexpected:  # otherwise its waiters would wait forever
                 error = as_service_error(unexpected)
             except BaseException:
@@ -218,7 +220,7 @@ async def wait_together(watch: RunWatch, poller: Poller) -> FlowRun:
             return run
 
 
-def _run_or_raise(result: PollResult, _: str) -> FlowRun:
+def _run_or_raise(result: PollResult, _: str, *, within_s: float | None) -> FlowRun:
     if isinstance(result, FlowServiceError):
         raise result
     return result

@@ -144,7 +144,7 @@ class TestLaterAttempts:
         """If the state of the flow run is unknown, nothing is created."""
         world.attempt()
 
-        def get_run(flow_run_id: str) -> None:
+        def get_run(flow_run_id: str, **_: Any) -> None:
             raise ServerError("503")
 
         monkeypatch.setattr(world.service, "get_run", get_run)
