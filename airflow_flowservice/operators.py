@@ -132,6 +132,11 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
     def _wait_limit(self) -> tuple[str, float | None]:
         return "wait_timeout", self.wait_timeout
 
+    @property
+    def _first_read_budget(self) -> float:
+        """Return the error budget of the first read of a known flow run; a `wait_timeout` also limits it."""
+        return min(self.error_budget, self.wait_timeout or self.error_budget)
+
     def _create(self, context: Mapping[str, Any], order: Order) -> FlowRunSummary:
         from airflow_flowservice.runs.summary import FlowRunSummary
 
@@ -163,8 +168,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             on_uncertain=self.on_uncertain,
             adopt=task_context.run_to_adopt(context),
             patience=self.uncertain_patience,
-            # A `wait_timeout` also limits this read of the flow run.
-            error_budget=min(self.error_budget, self.wait_timeout or self.error_budget),
+            error_budget=self._first_read_budget,
             clock_offset=lambda: hook.client.clock_offset,
             has_failed_batches=self._has_failed_batches,
             link=lambda flow_run_id: hook.pages.flow_run(order.flow_id, flow_run_id),
@@ -212,7 +216,9 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             raise FlowRunTimeoutError(f"{limit} is over, and the flow run that the task pushed was deleted")
         self._restore(summary)
         watch = self._watch(summary)
-        run = watch.poll_after_limit(lambda flow_run_id: self._hook.client.get_run(flow_run_id), self._read_batches)
+        run = watch.poll_after_limit(
+            lambda flow_run_id, **limit: self._hook.client.get_run(flow_run_id, **limit), self._read_batches
+        )
         if run is not None:
             return self._finish(context, _ended(summary, run))
         raise watch.timed_out(limit, seconds).about(flow_id=summary.flow_id, window=summary.window_text)
@@ -377,13 +383,8 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
             )
 
     def _choose(self, context: Mapping[str, Any]) -> choose_window.ChosenWindow:
-        from airflow_flowservice.windows.window import IngestionWindow, parse_instant
-
         if "window_start" in self._given:
-            window = IngestionWindow(
-                parse_instant(self.window_start, name="window_start"), parse_instant(self.window_end, name="window_end")
-            )
-            return choose_window.ChosenWindow(window=window, source="the task's window_start and window_end")
+            return choose_window.of_arguments(self.window_start, self.window_end, context, offset=self.window_offset)
         choice = choose_window.choose(context, offset=self.window_offset)
         if self.window == "period":
             return choice
@@ -425,9 +426,15 @@ class RetriggerFlowRunOperator(_FlowRunOperator):
 
     def _order(self, context: Mapping[str, Any]) -> Order:
         from airflow_flowservice.runs.intent import Order
+        from airflow_flowservice.runs.watch import read_known_run
 
         self.flow_run_id = task_context.rendered_id(self.flow_run_id, name="flow_run_id")
-        run = self._hook.client.get_run(self.flow_run_id)
+        run = read_known_run(
+            self._hook.client.get_run,
+            self.flow_run_id,
+            error_budget=self._first_read_budget,
+            poll=min(self.poll_interval, 5.0),
+        )
         if run.flow_id is None:
             raise ConfigurationError("the flow run has no dataflow id", flow_run_id=run.id)
         return Order(flow_id=run.flow_id, window=run.window, retrigger=self.flow_run_id)

@@ -247,7 +247,9 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
         from airflow_flowservice.runs.summary import FlowRunSummary
 
         watch = self._watching(context)
-        run = watch.poll_after_limit(lambda flow_run_id: self._hook.client.get_run(flow_run_id), self._read_batches)
+        run = watch.poll_after_limit(
+            lambda flow_run_id, **limit: self._hook.client.get_run(flow_run_id, **limit), self._read_batches
+        )
         watch.url = self._url(watch.last) or task_context.read_xcom(context["ti"], key=URL_KEY)
         if run is not None:
             return self._finish(context, FlowRunSummary.of(run, url=watch.url))
@@ -296,9 +298,15 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
                 poll_interval=self._poll_interval,
                 error_budget=self.error_budget,
                 wait_for_batch=self.wait_for_batch,
+                caller_limit=self.timeout - self._waited_s(context),
             )
             self._watch.restore(known)
         return self._watch
+
+    def _waited_s(self, context: Context) -> float:
+        """Return the seconds since the first poll in reschedule mode, as Airflow counts them; otherwise 0."""
+        first = context["ti"].get_first_reschedule_date(context) if self.reschedule else None
+        return 0.0 if first is None else (versions.utc_now() - first).total_seconds()
 
     def _remember(self, context: Context, watch: RunWatch) -> None:
         store = task_context.state_store(context)

@@ -66,6 +66,25 @@ def choose(context: Mapping[str, Any], *, offset: timedelta | None = None) -> Ch
     return _from_schedule(timetable=timetable, dates=task_context.run_dates(context), offset=offset)
 
 
+def of_arguments(start: Any, end: Any, context: Mapping[str, Any], *, offset: timedelta | None = None) -> ChosenWindow:
+    """Return the window of a task's `window_start` and `window_end`.
+
+    :param offset: the task's `window_offset`, for the remedy; it does not apply to this window.
+    :raises WindowError: the two are not a window. If both are the same, because the DAG run's data interval is empty,
+        the remedy is the DAG run's own window.
+    """
+    from airflow_flowservice.windows.window import IngestionWindow, iso, parse_instant
+
+    edges = parse_instant(start, name="window_start"), parse_instant(end, name="window_end")
+    if edges[0] == edges[1] and (remedy := _empty_interval_remedy(context, offset=offset)):
+        raise WindowError(
+            f"the window is empty: window_start and window_end are both {iso(edges[0])}, and the data interval of this "
+            "DAG run is also empty",
+            remedy=remedy,
+        )
+    return ChosenWindow(window=IngestionWindow(*edges), source="the task's window_start and window_end")
+
+
 def extend_to_last_success(
     chosen: ChosenWindow,
     context: Mapping[str, Any],
@@ -129,6 +148,24 @@ def log_warnings(chosen: ChosenWindow, context: Mapping[str, Any], *, mode: str,
             _warn_of_gap(chosen, context, offset=offset)
     except Exception as error:
         log.debug("Could not check for gaps and overlaps before this window: %s", error)
+
+
+def _empty_interval_remedy(context: Mapping[str, Any], *, offset: timedelta | None) -> str | None:
+    """Return the remedy for a template of Airflow 2 that reads an empty data interval.
+
+    :return: None if the data interval has a length, or the DAG run has no window of its schedule.
+    """
+    dates, timetable = task_context.run_dates(context), context["dag"].timetable
+    if dates.data_interval is not None:
+        return None
+    try:
+        own = choose(context, offset=offset).window
+    except WindowError:
+        return None
+    remedy = f"remove window_start and window_end: the task then ingests the window of its DAG run, {own}"
+    if replacement := timetables.data_interval_timetable(timetable):
+        return f"{remedy}; or set schedule={replacement}, whose DAG runs have the data intervals of Airflow 2"
+    return remedy
 
 
 def _requested(context: Mapping[str, Any]) -> ChosenWindow | None:

@@ -145,7 +145,10 @@ class FlowRunTaskMixin(_Task):
             return None
         from airflow_flowservice.runs.batch_watch import CatalogReader
 
-        return CatalogReader(metrics.counted(lambda ids: self._hook.client.list_batches(ids))).read
+        def list_batches(ids: Any, **limit: Any) -> Any:
+            return self._hook.client.list_batches(ids, **limit)
+
+        return CatalogReader(metrics.counted(list_batches)).read
 
     @property
     def _limits(self) -> dict[str, float]:

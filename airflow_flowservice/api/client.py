@@ -262,7 +262,7 @@ class FlowServiceClient:
     def get_run(self, flow_run_id: str, *, within_s: float | None = None) -> FlowRun:
         """Read a flow run: `GET /runs/{id}`.
 
-        :param within_s: limit in seconds for all attempts and their pauses.
+        :param within_s: limit in seconds for all attempts and their pauses, and for the token's request.
         :raises RunNotFoundError: no run has this id here; a new run may take minutes to become visible.
         """
         with self._about(flow_run_id=flow_run_id):
@@ -364,17 +364,19 @@ class FlowServiceClient:
             raise_for_status(response, Call.TEST_CONNECTION)
             return ConnectionTest.parse(response.json())
 
-    def list_batches(self, ids: Iterable[str]) -> list[CatalogBatch]:
+    def list_batches(self, ids: Iterable[str], *, within_s: float | None = None) -> list[CatalogBatch]:
         """Read batches in the catalogue with one request: `GET /data/foundation/catalog/batches/{ids}`.
 
         :param ids: one URL has space for about a hundred. The result omits batches that the catalogue omits.
+        :param within_s: limit in seconds for all attempts and their pauses, and for the token's request.
         :raises BatchNotFoundError: the catalogue has none of the batches, or refuses to list one.
         """
         with self._about():
             segments = {batch_id: validation.path_segment(batch_id, "batch_id") for batch_id in ids}
             path = f"/batches/{','.join(segments.values())}"
             try:
-                response = self._transport.get(path, PROPERTIES, root=CATALOG_ROOT)
+                limit = math.inf if within_s is None else within_s
+                response = self._transport.get(path, PROPERTIES, within_s=limit, root=CATALOG_ROOT)
                 raise_for_status(response, Call.READ_BATCHES)
             except AccessDeniedError as error:
                 # Some of Adobe's codes have a separate remedy.

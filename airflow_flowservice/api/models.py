@@ -18,7 +18,7 @@ from airflow_flowservice.api.flow_runs import CreatedRun, FlowRun, FlowRunStatus
 from airflow_flowservice.api.json_values import clean_json, objects_at, required_id, text_at, texts_at
 from airflow_flowservice.api.run_errors import MAX_RUN_ERRORS, RunError, bounded_errors
 from airflow_flowservice.exceptions import ConfigurationError
-from airflow_flowservice.plain_text import ID_LENGTH
+from airflow_flowservice.plain_text import ID_LENGTH, remedy_for_list
 
 __all__ = [
     "MAX_RUN_ERRORS",
@@ -81,7 +81,7 @@ class DeltaColumn:
         if isinstance(value, str):
             return cls(name=value)
         if not isinstance(value, Mapping):
-            raise _invalid_delta_column(f"it is of type {type(value).__name__}")
+            raise _invalid_delta_column(f"it is of type {type(value).__name__}", hint=remedy_for_list(value))
         if unknown := sorted(str(key) for key in value if key not in _DELTA_COLUMN_KEYS):
             raise _invalid_delta_column(f"it has the unknown key {', '.join(unknown)}")
         fields = {_DELTA_COLUMN_KEYS[key]: each for key, each in value.items()}
@@ -104,6 +104,8 @@ def _value_in_text(text: str) -> Any:
     A template that refers to a dictionary renders to such text. A name in brackets, such as `[updated at]`, is neither.
     """
     if not text.strip().startswith(("{", "[", "(")):
+        if text.strip().startswith("LazyXComSequence("):
+            raise _invalid_delta_column(f"it is {text[:80]!r}", hint=remedy_for_list(text))
         return text
     for read in (json.loads, ast.literal_eval):
         with suppress(ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
@@ -114,9 +116,10 @@ def _value_in_text(text: str) -> Any:
     return text
 
 
-def _invalid_delta_column(why: str) -> ConfigurationError:
+def _invalid_delta_column(why: str, *, hint: str = "") -> ConfigurationError:
     remedy = (
         "set delta_column to the column's name, or to a mapping with 'name' and optionally 'dateFormat' and 'timezone'"
+        f"{hint}"
     )
     return ConfigurationError(f"delta_column cannot be used: {why}", remedy=remedy)
 

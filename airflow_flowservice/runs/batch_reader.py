@@ -21,6 +21,7 @@ from airflow_flowservice.exceptions import (
     AuthenticationError,
     BatchNotFoundError,
     FlowServiceError,
+    NoAnswerError,
     NotSentError,
     OrganizationError,
     RateLimitedError,
@@ -92,11 +93,18 @@ CATALOG_BATCHES = ItemKind(noun="batch", plural="batches", not_found=BatchNotFou
 class RunReader(Protocol[_Read]):
     """Read access to flow runs, for example `api.client.FlowServiceClient`; or to objects of another kind."""
 
-    def get_run(self, flow_run_id: str, /) -> _Read:
-        """Read one run."""
+    def get_run(self, flow_run_id: str, /, *, within_s: float) -> _Read:
+        """Read one run, within some seconds."""
 
     def list_runs(
-        self, *, ids: Iterable[str], order_by: str | None, limit: int | None, max_pages: int | None, briefly: bool
+        self,
+        *,
+        ids: Iterable[str],
+        order_by: str | None,
+        limit: int | None,
+        max_pages: int | None,
+        briefly: bool,
+        within_s: float,
     ) -> Iterable[_Read]:
         """Read these runs; if briefly, only id, dataflow and status of runs that have not ended."""
 
@@ -122,6 +130,8 @@ class BatchReader(Generic[Item]):
     _separate_until: dict[str, float] = field(default_factory=dict, init=False)
     _omissions: int = field(default=0, init=False)
     _failures: Counter[str] = field(default_factory=Counter, init=False)
+    _ends_at: float = field(default=math.inf, init=False)
+    _within_s: float = field(default=math.inf, init=False)
 
     def share(self, flow_run_id: str) -> float:
         """Return the share of one request that this id needs; the sum over one request must not exceed 1."""
@@ -131,11 +141,13 @@ class BatchReader(Generic[Item]):
         quoted = flow_run_id if _UNRESERVED.fullmatch(flow_run_id) else quote(flow_run_id, safe="")
         return (len(quoted) + _COMMA_LENGTH) / _MAX_IDS_LENGTH
 
-    def read(self, wanted: Mapping[str, bool]) -> dict[str, Item | FlowServiceError]:
+    def read(self, wanted: Mapping[str, bool], *, within_s: float = math.inf) -> dict[str, Item | FlowServiceError]:
         """Return each run, or the error from reading it. Ids without a result must be read again.
 
         :param wanted: ids, and whether the run could be read before. If so, its absence from a list is verified.
+        :param within_s: limit in seconds for all requests together; afterwards, no further request is sent.
         """
+        self._within_s, self._ends_at = within_s, self.monotonic() + within_s
         self._end_pauses()
         if not self.together:
             return self._singles(wanted)
@@ -197,7 +209,7 @@ class BatchReader(Generic[Item]):
             if not isinstance(found, FlowServiceError):
                 is_accepted = True
                 results |= self._with_absent(found, {run_id: wanted[run_id] for run_id in group})
-            elif isinstance(found, _TRANSPORT_ERRORS):
+            elif isinstance(found, _TRANSPORT_ERRORS) or self._is_over:
                 return results | dict.fromkeys([*group, *(each for rest in groups for each in rest)], found)
             elif len(group) > 1:
                 groups += _halves(group)
@@ -219,7 +231,12 @@ class BatchReader(Generic[Item]):
         try:
             # Hundreds of runs are read each minute, and most have not changed, so they are read briefly.
             runs = self.service.list_runs(
-                ids=wanted, order_by=None, limit=len(wanted), max_pages=_MAX_PAGES, briefly=True
+                ids=wanted,
+                order_by=None,
+                limit=len(wanted),
+                max_pages=_MAX_PAGES,
+                briefly=True,
+                within_s=self._remaining_s(),
             )
             for run in runs:
                 if run.id in wanted:
@@ -261,9 +278,24 @@ class BatchReader(Generic[Item]):
 
     def _single(self, flow_run_id: str) -> Item | FlowServiceError:
         try:
-            return self.service.get_run(flow_run_id)
+            return self.service.get_run(flow_run_id, within_s=self._remaining_s())
         except BaseException as error:  # as in `_listed`
             return as_service_error(error)
+
+    @property
+    def _is_over(self) -> bool:
+        """Return whether the time of the read is used up; then no error is attributed to one run."""
+        return self.monotonic() >= self._ends_at
+
+    def _remaining_s(self) -> float:
+        """Return the seconds until the read must end.
+
+        :raises NoAnswerError: the time is used up.
+        """
+        remaining = self._ends_at - self.monotonic()
+        if remaining <= 0:
+            raise NoAnswerError(f"Adobe did not send all {self.kind.plural} within {self._within_s:g} s")
+        return remaining
 
     def _end_pauses(self) -> None:
         """Read runs together again whose pause is over."""

@@ -7,11 +7,12 @@ those. `batch_reader` reads several of them with one request.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_flowservice.api.catalog import BatchStatus
 from airflow_flowservice.api.validation import is_identifier
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from airflow_flowservice.api.models import FlowRun
 
     BatchResults = Mapping[str, CatalogBatch | FlowServiceError]
-    ReadBatches = Callable[[Mapping[str, bool]], BatchResults]
 
 log = logging.getLogger(__name__)
 
@@ -33,34 +33,43 @@ NOT_YET_LISTED = 300.0
 _IDS_PER_REQUEST = 100
 
 
+class ReadBatches(Protocol):
+    """Reads batches, for example `CatalogReader.read`."""
+
+    def __call__(self, wanted: Mapping[str, bool], /, *, within_s: float | None) -> BatchResults:
+        """Return each batch, or the error from reading it; `within_s` limits all requests, in seconds."""
+
+
 class CatalogReader:
     """Reads batches of the catalogue, in the form that `BatchReader` needs.
 
     :param list_batches: for example `FlowServiceClient.list_batches`.
     """
 
-    def __init__(self, list_batches: Callable[[Iterable[str]], list[CatalogBatch]]) -> None:
+    def __init__(self, list_batches: Callable[..., list[CatalogBatch]]) -> None:
         self._list_batches = list_batches
 
-    def get_run(self, batch_id: str, /) -> CatalogBatch:
-        """Read one batch."""
-        for batch in self._list_batches([batch_id]):
+    def get_run(self, batch_id: str, /, *, within_s: float) -> CatalogBatch:
+        """Read one batch, within some seconds."""
+        for batch in self._list_batches([batch_id], within_s=within_s):
             return batch
         raise BatchNotFoundError(f"the catalogue does not have batch {batch_id}")
 
-    def list_runs(self, *, ids: Iterable[str], **_: Any) -> list[CatalogBatch]:
-        """Read these batches with one request."""
-        return self._list_batches(ids)
+    def list_runs(self, *, ids: Iterable[str], within_s: float, **_: Any) -> list[CatalogBatch]:
+        """Read these batches with one request, within some seconds."""
+        return self._list_batches(ids, within_s=within_s)
 
-    def read(self, wanted: Mapping[str, bool]) -> BatchResults:
+    def read(self, wanted: Mapping[str, bool], /, *, within_s: float | None = None) -> BatchResults:
         """Return each batch, or the error from reading it, for one waiter that shares no requests.
 
         :param wanted: as for `BatchReader.read`.
+        :param within_s: limit in seconds for all requests together.
         """
         reader: BatchReader[CatalogBatch] = BatchReader(self, kind=CATALOG_BATCHES)
+        ends_at = time.monotonic() + (math.inf if within_s is None else within_s)
         remaining, results = iter(wanted.items()), {}
         while part := dict(islice(remaining, _IDS_PER_REQUEST)):
-            results.update(reader.read(part))
+            results.update(reader.read(part, within_s=ends_at - time.monotonic()))
         return results
 
 
@@ -71,7 +80,7 @@ def has_failed_batches(run: FlowRun, read: ReadBatches) -> bool:
     """
     if not run.status.succeeded or not run.batch_ids or not all(map(is_identifier, run.batch_ids)):
         return False
-    results = read(dict.fromkeys(run.batch_ids, True))
+    results = read(dict.fromkeys(run.batch_ids, True), within_s=None)
     for batch_id, result in results.items():
         if isinstance(result, FlowServiceError):
             log.warning("Batch %s of flow run %s could not be read: %s", batch_id, run.id, result)
@@ -129,13 +138,14 @@ class BatchWatch:
         """Return the batches that could be read."""
         return tuple(batch for batch in self._batches.values() if batch is not None)
 
-    def poll(self, read: ReadBatches) -> bool:
+    def poll(self, read: ReadBatches, *, within_s: float | None = None) -> bool:
         """Read the pending batches one time. Return whether all batches have ended.
 
+        :param within_s: limit in seconds for all requests of the read.
         :raises BatchNotFoundError: the catalogue does not have a batch.
         :raises FlowServiceError: no valid response for `error_budget` seconds, or an error that waiting cannot fix.
         """
-        results = read(self.pending)
+        results = read(self.pending, within_s=within_s)
         errors = []
         for batch_id, result in results.items():
             if isinstance(result, FlowServiceError):

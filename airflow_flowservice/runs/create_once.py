@@ -36,7 +36,7 @@ from airflow_flowservice.runs.creation_states import FINAL, INITIAL, TRANSITIONS
 from airflow_flowservice.runs.flow_check import checked
 from airflow_flowservice.runs.intent import Attempt, FlowRunService, Intent, Order, Outcome, Store
 from airflow_flowservice.runs.intent_store import IntentStore
-from airflow_flowservice.runs.watch import NOT_YET_READABLE
+from airflow_flowservice.runs.watch import NOT_YET_READABLE, read_known_run
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import CreatedRun, FlowRun
@@ -207,18 +207,14 @@ class CreateOnce:
 
     def _get_run(self, flow_run_id: str) -> FlowRun:
         """Read a known flow run. Errors that can pass do not fail the attempt until the error budget is used up."""
-        end, is_logged = self.monotonic() + self.error_budget, False
-        while True:
-            try:
-                return self.service.get_run(flow_run_id)
-            except ApiError as error:
-                if not error.retryable or self.monotonic() >= end:
-                    error.about(flow_run_id=flow_run_id)
-                    raise
-                if not is_logged:
-                    log.warning("Flow run %s could not be read; continuing to read it: %s", flow_run_id, error)
-                is_logged = True
-            self.sleep(max(0.0, min(self.poll, end - self.monotonic())))
+        return read_known_run(
+            self.service.get_run,
+            flow_run_id,
+            error_budget=self.error_budget,
+            poll=self.poll,
+            monotonic=self.monotonic,
+            sleep=self.sleep,
+        )
 
     def _create(self) -> CreationEvent:
         if self.check_flow:

@@ -38,6 +38,7 @@ from airflow_flowservice.runs.batch_reader import (
 if TYPE_CHECKING:
     from airflow_flowservice.api.catalog import CatalogBatch
     from airflow_flowservice.api.models import FlowRun
+    from airflow_flowservice.runs.batch_watch import BatchResults
     from airflow_flowservice.runs.watch import RunWatch
 
     PollResult = FlowRun | FlowServiceError
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 # Waiters that received a result ask again within this time, so that the next request includes them.
 _BATCH_DELAY_S = 0.05
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 1.0, 60.0
+# Limit of the requests that answer one set of questions. A slow server would otherwise keep all waiters for an hour.
+MAX_READ_S = 120.0
 _CREDENTIAL_REFUSED = (AccessDeniedError, AuthenticationError)
 _NOT_FOUND = (RunNotFoundError, BatchNotFoundError)
 
@@ -157,7 +160,7 @@ class Poller(Generic[Item]):
         results: dict[str, Item | FlowServiceError] = {}
         if reader is not None and questions:
             try:
-                results = await self._in_thread(reader.read, _wanted(questions))
+                results = await self._in_thread(partial(reader.read, _wanted(questions), within_s=MAX_READ_S))
             except Exception as unexpected:  # otherwise its waiters would wait forever
                 error = as_service_error(unexpected)
             except BaseException:
@@ -229,7 +232,7 @@ async def wait_together(
     while True:
         if batch_poller is not None and watch.pending_batches:
             batches = await _ask_for_batches(watch, batch_poller)
-            run = watch.poll_batches(lambda _, found=batches: found)  # type: ignore[misc]
+            run = watch.poll_batches(partial(_known_batches, batches))
         else:
             try:
                 result: PollResult = await poller.ask(watch.flow_run_id, within=watch.delay, seen=watch.seen)
@@ -253,7 +256,11 @@ async def _ask_for_batches(
     return dict(zip(wanted, results, strict=True))  # type: ignore[arg-type]
 
 
-def _run_or_raise(result: PollResult, _: str) -> FlowRun:
+def _known_batches(batches: BatchResults, _: Mapping[str, bool], *, within_s: float | None) -> BatchResults:
+    return batches
+
+
+def _run_or_raise(result: PollResult, _: str, *, within_s: float | None) -> FlowRun:
     if isinstance(result, FlowServiceError):
         raise result
     return result

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_flowservice.api.models import FlowRunStatus
 from airflow_flowservice.exceptions import (
@@ -35,9 +35,20 @@ ERROR_BUDGET = 1800.0
 # A completion time may become visible before the status.
 STATUS_PATIENCE = 120.0
 _MIN_DELAY_S = 1.0
+# A read that begins when a time limit ends has this time, so that a run that has ended by then is found.
+MIN_READ_S = 1.0
+# The process that handles a time limit of the triggerer has no token and no connection yet.
+AFTER_LIMIT_READ_S = 10.0
 _JITTER = 0.1
 # These texts are stored in the task state, so other versions of this package read them.
 _NOT_READABLE_YET, _NOT_READABLE = "cannot be read yet", "could not be read"
+
+
+class ReadRun(Protocol):
+    """Reads a flow run by its id, for example `FlowServiceClient.get_run`."""
+
+    def __call__(self, flow_run_id: str, /, *, within_s: float | None) -> FlowRun:
+        """Read a run; `within_s` limits all requests of the read, in seconds."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -47,6 +58,7 @@ class RunWatch:
     :param poll_interval: seconds between two polls; the first polls come sooner.
     :param timeout: seconds after which waiting ends; None means never.
     :param error_budget: seconds without a valid response after which waiting ends.
+    :param caller_limit: seconds until a time limit that the caller enforces between two polls; it limits each read.
     :param url: the run's page, for messages.
     :param wait_for_batch: after the run has succeeded, also wait until its batches have ended in the catalogue.
     """
@@ -55,6 +67,7 @@ class RunWatch:
     poll_interval: float = 30.0
     timeout: float | None = None
     error_budget: float = ERROR_BUDGET
+    caller_limit: float | None = None
     url: str | None = None
     wait_for_batch: bool = False
     monotonic: Callable[[], float] = time.monotonic
@@ -72,10 +85,12 @@ class RunWatch:
         if self.wait_for_batch:
             self._batches = BatchWatch(error_budget=self.error_budget, monotonic=self.monotonic, wall=self.wall)
 
-    def poll(self, read: Callable[[str], FlowRun], read_batches: ReadBatches | None = None) -> FlowRun | None:
+    def poll(self, read: ReadRun, read_batches: ReadBatches | None = None) -> FlowRun | None:
         """Read the run one time, or the batches of a run that has succeeded. Return the run if all ended, else None.
 
         A run that has ended without a status is returned `STATUS_PATIENCE` seconds later.
+
+        Each read takes at most the time that is left of a time limit, and at least `MIN_READ_S`.
 
         :param read: reads a run by its id, for example `FlowServiceClient.get_run`.
         :param read_batches: reads batches, for example `CatalogReader.read`. If it is None and the watch waits for
@@ -86,7 +101,7 @@ class RunWatch:
         """
         if not self.pending_batches:
             try:
-                run = read(self.flow_run_id)
+                run = read(self.flow_run_id, within_s=self._read_limit)
             except ApiError as error:
                 self._handle_error(error)
             else:
@@ -106,7 +121,7 @@ class RunWatch:
         if self._batches is None or self.last is None:
             raise TypeError("the watch does not wait for batches")
         with error_context(flow_run_id=self.flow_run_id, url=self.url):
-            if self._batches.poll(read):
+            if self._batches.poll(read, within_s=self._read_limit):
                 return replace(self.last, batches=self._batches.batches)
         self._require_time()
         return None
@@ -116,13 +131,13 @@ class RunWatch:
         """Return the batches to poll next, and whether each could be read before; empty while the run is polled."""
         return self._batches.pending if self._batches else {}
 
-    def poll_after_limit(
-        self, read: Callable[[str], FlowRun], read_batches: ReadBatches | None = None
-    ) -> FlowRun | None:
+    def poll_after_limit(self, read: ReadRun, read_batches: ReadBatches | None = None) -> FlowRun | None:
         """Read the run one more time after a time limit. Return the run if it has ended, else None.
 
-        Errors are logged and not raised, because the time limit ends the wait.
+        The read takes at most `AFTER_LIMIT_READ_S` seconds. Errors are logged and not raised, because the time limit
+        ends the wait.
         """
+        self.caller_limit = self._age + AFTER_LIMIT_READ_S
         try:
             return self.poll(read, read_batches)
         except FlowServiceError as error:
@@ -136,7 +151,7 @@ class RunWatch:
         The delay grows with the time waited, up to `poll_interval`, and has jitter, so that the polls of many runs
         are spread. It never exceeds the remaining time.
         """
-        age = self.monotonic() - self._began
+        age = self._age
         pause = min(self.poll_interval, max(_MIN_DELAY_S, age / 4)) * random.uniform(1 - _JITTER, 1 + _JITTER)
         return pause if self.timeout is None else max(0.0, min(pause, self.timeout - age))
 
@@ -198,6 +213,16 @@ class RunWatch:
             flow_run_id=self.flow_run_id,
             url=self.url,
         )
+
+    @property
+    def _age(self) -> float:
+        return self.monotonic() - self._began
+
+    @property
+    def _read_limit(self) -> float | None:
+        """Return the maximum of seconds for a read, or None if there is no time limit."""
+        limits = [limit for limit in (self.timeout, self.caller_limit) if limit is not None]
+        return max(MIN_READ_S, min(limits) - self._age) if limits else None
 
     @property
     def _last_status(self) -> str:
@@ -263,13 +288,13 @@ class RunWatch:
         )
 
     def _require_time(self) -> None:
-        if self.timeout is not None and self.monotonic() - self._began >= self.timeout:
+        if self.timeout is not None and self._age >= self.timeout:
             raise self.timed_out("wait_timeout", self.timeout)
 
 
 def wait_for_end(
     watch: RunWatch,
-    read: Callable[[str], FlowRun],
+    read: ReadRun,
     read_batches: ReadBatches | None = None,
     *,
     sleep: Callable[[float], None] = time.sleep,
@@ -282,3 +307,32 @@ def wait_for_end(
     while (run := watch.poll(read, read_batches)) is None:
         sleep(watch.delay)
     return run
+
+
+def read_known_run(
+    read: ReadRun,
+    flow_run_id: str,
+    *,
+    error_budget: float,
+    poll: float = 5.0,
+    monotonic: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> FlowRun:
+    """Read a known run. Errors that can pass do not fail the attempt until the error budget is used up.
+
+    :param error_budget: seconds without a valid response after which reading ends; with 0, the run is read once.
+    :param poll: seconds between two reads.
+    :raises ApiError: the run cannot be read.
+    """
+    end, is_logged = monotonic() + error_budget, False
+    while True:
+        try:
+            return read(flow_run_id, within_s=max(MIN_READ_S, end - monotonic()) if error_budget else None)
+        except ApiError as error:
+            if not error.retryable or monotonic() >= end:
+                error.about(flow_run_id=flow_run_id)
+                raise
+            if not is_logged:
+                log.warning("Flow run %s could not be read; continuing to read it: %s", flow_run_id, error)
+            is_logged = True
+        sleep(max(0.0, min(poll, end - monotonic())))

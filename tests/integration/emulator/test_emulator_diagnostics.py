@@ -62,10 +62,15 @@ def test_failed_files(client):
     assert 404 == read(client, batch, "meta?path=row_errors").status_code
 
 
-@pytest.mark.parametrize("outcome", [{"status": "success"}, {"status": "failed"}])
-def test_other_runs_have_no_batch(client, outcome):
+def test_failed_copy_has_no_batch(client):
     """A failed copy ends before a batch is created."""
-    assert ["copyActivity"] == [activity["id"] for activity in ended_run(client, **outcome)["activities"]]
+    assert ["copyActivity"] == [activity["id"] for activity in ended_run(client, status="failed")["activities"]]
+
+
+def test_batch_of_a_success_has_no_failed_records(client):
+    batch = batch_of(ended_run(client, status="success"))
+    assert 404 == read(client, batch, "meta?path=row_errors").status_code
+    assert [] == read(client, batch, "failed").json()["data"]
 
 
 def test_data_access_requires_a_token(client):

@@ -46,7 +46,7 @@ class Catalog:
     error: FlowServiceError | None = None
     requests: list[list[str]] = field(default_factory=list)
 
-    def list_batches(self, ids: Iterable[str]) -> list[CatalogBatch]:
+    def list_batches(self, ids: Iterable[str], *, within_s: float) -> list[CatalogBatch]:
         self.requests.append(sorted(ids))
         if self.error:
             raise self.error
@@ -77,7 +77,7 @@ def watch_of(clock: Any) -> Callable[..., RunWatch]:
 
 
 def waited(watch: RunWatch, run: FlowRun, catalog: Catalog, clock: Any) -> FlowRun:
-    return wait_for_end(watch, lambda _: run, catalog.read, sleep=clock.sleep)
+    return wait_for_end(watch, lambda _, **limit: run, catalog.read, sleep=clock.sleep)
 
 
 @pytest.mark.parametrize("words", [["success"], ["loading", "staging", "retrying", "stalled", "molten", "active"]])
@@ -86,7 +86,7 @@ def test_a_success_counts_when_the_batch_has_succeeded(words: list[str], watch_o
     reads: list[str] = []
     catalog = Catalog({ONE: list(words)})
 
-    def read(flow_run_id: str) -> FlowRun:
+    def read(flow_run_id: str, **limit: Any) -> FlowRun:
         reads.append(flow_run_id)
         return succeeded(ONE)
 
@@ -159,20 +159,20 @@ def test_the_error_budget_continues_in_the_next_process(watch_of: Any, clock: An
     for _ in range(4):
         watch = watch_of(error_budget=100.0)
         watch.restore(stored)
-        assert watch.poll(lambda _: succeeded(ONE), catalog.read) is None
+        assert watch.poll(lambda _, **limit: succeeded(ONE), catalog.read) is None
         stored = json.loads(json.dumps(watch.to_json()))
         clock.sleep(30)
     watch = watch_of(error_budget=100.0)
     watch.restore(stored)
     with pytest.raises(ServerError):
-        watch.poll(lambda _: succeeded(ONE), catalog.read)
+        watch.poll(lambda _, **limit: succeeded(ONE), catalog.read)
 
 
 @pytest.mark.parametrize("stored", [{"batches": 1}, {"batches": {"seen": True}}, {"batches": {"good": "x"}}])
 def test_state_of_another_version_is_ignored(stored: Any, watch_of: Any) -> None:
     watch = watch_of()
     watch.restore({"id": "run", "seen": True, "said": None, "good": 0.0, **stored})
-    assert watch.poll(lambda _: succeeded(ONE), Catalog({ONE: ["success"]}).read)
+    assert watch.poll(lambda _, **limit: succeeded(ONE), Catalog({ONE: ["success"]}).read)
 
 
 def test_waiters_share_requests(monkeypatch: pytest.MonkeyPatch) -> None:

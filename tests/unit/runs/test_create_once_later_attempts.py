@@ -116,7 +116,7 @@ class TestLaterAttempts:
         world.attempt()
         read, failures = world.service.get_run, [ServerError("busy", http_status=503)] * 3
 
-        def fail_at_first(flow_run_id: str) -> Any:
+        def fail_at_first(flow_run_id: str, **_: Any) -> Any:
             if failures:
                 raise failures.pop()
             return read(flow_run_id)
@@ -144,7 +144,7 @@ class TestLaterAttempts:
         """If the state of the flow run is unknown, nothing is created."""
         world.attempt()
 
-        def get_run(flow_run_id: str) -> None:
+        def get_run(flow_run_id: str, **_: Any) -> None:
             raise ServerError("503")
 
         monkeypatch.setattr(world.service, "get_run", get_run)
