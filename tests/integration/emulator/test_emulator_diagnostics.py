@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 MAPPER = {"code": "MAPPER-3700-400", "message": "not a number"}
 
 
