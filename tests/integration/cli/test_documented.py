@@ -52,6 +52,7 @@ def test_check_finds_nothing_wrong(words: list[str], connect: Callable[..., str]
     assert "3abea21c-7e36-4be1-bec1-d3bad0e3e0de" in printed.out
 
 
+@pytest.mark.slow
 def test_emulator_command_starts_emulator(tmp_path: Path) -> None:
     """The command of the page starts the emulator; the test uses a free port."""
     command = next(words for words in commands("docs/getting-started.md") if "airflow_flowservice.emulator" in words)
