@@ -190,9 +190,12 @@ def _progress(files: Sequence[DiagnosticFile]) -> Iterator[Advance]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
+    if not console.is_terminal:  # Some releases of rich end also a disabled progress bar with a line break.
+        yield lambda received: None
+        return
     sizes = [file.size for file in files if file.size is not None]
     total = sum(sizes) if len(sizes) == len(files) else None
     columns = (TextColumn("Downloading failed rows"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=total)
         yield lambda received: progress.advance(task, received)
