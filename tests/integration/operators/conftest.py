@@ -28,6 +28,7 @@ from airflow_flowservice.emulator.server import Emulator
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 # Flow runs begin some seconds after their creation, so the emulator's clock is fast.
 SPEED = 20.0
+_CREATING = ("OnDemandFlowRunOperator", "RetriggerFlowRunOperator")
 
 
 @dataclass
@@ -370,6 +371,9 @@ class Worker:
         :param dag_settings: further arguments of the DAG.
         :param map_index: for an operator that returns a mapped task, the index of the task instance.
         """
+        if VERSION < (3, 3) and getattr(operator, "__name__", "") in _CREATING:
+            # Before 3.3, each retry compares the dataflow's flow runs for this time, by default three minutes.
+            arguments.setdefault("uncertain_patience", 1.0)
         from airflow.sdk import DAG
 
         dag = DAG(
