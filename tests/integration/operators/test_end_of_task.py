@@ -113,36 +113,36 @@ def test_success_callback_of_a_sensor_is_called(sensor):
     assert 1 == len(called)
 
 
-def test_success_callback_of_a_mapped_task_is_called(worker, emulator):
+@pytest.fixture
+def mapped_task(worker, emulator):
+    """Return a function that makes a deferrable task, mapped over the window of 5 January 2026."""
+
+    def make(**arguments):
+        over = {"window_start": "2026-01-05T00:00:00Z", "window_end": "2026-01-06T00:00:00Z"}
+        return worker.task(
+            mapped(OnDemandFlowRunOperator, over=over),
+            map_index=0,
+            flow_id=FLOW,
+            delta_column="updated_at",
+            wait_for_completion=True,
+            deferrable=True,
+            poll_interval=0.05,
+            **arguments,
+        )
+
+    return make
+
+
+def test_success_callback_of_a_mapped_task_is_called(mapped_task):
     """A mapped deferrable task calls `on_success_callback`."""
     called = []
-    over = {"window_start": "2026-01-05T00:00:00Z", "window_end": "2026-01-06T00:00:00Z"}
-    task = worker.task(
-        mapped(OnDemandFlowRunOperator, over=over),
-        map_index=0,
-        flow_id=FLOW,
-        delta_column="updated_at",
-        wait_for_completion=True,
-        deferrable=True,
-        poll_interval=0.05,
-        on_success_callback=called.append,
-    )
+    task = mapped_task(on_success_callback=called.append)
     assert ("success", 1) == (task.run().state, len(called))
 
 
-def test_map_index_template_is_rendered_at_the_end(worker, emulator):
+def test_map_index_template_is_rendered_at_the_end(mapped_task):
     """The template shows values that the task has only when its flow run has ended."""
-    over = {"window_start": "2026-01-05T00:00:00Z", "window_end": "2026-01-06T00:00:00Z"}
-    task = worker.task(
-        mapped(OnDemandFlowRunOperator, over=over),
-        map_index=0,
-        flow_id=FLOW,
-        delta_column="updated_at",
-        wait_for_completion=True,
-        deferrable=True,
-        poll_interval=0.05,
-        map_index_template="{{ task.window_start }} {{ task.flow_run_summary.status }}",
-    )
+    task = mapped_task(map_index_template="{{ task.window_start }} {{ task.flow_run_summary.status }}")
     assert "2026-01-05T00:00:00Z success" == task.run().message.rendered_map_index
 
 
