@@ -325,6 +325,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
             # The DAG run's own window, which the task shows in these two fields.
             self._shown_edges: tuple[Any, Any] = (None, None)
             # A template may render to a native None, which is not the same as an omitted argument.
+            choose_window.require_edges_in_pairs(window_start, window_end)
             self._given: set[str] = set()
             self._given = self._given_arguments()
             if window not in _WINDOWS:
@@ -355,10 +356,11 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
         self.flow_id = task_context.rendered_id(self.flow_id, name="flow_id")
         with error_context(flow_id=self.flow_id):
             given = self._given_arguments()
-            choice = self._choose(context, is_given=_EDGES <= given)
+            has_edges = given.issuperset(_EDGES)
+            choice = self._choose(context, is_given=has_edges)
         window = choice.window
         self.window_start, self.window_end = iso(window.start), iso(window.end)
-        if not _EDGES <= given:
+        if not has_edges:
             self._shown_edges = self.window_start, self.window_end
         self.log.info(
             "Window %s (%s seconds) of dataflow %s: %s", window, f"{window.seconds:,}", self.flow_id, choice.source
@@ -382,6 +384,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
         from airflow_flowservice.windows.window import IngestionWindow, parse_instant
 
         if is_given:
+            choose_window.require_expanded_pairs(context, task_id=self.task_id)
             window = IngestionWindow(
                 parse_instant(self.window_start, name="window_start"), parse_instant(self.window_end, name="window_end")
             )
@@ -430,8 +433,10 @@ class RetriggerFlowRunOperator(_FlowRunOperator):
 
 
 def _offset(offset: timedelta | None) -> timedelta | None:
-    # Only a fixed length of time keeps the windows contiguous.
-    if offset is None or isinstance(offset, timedelta):
+    # Only a fixed length of time keeps the windows contiguous. A pendulum duration may also have months and years,
+    # which it counts as 30 and 365 days.
+    is_fixed = not (getattr(offset, "months", 0) or getattr(offset, "years", 0))
+    if offset is None or (isinstance(offset, timedelta) and is_fixed):
         return offset
     raise ConfigurationError(
         f"window_offset is {offset!r}", remedy="use a timedelta, such as timedelta(hours=-6) for data six hours late"

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import task_context, timetables, versions
-from airflow_flowservice.exceptions import FlowRunActiveError, WindowError
+from airflow_flowservice.exceptions import ConfigurationError, FlowRunActiveError, WindowError
 
 if TYPE_CHECKING:
     from airflow_flowservice.runs.intent import FlowRunService
@@ -61,6 +61,38 @@ def choose(context: Mapping[str, Any], *, offset: timedelta | None = None) -> Ch
         return chosen
     timetable = context["dag"].timetable
     return _from_schedule(timetable=timetable, dates=task_context.run_dates(context), offset=offset)
+
+
+def require_edges_in_pairs(start: Any, end: Any) -> None:
+    """Return if the two arguments of a task are not two arguments of one `expand()` of a task group.
+
+    :raises ConfigurationError: `expand()` combines each start with each end, so windows would overlap.
+    """
+    source = getattr(start, "_input", None)
+    if source is None or source is not getattr(end, "_input", None):
+        return
+    if isinstance(source.value, Mapping) and start._key != end._key:
+        raise _crossed_edges()
+
+
+def require_expanded_pairs(context: Mapping[str, Any], *, task_id: str) -> None:
+    """Return if the task is not mapped by `expand()` over `window_start` and over `window_end`.
+
+    :raises ConfigurationError: as `require_edges_in_pairs`.
+    """
+    mapped = context["dag"].task_dict.get(task_id)
+    expand_input: Any = getattr(mapped, "expand_input", None)
+    expanded = getattr(expand_input, "value", None)
+    if isinstance(expanded, Mapping) and expanded.keys() >= {"window_start", "window_end"}:
+        raise _crossed_edges()
+
+
+def _crossed_edges() -> ConfigurationError:
+    return ConfigurationError(
+        "expand() has window_start and window_end as separate lists, so Airflow combines each start with each end, "
+        "and windows overlap",
+        remedy='use expand_kwargs([{"window_start": ..., "window_end": ...}, ...]), with one entry for each window',
+    )
 
 
 def extend_to_last_success(
@@ -121,10 +153,11 @@ def log_warnings(chosen: ChosenWindow, context: Mapping[str, Any], *, mode: str,
 
 
 def _requested(context: Mapping[str, Any]) -> ChosenWindow | None:
-    from airflow_flowservice.windows.requested import requested_window
+    from airflow_flowservice.windows.requested import requested_window, require_no_other_spelling
 
     run_type = task_context.run_type(context)
-    if window := requested_window(task_context.conf_of(context), where="the run's conf"):
+    conf = task_context.conf_of(context)
+    if window := requested_window(conf, where="the run's conf"):
         if run_type == "backfill":
             raise WindowError(
                 "every run of this backfill has the same window in its conf, and would ingest it again",
@@ -132,6 +165,7 @@ def _requested(context: Mapping[str, Any]) -> ChosenWindow | None:
                 remedy="create the backfill without window_start and window_end in --dag-run-conf",
             )
         return ChosenWindow(window=window, source="window_start and window_end in the run's conf")
+    require_no_other_spelling(conf, where="the run's conf")
     if run_type in task_context.AUTOMATIC_RUN_TYPES:
         return None
     if window := requested_window(context.get("params") or {}, where="the DAG's params"):
