@@ -68,7 +68,7 @@ def require_edges_in_pairs(start: Any, end: Any) -> None:
 
     :raises ConfigurationError: `expand()` combines each start with each end, so windows would overlap.
     """
-    source = getattr(start, "_input", None)
+    source: Any = getattr(start, "_input", None)
     if source is None or source is not getattr(end, "_input", None):
         return
     if isinstance(source.value, Mapping) and start._key != end._key:
