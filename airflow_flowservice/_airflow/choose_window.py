@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _STORE_KEY = "flowservice_window"
 _MAX_EARLIER_RUNS = 500
+_LAST_SECOND = 59
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ def require_edges_in_pairs(start: Any, end: Any) -> None:
     source: Any = getattr(start, "_input", None)
     if source is None or source is not getattr(end, "_input", None):
         return
-    if isinstance(source.value, Mapping) and start._key != end._key:
+    if isinstance(getattr(source, "value", None), Mapping) and start._key != end._key:
         raise _crossed_edges()
 
 
@@ -143,13 +144,26 @@ def future_window_remedy(timetable: Any, *, offset: timedelta | None = None) -> 
 
 def log_warnings(chosen: ChosenWindow, context: Mapping[str, Any], *, mode: str, offset: timedelta | None) -> None:
     """Log warnings, once for each DAG run, if the schedule leaves a gap or an overlap before its window."""
-    if not chosen.period or not task_context.attempt_of(context).is_first:
+    if not task_context.attempt_of(context).is_first:
+        return
+    if not chosen.period:
+        _warn_of_last_second(chosen.window)
         return
     try:
         if not _warn_of_interval(context) and mode == "period":
             _warn_of_gap(chosen, context, offset=offset)
     except Exception as error:
         log.debug("Could not check for gaps and overlaps before this window: %s", error)
+
+
+def _warn_of_last_second(window: IngestionWindow) -> None:
+    """Log a warning if the end of a requested window is probably meant to be inclusive, such as 23:59:59."""
+    if window.end.second == _LAST_SECOND:
+        log.warning(
+            "window_end %s is not a part of the window, so data of this second is not ingested. If the window is a "
+            "whole minute, hour or day, set window_end to the start of the next one.",
+            window.end.isoformat(),
+        )
 
 
 def _requested(context: Mapping[str, Any]) -> ChosenWindow | None:

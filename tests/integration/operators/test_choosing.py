@@ -254,6 +254,18 @@ def test_window_offset_does_not_move_a_requested_window(window_of):
     assert REQUESTED_WINDOW == window_of(run_type="manual", conf=REQUESTED, window_offset=timedelta(hours=-6))
 
 
+@pytest.mark.parametrize(
+    ("end", "is_warned"),
+    [("2026-01-02T23:59:59Z", True), ("2026-01-02T23:59:59.999999+05:30", True), ("2026-01-03T00:00:00Z", False)],
+)
+@pytest.mark.parametrize("source", ["arguments", "conf"])
+def test_end_at_the_last_second_logs_a_warning(window_of, log, source, end, is_warned):
+    """The end is exclusive, so the last second of each day would be missing."""
+    requested = {"window_start": "2026-01-02T00:00:00+05:30", "window_end": end}
+    window_of(**(requested if source == "arguments" else {"conf": requested, "run_type": "manual"}))
+    assert is_warned == any("data of this second is not ingested" in line for line in log())
+
+
 def test_window_in_the_future_is_refused_with_a_specific_remedy(window_of, emulator):
     """Its data would be ingested only in part. The remedy depends on the cause."""
     now = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0)
