@@ -37,6 +37,8 @@ __all__ = ["OnDemandFlowRunOperator", "RetriggerFlowRunOperator"]
 
 _ON_UNCERTAIN = ("fail", "adopt", "create")
 _WINDOWS = ("period", "since_last_success")
+_EDGES = frozenset({"window_start", "window_end"})
+_OPTIONAL = _EDGES | {"delta_column", "start_time"}
 
 
 class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
@@ -342,17 +344,31 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
             self.window = window
             self.start_time = start_time
             self.check_flow = check_flow
+            # The DAG run's own window, which the task shows in these two fields.
+            self._shown_edges: tuple[Any, Any] = (None, None)
             # A template may render to a native None, which is not the same as an omitted argument.
-            optional = ("delta_column", "window_start", "window_end", "start_time")
-            self._given = {name for name in optional if getattr(self, name) is not None}
-            edges = self._given & {"window_start", "window_end"}
-            if len(edges) == 1:
-                raise ConfigurationError(
-                    f"only {next(iter(edges))} is given",
-                    remedy="give window_start and window_end, or neither",
-                )
+            choose_window.require_edges_in_pairs(window_start, window_end)
+            self._given: set[str] = set()
+            self._given = self._given_arguments()
             if window not in _WINDOWS:
                 raise ConfigurationError(f"window is {window!r}", remedy=f"use one of {_WINDOWS}")
+
+    def _given_arguments(self) -> set[str]:
+        """Return the names of the optional arguments that are given to the constructor, or set since.
+
+        A subclass or a callback may set them, for instance in `pre_execute`.
+
+        :raises ConfigurationError: only one edge of the window is given.
+        """
+        given = {name for name in _OPTIONAL if getattr(self, name) is not None}
+        if (self.window_start, self.window_end) == self._shown_edges:
+            given -= _EDGES
+        given |= self._given
+        if len(edges := given & _EDGES) == 1:
+            raise ConfigurationError(
+                f"only {next(iter(edges))} is given", remedy="give window_start and window_end, or neither"
+            )
+        return given
 
     def _order(self, context: Mapping[str, Any]) -> Order:
         from airflow_flowservice.api.models import DeltaColumn
@@ -361,9 +377,13 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
 
         self.flow_id = task_context.rendered_id(self.flow_id, name="flow_id")
         with error_context(flow_id=self.flow_id):
-            choice = self._choose(context)
+            given = self._given_arguments()
+            has_edges = given.issuperset(_EDGES)
+            choice = self._choose(context, is_given=has_edges)
         window = choice.window
         self.window_start, self.window_end = iso(window.start), iso(window.end)
+        if not has_edges:
+            self._shown_edges = self.window_start, self.window_end
         self.log.info(
             "Window %s (%s seconds) of dataflow %s: %s", window, f"{window.seconds:,}", self.flow_id, choice.source
         )
@@ -378,12 +398,13 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
             return Order(
                 flow_id=self.flow_id,
                 window=window,
-                start_time=parse_instant(self.start_time, name="start_time") if "start_time" in self._given else None,
-                delta_column=DeltaColumn.parse(self.delta_column) if "delta_column" in self._given else None,  # type: ignore[arg-type]
+                start_time=parse_instant(self.start_time, name="start_time") if "start_time" in given else None,
+                delta_column=DeltaColumn.parse(self.delta_column) if "delta_column" in given else None,  # type: ignore[arg-type]
             )
 
-    def _choose(self, context: Mapping[str, Any]) -> choose_window.ChosenWindow:
-        if "window_start" in self._given:
+    def _choose(self, context: Mapping[str, Any], *, is_given: bool) -> choose_window.ChosenWindow:
+        if is_given:
+            choose_window.require_expanded_pairs(context, task_id=self.task_id)
             return choose_window.of_arguments(self.window_start, self.window_end, context, offset=self.window_offset)
         choice = choose_window.choose(context, offset=self.window_offset)
         if self.window == "period":
@@ -441,8 +462,10 @@ class RetriggerFlowRunOperator(_FlowRunOperator):
 
 
 def _offset(offset: timedelta | None) -> timedelta | None:
-    # Only a fixed length of time keeps the windows contiguous.
-    if offset is None or isinstance(offset, timedelta):
+    # Only a fixed length of time keeps the windows contiguous. A pendulum duration may also have months and years,
+    # which it counts as 30 and 365 days.
+    is_fixed = not (getattr(offset, "months", 0) or getattr(offset, "years", 0))
+    if offset is None or (isinstance(offset, timedelta) and is_fixed):
         return offset
     raise ConfigurationError(
         f"window_offset is {offset!r}", remedy="use a timedelta, such as timedelta(hours=-6) for data six hours late"

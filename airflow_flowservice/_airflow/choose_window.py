@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import task_context, timetables, versions
-from airflow_flowservice.exceptions import FlowRunActiveError, WindowError
+from airflow_flowservice.exceptions import ConfigurationError, FlowRunActiveError, WindowError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _STORE_KEY = "flowservice_window"
 _MAX_EARLIER_RUNS = 500
+_LAST_SECOND = 59
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,38 @@ def of_arguments(start: Any, end: Any, context: Mapping[str, Any], *, offset: ti
     return ChosenWindow(window=IngestionWindow(*edges), source="the task's window_start and window_end")
 
 
+def require_edges_in_pairs(start: Any, end: Any) -> None:
+    """Return if the two arguments of a task are not two arguments of one `expand()` of a task group.
+
+    :raises ConfigurationError: `expand()` combines each start with each end, so windows would overlap.
+    """
+    source: Any = getattr(start, "_input", None)
+    if source is None or source is not getattr(end, "_input", None):
+        return
+    if isinstance(getattr(source, "value", None), Mapping) and start._key != end._key:
+        raise _crossed_edges()
+
+
+def require_expanded_pairs(context: Mapping[str, Any], *, task_id: str) -> None:
+    """Return if the task is not mapped by `expand()` over `window_start` and over `window_end`.
+
+    :raises ConfigurationError: as `require_edges_in_pairs`.
+    """
+    mapped = context["dag"].task_dict.get(task_id)
+    expand_input: Any = getattr(mapped, "expand_input", None)
+    expanded = getattr(expand_input, "value", None)
+    if isinstance(expanded, Mapping) and expanded.keys() >= {"window_start", "window_end"}:
+        raise _crossed_edges()
+
+
+def _crossed_edges() -> ConfigurationError:
+    return ConfigurationError(
+        "expand() has window_start and window_end as separate lists, so Airflow combines each start with each end, "
+        "and windows overlap",
+        remedy='use expand_kwargs([{"window_start": ..., "window_end": ...}, ...]), with one entry for each window',
+    )
+
+
 def extend_to_last_success(
     chosen: ChosenWindow,
     context: Mapping[str, Any],
@@ -141,7 +174,10 @@ def future_window_remedy(timetable: Any, *, offset: timedelta | None = None) -> 
 
 def log_warnings(chosen: ChosenWindow, context: Mapping[str, Any], *, mode: str, offset: timedelta | None) -> None:
     """Log warnings, once for each DAG run, if the schedule leaves a gap or an overlap before its window."""
-    if not chosen.period or not task_context.attempt_of(context).is_first:
+    if not task_context.attempt_of(context).is_first:
+        return
+    if not chosen.period:
+        _warn_of_last_second(chosen.window)
         return
     try:
         if not _warn_of_interval(context) and mode == "period":
@@ -168,11 +204,22 @@ def _empty_interval_remedy(context: Mapping[str, Any], *, offset: timedelta | No
     return remedy
 
 
+def _warn_of_last_second(window: IngestionWindow) -> None:
+    """Log a warning if the end of a requested window is probably meant to be inclusive, such as 23:59:59."""
+    if window.end.second == _LAST_SECOND:
+        log.warning(
+            "window_end %s is not a part of the window, so data of this second is not ingested. If the window is a "
+            "whole minute, hour or day, set window_end to the start of the next one.",
+            window.end.isoformat(),
+        )
+
+
 def _requested(context: Mapping[str, Any]) -> ChosenWindow | None:
-    from airflow_flowservice.windows.requested import requested_window
+    from airflow_flowservice.windows.requested import requested_window, require_no_other_spelling
 
     run_type = task_context.run_type(context)
-    if window := requested_window(task_context.conf_of(context), where="the run's conf"):
+    conf = task_context.conf_of(context)
+    if window := requested_window(conf, where="the run's conf"):
         if run_type == "backfill":
             raise WindowError(
                 "every run of this backfill has the same window in its conf, and would ingest it again",
@@ -180,6 +227,7 @@ def _requested(context: Mapping[str, Any]) -> ChosenWindow | None:
                 remedy="create the backfill without window_start and window_end in --dag-run-conf",
             )
         return ChosenWindow(window=window, source="window_start and window_end in the run's conf")
+    require_no_other_spelling(conf, where="the run's conf")
     if run_type in task_context.AUTOMATIC_RUN_TYPES:
         return None
     if window := requested_window(context.get("params") or {}, where="the DAG's params"):

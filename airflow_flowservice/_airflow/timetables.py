@@ -19,13 +19,16 @@ _DELTA = frozenset({"DeltaTriggerTimetable", "DeltaDataIntervalTimetable"})
 _DATA_INTERVAL = frozenset({"CronDataIntervalTimetable", "DeltaDataIntervalTimetable"})
 _WITHOUT_PERIOD = frozenset({"NullTimetable", "OnceTimetable", "ContinuousTimetable", "AssetTriggeredTimetable"})
 
+# Methods of a timetable that decide when the next DAG run is.
+_PLANNING_METHODS = frozenset({"next_dagrun_info", "next_dagrun_info_v2"})
+
 
 def parse_timetable(timetable: Any) -> tuple[Schedule | None, Any]:
     """Return a timetable's schedule (None if it has no period), and the data interval that it gives its runs."""
     from airflow_flowservice.windows.cron import CronSchedule, MultipleCronSchedule
     from airflow_flowservice.windows.schedule import DeltaSchedule, EventSchedule
 
-    kinds = {cls.__name__ for cls in type(timetable).__mro__}
+    kinds = _kinds(timetable)
     if "AssetOrTimeSchedule" in kinds:
         return parse_timetable(_attribute(timetable, "timetable"))
     if "MultipleCronTriggerTimetable" in kinds:
@@ -59,7 +62,7 @@ def manual_interval(timetable: Any, instant: datetime) -> tuple[datetime, dateti
     """
     from airflow_flowservice.windows.schedule import EventSchedule
 
-    kinds = {cls.__name__ for cls in type(timetable).__mro__}
+    kinds = _kinds(timetable)
     if "AssetOrTimeSchedule" in kinds:
         return manual_interval(_attribute(timetable, "timetable"), instant)
     schedule, interval = parse_timetable(timetable)
@@ -72,6 +75,21 @@ def manual_interval(timetable: Any, instant: datetime) -> tuple[datetime, dateti
     if schedule is not None:
         return instant - (interval or timedelta(0)), instant
     return (instant, instant) if kinds & _WITHOUT_PERIOD else _custom_interval(timetable, instant)
+
+
+def _kinds(timetable: Any) -> set[str]:
+    """Return the class names that identify a timetable.
+
+    A subclass that plans its DAG runs with its own method, for instance without holidays, has only its own name: its
+    DAG runs are not those of Airflow's class, so windows computed from that class would leave gaps.
+    """
+    classes = type(timetable).__mro__
+    for cls in classes:
+        if cls.__module__.startswith("airflow."):
+            break
+        if not _PLANNING_METHODS.isdisjoint(vars(cls)):
+            return {type(timetable).__name__}
+    return {cls.__name__ for cls in classes}
 
 
 def _custom_interval(timetable: Any, instant: datetime) -> tuple[datetime, datetime] | None:

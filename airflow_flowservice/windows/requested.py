@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,8 @@ from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.windows.window import END, START, IngestionWindow, parse_instant
 
 _EMPTY = (None, "")
+# Other spellings of the two keys, without case and punctuation; also the names in Adobe's API.
+_SPELLINGS = {"windowstart": START, "windowstarttime": START, "windowend": END, "windowendtime": END}
 
 
 def requested_window(values: Mapping[str, Any], *, where: str) -> IngestionWindow | None:
@@ -28,6 +31,34 @@ def requested_window(values: Mapping[str, Any], *, where: str) -> IngestionWindo
             remedy=f"give window_start and window_end in {where}, or neither",
         )
     return IngestionWindow(*(parse_instant(given[name], name=f"{name} in {where}") for name in (START, END)))
+
+
+def require_no_other_spelling(values: Mapping[str, Any], *, where: str) -> None:
+    """Raise an error if a mapping without a window has one under other keys, which would be ignored.
+
+    :param values: mapping without `window_start` and `window_end`; empty values count as missing.
+    :raises WindowError: a key is another spelling, or another mapping in it contains a window.
+    """
+    for key, name in _spellings(values):
+        if key != name:
+            raise WindowError(
+                f"{where} has the key {key!r}, which is not read as {name}",
+                remedy=f"name the keys window_start and window_end in {where}",
+            )
+    for key, value in values.items():
+        if isinstance(value, Mapping) and any(_spellings(value)):
+            raise WindowError(
+                f"{where} has a window inside the key {str(key)[:60]!r}, where it is not read",
+                remedy=f"put window_start and window_end directly into {where}, not into another object",
+            )
+
+
+def _spellings(values: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the keys with a value that look like an edge of a window, and the name of the edge."""
+    for key, value in values.items():
+        name = _SPELLINGS.get(re.sub(r"[\W_]", "", str(key)).lower())
+        if name is not None and value not in _EMPTY:
+            yield str(key), name
 
 
 def window_of_events(events: Iterable[tuple[str, Mapping[str, Any]]]) -> IngestionWindow | None:

@@ -53,7 +53,13 @@ class IngestionWindow:
         for name in ("start", "end"):
             object.__setattr__(self, name, _whole_second_utc(getattr(self, name), name=f"window_{name}"))
         if self.start == self.end:
-            raise WindowError(f"the window is empty: it starts and ends at {iso(self.start)}")
+            raise WindowError(
+                f"the window is empty: it starts and ends at {iso(self.start)}",
+                remedy=(
+                    "pass window_start and window_end that differ; if both are templates of the data interval, which "
+                    "Airflow leaves empty for most schedules, omit both: the task then has its schedule's period"
+                ),
+            )
         if self.start > self.end:
             raise WindowError(
                 f"the window is reversed: it starts at {iso(self.start)} and ends at {iso(self.end)}",
@@ -130,9 +136,19 @@ def parse_instant(value: Any, *, name: str) -> datetime:
         return _parse_text(value.strip(), name=name)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _from_number(value, name=name)
-    raise WindowError(
-        f"{name} is {value!r}, which is not a valid time",
-        remedy=f"give {name} as aware datetime, ISO 8601 with an offset, or epoch seconds{remedy_for_list(value)}",
+    remedy = f"give {name} as aware datetime, ISO 8601 with an offset, or epoch seconds{remedy_for_list(value)}"
+    if value is None:
+        remedy = f"{_empty_remedy(name)}; otherwise {remedy}"
+    raise WindowError(f"{name} is {value!r}, which is not a valid time", remedy=remedy)
+
+
+def _empty_remedy(name: str) -> str:
+    remedy = f"check the template of {name}; this DAG run may not have the value that the template uses"
+    if name not in (START, END):
+        return remedy
+    return (
+        f"{remedy}; to use conf or params only if they have {START} and {END}, omit both arguments: the task reads "
+        "conf and params without templates"
     )
 
 
@@ -142,7 +158,7 @@ def _parse_text(text: str, *, name: str) -> datetime:
     if text in ("", "None"):
         raise WindowError(
             f"{name} is empty: its template rendered to {text!r}",
-            remedy=f"check the template of {name}; this DAG run may not have the value that the template uses",
+            remedy=_empty_remedy(name),
         )
     if _NUMBER.fullmatch(text):
         # float() would round digits beyond 15, and a date in digits may have 20.

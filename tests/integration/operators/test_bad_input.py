@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from airflow.sdk import DAG, task_group
 
 from airflow_flowservice.exceptions import (
     AuthenticationError,
@@ -298,6 +299,7 @@ SOON = datetime.now(timezone.utc) + timedelta(days=2)
 WINDOWS = [
     ("2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z", "the window is reversed", "swap window_start and window_end"),
     ("2026-01-02T00:00:00Z", "2026-01-02T00:00:00Z", "the window is empty", "remove window_start and window_end"),
+    ("{{ data_interval_start }}", "{{ data_interval_end }}", "the window is empty", "remove window_start and"),
     pytest.param(
         "2026-01-02T00:00:00Z",
         SOON.isoformat(),
@@ -354,6 +356,8 @@ def test_template_that_renders_to_native_none(refused):
     error = refused(native=True, window_start=start, window_end="2026-01-03T00:00:00Z", conf={"a": 1})
     assert isinstance(error, WindowError)
     assert "window_start is None" in error.message
+    assert "check the template of window_start" in error.remedy
+    assert "the task reads conf and params without templates" in error.remedy
 
 
 @pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
@@ -581,6 +585,58 @@ def test_mapped_arguments_are_refused_without_a_retry(worker, emulator, operator
     assert ("failed", True) == (ended.state, isinstance(ended.error, ConfigurationError))
     assert FLOW == getattr(ended.error, field)
     assert {} == emulator.ledger()["requests"]
+
+
+EDGES = {"window_start": ["2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"]}
+EDGES["window_end"] = ["2026-01-03T00:00:00Z", "2026-01-04T00:00:00Z"]
+
+
+@pytest.mark.parametrize("map_index", range(4))
+def test_edges_that_expand_combines_are_refused(worker, emulator, map_index):
+    """`expand()` gives four windows, of which one contains two others and one is empty."""
+
+    def mapped(*, dag, task_id):
+        with dag:
+            return OnDemandFlowRunOperator.partial(task_id=task_id, flow_id=FLOW, retries=2).expand(**EDGES)
+
+    ended = worker.task(mapped, map_index=map_index).run()
+    assert ("failed", FLOW) == (ended.state, ended.error.flow_id)
+    assert "combines each start with each end" in ended.error.message
+    assert "use expand_kwargs" in ended.error.remedy
+    assert {} == emulator.ledger()["requests"]
+
+
+def test_edges_that_expand_of_a_task_group_combines_are_refused():
+    """The DAG cannot be imported."""
+
+    @task_group
+    def group(start, end):
+        OnDemandFlowRunOperator(task_id="task", flow_id=FLOW, window_start=start, window_end=end)
+
+    with DAG("dag", schedule="@daily"), pytest.raises(ConfigurationError, match="combines each start with each end"):
+        group.expand(start=EDGES["window_start"], end=EDGES["window_end"])
+
+
+def test_pairs_of_edges_can_be_mapped(worker, emulator):
+    """`expand_kwargs()` of a task or of a task group gives each task one window."""
+
+    def in_group(*, dag, task_id):
+        @task_group
+        def group(start, end):
+            OnDemandFlowRunOperator(
+                task_id=task_id, flow_id=FLOW, delta_column="updated_at", window_start=start, window_end=end
+            )
+
+        with dag:
+            group.expand_kwargs([{"start": EDGES["window_start"][0], "end": EDGES["window_end"][0]}])
+        return dag.get_task(f"group.{task_id}")
+
+    def mapped(*, dag, task_id):
+        with dag:
+            partial = OnDemandFlowRunOperator.partial(task_id=task_id, flow_id=FLOW, delta_column="updated_at")
+            return partial.expand_kwargs([{name: values[0] for name, values in EDGES.items()}])
+
+    assert ["success"] * 2 == [worker.task(made, map_index=0).run().state for made in (in_group, mapped)]
 
 
 def test_plain_arguments_are_refused_when_the_dag_is_parsed():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
+import pendulum
 import pytest
 from airflow.sdk import Asset, Param
 from airflow_versions import AssetOrTimeSchedule, CronPartitionTimetable, CronTriggerTimetable
@@ -99,6 +100,32 @@ def test_window_in_the_conf_of_a_backfill_is_refused(window_of, emulator):
         window_of(run_type="backfill", conf=REQUESTED)
     assert "--dag-run-conf" in caught.value.remedy
     assert {} == emulator.ledger()["requests"]
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ({"windowStart": REQUESTED["window_start"], "windowEnd": REQUESTED["window_end"]}, "has the key 'windowStart'"),
+        ({"window-start": REQUESTED["window_start"]}, "has the key 'window-start', which is not read as window_start"),
+        ({"windowEndTime": 1767398400}, "has the key 'windowEndTime', which is not read as window_end"),
+        ({"conf": REQUESTED}, "has a window inside the key 'conf'"),
+        ({"flowservice": REQUESTED}, "has a window inside the key 'flowservice'"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("run_type", ["manual", "backfill"])
+def test_window_under_another_key_of_the_conf_is_an_error(window_of, emulator, conf, message, run_type):
+    """If it were ignored, the task would ingest the last complete period instead."""
+    with pytest.raises(WindowError, match=message) as caught:
+        window_of(run_type=run_type, conf=conf)
+    assert "window_start and window_end" in caught.value.remedy
+    assert {} == emulator.ledger()["requests"]
+
+
+@pytest.mark.parametrize("conf", [{"windowStart": None, "windowEnd": ""}, {"window": "7d", "start": "x", "a": {}}])
+def test_other_keys_of_the_conf_are_ignored(window_of, conf):
+    """A conf may have keys for other tasks, and empty fields of Airflow's form."""
+    assert YESTERDAY == window_of(run_type="manual", conf=conf)
 
 
 @pytest.mark.parametrize("name", ["window_start", "window_end"])
@@ -227,6 +254,18 @@ def test_window_offset_does_not_move_a_requested_window(window_of):
     assert REQUESTED_WINDOW == window_of(run_type="manual", conf=REQUESTED, window_offset=timedelta(hours=-6))
 
 
+@pytest.mark.parametrize(
+    ("end", "is_warned"),
+    [("2026-01-02T23:59:59Z", True), ("2026-01-02T23:59:59.999999+05:30", True), ("2026-01-03T00:00:00Z", False)],
+)
+@pytest.mark.parametrize("source", ["arguments", "conf"])
+def test_end_at_the_last_second_logs_a_warning(window_of, log, source, end, is_warned):
+    """The end is exclusive, so the last second of each day would be missing."""
+    requested = {"window_start": "2026-01-02T00:00:00+05:30", "window_end": end}
+    window_of(**(requested if source == "arguments" else {"conf": requested, "run_type": "manual"}))
+    assert is_warned == any("data of this second is not ingested" in line for line in log())
+
+
 def test_window_in_the_future_is_refused_with_a_specific_remedy(window_of, emulator):
     """Its data would be ingested only in part. The remedy depends on the cause."""
     now = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0)
@@ -254,7 +293,7 @@ def test_partition_in_the_future_is_refused_with_a_specific_remedy(window_of, em
     assert {} == emulator.ledger()["requests"]
 
 
-@pytest.mark.parametrize("bad", [6, "6h", 3600.0])
+@pytest.mark.parametrize("bad", [6, "6h", 3600.0, pendulum.duration(months=-1), pendulum.duration(years=1, hours=1)])
 def test_window_offset_is_a_timedelta(bad):
     """The unit of a number would be unclear. The error is raised when the DAG is parsed."""
     with pytest.raises(ConfigurationError, match="window_offset is"):

@@ -103,3 +103,81 @@ def test_lost_response_in_a_loop_without_task_state(looping, emulator, runs_of):
     task = looping(store=False, uncertain_patience=0.3)
     assert ["up_for_retry", "success"] == [task.run().state, task.run().state]
     assert DAYS[:3] == [run["window_start"] for run in runs_of()]
+
+
+class SetsWindow(OnDemandFlowRunOperator):
+    """Subclass that sets its window before each execution."""
+
+    def pre_execute(self, context):
+        self.window_start, self.window_end = DAYS[:2]
+
+
+class SetsWindowWhenRendered(OnDemandFlowRunOperator):
+    """Subclass that sets its window after its templates are rendered."""
+
+    def render_template_fields(self, context, jinja_env=None):
+        super().render_template_fields(context, jinja_env)
+        self.window_start, self.window_end = DAYS[:2]
+
+
+def set_window(context):
+    context["task"].window_start, context["task"].window_end = DAYS[:2]
+
+
+@pytest.mark.parametrize(
+    ("operator", "arguments"),
+    [(SetsWindow, {}), (SetsWindowWhenRendered, {}), (OnDemandFlowRunOperator, {"pre_execute": set_window})],
+    ids=["pre_execute", "render_template_fields", "pre_execute argument"],
+)
+def test_window_that_is_set_after_the_constructor_is_used(worker, runs_of, operator, arguments):
+    """A window that a subclass or a callback sets is not replaced by the DAG run's window."""
+    task = worker.task(operator, flow_id=FLOW, delta_column="updated_at", **arguments)
+    assert "success" == task.run().state
+    assert [(DAYS[0], DAYS[1])] == [(run["window_start"], run["window_end"]) for run in runs_of()]
+
+
+def test_arguments_that_are_set_in_the_dag_file_are_used(worker, runs_of):
+    """Templates among them are rendered."""
+
+    def made(**arguments):
+        operator = OnDemandFlowRunOperator(**arguments)
+        operator.window_start, operator.window_end = DAYS[0], "{{ ds }}T00:00:00Z"
+        operator.delta_column = "updated_at"
+        return operator
+
+    assert "success" == worker.task(made, flow_id=FLOW).run().state
+    [run] = runs_of()
+    assert (DAYS[0], "2026-01-10T00:00:00Z") == (run["window_start"], run["window_end"])
+
+
+class SetsOneEdge(OnDemandFlowRunOperator):
+    """Subclass that sets one edge of its window."""
+
+    def pre_execute(self, context):
+        self.window_end = DAYS[1]
+
+
+def test_one_edge_that_is_set_after_the_constructor_is_refused(worker, emulator):
+    """The error is the same as for one argument."""
+    ended = worker.task(SetsOneEdge, flow_id=FLOW, delta_column="updated_at").run()
+    assert ("failed", "only window_end is given", FLOW) == (ended.state, ended.error.message, ended.error.flow_id)
+    assert {} == emulator.ledger()["requests"]
+
+
+class OwnThenParts(OnDemandFlowRunOperator):
+    """Subclass that ingests the DAG run's window two times, then a window that it sets, also two times."""
+
+    def execute(self, context):
+        found = [super().execute(context), super().execute(context)]
+        self.window_start, self.window_end = DAYS[:2]
+        return [*found, super().execute(context), super().execute(context)]
+
+
+@pytest.mark.needs_airflow(3, 3, "task state")
+def test_window_of_the_dag_run_is_not_taken_for_a_set_window(worker, runs_of):
+    """The task shows the DAG run's window in its fields; the next execution chooses it again."""
+    task = worker.task(OwnThenParts, flow_id=FLOW, delta_column="updated_at", deferrable=False)
+    assert "success" == task.run().state
+    own, given = runs_of()
+    assert ("2026-01-09T00:00:00Z", "2026-01-10T00:00:00Z") == (own["window_start"], own["window_end"])
+    assert (DAYS[0], DAYS[1]) == (given["window_start"], given["window_end"])

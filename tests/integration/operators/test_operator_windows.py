@@ -37,6 +37,19 @@ class CustomTimetable(BaseTimetable):
     """A custom timetable."""
 
 
+class WithoutHolidays(CronTriggerTimetable):
+    """A custom timetable that changes the DAG runs of Airflow's class."""
+
+    def next_dagrun_info(self, **dates):
+        raise NotImplementedError
+
+
+class WithDescription(CronTriggerTimetable):
+    """A custom timetable with the DAG runs of Airflow's class."""
+
+    description = "daily"
+
+
 MATCHES = EventsTimetable([pendulum.datetime(2026, 1, day, 20) for day in (9, 3, 6, 3)])
 
 
@@ -392,6 +405,27 @@ def test_error_for_a_run_without_a_period_states_the_remedy(window_of, emulator,
     assert message in caught.value.message
     assert "window_start and window_end" in caught.value.remedy
     assert {} == emulator.ledger()["requests"]
+
+
+@pytest.mark.parametrize("run_type", ["scheduled", "manual"])
+def test_timetable_that_plans_other_runs_than_its_base_has_no_period(window_of, emulator, run_type):
+    """The previous date of the cron may have no DAG run, so a window from there could leave a gap."""
+    with pytest.raises(WindowError, match=r"schedule \(WithoutHolidays\) has no period"):
+        window_of(schedule=WithoutHolidays("0 0 * * *", timezone="UTC"), run_type=run_type)
+    assert {} == emulator.ledger()["requests"]
+
+
+def test_data_interval_of_a_timetable_that_plans_other_runs_is_the_window(window_of):
+    """A custom timetable defines its windows as data intervals."""
+    interval = (utc(2026, 1, 6), utc(2026, 1, 9))
+    window = window_of(schedule=WithoutHolidays("0 0 * * *", timezone="UTC"), interval=interval)
+    assert ("2026-01-06T00:00:00Z", "2026-01-09T00:00:00Z") == window
+
+
+def test_timetable_with_the_runs_of_its_base_has_its_period(window_of):
+    """Other changes of a subclass have no effect on the window."""
+    window = window_of(schedule=WithDescription("0 0 * * *", timezone="UTC"))
+    assert ("2026-01-09T00:00:00Z", "2026-01-10T00:00:00Z") == window
 
 
 FORMS = [
