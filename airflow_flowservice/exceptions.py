@@ -26,6 +26,11 @@ FlowServiceError
 │       └── RetriggerRefusedError         1387, 1388
 ├── FlowDisabledError             the flow is not enabled
 ├── AttemptOvertakenError         another attempt of the same task may have replaced this one
+├── LedgerError                   an error of the ledger of ingested windows
+│   ├── LedgerUnavailableError        the ledger's store cannot be reached
+│   └── LedgerConflictError           another process changed the entry of the window
+├── WindowIngestedError           the window is ingested already, and on_ingested is fail
+├── WindowOverlapError            parts of the window are ingested or claimed already
 └── FlowRunError                  an error of an existing flow run
     ├── FlowRunFailedError            the run ended as failed
     ├── FlowRunIncompleteError        more of its records failed than the task allows
@@ -310,6 +315,42 @@ class AttemptOvertakenError(FlowServiceError):
 
     retryable = True
     default_remedy = "wait if another attempt of the task is running; otherwise retry the task"
+
+
+class LedgerError(FlowServiceError):
+    """Error of the ledger, which records the ingested windows of each dataflow."""
+
+    retryable = True
+
+
+class LedgerUnavailableError(LedgerError):
+    """The ledger's store cannot be reached. Before a POST, nothing is sent without the ledger."""
+
+    default_remedy = "check the ledger's database, or Airflow's API server; a retry continues"
+
+
+class LedgerConflictError(LedgerError):
+    """Another process changed the ledger's entry of this window at the same time."""
+
+    default_remedy = "retry the task: it reads the entry of the other process"
+
+
+class WindowIngestedError(FlowServiceError):
+    """The window is ingested already, and `on_ingested` is `fail`; nothing was created."""
+
+    default_remedy = (
+        "mark the task as success; or set on_ingested='reuse' to accept the earlier flow run; or, to ingest the "
+        'window again, trigger the DAG run with {"flowservice": {"restate": true}} in its conf'
+    )
+
+
+class WindowOverlapError(FlowServiceError):
+    """Parts of the window are ingested or claimed already, and `on_overlap` is `fail`; nothing was created."""
+
+    default_remedy = (
+        "change the window so that it does not overlap the listed ones; or set on_overlap='restate' to ingest "
+        "the listed parts again"
+    )
 
 
 class FlowRunError(FlowServiceError):
