@@ -104,11 +104,12 @@ class Attempt:
 class Outcome:
     """Flow run of an order.
 
-    :param how: `created`, `resumed` (created by an earlier attempt), or `adopted` (found or named).
+    :param how: `created`, `resumed` (created by an earlier attempt), `adopted` (found or named), or `reused` (of
+        another task instance, by the ledger).
     """
 
     flow_run_id: str
-    how: Literal["created", "resumed", "adopted"]
+    how: Literal["created", "resumed", "adopted", "reused"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,19 @@ class IntentStore:
     _key: str = field(default=STORE_KEY, init=False)
     _last_seen: Any = field(default=None, init=False)
 
+    @property
+    def is_durable(self) -> bool:
+        """Return whether the intent survives the attempt."""
+        return self.store is not None
+
+    @property
+    def delivered(self) -> bool:
+        """Return True, because a task's state does not show whether the task ended as a success."""
+        return True
+
+    def replaces(self, flow_run_id: str) -> None:
+        """Do nothing: only a ledger records which flow run is replaced."""
+
     def read(self, *, otherwise: Intent) -> Intent | None:
         """Return the order's intent of an earlier attempt, or None.
 
