@@ -146,6 +146,7 @@ class CreateOnce:
         self._steps = LedgerSteps(
             intents=intents,
             get_run=self._get_run,
+            is_first_try=self.attempt.try_number == 1,
             patience=self.patience,
             poll=self.poll,
             now=self.now,
@@ -231,7 +232,9 @@ class CreateOnce:
         return CreationEvent.WITHOUT_ID
 
     def _read_flow_run(self) -> CreationEvent:
-        flow_run_id, cleared = self._flow_run_id, self._intent.max_tries != self.attempt.max_tries
+        flow_run_id = self._flow_run_id
+        # The first try of a DAG run that a cleaned database has forgotten is no clear.
+        cleared = self._intent.max_tries != self.attempt.max_tries and self.attempt.try_number > 1
         try:
             run = self._get_run(flow_run_id)
         except RunNotFoundError:

@@ -37,6 +37,7 @@ class LedgerSteps:
     """Decide by the ledger whether the task may create the flow run of its window.
 
     :param get_run: read a flow run, with the error budget of the task.
+    :param is_first_try: True also for a DAG run that was deleted from Airflow's database and created again.
     :param patience: seconds after which a claim without a flow run id is compared with the dataflow's flow runs.
     :param flow_run_id: result: the flow run to use instead of a new one.
     :param error: result: the reason why the attempt fails.
@@ -44,6 +45,7 @@ class LedgerSteps:
 
     intents: LedgerIntents
     get_run: Callable[[str], FlowRun]
+    is_first_try: bool
     patience: float
     poll: float = 5.0
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
@@ -58,10 +60,10 @@ class LedgerSteps:
         :raises FlowRunActiveError: a part of the window is being ingested.
         """
         entry = self.intents.entry
-        if entry is not None and self.intents.is_own:
-            return CreationEvent.FREE
         if entry is None:
             return self._check_overlaps()
+        if self.intents.is_own:
+            return self._own(entry)
         if entry.state is EntryState.INGESTED and entry.flow_run_id:
             return self._ingested(entry.flow_run_id, entry)
         if entry.flow_run_id:
@@ -120,6 +122,13 @@ class LedgerSteps:
         """
         entry = self.intents.entry
         return otherwise if entry is None else self.intents.intent_of(entry, otherwise=otherwise)
+
+    def _own(self, entry: LedgerEntry) -> CreationEvent:
+        if not self.is_first_try or entry.state is not EntryState.INGESTED or entry.flow_run_id is None:
+            return CreationEvent.FREE
+        log.warning("Flow run %s of this task ingested this window; no new one is created", entry.flow_run_id)
+        self.flow_run_id = entry.flow_run_id
+        return CreationEvent.INGESTED_REUSE
 
     def _ingested(self, flow_run_id: str, entry: LedgerEntry) -> CreationEvent:
         policy = self.intents.policy

@@ -210,9 +210,17 @@ class TestOwnAttempts:
 
     def test_history_that_was_cleaned_does_not_matter(self, tasks: LedgerWorld) -> None:
         """A new DAG run with the same id, whose task state was deleted, creates nothing."""
+        tasks.succeed(tasks.attempt(number=2, clears=1))
+        if tasks.world.store:
+            tasks.world.store.values.clear()
+        assert ("run-1", ["run-1"]) == (tasks.attempt().flow_run_id, tasks.ids)
+
+    def test_a_new_dag_run_with_more_retries_is_no_clear(self, tasks: LedgerWorld) -> None:
+        """After the database was cleaned, the DAG run exists again with its id, and the task with other retries."""
         tasks.succeed(tasks.attempt())
         if tasks.world.store:
             tasks.world.store.values.clear()
+        tasks.world.retries = 9
         assert ("run-1", ["run-1"]) == (tasks.attempt().flow_run_id, tasks.ids)
 
 
