@@ -18,7 +18,13 @@ from airflow_flowservice._airflow.flow_run_task import (
     positive_seconds,
     pushed_summary,
 )
-from airflow_flowservice.exceptions import ConfigurationError, FlowRunTimeoutError, FlowRunUncertainError, error_context
+from airflow_flowservice.exceptions import (
+    ConfigurationError,
+    FlowRunTimeoutError,
+    FlowRunUncertainError,
+    WindowIngestedError,
+    error_context,
+)
 from airflow_flowservice.links import DataflowLink, FlowRunLink
 
 if TYPE_CHECKING:
@@ -30,12 +36,15 @@ if TYPE_CHECKING:
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.hooks import FlowServiceHook
     from airflow_flowservice.runs.intent import Order, Outcome
+    from airflow_flowservice.runs.ledger_intents import LedgerPolicy
     from airflow_flowservice.runs.summary import FlowRunSummary
     from airflow_flowservice.runs.watch import RunWatch
 
 __all__ = ["OnDemandFlowRunOperator", "RetriggerFlowRunOperator"]
 
 _ON_UNCERTAIN = ("fail", "adopt", "create")
+_ON_INGESTED = ("reuse", "fail", "skip", "restate")
+_ON_OVERLAP = ("fail", "restate")
 _WINDOWS = ("period", "since_last_success")
 
 
@@ -62,8 +71,6 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if on_uncertain not in _ON_UNCERTAIN:
-            raise ConfigurationError(f"on_uncertain is {on_uncertain!r}", remedy=f"use one of {_ON_UNCERTAIN}")
         self._configure(
             error_budget=error_budget,
             max_failed_records=max_failed_records,
@@ -75,7 +82,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         self.deferrable = versions.default_deferrable() if deferrable is None else deferrable
         self.poll_interval = positive_seconds(poll_interval, name="poll_interval")
         self.wait_timeout = None if wait_timeout is None else positive_seconds(wait_timeout, name="wait_timeout")
-        self.on_uncertain = on_uncertain
+        self.on_uncertain = _one_of(on_uncertain, _ON_UNCERTAIN, name="on_uncertain")
         self.uncertain_patience = positive_seconds(uncertain_patience, name="uncertain_patience")
         # The task chooses its window. Rendering again shows the window among the rendered templates.
         self.overwrite_rtif_after_execution = versions.supports_rerendered_fields()
@@ -89,8 +96,11 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             with error_context(flow_id=order.flow_id, window=str(order.window) if order.window else None):
                 summary = self._create(context, order)
             if not self.wait_for_completion:
+                self._deliver(context, summary, succeeded=summary.succeeded)
                 self._add_outlet_event_extra(context, summary)
                 return summary.id
+            if summary.succeeded:
+                return self._finish(context, summary)
             if self.deferrable and not self._is_nested(context):
                 self._defer(context, summary)
             return self._wait(context, summary)
@@ -144,6 +154,8 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             window=order.window,
             url=pages.flow_run(order.flow_id, outcome.flow_run_id),
         )
+        if outcome.is_ingested:
+            summary = replace(summary, status="success", output_records=outcome.output_records)
         self.log.info("Flow run %s %s for window %s: %s", summary.id, outcome.how, order.window, summary.url)
         self._created = summary
         self._show(context, summary)
@@ -157,6 +169,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             service=hook.client,
             store=task_context.state_store(context),
             attempt=task_context.attempt_of(context),
+            ledger=self._ledger_policy(context, order),
             check_flow=self.check_flow,
             on_uncertain=self.on_uncertain,
             adopt=task_context.run_to_adopt(context),
@@ -171,8 +184,17 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         except FlowRunUncertainError:
             metrics.count("runs.uncertain")
             raise
+        except WindowIngestedError as error:
+            if getattr(self, "on_ingested", None) != "skip":
+                raise
+            error.remedy = None
+            raise versions.airflow_exception("AirflowSkipException")(str(error)) from error
         metrics.count(f"runs.{outcome.how}")
         return outcome
+
+    def _ledger_policy(self, context: Mapping[str, Any], order: Order) -> LedgerPolicy | None:
+        """Return how the ledger takes part in creating the flow run; None if it does not."""
+        return None
 
     def _defer(self, context: Mapping[str, Any], summary: FlowRunSummary) -> NoReturn:
         from airflow_flowservice.triggers import FlowRunTrigger
@@ -270,6 +292,10 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
     :param on_empty: result of the task if the flow run has no records: `succeed`, `skip` or `fail`. Missing counts are
         not zero.
     :param check_flow: read the dataflow before creating, and refuse with a remedy if it cannot work.
+    :param on_ingested: reaction if another DAG run or DAG has ingested exactly this window, by the ledger: `reuse` its
+        flow run and succeed, `fail`, `skip`, or `restate`: ingest the window again. See the page Guarantees.
+    :param on_overlap: reaction if parts of the window are ingested: `fail`, or `restate`: ingest them again.
+    :param continues: ids of earlier dataflows that this one replaces; their windows count as ingested.
     :param on_uncertain: reaction if the response to the POST was lost and new flow runs show no window: `fail` with
         the candidates, `adopt` the oldest candidate, or `create` another flow run.
     :param uncertain_patience: seconds to search for a flow run whose response was lost, before another is created.
@@ -278,6 +304,8 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
     Return the flow run id, and push the XCom `flow_run` (see `FlowRunSummary.to_json`).
 
     :raises WindowError: the DAG run has no window, or the window is not over; nothing is created.
+    :raises WindowIngestedError: the window is ingested, and `on_ingested` is `fail`; nothing is created.
+    :raises WindowOverlapError: parts of the window are ingested, and `on_overlap` is `fail`; nothing is created.
     :raises RunRefusedError: Flow Service refused the request; nothing is created.
     :raises FlowRunFailedError: the flow run failed.
     :raises FlowRunIncompleteError: more records failed than allowed; not retried, since the others are ingested.
@@ -307,6 +335,9 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
         window: Literal["period", "since_last_success"] = "period",
         start_time: str | datetime | float | None = None,
         check_flow: bool = True,
+        on_ingested: Literal["reuse", "fail", "skip", "restate"] = "reuse",
+        on_overlap: Literal["fail", "restate"] = "fail",
+        continues: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         window_text = f"{window_start}/{window_end}" if window_start and window_end else None
@@ -320,6 +351,9 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
             self.window = window
             self.start_time = start_time
             self.check_flow = check_flow
+            self.on_ingested = _one_of(on_ingested, _ON_INGESTED, name="on_ingested")
+            self.on_overlap = _one_of(on_overlap, _ON_OVERLAP, name="on_overlap")
+            self.continues = (continues,) if isinstance(continues, str) else tuple(continues)
             # A template may render to a native None, which is not the same as an omitted argument.
             optional = ("delta_column", "window_start", "window_end", "start_time")
             self._given = {name for name in optional if getattr(self, name) is not None}
@@ -329,8 +363,7 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
                     f"only {next(iter(edges))} is given",
                     remedy="give window_start and window_end, or neither",
                 )
-            if window not in _WINDOWS:
-                raise ConfigurationError(f"window is {window!r}", remedy=f"use one of {_WINDOWS}")
+            _one_of(window, _WINDOWS, name="window")
 
     def _order(self, context: Mapping[str, Any]) -> Order:
         from airflow_flowservice.api.models import DeltaColumn
@@ -373,6 +406,22 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
             return choice
         return choose_window.extend_to_last_success(choice, context, flow_id=self.flow_id, service=self._hook.client)
 
+    def _ledger_policy(self, context: Mapping[str, Any], order: Order) -> LedgerPolicy | None:
+        from airflow_flowservice.runs.ledger_intents import LedgerPolicy
+
+        ledger = self._hook.ledger
+        if ledger is None:
+            return None
+        return LedgerPolicy(
+            ledger=ledger,
+            dataflow=self._hook.dataflow_key(order.flow_id),
+            owner=task_context.owner_of(context),
+            continues=tuple(map(self._hook.dataflow_key, self.continues)),
+            on_ingested=self.on_ingested,
+            on_overlap=self.on_overlap,
+            restate=task_context.requests_restating(context),
+        )
+
     def _restore(self, summary: FlowRunSummary) -> None:
         from airflow_flowservice.windows.window import END, START, window_to_json
 
@@ -409,6 +458,26 @@ class RetriggerFlowRunOperator(_FlowRunOperator):
         if run.flow_id is None:
             raise ConfigurationError("the flow run has no dataflow id", flow_run_id=run.id)
         return Order(flow_id=run.flow_id, window=run.window, retrigger=self.flow_run_id)
+
+    def _create_once(self, context: Mapping[str, Any], order: Order) -> Outcome:
+        from airflow_flowservice.runs.ledger_intents import record_repetition
+
+        outcome = super()._create_once(context, order)
+        if order.window is not None and (ledger := self._hook.ledger) is not None:
+            record_repetition(
+                ledger,
+                dataflow=self._hook.dataflow_key(order.flow_id),
+                window=order.window,
+                flow_run_id=outcome.flow_run_id,
+                owner=task_context.owner_of(context),
+            )
+        return outcome
+
+
+def _one_of(value: Any, allowed: tuple[str, ...], *, name: str) -> Any:
+    if value in allowed:
+        return value
+    raise ConfigurationError(f"{name} is {value!r}", remedy=f"use one of {allowed}")
 
 
 def _offset(offset: timedelta | None) -> timedelta | None:

@@ -87,6 +87,8 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
     operator_extra_links = (FlowRunLink(), DataflowLink())
     _final_errors = (FlowRunFailedError,)
 
+    _creates_flow_run = False
+
     def __init__(
         self,
         *,

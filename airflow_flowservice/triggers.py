@@ -187,11 +187,29 @@ class FlowRunTrigger(BaseTrigger):
         try:
             for key, value in xcoms.items():
                 await versions.in_thread(task_context.push_xcom, ti, key=key, value=value)
+            await versions.in_thread(self._deliver, summary)
         except Exception as error:
             self.log.warning("XComs could not be pushed in the triggerer (%s); a worker ends the task", error)
             return False
         self.log.info(summary.describe())
         return True
+
+    def _deliver(self, summary: FlowRunSummary) -> None:
+        """Record the success in the ledger. Blocks, because it reads the connection and the ledger."""
+        from airflow_flowservice.runs.ledger_intents import deliver
+
+        hook = FlowServiceHook(self.flowservice_conn_id)
+        if summary.flow_id is None or summary.window is None or (ledger := hook.ledger) is None:
+            return
+        deliver(
+            ledger,
+            dataflow=hook.dataflow_key(summary.flow_id),
+            window=summary.window,
+            flow_run_id=summary.id,
+            # Only operators know the requested window.
+            owner=task_context.owner_text(self.task_instance) if self.window else None,
+            output_records=summary.output_records,
+        )
 
     def _is_accepted(self, summary: FlowRunSummary) -> bool:
         try:

@@ -21,6 +21,7 @@ from airflow_flowservice.exceptions import (
     ConfigurationError,
     FlowRunEmptyError,
     FlowRunError,
+    FlowRunIncompleteError,
     FlowServiceError,
     from_dict,
 )
@@ -60,6 +61,9 @@ class FlowRunTaskMixin(_Task):
 
     ui_color = "#fbe4e2"
 
+    # False for a sensor: it does not deliver the success of the task that created the flow run.
+    _creates_flow_run: ClassVar[bool] = True
+
     # Errors after which a retry of this task cannot help, although they are retryable.
     _final_errors: ClassVar[tuple[type[FlowServiceError], ...]] = ()
 
@@ -90,6 +94,11 @@ class FlowRunTaskMixin(_Task):
             except versions.airflow_exception("TaskDeferralTimeout"):
                 with task_end.task_errors(*self._final_errors):
                     return self._end_after_limit(context)
+
+    @property
+    @abstractmethod
+    def _hook(self) -> Any:
+        """Return the hook of the task's connection."""
 
     @property
     @abstractmethod
@@ -167,15 +176,39 @@ class FlowRunTaskMixin(_Task):
             self.tolerance.require(summary)
         except FlowRunError as error:
             self._push_return_value(context, summary.id)
-            if isinstance(error, FlowRunEmptyError) and self.tolerance.on_empty == "skip":
+            is_skipped = isinstance(error, FlowRunEmptyError) and self.tolerance.on_empty == "skip"
+            if isinstance(error, FlowRunEmptyError | FlowRunIncompleteError):
+                # The user knows the result, so a clear afterwards requests the window again.
+                self._deliver(context, summary, succeeded=is_skipped)
+            if is_skipped:
                 error.remedy = None
                 raise versions.airflow_exception("AirflowSkipException")(str(error)) from error
             raise
         log.info(summary.describe())
+        self._deliver(context, summary)
         self._add_outlet_event_extra(context, summary)
         for reported in summary.errors:
             log.warning("Flow run %s reports %s: %s", summary.id, reported.code, reported.message)
         return summary.id
+
+    def _deliver(self, context: Mapping[str, Any], summary: FlowRunSummary, *, succeeded: bool = True) -> None:
+        """Record in the ledger that this task ended with the flow run.
+
+        :param succeeded: whether the flow run is known to have ingested the window.
+        """
+        from airflow_flowservice.runs.ledger_intents import deliver
+
+        if summary.flow_id is None or summary.window is None or (ledger := self._hook.ledger) is None:
+            return
+        deliver(
+            ledger,
+            dataflow=self._hook.dataflow_key(summary.flow_id),
+            window=summary.window,
+            flow_run_id=summary.id,
+            owner=task_context.owner_of(context) if self._creates_flow_run else None,
+            output_records=summary.output_records,
+            succeeded=succeeded,
+        )
 
     def _add_outlet_event_extra(self, context: Mapping[str, Any], summary: FlowRunSummary) -> None:
         """Add window, flow run and known counts to the events of the outlets.

@@ -189,9 +189,36 @@ def _adopt_setting(conf: Mapping[str, Any]) -> Any:
         return None
     if not isinstance(settings, dict):
         raise _invalid_adopt(f"flowservice in the DAG run's conf is {settings!r}")
-    if unknown := [key for key in settings if key != "adopt"]:
+    if unknown := [key for key in settings if key not in ("adopt", "restate")]:
         raise _invalid_adopt(f"flowservice in the DAG run's conf has the unknown key {', '.join(map(repr, unknown))}")
-    return settings["adopt"]
+    return settings.get("adopt")
+
+
+def requests_restating(context: Mapping[str, Any]) -> bool:
+    """Return whether the DAG run's conf requests to ingest again: `{"flowservice": {"restate": true}}`.
+
+    :raises ConfigurationError: the value is neither true nor false, or the conf has an unknown key.
+    """
+    conf = conf_of(context)
+    _adopt_setting(conf)  # raises for unknown keys
+    restate = (conf.get("flowservice") or {}).get("restate", False)
+    if isinstance(restate, bool):
+        return restate
+    raise ConfigurationError(
+        f"flowservice.restate in the DAG run's conf is {restate!r}",
+        remedy='give {"flowservice": {"restate": true}} to ingest again what is ingested',
+    )
+
+
+def owner_of(context: Mapping[str, Any]) -> str:
+    """Return the task instance as the ledger names it: `DAG_ID/RUN_ID/TASK_ID/MAP_INDEX`."""
+    return owner_text(context["ti"])
+
+
+def owner_text(ti: Any) -> str:
+    """Return a task instance as the ledger names it."""
+    key = task_instance_key(ti)
+    return f"{key['dag_id']}/{key['run_id']}/{key['task_id']}/{key['map_index']}"
 
 
 def _require_tasks(task_ids: Iterable[str], dag: Any) -> None:

@@ -132,9 +132,10 @@ class CreateOnce:
         except FlowServiceError as error:
             error.about(flow_id=order.flow_id, window=str(order.window) if order.window else None)
             raise
-        if state is not CreationState.REUSED:
-            intent = replace(self._intent, max_tries=self.attempt.max_tries)
-            self._intents.complete(intent, flow_run_id=self._flow_run_id)
+        if state is CreationState.REUSED and self._steps is not None:
+            return self._steps.outcome()
+        intent = replace(self._intent, max_tries=self.attempt.max_tries)
+        self._intents.complete(intent, flow_run_id=self._flow_run_id)
         return Outcome(flow_run_id=self._flow_run_id, how=_HOW[state])
 
     def _choose_intents(self, order: Order) -> IntentStore | LedgerIntents:

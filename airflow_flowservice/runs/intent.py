@@ -106,10 +106,14 @@ class Outcome:
 
     :param how: `created`, `resumed` (created by an earlier attempt), `adopted` (found or named), or `reused` (of
         another task instance, by the ledger).
+    :param is_ingested: True if the ledger knows that the flow run ingested the window.
+    :param output_records: records that it wrote, if the ledger knows it.
     """
 
     flow_run_id: str
     how: Literal["created", "resumed", "adopted", "reused"]
+    is_ingested: bool = False
+    output_records: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

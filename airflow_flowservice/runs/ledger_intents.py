@@ -247,6 +247,39 @@ def deliver(
         log.warning("The result of flow run %s could not be stored in the ledger: %s", flow_run_id, error)
 
 
+def record_repetition(
+    ledger: Ledger,
+    *,
+    dataflow: DataflowKey,
+    window: IngestionWindow,
+    flow_run_id: str,
+    owner: str,
+    now: Callable[[], float] = time.time,
+) -> None:
+    """Record a new flow run that repeats the window's flow run. Only log errors of the ledger."""
+    try:
+        stored = ledger.get(dataflow, window)
+        if stored is not None and stored.flow_run_id == flow_run_id:
+            return
+        earlier = stored.earlier if stored else ()
+        if stored and stored.state is EntryState.INGESTED and stored.flow_run_id:
+            earlier += (EarlierRun(flow_run_id=stored.flow_run_id, replaced_at=now(), replaced_by=owner),)
+        ledger.put(
+            LedgerEntry(
+                dataflow=dataflow,
+                window=window,
+                state=EntryState.CREATED,
+                owner=owner,
+                flow_run_id=flow_run_id,
+                earlier=earlier,
+                updated_at=now(),
+                version=stored.version if stored else 0,
+            )
+        )
+    except LedgerError as error:
+        log.warning("Flow run %s could not be stored in the ledger: %s", flow_run_id, error)
+
+
 def _delivered(
     entry: LedgerEntry, *, flow_run_id: str, owner: str | None, output_records: int | None, succeeded: bool
 ) -> LedgerEntry | None:

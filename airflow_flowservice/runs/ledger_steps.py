@@ -19,6 +19,7 @@ from airflow_flowservice.exceptions import (
 )
 from airflow_flowservice.ledger.entry import EntryState
 from airflow_flowservice.runs.creation_states import CreationEvent
+from airflow_flowservice.runs.intent import Outcome
 from airflow_flowservice.runs.watch import NOT_YET_READABLE
 
 if TYPE_CHECKING:
@@ -114,6 +115,19 @@ class LedgerSteps:
             if current is None or current.version != claim.version:
                 return CreationEvent.CLAIM_CHANGED
         return CreationEvent.CLAIM_STAYS
+
+    def outcome(self) -> Outcome:
+        """Return the flow run to use instead of a new one, with what the ledger knows about it."""
+        entry = self.intents.entry
+        if self.flow_run_id is None or entry is None:
+            raise TypeError("the ledger has no flow run for the window")
+        is_ingested = entry.state is EntryState.INGESTED and entry.flow_run_id == self.flow_run_id
+        return Outcome(
+            flow_run_id=self.flow_run_id,
+            how="reused",
+            is_ingested=is_ingested,
+            output_records=entry.output_records if is_ingested else None,
+        )
 
     def other_intent(self, *, otherwise: Intent) -> Intent:
         """Return the intent of the other task instance's claim.

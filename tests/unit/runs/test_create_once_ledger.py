@@ -68,8 +68,8 @@ def tasks(request: pytest.FixtureRequest, make_world: Any, ledger: MemoryLedger)
     return LedgerWorld(make_world() if request.param else make_world(store=None), ledger)
 
 
-def reused(number: int = 1) -> Outcome:
-    return Outcome(flow_run_id=f"run-{number}", how="reused")
+def reused(number: int = 1, *, is_ingested: bool = False) -> Outcome:
+    return Outcome(flow_run_id=f"run-{number}", how="reused", is_ingested=is_ingested)
 
 
 class TestOtherTasks:
@@ -77,7 +77,7 @@ class TestOtherTasks:
         """A task of another DAG creates no flow run for the window, and sends no request."""
         tasks.succeed(tasks.attempt())
         tasks.world.listen(lambda name: pytest.fail(f"request: {name}"))
-        assert reused() == tasks.attempt("other/two/task/-1")
+        assert reused(is_ingested=True) == tasks.attempt("other/two/task/-1")
 
     @pytest.mark.parametrize("reaction", ["fail", "skip"])
     def test_an_ingested_window_can_be_an_error(self, tasks: LedgerWorld, reaction: str) -> None:
@@ -153,7 +153,7 @@ class TestOtherTasks:
             ledger=tasks.ledger, dataflow=DataflowKey("org", "prod", "new"), owner="o/t/t/-1", continues=(DATAFLOW,)
         )
         order = tasks.world.order(flow_id="new")
-        assert reused() == tasks.world.attempt(order, ledger=policy)
+        assert reused(is_ingested=True) == tasks.world.attempt(order, ledger=policy)
 
     def test_dataflows_of_another_sandbox_do_not_count(self, tasks: LedgerWorld) -> None:
         tasks.succeed(tasks.attempt())
