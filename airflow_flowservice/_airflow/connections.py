@@ -126,12 +126,15 @@ def _variable_error(conn_id: str) -> ConfigurationError | None:
 def _require_type(connection: Connection) -> Connection:
     """Return the connection.
 
-    :raises ConfigurationError: it has no type, because Airflow parsed an environment variable as URI that is none.
+    :raises ConfigurationError: it has no type, because Airflow parsed an environment variable as URI that is none; or
+        a field is not text, which Airflow 3.0 accepts.
     """
-    if connection.conn_type:
+    fields = (connection.host, connection.schema, connection.login, connection.password)
+    if connection.conn_type and all(isinstance(value, str | None) for value in fields):
         return connection
     variable = os.environ.get(f"AIRFLOW_CONN_{connection.conn_id.upper()}", "").strip()
-    error = None if variable.startswith("{") else _variable_error(connection.conn_id)
+    is_object_without_type = variable.startswith("{") and not connection.conn_type
+    error = None if is_object_without_type else _variable_error(connection.conn_id)
     if error is not None:
         raise error
     return connection

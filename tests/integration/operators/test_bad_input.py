@@ -556,6 +556,7 @@ def test_flow_id_that_renders_to_no_value(refused, emulator, rendered):
     assert {} == emulator.ledger()["requests"]
 
 
+@pytest.mark.needs_airflow(3, 1, "a finalizer that knows mapped tasks which could not be made")
 @pytest.mark.parametrize(
     ("operator", "over", "field"),
     [

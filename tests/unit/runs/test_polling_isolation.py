@@ -217,7 +217,7 @@ def test_failing_step_of_the_poller_ends_no_wait(step: str, kind: type[BaseExcep
 
         return step_or_fail
 
-    service = Service()
+    service = Service(polls=10)
 
     async def connect() -> Service:
         return service
