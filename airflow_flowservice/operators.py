@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import BaseOperator
 
-from airflow_flowservice._airflow import choose_window, metrics, task_context, task_end, versions
+from airflow_flowservice._airflow import choose_window, intent_variable, metrics, task_context, task_end, versions
 from airflow_flowservice._airflow.flow_run_task import (
     FlowRunTaskMixin,
     log_run_continues,
@@ -89,6 +89,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             with error_context(flow_id=order.flow_id, window=str(order.window) if order.window else None):
                 summary = self._create(context, order)
             if not self.wait_for_completion:
+                intent_variable.remove_after_success(context)
                 self._add_outlet_event_extra(context, summary)
                 return summary.id
             if self.deferrable and not self._is_nested(context):
@@ -215,6 +216,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
 
     def _finish(self, context: Mapping[str, Any], summary: FlowRunSummary) -> str:
         self._restore(summary)
+        intent_variable.remove_after_success(context)
         return super()._finish(context, summary)
 
     def _watch(self, summary: FlowRunSummary, *, timeout: float | None = None) -> RunWatch:
