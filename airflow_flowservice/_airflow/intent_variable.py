@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INTENT_PREFIX = "flowservice.intent."
+MISSING = "the values of an earlier attempt are missing"
 _STORES = ("variable", "none")
 _REMOVED_AFTER = ("on_success_callback", "on_skipped_callback")
 
@@ -43,36 +44,42 @@ class VariableStore:
 
     All users who may read Variables can read the values: ids and windows, no secrets.
 
+    A missing Variable does not prove that no attempt sent a request. An attempt that Airflow had given up may have
+    succeeded and removed it; and the API server also reports a Variable as missing if it cannot read its database.
+    Therefore, the first attempt creates the Variable. If a later attempt finds none, `get` returns `MISSING`, which is
+    no intent, so the dataflow's flow runs are compared.
+
+    Each method raises `LedgerUnavailableError` if Airflow does not respond or denies access.
+
     :param ti: task instance, on a worker or in the triggerer.
+    :param is_first: no earlier attempt since the last clear can have stored a value.
     """
 
-    def __init__(self, ti: Any) -> None:
+    def __init__(self, ti: Any, *, is_first: bool = False) -> None:
         identity = task_context.task_instance_key(ti)
         self._task = "/".join(str(identity[name]) for name in ("dag_id", "run_id", "task_id", "map_index"))
         # Ids of DAGs, runs and tasks can be longer than a key (250 characters), and Airflow masks the value of a key
         # with a word such as "token". A hash has neither.
         self.key = INTENT_PREFIX + sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+        self._is_first = is_first
+        self._last: dict[str, Any] | None = None
 
     def get(self, key: str, /) -> Any:
-        """Return the value, or None; another text in the Variable is returned for each key.
-
-        :raises LedgerUnavailableError: Airflow does not respond, or denies access; so do the other methods.
-        """
+        """Return the value; None if there is none. Return `MISSING` or another text if the values are lost."""
         values = self.read()
-        return values.get(key) if isinstance(values, dict) else values
+        if values is None and self._is_first:
+            self._write({})
+            return None
+        self._last = values if isinstance(values, dict) else {}
+        return values.get(key) if isinstance(values, dict) else values or MISSING
 
     def set(self, key: str, value: Any, /) -> None:
-        """Write or overwrite the value."""
-        self._write({**self._values(), key: value})
+        """Write or overwrite the value, as task state does. Other values are those that this store last read."""
+        self._write({**self._known(), key: value})
 
     def delete(self, key: str, /) -> None:
         """Remove the value; no error if there is none."""
-        values = self._values()
-        values.pop(key, None)
-        if values:
-            self._write(values)
-        else:
-            self.remove()
+        self._write({name: value for name, value in self._known().items() if name != key})
 
     def read(self) -> Any:
         """Return all values by key; None if there is no Variable; its text if it has no JSON object."""
@@ -89,13 +96,16 @@ class VariableStore:
         """Delete the Variable; no error if there is none."""
         delete_variable(self.key)
 
-    def _values(self) -> dict[str, Any]:
-        values = self.read()
-        return values if isinstance(values, dict) else {}
+    def _known(self) -> dict[str, Any]:
+        if self._last is None:
+            values = self.read()
+            self._last = values if isinstance(values, dict) else {}
+        return self._last
 
-    def _write(self, values: Mapping[str, Any]) -> None:
+    def _write(self, values: dict[str, Any]) -> None:
         description = f"Flow runs that the attempts of task {self._task} created or are about to create."
         write_variable(self.key, json.dumps(values), description=description)
+        self._last = values
 
 
 def remove_after_success(context: Mapping[str, Any]) -> None:

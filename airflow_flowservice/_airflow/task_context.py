@@ -256,7 +256,9 @@ def state_store(context: Mapping[str, Any]) -> Store | None:
 
     store: Store | None = context.get("task_state_store")
     if store is None:
-        return intent_variable.VariableStore(context["ti"]) if intent_variable.is_used() else None
+        if not intent_variable.is_used():
+            return None
+        return intent_variable.VariableStore(context["ti"], is_first=attempt_of(context).is_first)
     intent_variable.move_to(store, context["ti"])
     return store
 

@@ -52,7 +52,7 @@ class IntentStore:
             self._key, self._last_seen = STORE_KEY, first
         if self._last_seen is None or intent is not None:
             return intent if intent is not None and intent.order == self.order else None
-        log.warning("The stored intent cannot be parsed (another version's?), so the dataflow's flow runs are compared")
+        log.warning("The stored intent is missing or cannot be parsed, so the dataflow's flow runs are compared")
         return otherwise
 
     def write(self, intent: Intent) -> None:
