@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import BaseOperator
 
-from airflow_flowservice._airflow import choose_window, metrics, task_context, task_end, versions
+from airflow_flowservice._airflow import choose_window, intent_variable, metrics, task_context, task_end, versions
 from airflow_flowservice._airflow.flow_run_task import (
     FlowRunTaskMixin,
     log_run_continues,
@@ -97,6 +97,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
                 summary = self._create(context, order)
             if not self.wait_for_completion:
                 self._deliver(context, summary, succeeded=summary.succeeded)
+                intent_variable.remove_after_success(context)
                 self._add_outlet_event_extra(context, summary)
                 return summary.id
             if summary.succeeded:
@@ -237,6 +238,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
 
     def _finish(self, context: Mapping[str, Any], summary: FlowRunSummary) -> str:
         self._restore(summary)
+        intent_variable.remove_after_success(context)
         return super()._finish(context, summary)
 
     def _watch(self, summary: FlowRunSummary, *, timeout: float | None = None) -> RunWatch:

@@ -279,7 +279,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
 
         if self._watch is None:
             self.flow_run_id = task_context.rendered_id(self.flow_run_id, name="flow_run_id", source=_RUN_ID_SOURCE)
-            store = task_context.state_store(context)
+            store = context.get("task_state_store")
             known = store.get(_STORE_KEY) if store and self.reschedule else None
             self._watch = RunWatch(
                 flow_run_id=self.flow_run_id, poll_interval=self._poll_interval, error_budget=self.error_budget
@@ -288,6 +288,6 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
         return self._watch
 
     def _remember(self, context: Context, watch: RunWatch) -> None:
-        store = task_context.state_store(context)
+        store = context.get("task_state_store")
         if store is not None and self.reschedule:
             store.set(_STORE_KEY, watch.to_json())

@@ -139,11 +139,11 @@ def attempt_of(context: Mapping[str, Any]) -> Attempt:
         max_tries=getattr(ti, "max_tries", 0) or 0,
         retries=context["task"].retries or 0,
         began=getattr(context["dag_run"], "start_date", None),
-        started_before=ti.try_number == 1 and _has_earlier_xcoms(ti),
+        started_before=ti.try_number == 1 and has_earlier_xcoms(ti),
     )
 
 
-def _has_earlier_xcoms(ti: Any) -> bool:
+def has_earlier_xcoms(ti: Any) -> bool:
     """Return whether XComs of this task existed when it started.
 
     An earlier start of the same attempt pushed them: the operators push XComs before a POST. A race in Airflow's
@@ -271,8 +271,22 @@ def rendered_id(value: Any, *, name: str, source: str | None = None) -> str:
 
 
 def state_store(context: Mapping[str, Any]) -> Store | None:
-    """Return the store that keeps values between attempts: `task_state_store` of Airflow 3.3; None before."""
+    """Return the store that keeps values between the attempts of a task; None if there is none.
+
+    From Airflow 3.3 on, this is `task_state_store`. Before, it is a Variable, unless `[flowservice] intent_store` is
+    `none`.
+
+    :raises ConfigurationError: `intent_store` has another value.
+    :raises LedgerUnavailableError: a Variable of an earlier Airflow cannot be read.
+    """
+    from airflow_flowservice._airflow import intent_variable
+
     store: Store | None = context.get("task_state_store")
+    if store is None:
+        if not intent_variable.is_used():
+            return None
+        return intent_variable.VariableStore(context["ti"], is_first=attempt_of(context).is_first)
+    intent_variable.move_to(store, context["ti"])
     return store
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
-from airflow_flowservice.windows.window import IngestionWindow, window_from_json, window_to_json
+from airflow_flowservice.windows.window import END, START, IngestionWindow, window_from_json, window_to_json
 
 
 class EntryState(str, Enum):
@@ -102,11 +103,11 @@ class LedgerEntry:
         Return None if the value is no entry.
         """
         try:
-            window = window_from_json(value)
+            window = _window(value["window_start"], value["window_end"])
             if window is None:
                 return None
             return cls(
-                dataflow=DataflowKey(str(value["organization"]), str(value["sandbox"]), str(value["flow_id"])),
+                dataflow=_dataflow(value["organization"], value["sandbox"], value["flow_id"]),
                 window=window,
                 state=EntryState(value["state"]),
                 owner=str(value["owner"]),
@@ -120,6 +121,17 @@ class LedgerEntry:
             )
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
+
+
+# The dataflows of an organization have mostly the same windows, and parsing times takes most of the time.
+@lru_cache(maxsize=4096)
+def _window(start: str | None, end: str | None) -> IngestionWindow | None:
+    return window_from_json({START: start, END: end})
+
+
+@lru_cache(maxsize=4096)
+def _dataflow(organization: Any, sandbox: Any, flow_id: Any) -> DataflowKey:
+    return DataflowKey(str(organization), str(sandbox), str(flow_id))
 
 
 def _earlier_run(value: Mapping[str, Any]) -> EarlierRun:

@@ -75,7 +75,7 @@ _HOW: dict[CreationState, Literal["created", "resumed", "adopted", "reused"]] = 
 class CreateOnce:
     """Create the flow run of an order, or find the one that exists. For one call per attempt.
 
-    :param store: None if Airflow has none (before 3.3); then only the list of flow runs shows what exists.
+    :param store: None before Airflow 3.3 with `intent_store` `none`; then only the list of flow runs shows what exists.
     :param ledger: None if the task uses no ledger; the intent is then only in the store.
     :param check_flow: read the dataflow before the POST, and refuse an order that cannot work (`flow_check`).
     :param on_uncertain: reaction to new flow runs that show no window.
@@ -173,7 +173,7 @@ class CreateOnce:
     def _read_intent(self) -> CreationEvent:
         self._intent = assumed = self._assumed_intent()
         if not self._intents.is_durable:
-            log.warning("Airflow before 3.3 keeps no task state, so protection against double runs is reduced")
+                        log.warning("The task has no store for its intent, so protection against double runs is reduced")
             self._has_earlier_intent = not self.attempt.is_first
         elif stored := self._intents.read(otherwise=assumed) or self._read_intent_without_ledger():
             self._intent, self._has_earlier_intent = stored, True

@@ -1,0 +1,119 @@
+"""Read the ledger's Variables from Airflow's metadata database, for the command line and the page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_flowservice._airflow.variable_ledger import LEDGER_PREFIX, compact, parse_entry, window_of_key
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from airflow_flowservice.ledger.entry import DataflowKey, LedgerEntry
+    from airflow_flowservice.windows.window import IngestionWindow
+
+log = logging.getLogger(__name__)
+
+_FETCH_SIZE = 5000
+# Conditions of one query; with more dataflows, all rows are read.
+_MAX_CONDITIONS = 50
+_DIGEST = slice(len(LEDGER_PREFIX), len(LEDGER_PREFIX) + 16)
+_START, _END = slice(_DIGEST.stop + 1, _DIGEST.stop + 17), slice(_DIGEST.stop + 18, _DIGEST.stop + 34)
+
+
+class LedgerRow(NamedTuple):
+    """Variable of a window, not parsed yet. Rows have the order of dataflow digests, then windows.
+
+    :param text: the entry as JSON; None if it cannot be decrypted.
+    """
+
+    key: str
+    text: str | None
+
+    @property
+    def digest(self) -> str:
+        """Return `DataflowKey.digest`."""
+        return self.key[_DIGEST]
+
+    @property
+    def window(self) -> IngestionWindow | None:
+        """Return the window; None if a user created a Variable with such a key."""
+        return window_of_key(self.key)
+
+    @property
+    def entry(self) -> LedgerEntry | None:
+        """Parse the entry; return None if it is none."""
+        return parse_entry(self.text)
+
+
+@dataclass(frozen=True)
+class MetadataLedger:
+    """Read-only view of all entries that `VariableLedger` stored, on every version of Airflow.
+
+    One query reads the keys and descriptions. Descriptions are not encrypted. If a description is no JSON object, for
+    instance since a user changed it or imported the Variables, the value is read and decrypted.
+    """
+
+    session: Session
+
+    def entries(
+        self, dataflows: Iterable[DataflowKey] | None = None, within: IngestionWindow | None = None
+    ) -> Iterator[LedgerEntry]:
+        """Yield all entries, or those of the dataflows that overlap `within`, sorted by dataflow and window.
+
+        An entry that cannot be read or decrypted is omitted, and a warning names its Variable.
+        """
+        by_dataflow: dict[DataflowKey, list[LedgerEntry]] = {}
+        for row in self.rows(dataflows, within):
+            entry = row.entry
+            if entry is None:
+                log.warning("The Variable %s is not the ledger's entry of a window, or cannot be decrypted", row.key)
+            else:
+                by_dataflow.setdefault(entry.dataflow, []).append(entry)
+        for dataflow in sorted(by_dataflow):
+            yield from by_dataflow[dataflow]
+
+    def rows(
+        self, dataflows: Iterable[DataflowKey] | None = None, within: IngestionWindow | None = None
+    ) -> list[LedgerRow]:
+        """Return the rows of the entries without parsing them: for many dataflows, this is several times as fast."""
+        digests = None if dataflows is None else {dataflow.digest for dataflow in dataflows}
+        rows = [LedgerRow(*row) for row in self.session.execute(_query(digests))]
+        if digests is not None:
+            rows = [row for row in rows if row.key[_DIGEST] in digests]
+        if within is not None:
+            first, last = compact(within.start), compact(within.end)
+            rows = [row for row in rows if row.key[_START] < last and first < row.key[_END]]
+        # Not by the database: the order of its collation may be another one.
+        return sorted(row if _is_object(row.text) else self._decrypted(row.key) for row in rows)
+
+    def _decrypted(self, key: str) -> LedgerRow:
+        from sqlalchemy import select
+
+        variable = self.session.scalar(select(_variable()).where(_variable().key == key))
+        return LedgerRow(key, variable.get_val() if variable else None)
+
+
+def _is_object(text: str | None) -> bool:
+    return text is not None and text[:1] == "{" and text[-1:] == "}"
+
+
+def _query(digests: set[str] | None) -> Any:
+    from sqlalchemy import or_, select
+
+    variable = _variable()
+    prefixes = [LEDGER_PREFIX]
+    if digests is not None and len(digests) <= _MAX_CONDITIONS:
+        prefixes = [f"{LEDGER_PREFIX}{digest}." for digest in sorted(digests)]
+    query = select(variable.key, variable.description)
+    query = query.where(or_(False, *(variable.key.startswith(prefix, autoescape=True) for prefix in prefixes)))
+    return query.execution_options(yield_per=_FETCH_SIZE)
+
+
+def _variable() -> Any:
+    from airflow.models.variable import Variable
+
+    return Variable
