@@ -37,6 +37,12 @@ def default_deferrable() -> bool:
     return bool(_conf().getboolean("operators", "default_deferrable", fallback=False))
 
 
+def option(section: str, name: str) -> str | None:
+    """Return an option of Airflow, or None if it has no value."""
+    value: str | None = _conf().get(section, name, fallback=None)
+    return value
+
+
 def _conf() -> Any:
     try:
         from airflow.sdk.configuration import conf
