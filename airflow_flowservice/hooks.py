@@ -43,7 +43,11 @@ class FlowServiceHook(BaseHook):
 
         :raises ConfigurationError: the connection does not exist, or a setting is invalid.
         """
-        return client_of(connections.get_connection(self.flowservice_conn_id))
+        return client_of(self._connection)
+
+    @cached_property
+    def _connection(self) -> Connection:
+        return connections.get_connection(self.flowservice_conn_id)
 
     def get_conn(self) -> FlowServiceClient:
         """Return the client; Airflow's hooks share this method."""
@@ -72,7 +76,7 @@ class FlowServiceHook(BaseHook):
         """Ledger of ingested windows that the connection or Airflow's configuration names; None if it is disabled."""
         from airflow_flowservice._airflow.ledgers import ledger_of
 
-        return ledger_of(self.flowservice_conn_id)
+        return ledger_of(self._connection.extra_dejson)
 
     def dataflow_key(self, flow_id: str) -> DataflowKey:
         """Return the key of a dataflow in the ledger: organization, sandbox and dataflow id."""

@@ -173,7 +173,7 @@ class CreateOnce:
     def _read_intent(self) -> CreationEvent:
         self._intent = assumed = self._assumed_intent()
         if not self._intents.is_durable:
-                        log.warning("The task has no store for its intent, so protection against double runs is reduced")
+            log.warning("The task has no store for its intent, so protection against double runs is reduced")
             self._has_earlier_intent = not self.attempt.is_first
         elif stored := self._intents.read(otherwise=assumed) or self._read_intent_without_ledger():
             self._intent, self._has_earlier_intent = stored, True

@@ -18,6 +18,7 @@ HEAVY = (
     "uvicorn",
     "pendulum",
     "croniter",
+    "sqlalchemy",
     "airflow.models",
     "airflow.triggers.base",
     "airflow_flowservice.api",
