@@ -56,9 +56,8 @@ class SqlLedger:
     """
 
     def __init__(self, engine_or_url: Engine | URL | str) -> None:
-        self._engine: Engine = (
-            engine_or_url if hasattr(engine_or_url, "begin") else create_limited_engine(engine_or_url)
-        )
+        given: Any = engine_or_url
+        self._engine: Engine = given if hasattr(given, "begin") else create_limited_engine(given)
 
     def __repr__(self) -> str:
         return f"SqlLedger({self._engine.dialect.name})"
