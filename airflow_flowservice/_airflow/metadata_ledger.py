@@ -53,7 +53,7 @@ class LedgerRow(NamedTuple):
 class MetadataLedger:
     """Read-only view of all entries that `VariableLedger` stored, on every version of Airflow.
 
-    One query reads the keys and descriptions. Descriptions are not encrypted. If a description is no JSON object, for
+    One query reads the keys and descriptions. Descriptions are not encrypted. If a description is no entry, for
     instance since a user changed it or imported the Variables, the value is read and decrypted.
     """
 
@@ -68,7 +68,7 @@ class MetadataLedger:
         """
         by_dataflow: dict[DataflowKey, list[LedgerEntry]] = {}
         for row in self.rows(dataflows, within):
-            entry = row.entry
+            entry = row.entry or self._decrypted(row.key).entry
             if entry is None:
                 log.warning("The Variable %s is not the ledger's entry of a window, or cannot be decrypted", row.key)
             else:

@@ -196,7 +196,7 @@ def test_another_intent_store_is_an_error(ingest, runs_of, monkeypatch):
 
 
 def test_a_creation_needs_eight_messages(ingest, supervisor):
-    """That is two more than with task state."""
+    """With task state, the number is six."""
     assert "success" == ingest().run().state
     kinds = [type(message).__name__ for message in supervisor.sent]
     assert ["GetVariable", "PutVariable", "GetVariable"] == [kind for kind in kinds if "Variable" in kind][:3]
