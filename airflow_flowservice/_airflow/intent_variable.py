@@ -150,9 +150,22 @@ def move_to(store: Store, ti: Any) -> None:
     log.info("The values of the Variable %s of an earlier Airflow are now in the task's state", variable.key)
 
 
+def remove_before_success(ti: Any) -> None:
+    """Remove the Variable of a task that the triggerer is about to end, where no callbacks are called.
+
+    If the triggerer is killed in between, a worker or another triggerer reads the same flow run again.
+    """
+    if is_used():
+        _remove(ti)
+
+
 def _remove_variable(context: Mapping[str, Any]) -> None:
-    store = VariableStore(context["ti"])
+    _remove(context["ti"])
+
+
+def _remove(ti: Any) -> None:
+    store = VariableStore(ti)
     try:
         store.remove()
-    except LedgerUnavailableError as error:  # The task has succeeded.
+    except LedgerUnavailableError as error:  # The flow run has succeeded.
         log.warning("The Variable %s is no longer needed, and could not be removed: %s", store.key, error)
