@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_flowservice._airflow import task_context, versions
 from airflow_flowservice._airflow.variables import delete_variable, is_denied, read_variable, write_variable
 from airflow_flowservice.exceptions import ConfigurationError, LedgerUnavailableError
-from airflow_flowservice.runs.intent_store import STORE_KEY
 
 if TYPE_CHECKING:
     from airflow_flowservice.runs.intent import Store
@@ -130,6 +129,8 @@ def move_to(store: Store, ti: Any) -> None:
 
     Only later attempts read the Variable, so a first one needs no further message.
     """
+    from airflow_flowservice.runs.intent_store import STORE_KEY
+
     is_first = ti.try_number == 1 and not task_context.has_earlier_xcoms(ti)
     if is_first or versions.setting("intent_store") == "none":
         return

@@ -89,8 +89,7 @@ def test_a_clear_resumes_the_run_of_a_failed_task(ingest, clock, runs_of, superv
     clock.stop()
     assert "failed" == task.run().state
     assert 1 == len(supervisor.variables)
-    task.operator.wait_timeout = None
-    clock.set(speed=20.0)
+    task.operator.wait_for_completion = False
     task.clear()
     assert "success" == task.run().state
     assert 1 == len(runs_of())
