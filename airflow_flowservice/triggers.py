@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_flowservice._airflow import connections, metrics, task_context, task_end, versions
+from airflow_flowservice._airflow import connections, intent_variable, metrics, task_context, task_end, versions
 from airflow_flowservice._airflow.pages import dataflow_page
 from airflow_flowservice._airflow.task_context import DATAFLOW_KEY, URL_KEY
 from airflow_flowservice._airflow.tolerance import Tolerance
@@ -188,6 +188,7 @@ class FlowRunTrigger(BaseTrigger):
             for key, value in xcoms.items():
                 await versions.in_thread(task_context.push_xcom, ti, key=key, value=value)
             await versions.in_thread(self._deliver, summary)
+            await versions.in_thread(intent_variable.remove_before_success, ti)
         except Exception as error:
             self.log.warning("XComs could not be pushed in the triggerer (%s); a worker ends the task", error)
             return False

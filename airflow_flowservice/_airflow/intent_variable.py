@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_flowservice._airflow import task_context, versions
 from airflow_flowservice._airflow.variables import delete_variable, is_denied, read_variable, write_variable
 from airflow_flowservice.exceptions import ConfigurationError, LedgerUnavailableError
-from airflow_flowservice.runs.intent_store import STORE_KEY
 
 if TYPE_CHECKING:
     from airflow_flowservice.runs.intent import Store
@@ -130,6 +129,8 @@ def move_to(store: Store, ti: Any) -> None:
 
     Only later attempts read the Variable, so a first one needs no further message.
     """
+    from airflow_flowservice.runs.intent_store import STORE_KEY
+
     is_first = ti.try_number == 1 and not task_context.has_earlier_xcoms(ti)
     if is_first or versions.setting("intent_store") == "none":
         return
@@ -150,9 +151,22 @@ def move_to(store: Store, ti: Any) -> None:
     log.info("The values of the Variable %s of an earlier Airflow are now in the task's state", variable.key)
 
 
+def remove_before_success(ti: Any) -> None:
+    """Remove the Variable of a task that the triggerer is about to end, where no callbacks are called.
+
+    If the triggerer is killed in between, a worker or another triggerer reads the same flow run again.
+    """
+    if is_used():
+        _remove(ti)
+
+
 def _remove_variable(context: Mapping[str, Any]) -> None:
-    store = VariableStore(context["ti"])
+    _remove(context["ti"])
+
+
+def _remove(ti: Any) -> None:
+    store = VariableStore(ti)
     try:
         store.remove()
-    except LedgerUnavailableError as error:  # The task has succeeded.
+    except LedgerUnavailableError as error:  # The flow run has succeeded.
         log.warning("The Variable %s is no longer needed, and could not be removed: %s", store.key, error)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FETCH_SIZE = 5000
 # Conditions of one query; with more dataflows, all rows are read.
 _MAX_CONDITIONS = 50
 _DIGEST = slice(len(LEDGER_PREFIX), len(LEDGER_PREFIX) + 16)
@@ -53,7 +52,7 @@ class LedgerRow(NamedTuple):
 class MetadataLedger:
     """Read-only view of all entries that `VariableLedger` stored, on every version of Airflow.
 
-    One query reads the keys and descriptions. Descriptions are not encrypted. If a description is no JSON object, for
+    One query reads the keys and descriptions. Descriptions are not encrypted. If a description is no entry, for
     instance since a user changed it or imported the Variables, the value is read and decrypted.
     """
 
@@ -68,7 +67,7 @@ class MetadataLedger:
         """
         by_dataflow: dict[DataflowKey, list[LedgerEntry]] = {}
         for row in self.rows(dataflows, within):
-            entry = row.entry
+            entry = row.entry or self._decrypted(row.key).entry
             if entry is None:
                 log.warning("The Variable %s is not the ledger's entry of a window, or cannot be decrypted", row.key)
             else:
@@ -81,7 +80,7 @@ class MetadataLedger:
     ) -> list[LedgerRow]:
         """Return the rows of the entries without parsing them: for many dataflows, this is several times as fast."""
         digests = None if dataflows is None else {dataflow.digest for dataflow in dataflows}
-        rows = [LedgerRow(*row) for row in self.session.execute(_query(digests))]
+        rows = list(map(LedgerRow._make, self.session.execute(_query(digests))))
         if digests is not None:
             rows = [row for row in rows if row.key[_DIGEST] in digests]
         if within is not None:
@@ -109,8 +108,7 @@ def _query(digests: set[str] | None) -> Any:
     if digests is not None and len(digests) <= _MAX_CONDITIONS:
         prefixes = [f"{LEDGER_PREFIX}{digest}." for digest in sorted(digests)]
     query = select(variable.key, variable.description)
-    query = query.where(or_(False, *(variable.key.startswith(prefix, autoescape=True) for prefix in prefixes)))
-    return query.execution_options(yield_per=_FETCH_SIZE)
+    return query.where(or_(False, *(variable.key.startswith(prefix, autoescape=True) for prefix in prefixes)))
 
 
 def _variable() -> Any:

@@ -70,12 +70,13 @@ class _Reading:
 
     :param text: None if there was no Variable.
     :param at: monotonic seconds when the message was sent.
-    :param is_certain: False if a missing Variable was not confirmed by the list of keys.
+    :param is_reusable: `put` may use it instead of reading again. False for a missing Variable that the list of keys
+        did not confirm, and for the text that this process wrote.
     """
 
     text: str | None
     at: float
-    is_certain: bool = True
+    is_reusable: bool = True
 
     @property
     def version(self) -> int:
@@ -126,12 +127,14 @@ class VariableLedger:
         each dataflow, and return only the entries of exactly this window.
         """
         found = [self._overlapping(dataflow, window) for dataflow in dataflows]
-        return sorted((entry for entries in found for entry in entries), key=lambda entry: entry.window)
+        return sorted(
+            (entry for entries in found for entry in entries), key=lambda entry: (entry.window, entry.dataflow)
+        )
 
     def put(self, entry: LedgerEntry, /) -> LedgerEntry:
         """Store the entry if the stored one has the same version, and return it with the next version.
 
-        Send three messages, or two if `get`, `overlapping` or `put` has just read the Variable.
+        Send three messages, or two if `get` or `overlapping` has just read the Variable.
 
         :raises LedgerConflictError: another process changed, added or removed the entry, or wrote at the same time.
             Another process may then have the entry, or this one's was overwritten.
@@ -146,7 +149,7 @@ class VariableLedger:
         at = self.monotonic()
         if read_variable(key) != text:
             raise _conflict(key)
-        self._seen[key] = _Reading(text, at)
+        self._seen[key] = _Reading(text, at, is_reusable=False)
         return stored
 
     def remove(self, entry: LedgerEntry, /) -> None:
@@ -214,18 +217,19 @@ class VariableLedger:
                 f"the Variable {key} exists, but Airflow's API server cannot read it",
                 remedy="check the API server's log, its database and its fernet_key",
             )
-        return _Reading(None, at, is_certain=keys is not None)
+        return _Reading(None, at, is_reusable=keys is not None)
 
     def _require_unchanged(self, key: str, version: int) -> None:
         """Raise an error if the stored entry is not the one that the caller changed.
 
         A reading that is at most `_FRESH_S` old is used again. This is as safe as another message. A response is
         also that old when the next message leaves, and only the time between reading and writing counts: another
-        writer must write and read back in it to stay unseen. A missing Variable that no list of keys confirmed is
-        read again in any case, since the API server also reports one if its database fails for an instant.
+        writer must write and read back in it to stay unseen. In two cases, the Variable is read in any case. A missing
+        Variable that no list of keys confirmed: the API server also reports one if its database fails for an instant.
+        The text of the last `put`: another writer that the read-back could not see may write directly after it.
         """
         seen = self._seen.get(key)
-        is_fresh = seen is not None and seen.is_certain and self.monotonic() - seen.at <= _FRESH_S
+        is_fresh = seen is not None and seen.is_reusable and self.monotonic() - seen.at <= _FRESH_S
         current = seen if seen is not None and is_fresh else self._read_before_put(key, version)
         if current.text is not None:
             _entry(key, current.text)

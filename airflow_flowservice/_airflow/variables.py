@@ -87,7 +87,7 @@ def variable_keys(prefix: str) -> list[str] | None:
 
 def is_denied(error: LedgerUnavailableError) -> bool:
     """Return whether Airflow denies the task the access to a Variable."""
-    return error.http_status == _FORBIDDEN
+    return bool(error.http_status == _FORBIDDEN)
 
 
 def _send(request: Any, *, key: str) -> Any:

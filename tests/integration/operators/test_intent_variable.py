@@ -83,12 +83,13 @@ def test_a_retry_finds_the_run_of_an_attempt_that_was_killed_after_the_post(
     assert [task.xcoms["return_value"]] == [run["id"] for run in runs_of()]
 
 
-def test_a_retry_resumes_the_run_of_a_failed_attempt(ingest, emulator, runs_of, supervisor):
+def test_a_clear_resumes_the_run_of_a_failed_task(ingest, clock, runs_of, supervisor):
     """A task that fails keeps its Variable; a task that succeeds removes it."""
-    task = ingest(wait_for_completion=True, deferrable=False, poll_interval=0.05, wait_timeout=0.01, retries=0)
+    task = ingest(wait_for_completion=True, deferrable=False, poll_interval=0.05, wait_timeout=0.1, retries=0)
+    clock.stop()
     assert "failed" == task.run().state
     assert 1 == len(supervisor.variables)
-    task.operator.wait_timeout = None
+    task.operator.wait_for_completion = False
     task.clear()
     assert "success" == task.run().state
     assert 1 == len(runs_of())
@@ -100,6 +101,14 @@ def test_a_success_removes_the_variable(ingest, supervisor, deferrable):
     task = ingest(wait_for_completion=True, deferrable=deferrable, poll_interval=0.05)
     assert "success" == task.run().state
     assert {} == supervisor.variables
+
+
+def test_a_trigger_that_cannot_remove_the_variable_ends_the_task(ingest, supervisor, monkeypatch):
+    def refuse(_):
+        raise TimeoutError
+
+    monkeypatch.setattr(supervisor, "_on_DeleteVariable", refuse)
+    assert "success" == ingest(wait_for_completion=True, deferrable=True, poll_interval=0.05).run().state
 
 
 def test_callbacks_of_the_task_are_still_called(ingest, supervisor):
@@ -196,7 +205,7 @@ def test_another_intent_store_is_an_error(ingest, runs_of, monkeypatch):
 
 
 def test_a_creation_needs_eight_messages(ingest, supervisor):
-    """That is two more than with task state."""
+    """With task state, the number is six."""
     assert "success" == ingest().run().state
     kinds = [type(message).__name__ for message in supervisor.sent]
     assert ["GetVariable", "PutVariable", "GetVariable"] == [kind for kind in kinds if "Variable" in kind][:3]

@@ -92,7 +92,7 @@ def test_a_removed_entry_is_a_conflict(any_ledger):
 def test_windows_and_dataflows_are_separate(any_ledger):
     for each in (entry(), entry(day(1)), entry(dataflow=CLICKS)):
         any_ledger.put(each)
-    assert [ORDERS, CLICKS] == [each.dataflow for each in any_ledger.overlapping([ORDERS, CLICKS], day(0))]
+    assert [CLICKS, ORDERS] == [each.dataflow for each in any_ledger.overlapping([ORDERS, CLICKS], day(0))]
 
 
 def test_overlapping_contains_exactly_this_window(any_ledger):
@@ -215,16 +215,20 @@ def kinds(supervisor):
 
 
 def test_a_put_after_a_reading_needs_two_messages(ledger, supervisor):
-    """A reading that is older than a message is repeated."""
+    """An older reading is repeated, and so is one after another `put`."""
     now = [100.0]
     ledger.monotonic = lambda: now[0]
-    stored = ledger.put(entry())
+    ledger.put(ledger.put(entry()))
+    stored = ledger.get(ORDERS, day(0))
     kinds(supervisor)
     stored = ledger.put(stored)
     assert ["Put", "Get"] == kinds(supervisor)
+    stored = ledger.put(stored)
+    assert ["Get", "Put", "Get"] == kinds(supervisor)
+    ledger.get(ORDERS, day(0))
     now[0] += 0.2
     ledger.put(stored)
-    assert ["Get", "Put", "Get"] == kinds(supervisor)
+    assert ["Get", "Get", "Put", "Get"] == kinds(supervisor)
 
 
 def test_a_claim_needs_three_messages_and_the_search(ledger, supervisor):
