@@ -165,12 +165,13 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
     def _create_once(self, context: Mapping[str, Any], order: Order) -> Outcome:
         from airflow_flowservice.runs.create_once import CreateOnce
 
-        hook = self._hook
+        hook, ledger = self._hook, self._ledger_policy(context, order)
         create_once = CreateOnce(
             service=hook.client,
-            store=task_context.state_store(context),
+            # The ledger also keeps the intent; the task's state is read for attempts of an earlier version.
+            store=context.get("task_state_store") if ledger else task_context.state_store(context),
             attempt=task_context.attempt_of(context),
-            ledger=self._ledger_policy(context, order),
+            ledger=ledger,
             check_flow=self.check_flow,
             on_uncertain=self.on_uncertain,
             adopt=task_context.run_to_adopt(context),
