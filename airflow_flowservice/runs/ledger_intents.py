@@ -165,7 +165,7 @@ class LedgerIntents:
         """Add the flow run to the entry. Only log errors of the ledger."""
         stored = self._stored
         is_own = stored is not None and (stored.flow_run_id, stored.owner) == (flow_run_id, self.policy.owner)
-        if stored and is_own and Intent.from_json(stored.intent) == replace(intent, flow_run_id=None):
+        if stored and is_own and Intent.from_json(stored.intent) == replace(intent, known=(), flow_run_id=None):
             return
         entry = LedgerEntry(
             dataflow=self.policy.dataflow,
@@ -173,7 +173,8 @@ class LedgerIntents:
             state=EntryState.CREATED,
             owner=self.policy.owner,
             flow_run_id=flow_run_id,
-            intent=intent.to_json(),
+            # The ids of other flow runs are needed only until this one is known.
+            intent=replace(intent, known=()).to_json(),
             earlier=stored.earlier if stored else (),
             updated_at=self.now(),
             version=stored.version if stored else 0,

@@ -25,7 +25,8 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def _use_variables(monkeypatch):
-    """Before 3.3 this is the default; on 3.3 the tasks of these tests have no task state."""
+    """Use no ledger. Before 3.3, the Variable is then the default; on 3.3 these tasks have no task state."""
+    monkeypatch.setenv("AIRFLOW__FLOWSERVICE__LEDGER", "none")
     if VERSION >= (3, 3):
         monkeypatch.setenv("AIRFLOW__FLOWSERVICE__INTENT_STORE", "variable")
 
