@@ -17,14 +17,19 @@ FlowServiceError
 │   ├── SandboxError                  the sandbox is missing, unknown or not allowed
 │   ├── FlowNotFoundError             this flow id is unknown here
 │   ├── RunNotFoundError              this flow run id is unknown here
+│   ├── BatchNotFoundError            the catalogue does not have this batch
+│   ├── DataConnectionNotFoundError   the id of a source or target connection is unknown here
 │   └── RunRefusedError               any other refusal (4xx) of a request
 │       ├── StartTimeInPastError          1360
 │       ├── WindowRefusedError            1381
 │       ├── DeltaColumnDiffersError       1382
 │       ├── DeltaColumnMissingError       1383
 │       ├── NotOnDemandError              1385, 1386: the flow or its connector accepts no on-demand runs
-│       └── RetriggerRefusedError         1387, 1388
+│       ├── FlowChangingError             1380 while the flow is in a passing state, such as updating
+│       └── RetriggerRefusedError         1388: the flow of the run is not enabled
+│           └── RetriggerNotYetError          1387: the state of the run, or of its flow, may pass
 ├── FlowDisabledError             the flow is not enabled
+│   └── FlowNotReadyError             the flow is in a passing state, such as updating
 ├── AttemptOvertakenError         another attempt of the same task may have replaced this one
 ├── LedgerError                   an error of the ledger of ingested windows
 │   ├── LedgerUnavailableError        the ledger's store cannot be reached
@@ -33,6 +38,8 @@ FlowServiceError
 ├── WindowOverlapError            parts of the window are ingested or claimed already
 └── FlowRunError                  an error of an existing flow run
     ├── FlowRunFailedError            the run ended as failed
+    ├── FlowRunOutcomeUnknownError    the run ended, and its outcome is not reported
+    ├── FlowRunBatchFailedError       the run succeeded, and its batches failed in the catalogue
     ├── FlowRunIncompleteError        more of its records failed than the task allows
     ├── FlowRunEmptyError             the run had no records, and the task requires some
     ├── FlowRunActiveError            an earlier run is active and may ingest a part of the window
@@ -257,6 +264,24 @@ class RunNotFoundError(ApiError):
     default_remedy = "check flow_run_id and the connection's sandbox"
 
 
+class BatchNotFoundError(ApiError):
+    """The catalogue does not have a batch of the flow run, so the result of the ingestion is unknown."""
+
+    default_remedy = (
+        "check the dataset's batches in Experience Platform; if the data is ingested, mark the task as success; to "
+        "accept the flow run's own status, remove wait_for_batch"
+    )
+
+
+class DataConnectionNotFoundError(ApiError):
+    """No source or target connection of the dataflow has this id in this organization and sandbox."""
+
+    default_remedy = (
+        "check the connection's sandbox, and whether the source or target connection of the dataflow was deleted in "
+        "Experience Platform"
+    )
+
+
 class RunRefusedError(ApiError):
     """Flow Service refused the request (4xx); nothing was created."""
 
@@ -291,12 +316,20 @@ class NotOnDemandError(RunRefusedError):
     """Adobe codes 1385, 1386: this flow, or its connector, accepts no on-demand runs."""
 
     default_remedy = (
-        "use a batch dataflow that is scheduled one-time ('once'); a scheduled flow cannot be changed to it"
+        "use a batch dataflow that is scheduled one-time ('once'); the schedule of a dataflow can be changed before "
+        "its start time only"
     )
 
 
+class FlowChangingError(RunRefusedError):
+    """Adobe code 1380 while the dataflow is in a passing state, such as updating; nothing was created."""
+
+    retryable = True
+    default_remedy = "wait until the dataflow is enabled; a retry is safe"
+
+
 class RetriggerRefusedError(RunRefusedError):
-    """Adobe codes 1387, 1388: this run cannot be re-triggered, or not yet."""
+    """Adobe code 1388: the dataflow of this run is not enabled, so the run cannot be re-triggered."""
 
     default_remedy = (
         "re-trigger only failed runs, or successful runs without records, of an enabled flow; otherwise create a run "
@@ -304,10 +337,27 @@ class RetriggerRefusedError(RunRefusedError):
     )
 
 
+class RetriggerNotYetError(RetriggerRefusedError):
+    """Adobe code 1387: the state of this run does not allow a re-trigger, or not yet; nothing was created."""
+
+    retryable = True
+    default_remedy = f"wait, since a retry is safe; if the error persists, {RetriggerRefusedError.default_remedy}"
+
+
 class FlowDisabledError(FlowServiceError):
     """The dataflow is not enabled, so Flow Service would not execute its runs."""
 
     default_remedy = "enable the dataflow in Experience Platform, then clear the task"
+
+
+class FlowNotReadyError(FlowDisabledError):
+    """The dataflow is in a passing state, such as updating or enabling; nothing was sent."""
+
+    retryable = True
+    default_remedy = (
+        "wait until the dataflow is enabled; a retry checks it again (the first flow run of a table-based dataflow "
+        "updates the dataflow)"
+    )
 
 
 class AttemptOvertakenError(FlowServiceError):
@@ -363,6 +413,25 @@ class FlowRunFailedError(FlowRunError):
     retryable = True
     default_remedy = (
         "fix the cause that the run's errors name; a retry or a clear creates a new run for the same window"
+    )
+
+
+class FlowRunOutcomeUnknownError(FlowRunError):
+    """The flow run ended without a status, so its data may be ingested or not; a retry reads it again."""
+
+    retryable = True
+    default_remedy = (
+        "check in Experience Platform whether the window is ingested; then mark the task as success, or clear it, "
+        "which creates a new run for the window (a retry creates none)"
+    )
+
+
+class FlowRunBatchFailedError(FlowRunError):
+    """The flow run succeeded, and all its batches failed in the catalogue, so nothing is ingested."""
+
+    retryable = True
+    default_remedy = (
+        "fix the cause that the batch's errors name; a retry or a clear creates a new run for the same window"
     )
 
 

@@ -14,6 +14,9 @@ from airflow_flowservice._airflow import task_context, timetables, versions
 from airflow_flowservice.exceptions import FlowRunActiveError, WindowError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.runs.intent import FlowRunService
     from airflow_flowservice.runs.summary import FlowRunSummary
     from airflow_flowservice.windows.schedule import RunDates
@@ -63,8 +66,32 @@ def choose(context: Mapping[str, Any], *, offset: timedelta | None = None) -> Ch
     return _from_schedule(timetable=timetable, dates=task_context.run_dates(context), offset=offset)
 
 
+def of_arguments(start: Any, end: Any, context: Mapping[str, Any], *, offset: timedelta | None = None) -> ChosenWindow:
+    """Return the window of a task's `window_start` and `window_end`.
+
+    :param offset: the task's `window_offset`, for the remedy; it does not apply to this window.
+    :raises WindowError: the two are not a window. If both are the same, because the DAG run's data interval is empty,
+        the remedy is the DAG run's own window.
+    """
+    from airflow_flowservice.windows.window import IngestionWindow, iso, parse_instant
+
+    edges = parse_instant(start, name="window_start"), parse_instant(end, name="window_end")
+    if edges[0] == edges[1] and (remedy := _empty_interval_remedy(context, offset=offset)):
+        raise WindowError(
+            f"the window is empty: window_start and window_end are both {iso(edges[0])}, and the data interval of this "
+            "DAG run is also empty",
+            remedy=remedy,
+        )
+    return ChosenWindow(window=IngestionWindow(*edges), source="the task's window_start and window_end")
+
+
 def extend_to_last_success(
-    chosen: ChosenWindow, context: Mapping[str, Any], *, flow_id: str, service: FlowRunService
+    chosen: ChosenWindow,
+    context: Mapping[str, Any],
+    *,
+    flow_id: str,
+    service: FlowRunService,
+    has_failed_batches: Callable[[FlowRun], bool],
 ) -> ChosenWindow:
     """Return the window for `since_last_success`: from the end of the last success to the end of the run's period.
 
@@ -81,15 +108,18 @@ def extend_to_last_success(
     _require_order_of_runs(context)
     if stored := _stored(context):
         runs = service.list_runs(flow_id=flow_id, created_since=stored.window.start)
-        since_last.require_not_ingested(stored.window, runs)
+        since_last.require_not_ingested(stored.window, runs, has_failed_batches=has_failed_batches)
         return stored
-    end = since_last.last_success(_earlier_flow_runs(context), get_run=service.get_run)
+    end = since_last.last_success(
+        _earlier_flow_runs(context), get_run=service.get_run, has_failed_batches=has_failed_batches
+    )
     window = since_last.extend_window(chosen.window, end=end)
     if window is None:
         raise versions.airflow_exception("AirflowSkipException")(
             f"No new data: an earlier run of this task has ingested all data until {chosen.window.end.isoformat()}"
         )
-    since_last.require_not_ingested(window, service.list_runs(flow_id=flow_id, created_since=window.start))
+    runs = service.list_runs(flow_id=flow_id, created_since=window.start)
+    since_last.require_not_ingested(window, runs, has_failed_batches=has_failed_batches)
     since = "no earlier run has succeeded" if end is None else f"the last success ended at {end.isoformat()}"
     extended = ChosenWindow(window=window, source=f"{chosen.source}, since the last success ({since})", period=True)
     _store(context, extended)
@@ -118,6 +148,24 @@ def log_warnings(chosen: ChosenWindow, context: Mapping[str, Any], *, mode: str,
             _warn_of_gap(chosen, context, offset=offset)
     except Exception as error:
         log.debug("Could not check for gaps and overlaps before this window: %s", error)
+
+
+def _empty_interval_remedy(context: Mapping[str, Any], *, offset: timedelta | None) -> str | None:
+    """Return the remedy for a template of Airflow 2 that reads an empty data interval.
+
+    :return: None if the data interval has a length, or the DAG run has no window of its schedule.
+    """
+    dates, timetable = task_context.run_dates(context), context["dag"].timetable
+    if dates.data_interval is not None:
+        return None
+    try:
+        own = choose(context, offset=offset).window
+    except WindowError:
+        return None
+    remedy = f"remove window_start and window_end: the task then ingests the window of its DAG run, {own}"
+    if replacement := timetables.data_interval_timetable(timetable):
+        return f"{remedy}; or set schedule={replacement}, whose DAG runs have the data intervals of Airflow 2"
+    return remedy
 
 
 def _requested(context: Mapping[str, Any]) -> ChosenWindow | None:

@@ -29,6 +29,15 @@ windows, it prints the `airflow backfill create` commands that ingest them. Noth
 _COVERAGE_EPILOG = """
 Exit status: 0 if no window is known to be missing, failed or duplicated; 1 if one is; 2 if there is nothing to show.
 """
+_FAILED_RECORDS_DESCRIPTION = """
+Shows the rows of a flow run that failed: how many have each of Adobe's error codes, with an example of each, and the
+source files that failed. Adobe keeps them for 30 days, and only if error diagnostics are enabled on the dataflow. Rows
+may contain personal data: they are printed and written to the file of --output, and nowhere else. Nothing is created.
+"""
+_FAILED_RECORDS_EPILOG = """
+Exit status: 0 if no row and no file failed; 1 if some failed; 2 if there is nothing to show: an unknown flow run, no
+error diagnostics, an incomplete download, or invalid arguments.
+"""
 _WINDOWS_DESCRIPTION = """
 Shows the window that each DAG run between two dates ingests, and reports whether these windows are contiguous. It reads
 only the DAG's file: it needs no running Airflow and no database, and creates nothing. The DAG runs are those that the
@@ -89,6 +98,7 @@ def get_flowservice_cli_commands() -> list[CLICommand]:
         subcommands=(
             _check_command(config),
             _coverage_command(config),
+            _failed_records_command(config),
             _ledger_commands(config),
             _windows_command(config),
         ),
@@ -128,6 +138,29 @@ def _coverage_command(config: Any) -> Any:
             config.Arg(("--flow-id",), help="the dataflow; required without a DAG, or if the DAG has several"),
             config.Arg(("--conn-id",), help="also query Flow Service, with this connection"),
             *_output_args(config),
+        ),
+    )
+
+
+def _failed_records_command(config: Any) -> Any:
+    default = "flowservice_default"
+    return config.ActionCommand(
+        name="failed-records",
+        help="Show which rows of a flow run failed, and why",
+        description=_FAILED_RECORDS_DESCRIPTION,
+        epilog=_FAILED_RECORDS_EPILOG,
+        func=config.lazy_load_command("airflow_flowservice.cli.failed_records_command.failed_records"),
+        args=(
+            config.Arg(("--flow-run-id",), help="the flow run, never a DAG run", required=True),
+            config.Arg(("--conn-id",), help=f"the connection; default: {default}", default=default),
+            config.Arg(("--limit",), help="read at most this number of failed rows", type=int, metavar="N"),
+            config.Arg(("--output",), help="write the failed rows to this file, as JSON lines", metavar="FILE.jsonl"),
+            config.Arg(
+                ("--format",),
+                help="format of the output; default: table",
+                choices=("table", "json", "yaml", "plain"),
+                default="table",
+            ),
         ),
     )
 

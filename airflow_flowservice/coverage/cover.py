@@ -71,6 +71,7 @@ class KnownRun:
 
     :param window: None if no source reports it.
     :param outside: True if none of the given tasks pushed the run's id.
+    :param batch: status of a batch in the catalogue, of a failed one if there is any; None if no task read it.
     :param status_read: False if a task only created the run, so that its status is unknown.
     """
 
@@ -81,6 +82,7 @@ class KnownRun:
     failed_records: int | None = None
     url: str | None = None
     outside: bool = False
+    batch: str | None = None
     status_read: bool = True
 
 
@@ -301,7 +303,7 @@ def _facts(source: ExpectedWindow | KnownRun) -> Iterator[str]:
                 yield "succeeded inside"
         if source.status in (FlowRunStatus.SCHEDULED, FlowRunStatus.IN_PROGRESS):
             yield "active run"
-        if source.status is FlowRunStatus.UNKNOWN:
+        if source.status in (FlowRunStatus.UNKNOWN, FlowRunStatus.ENDED_UNCLEAR):
             yield "unknown run"
         return
     if source.task_state in _ACTIVE_TASK_STATES or _is_pending(source):
@@ -353,7 +355,12 @@ def _joined(one: KnownRun, other: KnownRun) -> KnownRun:
 
 
 def _certainty(run: KnownRun) -> int:
-    return 2 if run.status.ended else int(run.status_read)
+    # Flow Service's own status does not include the batches.
+    if run.batch is not None:
+        return 3
+    if run.status.succeeded or run.status.failed:
+        return 2
+    return int(run.status_read)
 
 
 def _from_summary(summary: FlowRunSummary) -> KnownRun:
@@ -364,6 +371,8 @@ def _from_summary(summary: FlowRunSummary) -> KnownRun:
         records=summary.output_records,
         failed_records=summary.failed_records,
         url=summary.url,
+        # Failed batches come first.
+        batch=summary.batches[0].status_word if summary.batches else None,
         status_read=summary.status != CREATED,
     )
 

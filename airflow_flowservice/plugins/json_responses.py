@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _STATES = tuple(State)
 _TASK_COLUMNS = ("dag_id", "dag_run_id", "task_id", "map_index", "task_state")
-_RUN_COLUMNS = ("id", "status", "records", "failed_records", "url", "outside")
+_RUN_COLUMNS = ("id", "status", "records", "failed_records", "url", "outside", "batch")
 
 
 def dataflows_json(feeds: Iterable[Feed]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from airflow_flowservice.exceptions import FlowRunActiveError, WindowError
+from airflow_flowservice.exceptions import FlowRunActiveError, FlowRunOutcomeUnknownError, WindowError
 from airflow_flowservice.windows.window import IngestionWindow
 
 if TYPE_CHECKING:
@@ -20,11 +20,18 @@ if TYPE_CHECKING:
 _TRIGGER_MANUALLY = "trigger the DAG manually with the missing window_start and window_end in its conf"
 
 
-def last_success(earlier: Iterable[FlowRunSummary], *, get_run: Callable[[str], FlowRun]) -> datetime | None:
+def last_success(
+    earlier: Iterable[FlowRunSummary],
+    *,
+    get_run: Callable[[str], FlowRun],
+    has_failed_batches: Callable[[FlowRun], bool] = lambda _: False,
+) -> datetime | None:
     """Return the end of the last successful window, or None if there was no success.
 
     :param earlier: summaries that earlier DAG runs of the task pushed, newest first.
+    :param has_failed_batches: return whether nothing of a succeeded run is ingested, because its batches failed.
     :raises FlowRunActiveError: an earlier flow run has not ended, and may still ingest its window.
+    :raises FlowRunOutcomeUnknownError: an earlier flow run ended without a status, so it may have ingested its window.
     :raises RunNotFoundError: an earlier flow run does not exist any more, so its outcome is unknown.
     :raises WindowError: the last success does not show its window.
     """
@@ -33,8 +40,10 @@ def last_success(earlier: Iterable[FlowRunSummary], *, get_run: Callable[[str], 
             run = get_run(summary.id)
             if not run.status.ended:
                 raise _active_error(run.id, summary.window_text, url=summary.url)
-            if not run.status.succeeded:
+            if run.status.failed or has_failed_batches(run):
                 continue
+            if not run.status.succeeded:
+                raise _outcome_error(run.id, summary.window_text, url=summary.url)
         if summary.window is None:
             raise WindowError(
                 f"the window of flow run {summary.id}, the last success, is not known",
@@ -55,23 +64,33 @@ def extend_window(period: IngestionWindow, *, end: datetime | None) -> Ingestion
     return IngestionWindow(end, period.end) if end < period.end else None
 
 
-def require_not_ingested(window: IngestionWindow, runs: Iterable[FlowRun]) -> None:
+def require_not_ingested(
+    window: IngestionWindow,
+    runs: Iterable[FlowRun],
+    *,
+    has_failed_batches: Callable[[FlowRun], bool] = lambda _: False,
+) -> None:
     """Raise if a flow run contains a part of the window, or may still ingest it.
 
     A run of exactly this window is allowed: it is the window's own run, which a cleared task ingests again.
-    Runs that failed or show no window are ignored.
+    Runs that failed, whose batches failed, or that show no window are ignored.
 
     :raises FlowRunActiveError: such a run has not ended.
+    :raises FlowRunOutcomeUnknownError: such a run has ended without a status.
     :raises WindowError: such a run has succeeded.
     """
     for run in runs:
         other = run.window
-        if other is None or (run.status.ended and not run.status.succeeded):
+        if other is None or run.status.failed:
             continue
         if other == window or not other.overlaps(window):
             continue
         if not run.status.ended:
             raise _active_error(run.id, str(other))
+        if not run.status.succeeded:
+            raise _outcome_error(run.id, str(other))
+        if has_failed_batches(run):
+            continue
         raise WindowError(
             f"flow run {run.id} has already ingested a part of this window: {other}",
             window=str(window),
@@ -83,4 +102,13 @@ def require_not_ingested(window: IngestionWindow, runs: Iterable[FlowRun]) -> No
 def _active_error(flow_run_id: str, window: str | None, *, url: str | None = None) -> FlowRunActiveError:
     return FlowRunActiveError(
         f"an earlier flow run has not ended, and may still ingest {window}", flow_run_id=flow_run_id, url=url
+    )
+
+
+def _outcome_error(flow_run_id: str, window: str | None, *, url: str | None = None) -> FlowRunOutcomeUnknownError:
+    return FlowRunOutcomeUnknownError(
+        f"an earlier flow run ended without a status, and may have ingested {window}",
+        flow_run_id=flow_run_id,
+        url=url,
+        remedy=f"check in Experience Platform what it ingested, then {_TRIGGER_MANUALLY}",
     )

@@ -8,7 +8,7 @@ export const STATES = {
   missing: { sign: "–", label: "Missing", description: "expected by a DAG run or the schedule, but not ingested" },
   twice: { sign: "2", label: "Duplicated", description: "more than one flow run succeeded" },
   outside: { sign: "↗", label: "External", description: "ingested by a flow run that none of these tasks created" },
-  unknown: { sign: "?", label: "Unknown outcome", description: "no task has read the outcome of the flow run" },
+  unknown: { sign: "?", label: "Unknown outcome", description: "the outcome of the flow run was not read or not reported" },
 };
 
 export const RUN_STATUSES = {
@@ -17,6 +17,7 @@ export const RUN_STATUSES = {
   success: "ingested",
   partial_success: "ingested in part",
   failed: "failed",
+  ended_unclear: "ended, unknown outcome",
   unknown: "unknown outcome",
 };
 

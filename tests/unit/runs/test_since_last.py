@@ -7,12 +7,13 @@ from datetime import datetime, timezone
 import pytest
 
 from airflow_flowservice.api.models import FlowRun, FlowRunStatus
-from airflow_flowservice.exceptions import FlowRunActiveError, WindowError
+from airflow_flowservice.exceptions import FlowRunActiveError, FlowRunOutcomeUnknownError, WindowError
 from airflow_flowservice.runs.since_last import extend_window, last_success, require_not_ingested
 from airflow_flowservice.runs.summary import FlowRunSummary
 from airflow_flowservice.windows.window import IngestionWindow
 
 ENDED = {"success": FlowRunStatus.SUCCESS, "failed": FlowRunStatus.FAILED, "inProgress": FlowRunStatus.IN_PROGRESS}
+ENDED["unclear"] = FlowRunStatus.ENDED_UNCLEAR
 
 
 def day(number: int) -> datetime:
@@ -50,6 +51,15 @@ def test_active_run_is_an_error():
     """The run may still ingest its window."""
     with pytest.raises(FlowRunActiveError, match="2026-01-06T00:00:00Z/2026-01-07T00:00:00Z"):
         last_success([summary(7, "created", "7")], get_run={"7": run_of(6, 7, "inProgress")}.__getitem__)
+
+
+def test_a_run_that_ended_without_a_status_is_an_error():
+    """It may have ingested its window, so the next window cannot begin before or after it."""
+    with pytest.raises(FlowRunOutcomeUnknownError, match="may have ingested 2026-01-06T00:00:00Z") as caught:
+        last_success([summary(7, "ended_unclear", "7")], get_run={"7": run_of(6, 7, "unclear")}.__getitem__)
+    assert "trigger the DAG manually" in caught.value.remedy
+    with pytest.raises(FlowRunOutcomeUnknownError):
+        require_not_ingested(PERIOD, [run_of(8, 11, "unclear")])
 
 
 def test_a_success_without_a_window_is_an_error():
