@@ -407,7 +407,14 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
         choice = choose_window.choose(context, offset=self.window_offset)
         if self.window == "period":
             return choice
-        return choose_window.extend_to_last_success(choice, context, flow_id=self.flow_id, service=self._hook.client)
+        return choose_window.extend_to_last_success(
+            choice,
+            context,
+            flow_id=self.flow_id,
+            service=self._hook.client,
+            ledger=self._hook.ledger,
+            dataflows=tuple(map(self._hook.dataflow_key, (self.flow_id, *self.continues))),
+        )
 
     def _ledger_policy(self, context: Mapping[str, Any], order: Order) -> LedgerPolicy | None:
         from airflow_flowservice.runs.ledger_intents import LedgerPolicy
