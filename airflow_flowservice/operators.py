@@ -430,6 +430,8 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
             flow_id=self.flow_id,
             service=self._hook.client,
             has_failed_batches=self._has_failed_batches,
+            ledger=self._hook.ledger,
+            dataflows=tuple(map(self._hook.dataflow_key, (self.flow_id, *self.continues))),
         )
 
     def _ledger_policy(self, context: Mapping[str, Any], order: Order) -> LedgerPolicy | None:

@@ -20,14 +20,17 @@ Each line is `ok`, `wrong`, `note` (passed with a remark) or `not checked`. Exit
 something is wrong or the connection does not exist; 2 if the arguments are invalid.
 """
 _COVERAGE_DESCRIPTION = """
-Shows the state of each window between two dates: ingested, running, failed, missing or duplicated. With --dag-id, it
-compares the windows of the DAG's runs and of its schedule with the results of the tasks. With --conn-id, it also
+Shows the state of each window between two dates: ingested, running, failed, missing, duplicated, restated or unknown.
+With --dag-id, it compares the windows of the DAG's runs and of its schedule with the ledger of ingested windows and the
+results of the tasks. A window that none of these records can have is unknown, and gets no command. With --conn-id, it
+also
 queries Flow Service. Only Flow Service reports flow runs that were created outside the DAG or were replaced by a clear.
 With --flow-id and --conn-id only, the whole time between the dates is expected to be ingested. For missing and failed
 windows, it prints the `airflow backfill create` commands that ingest them. Nothing is created.
 """
 _COVERAGE_EPILOG = """
-Exit status: 0 if no window is known to be missing, failed or duplicated; 1 if one is; 2 if there is nothing to show.
+Exit status: 0 if no window is known to be missing, failed or duplicated; 1 if one is; 2 if there is nothing to show, or
+if the ledger cannot be read.
 """
 _FAILED_RECORDS_DESCRIPTION = """
 Shows the rows of a flow run that failed: how many have each of Adobe's error codes, with an example of each, and the
