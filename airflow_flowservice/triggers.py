@@ -200,12 +200,13 @@ class FlowRunTrigger(BaseTrigger):
         try:
             for key, value in xcoms.items():
                 await versions.in_thread(task_context.push_xcom, ti, key=key, value=value)
+            # The triggerer may drop what a trigger logs directly before its end from the task's log.
+            self.log.info(summary.describe())
             await versions.in_thread(self._deliver, summary)
             await versions.in_thread(intent_variable.remove_before_success, ti)
         except Exception as error:
             self.log.warning("XComs could not be pushed in the triggerer (%s); a worker ends the task", error)
             return False
-        self.log.info(summary.describe())
         return True
 
     def _deliver(self, summary: FlowRunSummary) -> None:
