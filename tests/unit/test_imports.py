@@ -66,6 +66,9 @@ INTERFACE = {
         "FlowRunIncompleteError",
         "FlowRunVanishedError",
         "FlowServiceError",
+        "LedgerConflictError",
+        "LedgerError",
+        "LedgerUnavailableError",
         "NoAnswerError",
         "NotOnDemandError",
         "NotSentError",
@@ -79,6 +82,8 @@ INTERFACE = {
         "StartTimeInPastError",
         "UnreadableAnswerError",
         "WindowError",
+        "WindowIngestedError",
+        "WindowOverlapError",
         "WindowRefusedError",
         "from_dict",
         "error_context",
@@ -190,6 +195,9 @@ def test_the_arguments_of_the_interface_are_pinned():
         "window",
         "start_time",
         "check_flow",
+        "on_ingested",
+        "on_overlap",
+        "continues",
     ]
     sensor = [
         "flow_run_id",
