@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from airflow_flowservice.cli.metadata_session import metadata_session
 from airflow_flowservice.cli.output import (
     CommandError,
     airflow_console,
@@ -20,7 +20,7 @@ from airflow_flowservice.cli.output import (
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from airflow_flowservice._airflow.database import TaskRow
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # With partitions or offsets, a DAG run for an earlier date can have a window within the range.
 _MARGIN = timedelta(days=31)
 _CLOCK_SKEW = timedelta(days=1)
+_WITHOUT_DATABASE = ", or give --flow-id and --conn-id without --dag-id"
 
 
 def coverage(arguments: argparse.Namespace) -> NoReturn:
@@ -78,7 +79,7 @@ def _of_dag(arguments: argparse.Namespace, *, within: IngestionWindow) -> Covera
     from airflow_flowservice.cli.coverage_report import CoverageReport
 
     dag_id = arguments.dag_id
-    with _session() as session:
+    with metadata_session(alternative=_WITHOUT_DATABASE) as session:
         schedule = database.dag_schedule_of(session, dag_id)
         since = within.start - _MARGIN
         all_rows = list(database.task_rows(session, dag_ids=[dag_id], since=since))
@@ -167,23 +168,3 @@ def _only_flow(rows: Sequence[TaskRow], *, dag_id: str) -> str | None:
         listed = "".join(f"\n  {flow_id}, of task {task_id}" for flow_id, task_id in sorted(task_ids.items()))
         raise CommandError(f"DAG {dag_id!r} has several dataflows. Choose one with --flow-id:{listed}")
     return next(iter(task_ids), None)
-
-
-@contextmanager
-def _session() -> Iterator[Any]:
-    """Open a session of the metadata database.
-
-    :raises CommandError: the database cannot be read.
-    """
-    from airflow.utils.session import create_session
-    from sqlalchemy.exc import DBAPIError
-
-    try:
-        with create_session() as session:
-            yield session
-    except DBAPIError as error:
-        reason = str(error.orig).strip().partition("\n")[0]
-        raise CommandError(
-            f"Airflow's metadata database cannot be read ({type(error).__name__}: {reason}). "
-            "Run this with the scheduler's configuration, or give --flow-id and --conn-id without --dag-id"
-        ) from error
