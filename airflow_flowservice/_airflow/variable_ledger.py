@@ -64,6 +64,16 @@ def parse_entry(text: str | None) -> LedgerEntry | None:
         return None
 
 
+def stored_texts(entry: LedgerEntry) -> tuple[str, str]:
+    """Return the value and the description of an entry's Variable. Each call returns another value.
+
+    Two writers can write the same version, and even the same entry: a task that Airflow starts twice. The unique
+    value distinguishes them in the read-back; parsing ignores it.
+    """
+    text = json.dumps({**entry.to_json(), "written_by": uuid4().hex})
+    return text, text if len(text) <= _MAX_DESCRIPTION else "The entry is in the value."
+
+
 @dataclass(frozen=True)
 class _Reading:
     """Text of a Variable, and when it was known to be the stored one.
@@ -142,10 +152,8 @@ class VariableLedger:
         key = ledger_key(*entry.key)
         self._require_unchanged(key, entry.version)
         stored = replace(entry, version=entry.version + 1)
-        # Two writers can write the same version, and even the same entry: a task that Airflow starts twice. The
-        # unique value distinguishes them in the read-back; parsing ignores it.
-        text = json.dumps({**stored.to_json(), "written_by": uuid4().hex})
-        write_variable(key, text, description=text if len(text) <= _MAX_DESCRIPTION else "The entry is in the value.")
+        text, description = stored_texts(stored)
+        write_variable(key, text, description=description)
         at = self.monotonic()
         if read_variable(key) != text:
             raise _conflict(key)

@@ -51,16 +51,18 @@ Exit status: 0 if the windows are contiguous; 1 if there is a gap, an overlap or
 is nothing to show: an unknown DAG, a file that cannot be imported, a schedule or dates without DAG runs.
 """
 _LEDGER_DESCRIPTION = """
-Manages the ledger of ingested windows in a SQL database. The ledger's connection is --ledger-conn-id, or
-`ledger_conn_id` in the extra of --conn-id, or the option `[flowservice] ledger_conn_id`, in this order.
+Manages the ledger of ingested windows, in Airflow's Variables or in a SQL database. The connection of the database is
+--ledger-conn-id, or `ledger_conn_id` in the extra of --conn-id, or the option `[flowservice] ledger_conn_id`, in this
+order. If none of them is set, the ledger is in Variables, which are read and written in Airflow's metadata database.
 """
 _MIGRATE_DESCRIPTION = """
-Creates or upgrades the tables of the ledger, and changes nothing if they are up to date. Two migrations can run at the
-same time. The database's user needs the permission to create tables.
+Creates or upgrades the tables of the ledger in a SQL database, and changes nothing if they are up to date. Two
+migrations can run at the same time. The database's user needs the permission to create tables. A ledger in Airflow's
+Variables needs no migration.
 """
 _MIGRATE_EPILOG = """
-Example: `airflow flowservice ledger migrate --ledger-conn-id ledger`. Exit status: 0 if the tables are up to date; 2 if
-the database cannot be used or the arguments are invalid.
+Example: `airflow flowservice ledger migrate --ledger-conn-id ledger`. Exit status: 0 if the tables are up to date, or
+not needed; 2 if the database cannot be used or the arguments are invalid.
 """
 _EXPORT_DESCRIPTION = """
 Prints the entries of the ledger, by default as JSON lines: one JSON object in each line, which `ledger import` reads.
@@ -70,13 +72,23 @@ Example: `airflow flowservice ledger export > ledger.jsonl`. Exit status: 0 if t
 the database cannot be used, or the arguments are invalid.
 """
 _IMPORT_DESCRIPTION = """
-Stores the entries of an export that the ledger does not have. Without --confirm, it only counts them. It never changes
-an existing entry.
+Stores the entries of an export that the ledger does not have. With --from-history, it stores the windows that tasks in
+Airflow's history have ingested, by their XComs. Without --confirm, it only counts them. It never changes an existing
+entry.
 """
 _IMPORT_EPILOG = """
-Example: `airflow flowservice ledger import ledger.jsonl --confirm`. Exit status: 0 if the ledger has no different
-entry; 1 if it has a different entry for a window; 2 if the file or the arguments are invalid, or the database cannot
-be used.
+Examples: `airflow flowservice ledger import ledger.jsonl --confirm`, `airflow flowservice ledger import --from-history
+--dag-id ingest_orders`. Exit status: 0 if the ledger has no different entry; 1 if it has a different entry for a
+window; 2 if there is no entry to import, the arguments are invalid, or the database cannot be used.
+"""
+_LEDGER_CHECK_DESCRIPTION = """
+Compares the ledger with the flow runs of Flow Service, for the dataflows of the connection's organization and sandbox.
+It shows ingested entries whose flow run failed or does not exist, and successful flow runs that are not in the ledger.
+Nothing is changed.
+"""
+_LEDGER_CHECK_EPILOG = """
+Example: `airflow flowservice ledger check --conn-id flowservice_default --flow-id F`. Exit status: 0 if nothing
+differs; 1 if something differs; 2 if there is nothing to compare, or Flow Service or the ledger cannot be used.
 """
 _FORGET_DESCRIPTION = """
 Removes the entries of a dataflow whose windows are between two dates. Without --confirm, it only shows them. A DAG run
@@ -191,9 +203,10 @@ def _windows_command(config: Any) -> Any:
 def _ledger_commands(config: Any) -> Any:
     return config.GroupCommand(
         name="ledger",
-        help="Manage the ledger of ingested windows in a SQL database",
+        help="Manage the ledger of ingested windows",
         description=_LEDGER_DESCRIPTION,
         subcommands=(
+            _ledger_check_command(config),
             _export_command(config),
             _forget_command(config),
             _import_command(config),
@@ -210,6 +223,24 @@ def _migrate_command(config: Any) -> Any:
         epilog=_MIGRATE_EPILOG,
         func=config.lazy_load_command("airflow_flowservice.cli.ledger_command.migrate"),
         args=(*_ledger_args(config), config.ARG_OUTPUT),
+    )
+
+
+def _ledger_check_command(config: Any) -> Any:
+    date = {**_date_options(config), "required": False}
+    return config.ActionCommand(
+        name="check",
+        help="Compare the ledger with Flow Service",
+        description=_LEDGER_CHECK_DESCRIPTION,
+        epilog=_LEDGER_CHECK_EPILOG,
+        func=config.lazy_load_command("airflow_flowservice.cli.ledger_check_command.check"),
+        args=(
+            config.Arg(("--flow-id",), help="only this dataflow"),
+            config.Arg(("--from",), help="only windows that end later", dest="from_date", **date),
+            config.Arg(("--to",), help="only windows that start earlier", dest="to_date", **date),
+            *_ledger_args(config),
+            config.ARG_OUTPUT,
+        ),
     )
 
 
@@ -236,12 +267,14 @@ def _export_command(config: Any) -> Any:
 def _import_command(config: Any) -> Any:
     return config.ActionCommand(
         name="import",
-        help="Store the entries of an export",
+        help="Store the entries of an export or of Airflow's history",
         description=_IMPORT_DESCRIPTION,
         epilog=_IMPORT_EPILOG,
         func=config.lazy_load_command("airflow_flowservice.cli.ledger_command.import_entries"),
         args=(
-            config.Arg(("file",), help="file with JSON lines of `ledger export`; - for standard input"),
+            config.Arg(("file",), help="file with JSON lines of `ledger export`; - for standard input", nargs="?"),
+            config.Arg(("--from-history",), help="import from Airflow's history", action="store_true"),
+            config.Arg(("-d", "--dag-id"), help="with --from-history: only tasks of this DAG"),
             config.Arg(("--confirm",), help="store the new entries", action="store_true"),
             *_ledger_args(config),
             config.ARG_OUTPUT,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from airflow_flowservice.cli.metadata_session import metadata_session
 from airflow_flowservice.cli.output import (
     CommandError,
     airflow_console,
@@ -21,7 +21,7 @@ from airflow_flowservice.cli.output import (
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
     from airflow_flowservice._airflow.dag_coverage import Plan
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 # With partitions or offsets, a DAG run for an earlier date can have a window within the range.
 _MARGIN = timedelta(days=31)
 _CLOCK_SKEW = timedelta(days=1)
+_WITHOUT_DATABASE = ", or give --flow-id and --conn-id without --dag-id"
 
 
 def coverage(arguments: argparse.Namespace) -> NoReturn:
@@ -129,7 +130,7 @@ def _read_history(arguments: argparse.Namespace, *, within: IngestionWindow) -> 
     dag_id, task_id = arguments.dag_id, arguments.task_id
     since = max(within.start - _MARGIN, EPOCH)
     around = IngestionWindow(since, within.end)
-    with _session() as session:
+    with metadata_session(alternative=_WITHOUT_DATABASE) as session:
         schedule = database.dag_schedule_of(session, dag_id)
         all_rows = list(database.task_rows(session, dag_ids=[dag_id], since=since))
         feeds = database.feeds(session, dag_ids=[dag_id])
@@ -257,23 +258,3 @@ def _only_flow(
         listed = "".join(f"\n  {flow_id}{source}" for flow_id, source in sorted(task_ids.items()))
         raise CommandError(f"DAG {dag_id!r} has several dataflows. Choose one with --flow-id:{listed}")
     return next(iter(task_ids), None)
-
-
-@contextmanager
-def _session() -> Iterator[Any]:
-    """Open a session of the metadata database.
-
-    :raises CommandError: the database cannot be read.
-    """
-    from airflow.utils.session import create_session
-    from sqlalchemy.exc import DBAPIError
-
-    try:
-        with create_session() as session:
-            yield session
-    except DBAPIError as error:
-        reason = str(error.orig).strip().partition("\n")[0]
-        raise CommandError(
-            f"Airflow's metadata database cannot be read ({type(error).__name__}: {reason}). "
-            "Run this with the scheduler's configuration, or give --flow-id and --conn-id without --dag-id"
-        ) from error

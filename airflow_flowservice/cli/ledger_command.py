@@ -1,4 +1,4 @@
-"""Commands `airflow flowservice ledger ...`: create the tables of the SQL ledger, and export, import and forget."""
+"""Commands `airflow flowservice ledger export|forget|import|migrate`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow_flowservice.cli.metadata_session import metadata_session
 from airflow_flowservice.cli.output import (
     CommandError,
     airflow_console,
@@ -27,15 +28,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from airflow_flowservice.ledger.entry import LedgerEntry
-    from airflow_flowservice.ledger.sql_ledger import SqlLedger
     from airflow_flowservice.ledger.store import Ledger
     from airflow_flowservice.windows.window import IngestionWindow
 
 DEFAULT_CONN_ID = "flowservice_default"
 JSON_LINES = "jsonl"
+_MAX_LISTED = 20
 
 
-def _command(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], NoReturn]:
+def ledger_command(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], NoReturn]:
     """Return a command that exits with the status of a function, or with 2 after an error."""
 
     @wraps(run)
@@ -55,12 +56,16 @@ def _command(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Nam
     return command
 
 
-@_command
+@ledger_command
 def migrate(arguments: argparse.Namespace) -> int:
     """Create or upgrade the tables, and exit with 0."""
+    from airflow_flowservice._airflow import ledgers
+
     with quiet_stdout():
-        conn_id, ledger = _ledger(arguments)
-        done = ledger.migrate()
+        conn_id = arguments.ledger_conn_id or _configured_ledger(arguments.conn_id)
+        done = ledgers.stored_sql_ledger(conn_id).migrate() if conn_id else None
+    if done is None:
+        return _report_no_migration(arguments)
     change = {None: "created", done.after: "up to date"}.get(done.before, "upgraded")
     result = {"ledger_conn_id": conn_id, "result": change, "before": done.before, "after": done.after}
     if arguments.output in ("json", "yaml"):
@@ -70,34 +75,39 @@ def migrate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-@_command
+def _report_no_migration(arguments: argparse.Namespace) -> int:
+    if arguments.output in ("json", "yaml"):
+        result = {"ledger_conn_id": None, "result": "not needed", "before": None, "after": None}
+        write_document(result, output=arguments.output)
+    else:
+        print_line(airflow_console(), "The ledger is in Airflow's Variables, which need no migration.")
+    write_note("for a ledger in a SQL database, give --ledger-conn-id, or set ledger_conn_id")
+    return 0
+
+
+@ledger_command
 def export(arguments: argparse.Namespace) -> int:
     """Print the entries, and exit with 0, or with 2 if there is none."""
-    with quiet_stdout():
-        _, ledger = _ledger(arguments)
-        within = _within(arguments, is_required=False)
-        entries = _entries(ledger, arguments, within=within)
-        first = next(entries, None)
-    if first is None:
+    with quiet_stdout(), opened_ledger(arguments) as ledger:
+        entries = list(_entries(ledger, arguments, within=range_of(arguments, is_required=False)))
+    if not entries:
         raise CommandError("the ledger has no entry that matches the arguments")
-    entries = _chain(first, entries)
     if arguments.output == JSON_LINES:
         for entry in entries:
             sys.stdout.write(f"{json.dumps(entry.to_json())}\n")
     else:
-        _show(list(entries), output=arguments.output)
+        _show(entries, output=arguments.output)
     return 0
 
 
-@_command
+@ledger_command
 def forget(arguments: argparse.Namespace) -> int:
     """Remove entries; without `--confirm`, only show them.
 
     Exit with 0 if all were removed or shown, 1 if one changed meanwhile, 2 if there is none.
     """
-    with quiet_stdout():
-        _, ledger = _ledger(arguments)
-        within = _within(arguments, is_required=True)
+    with quiet_stdout(), opened_ledger(arguments) as ledger:
+        within = range_of(arguments, is_required=True)
         overlapping = list(_entries(ledger, arguments, within=within))
         entries = [each for each in overlapping if within.start <= each.window.start and each.window.end <= within.end]
         _require_one_dataflow(overlapping)
@@ -117,16 +127,21 @@ def forget(arguments: argparse.Namespace) -> int:
     return 1 if changed else 0
 
 
-@_command
+@ledger_command
 def import_entries(arguments: argparse.Namespace) -> int:
-    """Store the entries of an export that the ledger does not have; without `--confirm`, only count them.
+    """Store entries that the ledger does not have; without `--confirm`, only count them.
 
     Exit with 0 if all are stored, or can be; 1 if the ledger has a different entry for a window; 2 for invalid input.
     """
+    if arguments.from_history == (arguments.file is not None):
+        raise CommandError("give either a file of `airflow flowservice ledger export`, or --from-history")
+    if arguments.dag_id is not None and not arguments.from_history:
+        raise CommandError("--dag-id requires --from-history")
     with quiet_stdout():
-        _, ledger = _ledger(arguments)
-        entries = _read_entries(arguments.file)
-        counts = Counter(_import_one(ledger, entry, confirm=arguments.confirm) for entry in entries)
+        entries = _history(arguments) if arguments.from_history else _read_entries(arguments.file)
+        is_equal = _is_same_flow_run if arguments.from_history else _is_same_entry
+        with opened_ledger(arguments) as ledger:
+            counts = Counter(_import_all(ledger, entries, confirm=arguments.confirm, is_equal=is_equal))
     result = {name: counts[name] for name in ("new", "equal", "different")}
     if arguments.output in ("json", "yaml"):
         write_document(result, output=arguments.output)
@@ -139,20 +154,49 @@ def import_entries(arguments: argparse.Namespace) -> int:
     return 1 if counts["different"] else 0
 
 
-def _ledger(arguments: argparse.Namespace) -> tuple[str, SqlLedger]:
-    """Return the ledger's connection id and the ledger.
+def _history(arguments: argparse.Namespace) -> list[LedgerEntry]:
+    """Return the entries of the successful flow runs in Airflow's history.
 
-    :raises CommandError: no SQL ledger is configured.
+    :raises CommandError: there is none.
     """
-    from airflow_flowservice._airflow import ledgers
+    from airflow_flowservice._airflow import database, versions
+    from airflow_flowservice._airflow.ledger_history import ledger_history
+
+    dag_ids = None if arguments.dag_id is None else [arguments.dag_id]
+    with metadata_session() as session:
+        rows = database.task_rows(session, dag_ids=dag_ids)
+        history = ledger_history(rows, now=versions.utc_now().timestamp())
+    if history.omitted:
+        write_note(
+            f"{len(history.omitted)} successful flow runs have no entry, because their XCom does not show dataflow, "
+            f"window, organization or sandbox: {', '.join(sorted(history.omitted)[:_MAX_LISTED])}"
+        )
+    if history.repeated:
+        write_note(f"{len(history.repeated)} windows have several successful flow runs; the last one is used")
+    if not history.entries:
+        raise CommandError("Airflow's history has no successful flow run")
+    return list(history.entries.values())
+
+
+@contextmanager
+def opened_ledger(arguments: argparse.Namespace) -> Iterator[Ledger]:
+    """Return the ledger in the SQL database that the arguments or the configuration name, else that in Variables.
+
+    :raises CommandError: the ledger is disabled, or Airflow's metadata database cannot be used.
+    """
+    from airflow_flowservice._airflow import ledgers, metadata_ledger, versions
 
     conn_id = arguments.ledger_conn_id or _configured_ledger(arguments.conn_id)
-    if conn_id is None:
+    if conn_id is not None:
+        yield ledgers.stored_sql_ledger(conn_id)
+    elif versions.setting("ledger") == "none":
         raise CommandError(
-            "no SQL ledger is configured: give --ledger-conn-id, or set ledger_conn_id in the extra of the Flow "
-            "Service connection, or the option [flowservice] ledger_conn_id"
+            "the ledger is disabled: the option [flowservice] ledger is `none`. For a ledger in a SQL database, give "
+            "--ledger-conn-id"
         )
-    return conn_id, ledgers.stored_sql_ledger(conn_id)
+    else:
+        with metadata_session() as session:
+            yield metadata_ledger.StoredLedger(session)
 
 
 def _configured_ledger(conn_id: str | None) -> str | None:
@@ -168,7 +212,7 @@ def _configured_ledger(conn_id: str | None) -> str | None:
     return ledgers.ledger_conn_id(extra)
 
 
-def _within(arguments: argparse.Namespace, *, is_required: bool) -> IngestionWindow | Any:
+def range_of(arguments: argparse.Namespace, *, is_required: bool) -> IngestionWindow | Any:
     """Return the range of `--from` and `--to`; None if both are optional and missing.
 
     :raises CommandError: the range is empty or reversed.
@@ -190,11 +234,6 @@ def _entries(ledger: Ledger, arguments: argparse.Namespace, *, within: Ingestion
         dataflow = entry.dataflow
         if arguments.flow_id in (None, dataflow.flow_id) and arguments.sandbox in (None, dataflow.sandbox):
             yield entry
-
-
-def _chain(first: LedgerEntry, rest: Iterator[LedgerEntry]) -> Iterator[LedgerEntry]:
-    yield first
-    yield from rest
 
 
 def _require_one_dataflow(entries: Iterable[LedgerEntry]) -> None:
@@ -251,20 +290,38 @@ def _opened(file: str) -> Iterator[Iterable[str]]:
         raise CommandError(f"{file} cannot be read ({type(error).__name__})") from error
 
 
-def _import_one(ledger: Ledger, entry: LedgerEntry, *, confirm: bool) -> str:
-    """Store an entry if the ledger has none of its window, and return `new`, `equal` or `different`."""
+def _import_all(
+    ledger: Ledger,
+    entries: Sequence[LedgerEntry],
+    *,
+    confirm: bool,
+    is_equal: Callable[[LedgerEntry, LedgerEntry], bool],
+) -> Iterator[str]:
+    """Store the entries that the ledger does not have, and yield `new`, `equal` or `different` for each."""
     from airflow_flowservice.exceptions import LedgerConflictError
 
-    stored = ledger.get(*entry.key)
-    if stored is None and confirm:
-        try:
-            ledger.put(replace(entry, version=0))
-            return "new"
-        except LedgerConflictError:
-            stored = ledger.get(*entry.key)
-    if stored is None:
-        return "new"
-    return "equal" if replace(stored, version=entry.version) == entry else "different"
+    known = {each.key: each for each in ledger.entries({entry.dataflow for entry in entries})}
+    for entry in entries:
+        stored = known.get(entry.key)
+        if stored is None and confirm:
+            try:
+                known[entry.key] = ledger.put(replace(entry, version=0))
+                yield "new"
+                continue
+            except LedgerConflictError:
+                stored = ledger.get(*entry.key)
+        if stored is None:
+            yield "new"
+        else:
+            yield "equal" if is_equal(stored, entry) else "different"
+
+
+def _is_same_entry(stored: LedgerEntry, entry: LedgerEntry) -> bool:
+    return replace(stored, version=entry.version) == entry
+
+
+def _is_same_flow_run(stored: LedgerEntry, entry: LedgerEntry) -> bool:
+    return entry.flow_run_id in (stored.flow_run_id, *(run.flow_run_id for run in stored.earlier))
 
 
 def _show(entries: Sequence[LedgerEntry], *, output: str) -> None:

@@ -71,6 +71,9 @@ INTERFACE = {
         "FlowRunOutcomeUnknownError",
         "FlowRunVanishedError",
         "FlowServiceError",
+        "LedgerConflictError",
+        "LedgerError",
+        "LedgerUnavailableError",
         "NoAnswerError",
         "NotOnDemandError",
         "NotSentError",
@@ -86,6 +89,8 @@ INTERFACE = {
         "StartTimeInPastError",
         "UnreadableAnswerError",
         "WindowError",
+        "WindowIngestedError",
+        "WindowOverlapError",
         "WindowRefusedError",
         "from_dict",
         "error_context",
@@ -198,6 +203,9 @@ def test_the_arguments_of_the_interface_are_pinned():
         "window",
         "start_time",
         "check_flow",
+        "on_ingested",
+        "on_overlap",
+        "continues",
     ]
     sensor = [
         "flow_run_id",

@@ -55,14 +55,6 @@ def test_missing_tables(ledger: SqlLedger, command: Callable[..., Any]) -> None:
     assert "airflow flowservice ledger migrate" in printed.err
 
 
-def test_without_configuration(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]) -> None:
-    """The error names each way to select a database."""
-    monkeypatch.setenv("AIRFLOW_CONN_FLOWSERVICE_DEFAULT", '{"conn_type": "flowservice"}')
-    printed = command("ledger", "migrate")
-    assert 2 == printed.status
-    assert "--ledger-conn-id" in printed.err
-
-
 def test_connection_of_the_extra(ledger: SqlLedger, command: Callable[..., Any], monkeypatch: Any) -> None:
     """The extra of the Flow Service connection selects the database."""
     monkeypatch.setenv("AIRFLOW__FLOWSERVICE__LEDGER_CONN_ID", "other")
