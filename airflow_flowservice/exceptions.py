@@ -1,45 +1,6 @@
 """Tree of errors; each error states the problem, the affected window and the remedy.
 
-```
-FlowServiceError
-├── ConfigurationError            the connection or the task's arguments are invalid
-├── WindowError                   the DAG run has no window that can be ingested
-├── ApiError                      an HTTP request to Flow Service or IMS failed
-│   ├── NotSentError                  nothing was sent: no connection could be made
-│   ├── NoAnswerError                 the request was sent, but no complete response arrived
-│   ├── UnreadableAnswerError         the response has no usable content: HTML, empty, other JSON
-│   ├── RateLimitedError              429
-│   ├── ServerError                   5xx
-│   ├── AuthenticationError           401: client id, secret or token
-│   ├── AccessDeniedError             403: API key, permission, product profile
-│   │   ├── OrganizationError             the organization is not this credential's
-│   │   └── CreateNotAllowedError         1427: this token may read, but not create runs
-│   ├── SandboxError                  the sandbox is missing, unknown or not allowed
-│   ├── FlowNotFoundError             this flow id is unknown here
-│   ├── RunNotFoundError              this flow run id is unknown here
-│   └── RunRefusedError               any other refusal (4xx) of a request
-│       ├── StartTimeInPastError          1360
-│       ├── WindowRefusedError            1381
-│       ├── DeltaColumnDiffersError       1382
-│       ├── DeltaColumnMissingError       1383
-│       ├── NotOnDemandError              1385, 1386: the flow or its connector accepts no on-demand runs
-│       └── RetriggerRefusedError         1387, 1388
-├── FlowDisabledError             the flow is not enabled
-├── AttemptOvertakenError         another attempt of the same task may have replaced this one
-├── LedgerError                   an error of the ledger of ingested windows
-│   ├── LedgerUnavailableError        the ledger's store cannot be reached
-│   └── LedgerConflictError           another process changed the entry of the window
-├── WindowIngestedError           the window is ingested already, and on_ingested is fail
-├── WindowOverlapError            parts of the window are ingested or claimed already
-└── FlowRunError                  an error of an existing flow run
-    ├── FlowRunFailedError            the run ended as failed
-    ├── FlowRunIncompleteError        more of its records failed than the task allows
-    ├── FlowRunEmptyError             the run had no records, and the task requires some
-    ├── FlowRunActiveError            an earlier run is active and may ingest a part of the window
-    ├── FlowRunVanishedError          Flow Service no longer has the run
-    ├── FlowRunUncertainError         the outcome of the request that creates the run is unknown
-    └── FlowRunTimeoutError           the run did not end within the time limit
-```
+`tree()` yields the classes; docs/errors.md shows the tree with the meaning and the remedy of each.
 
 `retryable` is True if the same attempt can succeed later without a change by a user. If it is False, the
 operators fail the task immediately, without its retries. Codes are Adobe's
@@ -257,6 +218,24 @@ class RunNotFoundError(ApiError):
     default_remedy = "check flow_run_id and the connection's sandbox"
 
 
+class BatchNotFoundError(ApiError):
+    """The catalogue does not have a batch of the flow run, so the result of the ingestion is unknown."""
+
+    default_remedy = (
+        "check the dataset's batches in Experience Platform; if the data is ingested, mark the task as success; to "
+        "accept the flow run's own status, remove wait_for_batch"
+    )
+
+
+class DataConnectionNotFoundError(ApiError):
+    """No source or target connection of the dataflow has this id in this organization and sandbox."""
+
+    default_remedy = (
+        "check the connection's sandbox, and whether the source or target connection of the dataflow was deleted in "
+        "Experience Platform"
+    )
+
+
 class RunRefusedError(ApiError):
     """Flow Service refused the request (4xx); nothing was created."""
 
@@ -291,12 +270,20 @@ class NotOnDemandError(RunRefusedError):
     """Adobe codes 1385, 1386: this flow, or its connector, accepts no on-demand runs."""
 
     default_remedy = (
-        "use a batch dataflow that is scheduled one-time ('once'); a scheduled flow cannot be changed to it"
+        "use a batch dataflow that is scheduled one-time ('once'); the schedule of a dataflow can be changed before "
+        "its start time only"
     )
 
 
+class FlowChangingError(RunRefusedError):
+    """Adobe code 1380 while the dataflow is in a passing state, such as updating; nothing was created."""
+
+    retryable = True
+    default_remedy = "wait until the dataflow is enabled; a retry is safe"
+
+
 class RetriggerRefusedError(RunRefusedError):
-    """Adobe codes 1387, 1388: this run cannot be re-triggered, or not yet."""
+    """Adobe code 1388: the dataflow of this run is not enabled, so the run cannot be re-triggered."""
 
     default_remedy = (
         "re-trigger only failed runs, or successful runs without records, of an enabled flow; otherwise create a run "
@@ -304,10 +291,27 @@ class RetriggerRefusedError(RunRefusedError):
     )
 
 
+class RetriggerNotYetError(RetriggerRefusedError):
+    """Adobe code 1387: the state of this run does not allow a re-trigger, or not yet; nothing was created."""
+
+    retryable = True
+    default_remedy = f"wait, since a retry is safe; if the error persists, {RetriggerRefusedError.default_remedy}"
+
+
 class FlowDisabledError(FlowServiceError):
     """The dataflow is not enabled, so Flow Service would not execute its runs."""
 
     default_remedy = "enable the dataflow in Experience Platform, then clear the task"
+
+
+class FlowNotReadyError(FlowDisabledError):
+    """The dataflow is in a passing state, such as updating or enabling; nothing was sent."""
+
+    retryable = True
+    default_remedy = (
+        "wait until the dataflow is enabled; a retry checks it again (the first flow run of a table-based dataflow "
+        "updates the dataflow)"
+    )
 
 
 class AttemptOvertakenError(FlowServiceError):
@@ -363,6 +367,25 @@ class FlowRunFailedError(FlowRunError):
     retryable = True
     default_remedy = (
         "fix the cause that the run's errors name; a retry or a clear creates a new run for the same window"
+    )
+
+
+class FlowRunOutcomeUnknownError(FlowRunError):
+    """The flow run ended without a status, so its data may be ingested or not; a retry reads it again."""
+
+    retryable = True
+    default_remedy = (
+        "check in Experience Platform whether the window is ingested; then mark the task as success, or clear it, "
+        "which creates a new run for the window (a retry creates none)"
+    )
+
+
+class FlowRunBatchFailedError(FlowRunError):
+    """The flow run succeeded, and all its batches failed in the catalogue, so nothing is ingested."""
+
+    retryable = True
+    default_remedy = (
+        "fix the cause that the batch's errors name; a retry or a clear creates a new run for the same window"
     )
 
 

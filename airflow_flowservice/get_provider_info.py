@@ -37,8 +37,8 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "epoch_format": {
         "label": "Epoch format",
-        "description": "Type of times in requests: string (Adobe's tutorial) or integer (Adobe's OpenAPI file).",
-        "schema": {**_TEXT, "enum": ["string", "integer", None], "default": "string"},
+        "description": "Type of times in requests: auto (finds the accepted one), string or integer. Default: auto.",
+        "schema": {**_TEXT, "enum": ["auto", "string", "integer", None], "default": "auto"},
     },
     "timeout_s": {
         "label": "Read timeout (seconds)",

@@ -65,6 +65,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         max_failed_records: int | None = None,
         max_failed_ratio: float | None = None,
         on_empty: Literal["succeed", "skip", "fail"] = "succeed",
+        wait_for_batch: bool = False,
         on_uncertain: Literal["fail", "adopt", "create"] = "fail",
         uncertain_patience: float = 180.0,
         flowservice_conn_id: str = "flowservice_default",
@@ -76,6 +77,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             max_failed_records=max_failed_records,
             max_failed_ratio=max_failed_ratio,
             on_empty=on_empty,
+            wait_for_batch=wait_for_batch,
             flowservice_conn_id=flowservice_conn_id,
         )
         self.wait_for_completion = wait_for_completion
@@ -141,6 +143,11 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
     def _wait_limit(self) -> tuple[str, float | None]:
         return "wait_timeout", self.wait_timeout
 
+    @property
+    def _first_read_budget(self) -> float:
+        """Return the error budget of the first read of a known flow run; a `wait_timeout` also limits it."""
+        return min(self.error_budget, self.wait_timeout or self.error_budget)
+
     def _create(self, context: Mapping[str, Any], order: Order) -> FlowRunSummary:
         from airflow_flowservice.runs.summary import FlowRunSummary
 
@@ -176,9 +183,9 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             on_uncertain=self.on_uncertain,
             adopt=task_context.run_to_adopt(context),
             patience=self.uncertain_patience,
-            # A `wait_timeout` also limits this read of the flow run.
-            error_budget=min(self.error_budget, self.wait_timeout or self.error_budget),
+            error_budget=self._first_read_budget,
             clock_offset=lambda: hook.client.clock_offset,
+            has_failed_batches=self._has_failed_batches,
             link=lambda flow_run_id: hook.pages.flow_run(order.flow_id, flow_run_id),
         )
         try:
@@ -210,6 +217,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             url=summary.url,
             ends_task=self._can_end_in_triggerer(),
             error_budget=self.error_budget,
+            wait_for_batch=self.wait_for_batch,
             **self.tolerance.to_arguments(),
         )
         self._defer_to(trigger, context, flow_run_id=summary.id)
@@ -220,7 +228,7 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         watch = self._watch(summary, timeout=self.wait_timeout)
         with error_context(flow_id=summary.flow_id, window=summary.window_text):
             try:
-                run = wait_for_end(watch, metrics.counted(self._hook.client.get_run))
+                run = wait_for_end(watch, metrics.counted(self._hook.client.get_run), self._read_batches)
             except versions.airflow_exception("AirflowTaskTimeout") as error:
                 raise watch.timed_out("execution_timeout", self._limits["execution_timeout"]) from error
         return self._finish(context, _ended(summary, run))
@@ -232,7 +240,9 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             raise FlowRunTimeoutError(f"{limit} is over, and the flow run that the task pushed was deleted")
         self._restore(summary)
         watch = self._watch(summary)
-        run = watch.poll_after_limit(lambda flow_run_id: self._hook.client.get_run(flow_run_id))
+        run = watch.poll_after_limit(
+            lambda flow_run_id, **limit: self._hook.client.get_run(flow_run_id, **limit), self._read_batches
+        )
         if run is not None:
             return self._finish(context, _ended(summary, run))
         raise watch.timed_out(limit, seconds).about(flow_id=summary.flow_id, window=summary.window_text)
@@ -251,7 +261,14 @@ class _FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             timeout=timeout,
             error_budget=self.error_budget,
             url=summary.url,
+            wait_for_batch=self.wait_for_batch,
         )
+
+    def _has_failed_batches(self, run: FlowRun) -> bool:
+        """Return whether nothing of a succeeded flow run is ingested, if the task waits for batches."""
+        from airflow_flowservice.runs.batch_watch import has_failed_batches
+
+        return self._read_batches is not None and has_failed_batches(run, self._read_batches)
 
 
 def _ended(summary: FlowRunSummary, run: FlowRun) -> FlowRunSummary:
@@ -294,6 +311,9 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
         A success without counts is accepted; a `partialSuccess` without counts fails.
     :param on_empty: result of the task if the flow run has no records: `succeed`, `skip` or `fail`. Missing counts are
         not zero.
+    :param wait_for_batch: accept a success only when the flow run's batches are `success` in the catalogue
+        (https://experienceleague.adobe.com/en/docs/experience-platform/catalog/api/look-up-object). The task that waits
+        checks it; if that is a `FlowRunSensor`, set it there also.
     :param check_flow: read the dataflow before creating, and refuse with a remedy if it cannot work.
     :param on_ingested: reaction if another DAG run or DAG has ingested exactly this window, by the ledger: `reuse` its
         flow run and succeed, `fail`, `skip`, or `restate`: ingest the window again. See the page Guarantees.
@@ -311,6 +331,8 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
     :raises WindowOverlapError: parts of the window are ingested, and `on_overlap` is `fail`; nothing is created.
     :raises RunRefusedError: Flow Service refused the request; nothing is created.
     :raises FlowRunFailedError: the flow run failed.
+    :raises FlowRunOutcomeUnknownError: the flow run ended without a status; a retry reads it again and creates none.
+    :raises FlowRunBatchFailedError: the flow run's batches failed; a retry creates another flow run.
     :raises FlowRunIncompleteError: more records failed than allowed; not retried, since the others are ingested.
     :raises FlowRunEmptyError: there were no records, and `on_empty` is `fail`; not retried.
     :raises FlowRunUncertainError: a flow run may exist, and `on_uncertain` is `fail`.
@@ -397,17 +419,20 @@ class OnDemandFlowRunOperator(_FlowRunOperator):
             )
 
     def _choose(self, context: Mapping[str, Any]) -> choose_window.ChosenWindow:
-        from airflow_flowservice.windows.window import IngestionWindow, parse_instant
-
         if "window_start" in self._given:
-            window = IngestionWindow(
-                parse_instant(self.window_start, name="window_start"), parse_instant(self.window_end, name="window_end")
-            )
-            return choose_window.ChosenWindow(window=window, source="the task's window_start and window_end")
+            return choose_window.of_arguments(self.window_start, self.window_end, context, offset=self.window_offset)
         choice = choose_window.choose(context, offset=self.window_offset)
         if self.window == "period":
             return choice
-        return choose_window.extend_to_last_success(choice, context, flow_id=self.flow_id, service=self._hook.client)
+        return choose_window.extend_to_last_success(
+            choice,
+            context,
+            flow_id=self.flow_id,
+            service=self._hook.client,
+            has_failed_batches=self._has_failed_batches,
+            ledger=self._hook.ledger,
+            dataflows=tuple(map(self._hook.dataflow_key, (self.flow_id, *self.continues))),
+        )
 
     def _ledger_policy(self, context: Mapping[str, Any], order: Order) -> LedgerPolicy | None:
         from airflow_flowservice.runs.ledger_intents import LedgerPolicy
@@ -455,9 +480,15 @@ class RetriggerFlowRunOperator(_FlowRunOperator):
 
     def _order(self, context: Mapping[str, Any]) -> Order:
         from airflow_flowservice.runs.intent import Order
+        from airflow_flowservice.runs.watch import read_known_run
 
         self.flow_run_id = task_context.rendered_id(self.flow_run_id, name="flow_run_id")
-        run = self._hook.client.get_run(self.flow_run_id)
+        run = read_known_run(
+            self._hook.client.get_run,
+            self.flow_run_id,
+            error_budget=self._first_read_budget,
+            poll=min(self.poll_interval, 5.0),
+        )
         if run.flow_id is None:
             raise ConfigurationError("the flow run has no dataflow id", flow_run_id=run.id)
         return Order(flow_id=run.flow_id, window=run.window, retrigger=self.flow_run_id)

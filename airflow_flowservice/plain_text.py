@@ -6,6 +6,9 @@ A cleaned text has no control characters, line breaks, escape sequences or lone 
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
+from typing import Any
+
 TEXT_LENGTH = 1000
 """Limit of a name or a message, in characters."""
 ID_LENGTH = 200
@@ -16,6 +19,7 @@ URL_LENGTH = 2000
 """Limit of an address, in characters."""
 
 _UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
+_LIST_TEXTS = ("[", "(", "LazyXComSequence(")
 
 
 def clean_text(text: str, *, length: int | None = TEXT_LENGTH) -> str:
@@ -31,3 +35,15 @@ def clean_text(text: str, *, length: int | None = TEXT_LENGTH) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else " " if each.isspace() else _UNPRINTABLE for each in text)
+
+
+def remedy_for_list(value: Any) -> str:
+    """Return the end of the remedy for a field whose template rendered to a list, or to its text; else empty text.
+
+    The output of a mapped task renders to a list.
+    """
+    is_text = isinstance(value, str)
+    is_list = value.lstrip().startswith(_LIST_TEXTS) if is_text else isinstance(value, Sequence | Set)
+    if not is_list or isinstance(value, bytes):
+        return ""
+    return "; a mapped task returns a list, so name one value by map_indexes, or expand this task over `.output`"

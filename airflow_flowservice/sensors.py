@@ -12,16 +12,17 @@ from airflow_flowservice._airflow.flow_run_task import FlowRunTaskMixin, log_run
 from airflow_flowservice._airflow.task_context import URL_KEY
 from airflow_flowservice.exceptions import (
     ConfigurationError,
+    FlowRunBatchFailedError,
     FlowRunEmptyError,
-    FlowRunError,
     FlowRunFailedError,
     FlowRunIncompleteError,
+    FlowRunOutcomeUnknownError,
     FlowServiceError,
 )
 from airflow_flowservice.links import DataflowLink, FlowRunLink
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
     from datetime import timedelta
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.hooks import FlowServiceHook
-    from airflow_flowservice.runs.summary import FlowRunSummary
     from airflow_flowservice.runs.watch import RunWatch
 
 _STORE_KEY = "flowservice_status"
@@ -37,6 +37,10 @@ _RUN_ID_SOURCE = "the creating task's output"
 _FAILED_REMEDY = (
     "read the flow run's errors; then clear the task that created the flow run, which creates a new one for the "
     "window, or repeat the flow run with RetriggerFlowRunOperator (a retry of the sensor waits for the same flow run)"
+)
+_OUTCOME_UNKNOWN_REMEDY = (
+    "check in Experience Platform whether the window is ingested; then mark the task as success, or clear the task "
+    "that created the flow run, which creates a new one for the window (a retry of the sensor reads this one again)"
 )
 _INCOMPLETE_REMEDY = (
     "check the failed records in Experience Platform, then mark the task as success, or raise the limit and clear "
@@ -48,8 +52,14 @@ _EMPTY_REMEDY = (
 )
 _TIMEOUT_REMEDY = "raise timeout, then clear this task: it waits for the same run, which continues at Adobe"
 
-_REMEDIES: dict[type[FlowRunError], str] = {
+_BATCH_FAILED_REMEDY = (
+    "read the batch's errors; then clear the task that created the flow run, which creates a new one for the window "
+    "(a retry of the sensor reads the same batch)"
+)
+_REMEDIES: dict[type[FlowServiceError], str] = {
     FlowRunFailedError: _FAILED_REMEDY,
+    FlowRunOutcomeUnknownError: _OUTCOME_UNKNOWN_REMEDY,
+    FlowRunBatchFailedError: _BATCH_FAILED_REMEDY,
     FlowRunIncompleteError: _INCOMPLETE_REMEDY,
     FlowRunEmptyError: _EMPTY_REMEDY,
 }
@@ -65,6 +75,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
     :param max_failed_records: maximum number of failed records, as for `OnDemandFlowRunOperator`.
     :param max_failed_ratio: maximum share of failed records, 0 to 1.
     :param on_empty: result of the task if the flow run has no records: `succeed`, `skip` or `fail`.
+    :param wait_for_batch: accept a success only when the flow run's batches are `success` in the catalogue.
     :param start_from_trigger: start in the triggerer, without a worker process unless the flow run fails (Airflow 3.3
         and later). Earlier, in mapped sensors, and if only a worker can render `flow_run_id`, the wait starts on a
         worker. Implies `deferrable`.
@@ -77,6 +88,8 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
     Return the flow run id, and push the XCom `flow_run` (see `FlowRunSummary.to_json`).
 
     :raises FlowRunFailedError: the flow run failed; not retried, since waiting again cannot help.
+    :raises FlowRunOutcomeUnknownError: the flow run ended without a status; a retry reads it again.
+    :raises FlowRunBatchFailedError: the flow run's batches failed; not retried.
     :raises FlowRunIncompleteError: more records failed than the task allows; not retried.
     :raises FlowRunEmptyError: there were no records, and `on_empty` is `fail`; not retried.
     :raises FlowRunVanishedError: the flow run could be read before, and does not exist any more.
@@ -85,7 +98,8 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
 
     template_fields: Sequence[str] = ("flow_run_id", "flowservice_conn_id")
     operator_extra_links = (FlowRunLink(), DataflowLink())
-    _final_errors = (FlowRunFailedError,)
+    _final_errors = (FlowRunFailedError, FlowRunBatchFailedError)
+    _remedies = _REMEDIES
 
     _creates_flow_run = False
 
@@ -99,6 +113,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
         max_failed_records: int | None = None,
         max_failed_ratio: float | None = None,
         on_empty: Literal["succeed", "skip", "fail"] = "succeed",
+        wait_for_batch: bool = False,
         start_from_trigger: bool = False,
         flowservice_conn_id: str = "flowservice_default",
         **kwargs: Any,
@@ -114,6 +129,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
                 max_failed_records=max_failed_records,
                 max_failed_ratio=max_failed_ratio,
                 on_empty=on_empty,
+                wait_for_batch=wait_for_batch,
                 flowservice_conn_id=flowservice_conn_id,
             )
             self._watch: RunWatch | None = None
@@ -139,6 +155,8 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
                 "ends_task": not self._must_end_on_worker(),
                 "is_alone": True,
                 "error_budget": self.error_budget,
+                # A triggerer of an earlier version does not know the argument.
+                **({"wait_for_batch": True} if self.wait_for_batch else {}),
                 **self.tolerance.to_arguments(),
             },
             next_method="execute_complete",
@@ -174,7 +192,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
         # The first poll is also here, so that Airflow applies `soft_fail` and similar parameters to it.
         with task_end.task_errors(*self._final_errors):
             watch = self._watching(context)
-            run = watch.poll(metrics.counted(self._hook.client.get_run))
+            run = watch.poll(metrics.counted(self._hook.client.get_run), self._read_batches)
             watch.url = self._url(watch.last) or watch.url
             self._remember(context, watch)
             if watch.url != self.flow_run_url:
@@ -231,18 +249,13 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
         from airflow_flowservice.runs.summary import FlowRunSummary
 
         watch = self._watching(context)
-        run = watch.poll_after_limit(lambda flow_run_id: self._hook.client.get_run(flow_run_id))
+        run = watch.poll_after_limit(
+            lambda flow_run_id, **limit: self._hook.client.get_run(flow_run_id, **limit), self._read_batches
+        )
         watch.url = self._url(watch.last) or task_context.read_xcom(context["ti"], key=URL_KEY)
         if run is not None:
             return self._finish(context, FlowRunSummary.of(run, url=watch.url))
         raise self._timed_out(watch, min(self._limits, key=self._limits.__getitem__))
-
-    def _finish(self, context: Mapping[str, Any], summary: FlowRunSummary) -> str:
-        try:
-            return super()._finish(context, summary)
-        except FlowRunError as error:
-            error.remedy = _REMEDIES[type(error)]
-            raise
 
     def _defer(self, context: Context) -> NoReturn:
         from airflow_flowservice.triggers import FlowRunTrigger
@@ -257,6 +270,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
             seen=last is not None,
             ends_task=self._can_end_in_triggerer(),
             error_budget=self.error_budget,
+            wait_for_batch=self.wait_for_batch,
             **self.tolerance.to_arguments(),
         )
         self._defer_to(trigger, context, flow_run_id=self.flow_run_id)
@@ -282,10 +296,19 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
             store = context.get("task_state_store")
             known = store.get(_STORE_KEY) if store and self.reschedule else None
             self._watch = RunWatch(
-                flow_run_id=self.flow_run_id, poll_interval=self._poll_interval, error_budget=self.error_budget
+                flow_run_id=self.flow_run_id,
+                poll_interval=self._poll_interval,
+                error_budget=self.error_budget,
+                wait_for_batch=self.wait_for_batch,
+                caller_limit=self.timeout - self._waited_s(context),
             )
             self._watch.restore(known)
         return self._watch
+
+    def _waited_s(self, context: Context) -> float:
+        """Return the seconds since the first poll in reschedule mode, as Airflow counts them; otherwise 0."""
+        first = context["ti"].get_first_reschedule_date(context) if self.reschedule else None
+        return 0.0 if first is None else (versions.utc_now() - first).total_seconds()
 
     def _remember(self, context: Context, watch: RunWatch) -> None:
         store = context.get("task_state_store")

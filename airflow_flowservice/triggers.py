@@ -17,6 +17,8 @@ from airflow_flowservice._airflow.tolerance import Tolerance
 from airflow_flowservice.api.validation import is_identifier, validate_seconds
 from airflow_flowservice.exceptions import ConfigurationError, FlowRunError, FlowServiceError
 from airflow_flowservice.hooks import FlowServiceHook, client_of
+from airflow_flowservice.runs.batch_reader import CATALOG_BATCHES
+from airflow_flowservice.runs.batch_watch import CatalogReader
 from airflow_flowservice.runs.polling import Poller, wait_together
 from airflow_flowservice.runs.summary import FlowRunSummary
 from airflow_flowservice.runs.watch import ERROR_BUDGET, RunWatch
@@ -24,7 +26,9 @@ from airflow_flowservice.windows.window import IngestionWindow
 
 if TYPE_CHECKING:
     from airflow_flowservice._airflow.pages import ExperiencePages
+    from airflow_flowservice.api.catalog import CatalogBatch
     from airflow_flowservice.api.client import FlowServiceClient
+    from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.runs.batch_reader import RunReader
 
 _OPTIONAL: dict[str, Any] = {
@@ -35,9 +39,13 @@ _OPTIONAL: dict[str, Any] = {
     "ends_task": False,
     "is_alone": False,
     "error_budget": ERROR_BUDGET,
+    "wait_for_batch": False,
 }
 # Pollers by event loop and connection id. Only triggers keep a poller alive.
-_pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[str, Poller]] = WeakKeyDictionary()
+_pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[str, Poller[FlowRun]]] = WeakKeyDictionary()
+_batch_pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[str, Poller[CatalogBatch]]] = (
+    WeakKeyDictionary()
+)
 
 
 class FlowRunTrigger(BaseTrigger):
@@ -55,6 +63,7 @@ class FlowRunTrigger(BaseTrigger):
     :param error_budget: seconds without a valid response after which waiting ends with an error.
     :param max_failed_records: maximum number of failed records. A run that the task does not accept is left to a
         worker; the same applies to `max_failed_ratio` and `on_empty` (see `Tolerance`).
+    :param wait_for_batch: after the run has succeeded, also wait until its batches have ended in the catalogue.
     :param is_alone: no worker ran before, so the trigger pushes everything that the task pushes.
     """
 
@@ -74,6 +83,7 @@ class FlowRunTrigger(BaseTrigger):
         max_failed_records: int | None = None,
         max_failed_ratio: float | None = None,
         on_empty: str = "succeed",
+        wait_for_batch: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.flow_run_id = flow_run_id
@@ -86,6 +96,7 @@ class FlowRunTrigger(BaseTrigger):
         self.ends_task = ends_task
         self.is_alone = is_alone
         self.error_budget = error_budget
+        self.wait_for_batch = wait_for_batch
         self.tolerance = Tolerance(
             max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
         )
@@ -155,10 +166,12 @@ class FlowRunTrigger(BaseTrigger):
             poll_interval=validate_seconds(self.poll_interval, "poll_interval"),
             error_budget=self.error_budget,
             url=self.url,
+            wait_for_batch=self.wait_for_batch,
         )
         if self.seen:
             watch.mark_seen()
-        run = await wait_together(watch, _poller_of(self.flowservice_conn_id))
+        batch_poller = _batch_poller_of(self.flowservice_conn_id) if self.wait_for_batch else None
+        run = await wait_together(watch, _poller_of(self.flowservice_conn_id), batch_poller)
         window = IngestionWindow.parse(self.window) if self.window else None
         if self.url is None and run.flow_id:
             pages = await versions.in_thread(self._pages)
@@ -234,7 +247,7 @@ def _printable(value: Any) -> str:
     return ascii(value)[:200]
 
 
-def _poller_of(conn_id: str) -> Poller:
+def _poller_of(conn_id: str) -> Poller[FlowRun]:
     """Return the shared poller of a connection in this event loop."""
     pollers = _pollers.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
     poller = pollers.get(conn_id)
@@ -244,7 +257,24 @@ def _poller_of(conn_id: str) -> Poller:
     return poller
 
 
-async def _connect(conn_id: str, in_thread: Callable[..., Awaitable[Any]]) -> RunReader:
+def _batch_poller_of(conn_id: str) -> Poller[CatalogBatch]:
+    """Return the shared poller of the catalogue's batches, of a connection in this event loop."""
+    pollers = _batch_pollers.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
+    poller = pollers.get(conn_id)
+    if poller is None:
+        in_thread = versions.dedicated_thread()
+        connect = partial(_connect_catalog, conn_id, in_thread)
+        poller = pollers[conn_id] = Poller(connect, kind=CATALOG_BATCHES, in_thread=in_thread)
+    return poller
+
+
+async def _connect_catalog(conn_id: str, in_thread: Callable[..., Awaitable[Any]]) -> RunReader[CatalogBatch]:
+    connection = await connections.get_connection_async(conn_id)
+    client: FlowServiceClient = await in_thread(client_of, connection)
+    return CatalogReader(metrics.counted(client.list_batches))
+
+
+async def _connect(conn_id: str, in_thread: Callable[..., Awaitable[Any]]) -> RunReader[FlowRun]:
     connection = await connections.get_connection_async(conn_id)
     client: FlowServiceClient = await in_thread(client_of, connection)
     return _CountedReader(client)

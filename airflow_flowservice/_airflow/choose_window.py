@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,6 +14,11 @@ from airflow_flowservice._airflow import task_context, timetables, versions
 from airflow_flowservice.exceptions import FlowRunActiveError, WindowError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_flowservice.api.models import FlowRun
+    from airflow_flowservice.ledger.entry import DataflowKey
+    from airflow_flowservice.ledger.store import Ledger
     from airflow_flowservice.runs.intent import FlowRunService
     from airflow_flowservice.runs.summary import FlowRunSummary
     from airflow_flowservice.windows.schedule import RunDates
@@ -63,12 +68,42 @@ def choose(context: Mapping[str, Any], *, offset: timedelta | None = None) -> Ch
     return _from_schedule(timetable=timetable, dates=task_context.run_dates(context), offset=offset)
 
 
+def of_arguments(start: Any, end: Any, context: Mapping[str, Any], *, offset: timedelta | None = None) -> ChosenWindow:
+    """Return the window of a task's `window_start` and `window_end`.
+
+    :param offset: the task's `window_offset`, for the remedy; it does not apply to this window.
+    :raises WindowError: the two are not a window. If both are the same, because the DAG run's data interval is empty,
+        the remedy is the DAG run's own window.
+    """
+    from airflow_flowservice.windows.window import IngestionWindow, iso, parse_instant
+
+    edges = parse_instant(start, name="window_start"), parse_instant(end, name="window_end")
+    if edges[0] == edges[1] and (remedy := _empty_interval_remedy(context, offset=offset)):
+        raise WindowError(
+            f"the window is empty: window_start and window_end are both {iso(edges[0])}, and the data interval of this "
+            "DAG run is also empty",
+            remedy=remedy,
+        )
+    return ChosenWindow(window=IngestionWindow(*edges), source="the task's window_start and window_end")
+
+
 def extend_to_last_success(
-    chosen: ChosenWindow, context: Mapping[str, Any], *, flow_id: str, service: FlowRunService
+    chosen: ChosenWindow,
+    context: Mapping[str, Any],
+    *,
+    flow_id: str,
+    service: FlowRunService,
+    has_failed_batches: Callable[[FlowRun], bool],
+    ledger: Ledger | None = None,
+    dataflows: Sequence[DataflowKey] = (),
 ) -> ChosenWindow:
     """Return the window for `since_last_success`: from the end of the last success to the end of the run's period.
 
-    A retry uses the window of the earlier attempt.
+    A retry uses the window of the earlier attempt. If Airflow's history has no success, for instance since
+    `airflow db clean` deleted it, the last success is that of the ledger.
+
+    :param ledger: None if it is disabled. Before Airflow 3.3, tasks cannot list the entries in Airflow's Variables.
+    :param dataflows: the dataflow and those that it continues.
 
     :raises WindowError: the run is a backfill's or has no logical date, or a part of the window is already ingested.
     :raises FlowRunActiveError: an earlier flow run has not ended.
@@ -81,15 +116,23 @@ def extend_to_last_success(
     _require_order_of_runs(context)
     if stored := _stored(context):
         runs = service.list_runs(flow_id=flow_id, created_since=stored.window.start)
-        since_last.require_not_ingested(stored.window, runs)
+        since_last.require_not_ingested(stored.window, runs, has_failed_batches=has_failed_batches)
         return stored
-    end = since_last.last_success(_earlier_flow_runs(context), get_run=service.get_run)
+    end = since_last.last_success(
+        _earlier_flow_runs(context), get_run=service.get_run, has_failed_batches=has_failed_batches
+    )
+    if end is None and ledger is not None:
+        owner = task_context.owner_of(context)
+        end = since_last.last_recorded_success(
+            ledger, dataflows, period=chosen.window, owner=owner, get_run=service.get_run
+        )
     window = since_last.extend_window(chosen.window, end=end)
     if window is None:
         raise versions.airflow_exception("AirflowSkipException")(
             f"No new data: an earlier run of this task has ingested all data until {chosen.window.end.isoformat()}"
         )
-    since_last.require_not_ingested(window, service.list_runs(flow_id=flow_id, created_since=window.start))
+    runs = service.list_runs(flow_id=flow_id, created_since=window.start)
+    since_last.require_not_ingested(window, runs, has_failed_batches=has_failed_batches)
     since = "no earlier run has succeeded" if end is None else f"the last success ended at {end.isoformat()}"
     extended = ChosenWindow(window=window, source=f"{chosen.source}, since the last success ({since})", period=True)
     _store(context, extended)
@@ -118,6 +161,24 @@ def log_warnings(chosen: ChosenWindow, context: Mapping[str, Any], *, mode: str,
             _warn_of_gap(chosen, context, offset=offset)
     except Exception as error:
         log.debug("Could not check for gaps and overlaps before this window: %s", error)
+
+
+def _empty_interval_remedy(context: Mapping[str, Any], *, offset: timedelta | None) -> str | None:
+    """Return the remedy for a template of Airflow 2 that reads an empty data interval.
+
+    :return: None if the data interval has a length, or the DAG run has no window of its schedule.
+    """
+    dates, timetable = task_context.run_dates(context), context["dag"].timetable
+    if dates.data_interval is not None:
+        return None
+    try:
+        own = choose(context, offset=offset).window
+    except WindowError:
+        return None
+    remedy = f"remove window_start and window_end: the task then ingests the window of its DAG run, {own}"
+    if replacement := timetables.data_interval_timetable(timetable):
+        return f"{remedy}; or set schedule={replacement}, whose DAG runs have the data intervals of Airflow 2"
+    return remedy
 
 
 def _requested(context: Mapping[str, Any]) -> ChosenWindow | None:

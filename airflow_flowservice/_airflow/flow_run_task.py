@@ -6,6 +6,7 @@ DAG files import this module, so it imports nothing heavy.
 from __future__ import annotations
 
 import logging
+import shlex
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.sdk import BaseOperator
 
-from airflow_flowservice._airflow import task_context, task_end, versions
+from airflow_flowservice._airflow import metrics, task_context, task_end, versions
 from airflow_flowservice._airflow.pages import dataflow_page
 from airflow_flowservice._airflow.task_context import DATAFLOW_KEY, URL_KEY
 from airflow_flowservice._airflow.tolerance import Tolerance
@@ -21,6 +22,7 @@ from airflow_flowservice.exceptions import (
     ConfigurationError,
     FlowRunEmptyError,
     FlowRunError,
+    FlowRunFailedError,
     FlowRunIncompleteError,
     FlowServiceError,
     from_dict,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
+    from airflow_flowservice.runs.batch_watch import ReadBatches
     from airflow_flowservice.runs.summary import FlowRunSummary
 
     _Task = BaseOperator
@@ -66,6 +69,8 @@ class FlowRunTaskMixin(_Task):
 
     # Errors after which a retry of this task cannot help, although they are retryable.
     _final_errors: ClassVar[tuple[type[FlowServiceError], ...]] = ()
+    # Remedies of this task, instead of the default ones.
+    _remedies: ClassVar[Mapping[type[FlowServiceError], str]] = {}
 
     flow_run_summary: FlowRunSummary | None = None
     flow_run_url: str | None = None
@@ -98,7 +103,7 @@ class FlowRunTaskMixin(_Task):
     @property
     @abstractmethod
     def _hook(self) -> Any:
-        """Return the hook of the task's connection."""
+        """Return the `FlowServiceHook` of the connection."""
 
     @property
     @abstractmethod
@@ -123,6 +128,7 @@ class FlowRunTaskMixin(_Task):
         max_failed_records: int | None,
         max_failed_ratio: float | None,
         on_empty: str,
+        wait_for_batch: bool,
         flowservice_conn_id: str,
     ) -> None:
         """Validate and set the parameters that all tasks share, when the DAG file is parsed."""
@@ -130,7 +136,22 @@ class FlowRunTaskMixin(_Task):
         self.tolerance = Tolerance.of_task(
             max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
         )
+        if not isinstance(wait_for_batch, bool):
+            raise ConfigurationError(f"wait_for_batch is {wait_for_batch!r}", remedy="use True or False")
+        self.wait_for_batch = wait_for_batch
         self.flowservice_conn_id = flowservice_conn_id
+
+    @property
+    def _read_batches(self) -> ReadBatches | None:
+        """Return a function that reads batches of the catalogue; None if the task does not wait for them."""
+        if not self.wait_for_batch:
+            return None
+        from airflow_flowservice.runs.batch_watch import CatalogReader
+
+        def list_batches(ids: Any, **limit: Any) -> Any:
+            return self._hook.client.list_batches(ids, **limit)
+
+        return CatalogReader(metrics.counted(list_batches)).read
 
     @property
     def _limits(self) -> dict[str, float]:
@@ -166,6 +187,8 @@ class FlowRunTaskMixin(_Task):
         The XComs are pushed before the task fails or is skipped, so that callbacks and later tasks can read them.
 
         :raises FlowRunFailedError: the flow run failed.
+        :raises FlowRunOutcomeUnknownError: the flow run ended without a status.
+        :raises FlowRunBatchFailedError: the batches of the flow run failed.
         :raises FlowRunIncompleteError: more records failed than the task allows.
         :raises FlowRunEmptyError: there were no records, and `on_empty` is `fail`.
         :raises AirflowSkipException: there were no records, and `on_empty` is `skip`.
@@ -176,6 +199,12 @@ class FlowRunTaskMixin(_Task):
             self.tolerance.require(summary)
         except FlowRunError as error:
             self._push_return_value(context, summary.id)
+            error.remedy = self._remedies.get(type(error), error.remedy)
+            if isinstance(error, FlowRunFailedError | FlowRunIncompleteError):
+                command = failed_records_command(summary.id, conn_id=self.flowservice_conn_id)
+                error.remedy = f"{error.remedy}. To see which rows failed, and why, run: {command}"
+            if summary.has_copy_error:
+                error.remedy = f"{self._source_test(summary)}; {error.remedy}"
             is_skipped = isinstance(error, FlowRunEmptyError) and self.tolerance.on_empty == "skip"
             if isinstance(error, FlowRunEmptyError | FlowRunIncompleteError):
                 # The user knows the result, so a clear afterwards requests the window again.
@@ -187,8 +216,8 @@ class FlowRunTaskMixin(_Task):
         log.info(summary.describe())
         self._deliver(context, summary)
         self._add_outlet_event_extra(context, summary)
-        for reported in summary.errors:
-            log.warning("Flow run %s reports %s: %s", summary.id, reported.code, reported.message)
+        for text in summary.error_texts:
+            log.warning("Flow run %s reports %s", summary.id, text)
         return summary.id
 
     def _deliver(self, context: Mapping[str, Any], summary: FlowRunSummary, *, succeeded: bool = True) -> None:
@@ -209,6 +238,12 @@ class FlowRunTaskMixin(_Task):
             output_records=summary.output_records,
             succeeded=succeeded,
         )
+
+    def _source_test(self, summary: FlowRunSummary) -> str:
+        """Return the remedy that names the command that tests the source's credential."""
+        command = f"{_program()} check --conn-id {shlex.quote(str(self.flowservice_conn_id))}"
+        flow = f" --flow-id {shlex.quote(summary.flow_id)}" if summary.flow_id else ""
+        return f"test the source's connection, whose credential may have expired, with `{command}{flow}`"
 
     def _add_outlet_event_extra(self, context: Mapping[str, Any], summary: FlowRunSummary) -> None:
         """Add window, flow run and known counts to the events of the outlets.
@@ -253,6 +288,16 @@ class FlowRunTaskMixin(_Task):
             or task_end.is_overridden(self.resume_execution, FlowRunTaskMixin.resume_execution)
             or task_end.must_end_on_worker(self)
         )
+
+
+def failed_records_command(flow_run_id: str, *, conn_id: str) -> str:
+    """Return the command that shows the failed rows of a flow run, for this version of Airflow."""
+    return f"{_program()} failed-records --flow-run-id {shlex.quote(flow_run_id)} --conn-id {shlex.quote(conn_id)}"
+
+
+def _program() -> str:
+    """Return the command of this version of Airflow that has the subcommands."""
+    return "airflow flowservice" if versions.version() >= (3, 2) else "python -m airflow_flowservice"
 
 
 def log_run_continues(flow_run_id: str, url: str | None) -> None:

@@ -63,13 +63,21 @@ def ledger_of(extra: Any) -> Ledger | None:
 
     if conn_id := ledger_conn_id(extra):
         return sql_ledger(conn_id)
+    return VariableLedger() if is_in_variables() else None
+
+
+def is_in_variables() -> bool:
+    """Return whether Airflow's Variables have the ledger if no `ledger_conn_id` is set; False if it is disabled.
+
+    :raises ConfigurationError: `[flowservice] ledger` has another value than `airflow` and `none`.
+    """
     kept = versions.setting("ledger") or "airflow"
     if kept not in ("airflow", "none"):
         raise ConfigurationError(
             f"ledger in the section [flowservice] of Airflow's configuration is {kept!r}",
             remedy="use `airflow` or `none`; for a ledger in a database, set ledger_conn_id",
         )
-    return VariableLedger() if kept == "airflow" else None
+    return kept == "airflow"
 
 
 def sql_ledger(conn_id: str) -> SqlLedger:

@@ -43,6 +43,11 @@ class LedgerRow(NamedTuple):
         return window_of_key(self.key)
 
     @property
+    def is_object(self) -> bool:
+        """Return whether the text looks like a JSON object."""
+        return self.text is not None and self.text[:1] == "{" and self.text[-1:] == "}"
+
+    @property
     def entry(self) -> LedgerEntry | None:
         """Parse the entry; return None if it is none."""
         return parse_entry(self.text)
@@ -67,10 +72,7 @@ class MetadataLedger:
         """
         by_dataflow: dict[DataflowKey, list[LedgerEntry]] = {}
         for row in self.rows(dataflows, within):
-            entry = row.entry or self._decrypted(row.key).entry
-            if entry is None:
-                log.warning("The Variable %s is not the ledger's entry of a window, or cannot be decrypted", row.key)
-            else:
+            if entry := self.entry_of(row):
                 by_dataflow.setdefault(entry.dataflow, []).append(entry)
         for dataflow in sorted(by_dataflow):
             yield from by_dataflow[dataflow]
@@ -87,17 +89,20 @@ class MetadataLedger:
             first, last = compact(within.start), compact(within.end)
             rows = [row for row in rows if row.key[_START] < last and first < row.key[_END]]
         # Not by the database: the order of its collation may be another one.
-        return sorted(row if _is_object(row.text) else self._decrypted(row.key) for row in rows)
+        return sorted(row if row.is_object else self._decrypted(row.key) for row in rows)
+
+    def entry_of(self, row: LedgerRow) -> LedgerEntry | None:
+        """Return the entry of a row, or None with a warning if it cannot be read or decrypted."""
+        entry = row.entry or self._decrypted(row.key).entry
+        if entry is None:
+            log.warning("The Variable %s is not the ledger's entry of a window, or cannot be decrypted", row.key)
+        return entry
 
     def _decrypted(self, key: str) -> LedgerRow:
         from sqlalchemy import select
 
         variable = self.session.scalar(select(_variable()).where(_variable().key == key))
         return LedgerRow(key, variable.get_val() if variable else None)
-
-
-def _is_object(text: str | None) -> bool:
-    return text is not None and text[:1] == "{" and text[-1:] == "}"
 
 
 def _query(digests: set[str] | None) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import timetables
 from airflow_flowservice.exceptions import ConfigurationError
+from airflow_flowservice.plain_text import remedy_for_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -261,12 +262,10 @@ def rendered_id(value: Any, *, name: str, source: str | None = None) -> str:
     :raises ConfigurationError: the value is not one id.
     """
     text = value.strip() if isinstance(value, str) else ""
-    if text and text.lower() not in _NO_VALUE and text[0] not in "[({":
+    if text and text.lower() not in _NO_VALUE and text[0] not in "[({" and not remedy_for_list(text):
         return text
     to = f" to {source}" if source else ""
-    remedy = f"set {name}{to}; if it is a template, check it"
-    if text[:1] in ("[", "(") or (value and not isinstance(value, str | dict)):
-        remedy += "; a mapped task returns a list, so name one value by map_indexes, or expand this task over `.output`"
+    remedy = f"set {name}{to}; if it is a template, check it{remedy_for_list(value)}"
     raise ConfigurationError(f"{name} is {value!r}", remedy=remedy)
 
 

@@ -43,6 +43,15 @@ def parse_timetable(timetable: Any) -> tuple[Schedule | None, Any]:
     return None, None
 
 
+def data_interval_timetable(timetable: Any) -> str | None:
+    """Return code for the timetable of the same schedule whose DAG runs have data intervals; None if there is none."""
+    kinds = {cls.__name__ for cls in type(timetable).__mro__}
+    if "CronTriggerTimetable" in kinds:
+        zone = getattr(_zone(_attribute(timetable, "timezone")), "name", "UTC")
+        return f"CronDataIntervalTimetable({_attribute(timetable, 'expression')!r}, timezone={zone!r})"
+    return f"DeltaDataIntervalTimetable({_attribute(timetable, 'delta')!r})" if kinds & _DELTA else None
+
+
 def manual_interval(timetable: Any, instant: datetime) -> tuple[datetime, datetime] | None:
     """Return the data interval that Airflow infers for a manual run from an instant; None if it is unknown.
 

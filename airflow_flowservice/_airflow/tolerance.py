@@ -103,7 +103,8 @@ def _failures(summary: FlowRunSummary) -> str:
     if failed is None:
         return f"the flow run ended as {summary.status} and does not report how many records failed"
     share = "of an unknown number" if ratio is None else f"a share of {ratio:.6g}"
-    return f"{failed:,} record{'' if failed == 1 else 's'} failed, {share}{_known_counts(summary)}"
+    source = " (derived from the other counts)" if summary.failed_records_derived else ""
+    return f"{failed:,} record{'' if failed == 1 else 's'} failed{source}, {share}{_known_counts(summary)}"
 
 
 def _known_counts(summary: FlowRunSummary) -> str:

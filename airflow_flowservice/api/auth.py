@@ -13,7 +13,9 @@ import re
 import threading
 import time
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from requests.auth import AuthBase
@@ -53,10 +55,10 @@ _MAX_LIFETIME_S = 7 * 24 * 3600
 class Auth(Protocol):
     """Source of tokens for the transport."""
 
-    def token(self) -> str:
-        """Return a token; fetch one if necessary."""
+    def token(self, *, within_s: float = math.inf) -> str:
+        """Return a token; fetch one if necessary, within some seconds."""
 
-    def renew(self, rejected: str) -> bool:
+    def renew(self, rejected: str, *, within_s: float = math.inf) -> bool:
         """Replace a token after a 401; return True if there is another token than the rejected one."""
 
     @property
@@ -86,11 +88,11 @@ class GivenToken(AuthBase):
         if on_token:
             on_token(token)
 
-    def token(self) -> str:
+    def token(self, *, within_s: float = math.inf) -> str:
         """Return the token."""
         return self._token
 
-    def renew(self, rejected: str) -> bool:
+    def renew(self, rejected: str, *, within_s: float = math.inf) -> bool:
         """Return False: the token cannot be renewed."""
         return False
 
@@ -142,14 +144,15 @@ class ImsAuth(AuthBase):
         """The client secret and the last token."""
         return (self._client_secret, self._last or "")
 
-    def token(self) -> str:
+    def token(self, *, within_s: float = math.inf) -> str:
         """Return a valid token; fetch one if there is none, or if it expires soon.
 
+        :param within_s: limit in seconds for all attempts of the token's request, or for the wait for another thread.
         :raises AuthenticationError: IMS rejects the client id and secret.
         :raises ApiError: the request to IMS failed, and there is no unexpired token.
         """
         try:
-            token = self._shared.get(self._fetch, self._clock)
+            token = self._shared.get(partial(self._fetch, within_s), self._clock, within_s=within_s)
         except ApiError as error:
             unexpired = self._shared.unexpired(self._clock)
             if unexpired is None or not error.retryable:
@@ -157,12 +160,13 @@ class ImsAuth(AuthBase):
             token = unexpired
         return self._announce(token.value)
 
-    def renew(self, rejected: str) -> bool:
+    def renew(self, rejected: str, *, within_s: float = math.inf) -> bool:
         """Replace a token that was rejected with a 401; return True.
 
         :raises ApiError: no other token could be fetched.
         """
-        self._announce(self._shared.get(self._fetch, self._clock, rejected=rejected).value)
+        fetch = partial(self._fetch, within_s)
+        self._announce(self._shared.get(fetch, self._clock, rejected=rejected, within_s=within_s).value)
         return True
 
     def _announce(self, token: str) -> str:
@@ -172,14 +176,14 @@ class ImsAuth(AuthBase):
         self._last = token
         return token
 
-    def _fetch(self) -> ImsToken:
+    def _fetch(self, within_s: float) -> ImsToken:
         form = {
             "grant_type": "client_credentials",
             "client_id": self._client_id,
             "client_secret": self._client_secret,
             "scope": self._scopes,
         }
-        response = self._http.send("POST", IMS_PATH, body=form, secrets=(self._client_secret,))
+        response = self._http.send("POST", IMS_PATH, body=form, secrets=(self._client_secret,), within_s=within_s)
         return parse_token(response, now=self._clock(), client_id=self._client_id, host=self._http.host)
 
 
@@ -204,7 +208,12 @@ class _SharedToken:
         self._pending: Future[ImsToken] | None = None
 
     def get(
-        self, fetch: Callable[[], ImsToken], clock: Callable[[], float], *, rejected: str | None = None
+        self,
+        fetch: Callable[[], ImsToken],
+        clock: Callable[[], float],
+        *,
+        rejected: str | None = None,
+        within_s: float = math.inf,
     ) -> ImsToken:
         """Return the token. If it is due or was rejected, one caller fetches a new one and the other callers wait."""
         with self._lock:
@@ -214,7 +223,7 @@ class _SharedToken:
             pending, is_first = self._pending, self._pending is None
             if pending is None:
                 pending = self._pending = Future()
-        return self._fetch_for_all(fetch, pending) if is_first else _wait_for(pending)
+        return self._fetch_for_all(fetch, pending) if is_first else _wait_for(pending, within_s=within_s)
 
     def unexpired(self, clock: Callable[[], float]) -> ImsToken | None:
         """Return the token if it is still valid, although it is due for renewal."""
@@ -236,13 +245,16 @@ class _SharedToken:
         return token
 
 
-def _wait_for(pending: Future[ImsToken]) -> ImsToken:
+def _wait_for(pending: Future[ImsToken], *, within_s: float) -> ImsToken:
     """Return the token that another thread fetches.
 
+    :raises NotSentError: the other thread has no token within these seconds.
     :raises FlowServiceError: a copy of that thread's error, because each caller adds its own fields to an error.
     """
     try:
-        return pending.result()
+        return pending.result(None if math.isinf(within_s) else max(within_s, 0.0))
+    except FutureTimeoutError as error:
+        raise NotSentError(f"no token could be fetched within {within_s:.3g} s") from error
     except FlowServiceError as error:
         raise from_dict(error.to_dict()) from error
 

@@ -15,12 +15,16 @@ from urllib.parse import urlencode
 
 from airflow_flowservice.api import validation
 from airflow_flowservice.api.auth import DEFAULT_SCOPES, IMS_PATH, GivenToken, ImsAuth
-from airflow_flowservice.api.data_connections import SourceConnection, TargetConnection
+from airflow_flowservice.api.catalog import CATALOG_ROOT, PROPERTIES, batches_in
+from airflow_flowservice.api.data_connections import ConnectionTest, SourceConnection, TargetConnection
+from airflow_flowservice.api.failed_records import DOWNLOAD_TIMEOUTS, FailedRecords
 from airflow_flowservice.api.http_session import HttpSession
 from airflow_flowservice.api.models import CreatedRun, DeltaColumn, Flow, FlowRun, FlowSpec
-from airflow_flowservice.api.responses import Call, parse_created_run, parse_item, parse_page
+from airflow_flowservice.api.request_forms import EPOCH_TYPES, EpochForms, retrigger_run
+from airflow_flowservice.api.responses import Call, parse_item, parse_page, raise_for_status
 from airflow_flowservice.api.transport import ROOT, Transport
 from airflow_flowservice.exceptions import (
+    AccessDeniedError,
     AuthenticationError,
     FlowServiceError,
     NoAnswerError,
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from airflow_flowservice.api.auth import Auth
+    from airflow_flowservice.api.catalog import CatalogBatch
+    from airflow_flowservice.api.http_session import HttpResponse
     from airflow_flowservice.windows.window import IngestionWindow
 
 DEFAULT_BASE_URL = "https://platform.adobe.io"
@@ -48,6 +54,10 @@ MAX_EMPTY_PAGES = 20
 """Maximum number of consecutive pages without an object."""
 _MAX_CONTINUATION_LENGTH = 4096
 
+_PERMIT_CATALOG = (
+    "ask the Adobe administrator to add the permission 'View Datasets' in this sandbox to the credential's role, or "
+    "remove wait_for_batch"
+)
 _REPLACE_EXPIRED = (
     "replace access_token in the connection's extra, which has expired or is not valid here; or remove it "
     "and set the client secret (password), with which tokens are renewed"
@@ -69,8 +79,8 @@ class FlowServiceClient:
     :param sandbox: name of the sandbox, not its title.
     :param scopes: comma-separated, or a list.
     :param ims_url: URL of Adobe's identity service; `https`, except on this machine.
-    :param epoch_format: type of times in requests: strings, as in Adobe's tutorial, or integers, as in its
-        OpenAPI file.
+    :param epoch_format: type of times in requests: `string`, as in Adobe's tutorial, `integer`, as in its OpenAPI
+        file, or `auto`: strings, and if Flow Service refuses them, integers.
     :param timeout_s: seconds to wait for a response; the limit for connecting is at most 10 seconds. An attempt
         takes at most twice as long as a whole, and all pages of a list together at most 20 times as long.
     :param max_attempts: maximum number of attempts of a request that may be repeated.
@@ -91,7 +101,7 @@ class FlowServiceClient:
         sandbox: str = DEFAULT_SANDBOX,
         scopes: str | Iterable[str] = DEFAULT_SCOPES,
         ims_url: str = DEFAULT_IMS_URL,
-        epoch_format: Literal["string", "integer"] | str = "string",
+        epoch_format: Literal["auto", "string", "integer"] | str = "auto",
         timeout_s: float = 30.0,
         max_attempts: int = 5,
         on_token: Callable[[str], None] | None = None,
@@ -100,7 +110,7 @@ class FlowServiceClient:
     ) -> None:
         attempts = validation.validate_positive_integer(max_attempts, "max_attempts")
         timeout = validation.validate_seconds(timeout_s, "timeout_s")
-        self._list_limit_s = LIST_TIMEOUTS * timeout
+        self._timeout_s = timeout
         http = partial(HttpSession, timeout_s=timeout, max_attempts=attempts, pause=pause)
         self._platform = http(validation.validate_base_url(base_url, "base_url", known_path=ROOT))
         self._ims = http(validation.validate_base_url(ims_url, "ims_url", known_path=IMS_PATH))
@@ -109,7 +119,7 @@ class FlowServiceClient:
             "x-gw-ims-org-id": validation.validate_org_id(org_id),
             "x-sandbox-name": validation.validate_sandbox(sandbox),
         }
-        self._epoch_format = validation.validate_epoch_format(epoch_format)
+        self._epochs = EpochForms(epoch_format=epoch_format, connection=(self.base_url, *self._headers.values()))
         scope = validation.validate_scopes(scopes)
         secret, token = validation.validate_credential(client_secret, access_token)
         self._auth: Auth
@@ -224,6 +234,8 @@ class FlowServiceClient:
     ) -> CreatedRun:
         """Create a flow run for one window: `POST /runs`. Never repeated if it may have arrived.
 
+        If Flow Service refuses the type of times, and `epoch_format` is `auto`, they are sent again in the other type.
+
         :param start_time: start of the run; not in the past by the service's clock. Sent in whole seconds,
             rounded up.
         :param delta_column: required for the first run of a flow with a table-based source.
@@ -237,18 +249,20 @@ class FlowServiceClient:
                 "windowStartTime": epoch_seconds(window.start),
                 "windowEndTime": epoch_seconds(window.end),
             }
-            as_sent = str if self._epoch_format == "string" else int
-            params: dict[str, Any] = {name: as_sent(value) for name, value in times.items()}
-            if delta_column is not None:
-                params["deltaColumn"] = DeltaColumn.parse(delta_column).to_json()
-            body = {"flowId": validation.validate_identifier(flow_id, "flow_id"), "params": params}
+            column = {} if delta_column is None else {"deltaColumn": DeltaColumn.parse(delta_column).to_json()}
+            known_id = validation.validate_identifier(flow_id, "flow_id")
+
+        def send(epoch_type: str) -> HttpResponse:
+            params = {name: EPOCH_TYPES[epoch_type](value) for name, value in times.items()}
+            return self._transport.post("/runs", {"flowId": known_id, "params": {**params, **column}})
+
         with self._about(flow_id=flow_id, window=str(window)):
-            return parse_created_run(self._transport.post("/runs", body), Call.CREATE_RUN)
+            return self._epochs.create_run(send)
 
     def get_run(self, flow_run_id: str, *, within_s: float | None = None) -> FlowRun:
         """Read a flow run: `GET /runs/{id}`.
 
-        :param within_s: limit in seconds for all attempts and their pauses.
+        :param within_s: limit in seconds for all attempts and their pauses, and for the token's request.
         :raises RunNotFoundError: no run has this id here; a new run may take minutes to become visible.
         """
         with self._about(flow_run_id=flow_run_id):
@@ -296,7 +310,8 @@ class FlowServiceClient:
     def retrigger_run(self, flow_run_id: str) -> CreatedRun:
         """Create a new run for a failed run's window: `POST /runs/{id}/action?op=re-trigger`.
 
-        Never repeated if it may have arrived.
+        Never repeated if it may have arrived. If Flow Service does not know the action (1401), the name of the OpenAPI
+        file (`RE_TRIGGER`) is sent.
 
         :raises RetriggerRefusedError: this run cannot be re-triggered, or not yet.
         :raises NoAnswerError: a run may have been created; the same applies to `ServerError` and
@@ -304,8 +319,25 @@ class FlowServiceClient:
         """
         with self._about(flow_run_id=flow_run_id):
             segment = validation.path_segment(flow_run_id, "flow_run_id")
-            response = self._transport.post(f"/runs/{segment}/action?op=re-trigger")
-            return parse_created_run(response, Call.RETRIGGER_RUN)
+            return retrigger_run(lambda action: self._transport.post(f"/runs/{segment}/action?op={action}"))
+
+    def failed_records(self, flow_run_id: str) -> FailedRecords:
+        """Read a flow run, and return an object that lists and downloads its failed records.
+
+        :raises RunNotFoundError: no run has this id here.
+        """
+        about = partial(self._about, flow_run_id=flow_run_id)
+        with about():
+            path = f"/runs/{validation.path_segment(flow_run_id, 'flow_run_id')}"
+            raw = parse_item(self._transport.get(path), Call.GET_RUN)
+            _require_same_id(FlowRun.parse(raw).id, flow_run_id, "flow run")
+            return FailedRecords(
+                transport=self._transport,
+                base_url=self.base_url,
+                raw=raw,
+                within_s=DOWNLOAD_TIMEOUTS * self._timeout_s,
+                context=about,
+            )
 
     def get_source_connection(self, source_connection_id: str) -> SourceConnection:
         """Read the source connection of a dataflow: `GET /sourceConnections/{id}`."""
@@ -320,6 +352,46 @@ class FlowServiceClient:
             segment = validation.path_segment(target_connection_id, "target_connection_id")
             response = self._transport.get(f"/targetConnections/{segment}")
             return TargetConnection.parse(parse_item(response, Call.GET_TARGET))
+
+    def test_connection(self, connection_id: str) -> ConnectionTest:
+        """Let Adobe connect to a source with the credential that it stores: `GET /connections/{id}/test`.
+
+        :param connection_id: base connection, as `SourceConnection.base_connection_id`.
+        """
+        with self._about():
+            segment = validation.path_segment(connection_id, "connection_id")
+            response = self._transport.get(f"/connections/{segment}/test")
+            raise_for_status(response, Call.TEST_CONNECTION)
+            return ConnectionTest.parse(response.json())
+
+    def list_batches(self, ids: Iterable[str], *, within_s: float | None = None) -> list[CatalogBatch]:
+        """Read batches in the catalogue with one request: `GET /data/foundation/catalog/batches/{ids}`.
+
+        :param ids: one URL has space for about a hundred. The result omits batches that the catalogue omits.
+        :param within_s: limit in seconds for all attempts and their pauses, and for the token's request.
+        :raises BatchNotFoundError: the catalogue has none of the batches, or refuses to list one.
+        """
+        with self._about():
+            segments = {batch_id: validation.path_segment(batch_id, "batch_id") for batch_id in ids}
+            path = f"/batches/{','.join(segments.values())}"
+            try:
+                limit = math.inf if within_s is None else within_s
+                response = self._transport.get(path, PROPERTIES, within_s=limit, root=CATALOG_ROOT)
+                raise_for_status(response, Call.READ_BATCHES)
+            except AccessDeniedError as error:
+                # Some of Adobe's codes have a separate remedy.
+                if type(error) is AccessDeniedError and error.remedy == AccessDeniedError.default_remedy:
+                    error.remedy = _PERMIT_CATALOG
+                raise
+            if not isinstance(found := response.json(), dict):
+                raise UnreadableAnswerError(
+                    f"the response to {Call.READ_BATCHES.value} cannot be read: {response.excerpt}"
+                )
+            return list(batches_in(found, set(segments)))
+
+    @property
+    def _list_limit_s(self) -> float:
+        return LIST_TIMEOUTS * self._timeout_s
 
     def _items_of_pages(
         self, path: str, query: str, call: Call, *, max_pages: int | None = None, within_s: float | None = None

@@ -66,7 +66,7 @@ class ConnectionSettings:
     sandbox: str = DEFAULT_SANDBOX
     scopes: str = DEFAULT_SCOPES
     ims_url: str = DEFAULT_IMS_URL
-    epoch_format: str = "string"
+    epoch_format: str = "auto"
     timeout_s: float = 30.0
     max_attempts: int = 5
     ledger_conn_id: str | None = None

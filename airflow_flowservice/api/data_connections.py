@@ -1,4 +1,4 @@
-"""Source connection and target connection of a dataflow.
+"""Source connection and target connection of a dataflow, and the test of a base connection.
 
 Parsing is lenient, as in `models`; `params` depend on the connector, and Adobe documents only some of them.
 Source: https://developer.adobe.com/experience-platform-apis/references/flow-service/
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_flowservice.api.json_values import required_id, text_at
+from airflow_flowservice.api.json_values import objects_at, required_id, text_at, value_at
 from airflow_flowservice.plain_text import ID_LENGTH
 
 
@@ -38,9 +38,30 @@ class SourceConnection:
             id=required_id(raw, "source connection"),
             name=text_at(raw, "name"),
             base_connection_id=text_at(raw, "baseConnectionId", length=ID_LENGTH),
-            connection_spec_id=text_at(raw, "connectionSpec", "id", length=ID_LENGTH),
+            connection_spec_id=text_at(raw, "connectionSpec", "id", length=ID_LENGTH)
+            or text_at(raw, "connectionSpec", length=ID_LENGTH),
             data=text_at(raw, "params", "tableName") or text_at(raw, "params", "path"),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionTest:
+    """Result of `GET /connections/{id}/test`, in which Adobe connects to the source with the stored credential.
+
+    :param result: None if the response has no result.
+    :param message: text of the response, if it has one.
+    """
+
+    result: bool | None = None
+    message: str | None = None
+
+    @classmethod
+    def parse(cls, raw: Any) -> ConnectionTest:
+        """Parse `{"items": [{"result": true}]}` or `{"result": true}`."""
+        item = next(objects_at(raw, "items"), raw)
+        result = value_at(item, "result")
+        texts = (text_at(item, name) for name in ("message", "errorMessage", "errorDetails", "reason"))
+        return cls(result=result if isinstance(result, bool) else None, message=next(filter(None, texts), None))
 
 
 @dataclass(frozen=True, kw_only=True)

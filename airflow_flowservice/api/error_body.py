@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.api.json_values import text_at
@@ -26,12 +27,14 @@ _MESSAGE_KEYS = (
     "detail",
     "detailed-message",
     "detailedMessage",
-    "title",
-    "reason",
-    "error",
+    "errorDetails",
+    "errorDetail",
 )
+# General texts, which are used only if no object of the body has a message.
+_TITLE_KEYS = ("title", "reason", "error")
 _NESTED_KEYS = ("report", "error", "errors", "error-chain", "errorDetails")
 _CODE_AT_END = re.compile(r"[/:#]((?:[A-Za-z]+-)?\d{3,6}(?:-\d{3})?)$")
+_MAX_TEXTS = 200
 _NUMBER = re.compile(r"(?<!\d)\d{3,6}(?!\d)")
 
 
@@ -57,13 +60,29 @@ def parse_error_body(response: HttpResponse) -> ErrorBody:
     """Return code and message of an error response; without a message, an excerpt of the body."""
     objects = list(_nested_objects(response.json(), depth=3))
     code = next((code for each in objects if (code := _code_of(each))), None)
-    message = next((message for each in objects if (message := _first_text(each, _MESSAGE_KEYS))), None)
+    candidates = (_first_text(each, keys) for keys in (_MESSAGE_KEYS, _TITLE_KEYS) for each in objects)
+    message = next(filter(None, candidates), None)
     return ErrorBody(
         code=excerpt(code, secrets=response.secrets, length=80) if code else None,
         message=excerpt(message, secrets=response.secrets, length=MESSAGE_LENGTH)
         if message
         else f"the response was {response.excerpt}",
     )
+
+
+def body_texts(response: HttpResponse) -> str:
+    """Return all texts of an error response's JSON, one a line, without the names of fields; or the body's text."""
+    value = response.json()
+    texts = _texts_of(value, depth=6) if isinstance(value, (dict, list, str)) else [response.excerpt]
+    return "\n".join(islice(texts, _MAX_TEXTS))
+
+
+def _texts_of(value: Any, *, depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value[:MAX_INPUT_LENGTH]
+    elif isinstance(value, (dict, list)) and depth > 0:
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts_of(each, depth=depth - 1)
 
 
 def _nested_objects(value: Any, *, depth: int) -> Iterator[Any]:

@@ -20,10 +20,10 @@ import requests
 import urllib3
 
 from airflow_flowservice import __version__
-from airflow_flowservice.api.json_values import UNREADABLE, parse_json
+from airflow_flowservice.api.json_values import UNREADABLE, parse_json, text_at
 from airflow_flowservice.api.library_texts import excerpt_of_exception, hides_secrets
-from airflow_flowservice.api.redaction import excerpt, may_contain, redact_json
-from airflow_flowservice.api.response_body import ACCEPT_ENCODING, DecompressionError, read_body
+from airflow_flowservice.api.redaction import MAX_INPUT_LENGTH, excerpt, may_contain, redact_json
+from airflow_flowservice.api.response_body import ACCEPT_ENCODING, DecompressionError, body_pieces, read_body
 from airflow_flowservice.api.tracked_connections import (
     ResponseTooLargeError,
     SendAttempt,
@@ -39,7 +39,7 @@ from airflow_flowservice.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from types import TracebackType
 
     from requests.auth import AuthBase
@@ -80,9 +80,12 @@ class HttpResponse:
 
     @property
     def request_id(self) -> str | None:
-        """The `x-request-id`, which Adobe's support needs."""
+        """The `x-request-id`, which Adobe's support needs; without the header, the id in the body's `report`."""
         found = self.headers.get("x-request-id") or self.headers.get("x-adobe-request-id")
-        return found or None
+        if found:
+            return found
+        in_body = text_at(self.json(), "report", "request-id", length=MAX_INPUT_LENGTH)
+        return excerpt(in_body, secrets=self.secrets) if in_body else None
 
     @property
     def excerpt(self) -> str:
@@ -104,6 +107,16 @@ class HttpResponse:
             return redact_json(value, secrets=self.secrets)
         except RecursionError:
             return UNREADABLE
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamedResponse(HttpResponse):
+    """Response with status 2xx whose body is read in pieces; `body` is empty.
+
+    :param pieces: generator of the decompressed body, which can be consumed one time. Closing it closes the connection.
+    """
+
+    pieces: Generator[bytes, None, None] = field(repr=False)
 
 
 class HttpSession:
@@ -180,6 +193,38 @@ class HttpSession:
             attempt = partial(self._attempt, session, "POST", path, headers, body, auth, secrets)
             return self._send(attempt, is_repeatable=_can_repeat_post, within_s=math.inf)
 
+    @hides_secrets
+    def stream(
+        self,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        auth: AuthBase,
+        secrets: tuple[str, ...] = (),
+        within_s: float,
+        max_bytes: int,
+    ) -> HttpResponse:
+        """Send a GET for a long body; repeat it as `send` does, but only before the body begins.
+
+        Return a `StreamedResponse` for a status 2xx. Its `pieces` raise the errors of `send`; these errors contain no
+        part of the body.
+
+        :param within_s: limit in seconds for the body of one attempt.
+        :param max_bytes: maximum size of the body, as transferred and decompressed.
+        """
+
+        def attempt(seconds: float) -> HttpResponse | FlowServiceError:
+            def read(received: requests.Response, sent: SendAttempt) -> HttpResponse:
+                if not 200 <= received.status_code < 300:
+                    return _read(received, secrets)
+                sent.extend(seconds=within_s, max_bytes=max_bytes)
+                pieces = self._pieces(received, sent, max_bytes=max_bytes)
+                return StreamedResponse(**_head_of(received, secrets), pieces=pieces)
+
+            return self._attempt(self._pooled, "GET", path, headers, None, auth, secrets, seconds, read=read)
+
+        return self._send(attempt, is_repeatable=_can_repeat_read, within_s=math.inf)
+
     def close(self) -> None:
         """Close idle connections."""
         self._pooled.close()
@@ -237,8 +282,13 @@ class HttpSession:
         auth: AuthBase | None,
         secrets: tuple[str, ...],
         seconds: float,
+        *,
+        read: Callable[[requests.Response, SendAttempt], HttpResponse] | None = None,
     ) -> HttpResponse | FlowServiceError:
-        """Send a request one time within some seconds; return the response, or the error."""
+        """Send a request one time within some seconds; return the response, or the error.
+
+        :param read: creates the response; default: with its whole body.
+        """
         with limited_attempt(seconds) as attempt:
             try:
                 received = session.request(
@@ -251,12 +301,33 @@ class HttpSession:
                     allow_redirects=False,
                     stream=True,
                 )
-                response = _read(received, secrets)
+                response = read(received, attempt) if read else _read(received, secrets)
                 self._update_clock_offset(response)
             except Exception as error:
                 attempt.close()
                 return self._error_of(error, attempt)
         return response
+
+    def _pieces(
+        self, received: requests.Response, attempt: SendAttempt, *, max_bytes: int
+    ) -> Generator[bytes, None, None]:
+        """Yield the body, and close the response at the end.
+
+        :raises FlowServiceError: the body is incomplete, too large or invalid; without the text of the library's error,
+            which can contain a part of the body.
+        """
+        failure = None
+        try:
+            yield from body_pieces(received.raw, limit=max_bytes)
+        except Exception as error:
+            cause = _innermost(error)
+            reason = str(cause) if isinstance(cause, ResponseTooLargeError) else type(cause).__name__
+            failure = self._known_error(error, attempt, reason)
+        finally:
+            received.close()
+            attempt.close()
+        if failure:
+            raise failure
 
     def _error_of(self, error: Exception, attempt: SendAttempt) -> FlowServiceError:
         """Return the package's error for any error of an attempt.
@@ -311,8 +382,12 @@ def _read(received: requests.Response, secrets: tuple[str, ...]) -> HttpResponse
     except BaseException:
         received.close()
         raise
+    return HttpResponse(**_head_of(received, secrets), body=body)
+
+
+def _head_of(received: requests.Response, secrets: tuple[str, ...]) -> dict[str, Any]:
     headers = {name.lower(): value for name, value in received.headers.items()}
-    return HttpResponse(status=received.status_code, body=body, headers=headers, secrets=secrets)
+    return {"status": received.status_code, "headers": headers, "secrets": secrets}
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -39,24 +39,34 @@ def read_body(response: BaseHTTPResponse) -> bytes:
     :raises ResponseTooLargeError: the body, or a stage of its decompression, exceeds a limit.
     :raises DecompressionError: the body is not valid in its encoding.
     """
-    pieces = _limited(response.stream(_PIECE_BYTES, decode_content=False))
+    body = b"".join(body_pieces(response, limit=MAX_BODY_BYTES))
+    _require_few_values(body)
+    return body
+
+
+def body_pieces(response: BaseHTTPResponse, *, limit: int) -> Iterator[bytes]:
+    """Yield the decompressed body in pieces of at most 64 KiB.
+
+    :param limit: maximum number of bytes of the body, and of each stage of its decompression.
+    :raises ResponseTooLargeError: the body, or a stage of its decompression, exceeds the limit.
+    :raises DecompressionError: the body is not valid in its encoding.
+    """
+    pieces = _limited(response.stream(_PIECE_BYTES, decode_content=False), limit)
     named = response.headers.get("content-encoding", "").lower().split(",")
     codings = [coding.strip() for coding in named if coding.strip() in _CODINGS]
     if len(codings) > _MAX_CODINGS:
         raise DecompressionError(f"it has {len(codings)} encodings")
     for coding in reversed(codings):
-        pieces = _limited(_inflate(pieces, coding))
-    body = b"".join(pieces)
-    _require_few_values(body)
-    return body
+        pieces = _limited(_inflate(pieces, coding), limit)
+    yield from pieces
 
 
-def _limited(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def _limited(pieces: Iterable[bytes], limit: int) -> Iterator[bytes]:
     size = 0
     for piece in pieces:
         size += len(piece)
-        if size > MAX_BODY_BYTES:
-            raise ResponseTooLargeError(f"its body has more than {MAX_BODY_BYTES >> 20} MiB")
+        if size > limit:
+            raise ResponseTooLargeError(f"its body has more than {limit >> 20} MiB")
         yield piece
 
 

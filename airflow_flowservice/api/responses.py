@@ -17,7 +17,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_flowservice.api.error_body import parse_error_body
+from airflow_flowservice.api.code_remedies import TIMES_REMEDY, remedy_of_code
+from airflow_flowservice.api.error_body import body_texts, parse_error_body
+from airflow_flowservice.api.flow_states import names_passing_state
 from airflow_flowservice.api.json_values import objects_at, text_at, value_at
 from airflow_flowservice.api.models import CreatedRun, etag_of
 from airflow_flowservice.api.validation import is_identifier
@@ -25,14 +27,18 @@ from airflow_flowservice.exceptions import (
     AccessDeniedError,
     ApiError,
     AuthenticationError,
+    BatchNotFoundError,
     CreateNotAllowedError,
+    DataConnectionNotFoundError,
     DeltaColumnDiffersError,
     DeltaColumnMissingError,
+    FlowChangingError,
     FlowNotFoundError,
     NoAnswerError,
     NotOnDemandError,
     OrganizationError,
     RateLimitedError,
+    RetriggerNotYetError,
     RetriggerRefusedError,
     RunNotFoundError,
     RunRefusedError,
@@ -63,13 +69,21 @@ class Call(Enum):
     GET_SOURCE = "reading the source connection"
     GET_TARGET = "reading the target connection"
     GET_FLOW_SPEC = "reading the flow specification"
+    READ_BATCHES = "reading the batches in the catalogue"
+    TEST_CONNECTION = "testing the source's connection"
+    LIST_ROW_ERRORS = "listing the files of failed rows"
+    GET_ROW_ERRORS = "reading the failed rows"
+    LIST_FAILED_FILES = "listing the failed files"
 
 
-_NOT_FOUND = {
+_NOT_FOUND: dict[Call, type[ApiError]] = {
     Call.GET_FLOW: FlowNotFoundError,
     Call.CREATE_RUN: FlowNotFoundError,
     Call.GET_RUN: RunNotFoundError,
     Call.RETRIGGER_RUN: RunNotFoundError,
+    Call.READ_BATCHES: BatchNotFoundError,
+    Call.GET_SOURCE: DataConnectionNotFoundError,
+    Call.GET_TARGET: DataConnectionNotFoundError,
 }
 _POSTS = (Call.CREATE_RUN, Call.RETRIGGER_RUN)
 
@@ -80,18 +94,27 @@ _POST_ERRORS: dict[int, type[ApiError]] = {
     1383: DeltaColumnMissingError,
     1385: NotOnDemandError,
     1386: NotOnDemandError,
-    1387: RetriggerRefusedError,
+    1387: RetriggerNotYetError,
     1388: RetriggerRefusedError,
     1427: CreateNotAllowedError,
     1430: FlowNotFoundError,
     1439: FlowNotFoundError,
     1446: FlowNotFoundError,
 }
+# Of these codes, the message states the state of the dataflow, which may pass.
+_PASSING_ERRORS: dict[int, type[ApiError]] = {1380: FlowChangingError, 1388: RetriggerNotYetError}
 _FLOW_NOT_FOUND_CODES = (1430, 1439, 1446)
 _TOKEN_CODES = (2114, 2115, 403010, 401013)
 _ORGANIZATION_CODES = (2000, 2001, 2002)
 _SANDBOX_CODES = (2100, 2101, 2103, 2105, 2106, *range(2110, 2114))
 _PERMISSION_CODES = (2118, 2120, 2121)
+
+_INVALID_PARAMS_CODE = 1384
+_UNKNOWN_ACTION_CODE = 1401
+# A validating server names the field, or states the type that it expects. `Content-Type` is no such type.
+_TYPE_OF_TIME = re.compile(
+    r"(?<![\w-])(?:startTime|windowStartTime|windowEndTime|types?|integers?|strings?)(?![\w-])", re.IGNORECASE
+)
 
 _WRONG_HOST = "check the connection's host: this is not a response of Flow Service"
 _CONTINUATION = re.compile(r"[?&]continuationToken=([^&]*)")
@@ -154,6 +177,24 @@ def parse_created_run(response: HttpResponse, call: Call) -> CreatedRun:
     return CreatedRun(id=run_id, etag=etag_of(items[0]))
 
 
+def refuses_times(response: HttpResponse) -> bool:
+    """Return whether the response to a `POST /runs` can mean that the type of a time is wrong.
+
+    Nothing was created then. A response whose code has another meaning is no such response, even if it names a time.
+    """
+    if response.status not in (400, 422) or response.is_html:
+        return False
+    body = parse_error_body(response)
+    if _error_class(response, Call.CREATE_RUN, body) is not RunRefusedError:
+        return False
+    return body.number == _INVALID_PARAMS_CODE or _TYPE_OF_TIME.search(body_texts(response)) is not None
+
+
+def refuses_action(response: HttpResponse) -> bool:
+    """Return whether Flow Service does not know the action of a `POST /runs/{id}/action`, and created nothing."""
+    return 400 <= response.status < 500 and parse_error_body(response).number == _UNKNOWN_ACTION_CODE
+
+
 def raise_for_status(response: HttpResponse, call: Call) -> None:
     """Return if the status is 2xx.
 
@@ -165,7 +206,11 @@ def raise_for_status(response: HttpResponse, call: Call) -> None:
         raise _unreadable(response, call)
     body = parse_error_body(response)
     kind = _error_class(response, call, body)
-    remedy = _WRONG_HOST if _is_wrong_host(response, kind) else None
+    remedy = remedy_of_code(kind, status=response.status, number=body.number, is_post=call in _POSTS)
+    if _is_wrong_host(response, kind):
+        remedy = _WRONG_HOST
+    elif remedy is None and call is Call.CREATE_RUN and refuses_times(response):
+        remedy = TIMES_REMEDY
     raise _error(kind, response, f"{call.value} was refused: {body.message}", body.code, remedy)
 
 
@@ -183,7 +228,7 @@ def _error_class(response: HttpResponse, call: Call, body: ErrorBody) -> type[Ap
         return SandboxError
     if status == 401 or number in _TOKEN_CODES:
         return AuthenticationError
-    if number is not None and (known := _class_of_code(call, number)):
+    if number is not None and (known := _class_of_code(call, number, body_texts(response))):
         return known
     if status == 403 or number in _PERMISSION_CODES:
         return AccessDeniedError
@@ -192,7 +237,9 @@ def _error_class(response: HttpResponse, call: Call, body: ErrorBody) -> type[Ap
     return RunRefusedError
 
 
-def _class_of_code(call: Call, number: int) -> type[ApiError] | None:
+def _class_of_code(call: Call, number: int, texts: str) -> type[ApiError] | None:
+    if call in _POSTS and number in _PASSING_ERRORS and names_passing_state(texts):
+        return _PASSING_ERRORS[number]
     if call in _POSTS:
         return _POST_ERRORS.get(number)
     if call is Call.GET_FLOW and number in _FLOW_NOT_FOUND_CODES:

@@ -42,10 +42,12 @@ class SendAttempt:
     :param sent: True if a byte of the request may have left this machine.
     :param received: number of received bytes.
     :param streams: open streams of responses.
+    :param max_bytes: maximum size of the response as transferred.
     """
 
     limit_s: float
     ends_at: float
+    max_bytes: int = MAX_RECEIVED_BYTES
     sent: bool = False
     received: int = 0
     streams: list[io.BufferedReader] = field(default_factory=list)
@@ -65,14 +67,18 @@ class SendAttempt:
             raise TimeoutError(f"timed out: the limit for a request is {self.limit_s:g} s")
         return remaining
 
+    def extend(self, *, seconds: float, max_bytes: int) -> None:
+        """Apply other limits to the rest of the response, from now on."""
+        self.limit_s, self.ends_at, self.max_bytes = seconds, time.monotonic() + seconds, max_bytes
+
     def count(self, received: int) -> None:
         """Add received bytes.
 
-        :raises ResponseTooLargeError: the response exceeds `MAX_RECEIVED_BYTES`.
+        :raises ResponseTooLargeError: the response exceeds `max_bytes`.
         """
         self.received += received
-        if self.received > MAX_RECEIVED_BYTES:
-            raise ResponseTooLargeError(f"more than {MAX_RECEIVED_BYTES >> 20} MiB were received")
+        if self.received > self.max_bytes:
+            raise ResponseTooLargeError(f"more than {self.max_bytes >> 20} MiB were received")
 
     def close(self) -> None:
         """Close the streams after an error. urllib3 leaves them open after some errors."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from airflow_flowservice.api.http_session import HttpResponse, HttpSession
 
 ROOT = "/data/foundation/flowservice"
+EXPORT_ROOT = "/data/foundation/export"
 _MAX_TOKENS = 3
 # IMS has just issued this token, so the credential is valid; Flow Service may need some time to accept the token.
 _FRESH_TOKEN_PAUSE_S = 1.0
@@ -55,22 +56,23 @@ class Transport:
         """The service's clock minus this machine's, from the last response; exact to about a second."""
         return self._http.clock_offset
 
-    def get(self, path: str, query: str = "", *, within_s: float = math.inf) -> HttpResponse:
+    def get(self, path: str, query: str = "", *, within_s: float = math.inf, root: str = ROOT) -> HttpResponse:
         """Read a resource; repeat the request after connection errors, 429 and 5xx.
 
-        :param path: quoted path below Flow Service's root.
+        :param path: quoted path below the root.
         :param query: quoted query without the question mark.
-        :param within_s: limit in seconds for all attempts and their pauses, without the token's request.
+        :param within_s: limit in seconds for all attempts and their pauses, and for the token's request.
+        :param root: path of the service; Flow Service's by default.
         """
-        target = f"{ROOT}{path}?{query}" if query else f"{ROOT}{path}"
+        target = f"{root}{path}?{query}" if query else f"{root}{path}"
 
-        def send(token: str) -> HttpResponse:
+        def send(token: str, remaining_s: float) -> HttpResponse:
             secrets = (*self._auth.secrets, token)
             return self._http.send(
-                "GET", target, headers=self._headers, auth=Bearer(token), secrets=secrets, within_s=within_s
+                "GET", target, headers=self._headers, auth=Bearer(token), secrets=secrets, within_s=remaining_s
             )
 
-        return self._send_with_token(self._auth, send)
+        return self._send_with_token(self._auth, send, within_s=within_s)
 
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> HttpResponse:
         """Create a resource; repeat the request only if nothing was sent, and after 429 and 401.
@@ -84,22 +86,58 @@ class Transport:
             headers = {**headers, "Content-Type": "application/json"}
             text = json.dumps(body, separators=(",", ":"))
 
-        def send(token: str) -> HttpResponse:
+        def send(token: str, _: float) -> HttpResponse:
             secrets = (*self._auth.secrets, token)
             return self._http.send_once(ROOT + path, headers=headers, body=text, auth=Bearer(token), secrets=secrets)
 
         return self._send_with_token(_AuthBeforePost(self._auth), send)
 
-    def _send_with_token(self, auth: Auth | _AuthBeforePost, send: Callable[[str], HttpResponse]) -> HttpResponse:
-        """Send a request; after a 401, which means that nothing was done, send it again with a new token."""
+    def get_export(self, path: str) -> HttpResponse:
+        """Read a resource of the Data Access API, as `get`.
+
+        :param path: quoted path below the API's root, with its query.
+        """
+        return self.get(path, root=EXPORT_ROOT)
+
+    def stream_export(self, path: str, *, within_s: float, max_bytes: int) -> HttpResponse:
+        """Read a file of the Data Access API in pieces, as `HttpSession.stream`.
+
+        :param path: quoted path below the API's root, with its query.
+        """
+
+        def send(token: str, _: float) -> HttpResponse:
+            return self._http.stream(
+                EXPORT_ROOT + path,
+                headers={**self._headers, "Accept": "*/*"},
+                auth=Bearer(token),
+                secrets=(*self._auth.secrets, token),
+                within_s=within_s,
+                max_bytes=max_bytes,
+            )
+
+        return self._send_with_token(self._auth, send)
+
+    def _send_with_token(
+        self,
+        auth: Auth | _AuthBeforePost,
+        send: Callable[[str, float], HttpResponse],
+        *,
+        within_s: float = math.inf,
+    ) -> HttpResponse:
+        """Send a request; after a 401, which means that nothing was done, send it again with a new token.
+
+        :param send: sends the request with a token, within some seconds.
+        """
+        ends_at = time.monotonic() + within_s
         for renewed in range(_MAX_TOKENS):
-            token = auth.token()
-            response = send(token)
+            token = auth.token(within_s=ends_at - time.monotonic())
+            response = send(token, ends_at - time.monotonic())
             if response.status != 401 or renewed == _MAX_TOKENS - 1:
                 break
             if renewed:
                 self._pause(_FRESH_TOKEN_PAUSE_S)
-            if not auth.renew(token):
+            remaining_s = ends_at - time.monotonic()
+            if remaining_s <= 0 or not auth.renew(token, within_s=remaining_s):
                 break
         return response
 
@@ -110,13 +148,13 @@ class _AuthBeforePost:
     def __init__(self, auth: Auth) -> None:
         self._auth = auth
 
-    def token(self) -> str:
+    def token(self, *, within_s: float) -> str:
         with _raise_as_not_sent("no token could be fetched, so nothing was sent"):
-            return self._auth.token()
+            return self._auth.token(within_s=within_s)
 
-    def renew(self, rejected: str) -> bool:
+    def renew(self, rejected: str, *, within_s: float) -> bool:
         with _raise_as_not_sent("the token was refused and no other could be fetched, so nothing was created"):
-            return self._auth.renew(rejected)
+            return self._auth.renew(rejected, within_s=within_s)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAX_SECONDS = 86_400
 """A day. `socket.settimeout` raises an OverflowError for much longer timeouts."""
 
-EPOCH_FORMATS = ("string", "integer")
+EPOCH_FORMATS = ("auto", "string", "integer")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=@~+-]*")
 
 
@@ -195,12 +195,12 @@ def validate_instant(value: Any, name: str) -> datetime:
 
 
 def validate_epoch_format(value: Any) -> str:
-    """Return `string` or `integer`.
+    """Return `auto`, `string` or `integer`.
 
-    :raises ConfigurationError: the value is neither.
+    :raises ConfigurationError: the value is another one.
     """
     if value not in EPOCH_FORMATS:
-        raise ConfigurationError(f"epoch_format must be 'string' or 'integer', not {value!r}")
+        raise ConfigurationError(f"epoch_format must be 'auto', 'string' or 'integer', not {value!r}")
     return str(value)
 
 

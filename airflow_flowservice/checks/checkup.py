@@ -12,10 +12,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import timedelta
 
+    from airflow_flowservice.api.data_connections import ConnectionTest, SourceConnection
     from airflow_flowservice.api.models import Flow, FlowRun, FlowSpec
 
 _ACCESS_CHECKS = (findings.SERVICE, findings.ORGANIZATION, findings.SANDBOX, findings.READING)
-_FLOW_CHECKS = (findings.DATAFLOW, findings.STATE, findings.SCHEDULE, findings.DELTA_COLUMN, findings.NEWEST_RUN)
+_FLOW_CHECKS = (
+    findings.DATAFLOW,
+    findings.STATE,
+    findings.SCHEDULE,
+    findings.DELTA_COLUMN,
+    findings.SOURCE,
+    findings.NEWEST_RUN,
+)
 
 _FIX_FIRST = "fix the problems above first"
 
@@ -62,6 +70,12 @@ class CheckedService(Protocol):
 
     def get_flow_spec(self, flow_spec_id: str) -> FlowSpec:
         """Return the specification of a kind of dataflow."""
+
+    def get_source_connection(self, source_connection_id: str) -> SourceConnection:
+        """Return a source connection."""
+
+    def test_connection(self, connection_id: str) -> ConnectionTest:
+        """Return the result of connecting to a source."""
 
     def list_runs(self, *, flow_id: str | None = None, limit: int | None = 100) -> Iterator[FlowRun]:
         """Yield flow runs, newest first."""
@@ -119,6 +133,7 @@ def of_dataflow(service: CheckedService, flow_id: str | None) -> Iterator[Findin
             yield from (not_checked(check, "the dataflow cannot be read") for check in _FLOW_CHECKS[1:])
         else:
             yield from findings.of_flow(flow, needs_delta_column=_needs_delta_column(service, flow))
+            yield from _source_findings(service, flow)
             try:
                 newest = next(service.list_runs(flow_id=flow_id, limit=1), None)
                 yield findings.of_newest_run(newest)
@@ -160,6 +175,27 @@ def _access_findings(service: CheckedService) -> Iterator[Finding]:
         flows=flow is not None,
         given_token=service.has_given_token,
     )
+
+
+def _source_findings(service: CheckedService, flow: Flow) -> Iterator[Finding]:
+    """Yield a finding for each source of the dataflow; almost all dataflows have one."""
+    if not flow.source_connection_ids:
+        yield not_checked(findings.SOURCE, "the dataflow shows no source connection")
+    for source_id in flow.source_connection_ids:
+        try:
+            source = service.get_source_connection(source_id)
+        except FlowServiceError as error:
+            yield not_checked(findings.SOURCE, f"the source connection cannot be read: {error.account}")
+            continue
+        if source.base_connection_id is None:
+            yield not_checked(findings.SOURCE, "the source connection has no base connection, so it has no credential")
+            continue
+        try:
+            result = service.test_connection(source.base_connection_id)
+        except FlowServiceError as error:
+            yield findings.of_source(source.base_connection_id, error)
+        else:
+            yield findings.of_source(source.base_connection_id, result)
 
 
 def _needs_delta_column(service: CheckedService, flow: Flow) -> bool | None:

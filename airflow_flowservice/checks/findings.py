@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.exceptions import (
     AccessDeniedError,
+    ApiError,
     AuthenticationError,
+    FlowNotReadyError,
     FlowServiceError,
     OrganizationError,
     SandboxError,
@@ -20,12 +23,14 @@ from airflow_flowservice.runs.flow_check import require_enabled, require_one_tim
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from airflow_flowservice.api.data_connections import ConnectionTest
     from airflow_flowservice.api.models import Flow, FlowRun
 
 TOKEN, SERVICE, ORGANIZATION, SANDBOX, READING = "token", "service", "organization", "sandbox", "reading"
 DATAFLOW, STATE, SCHEDULE, DELTA_COLUMN = "dataflow", "state", "schedule", "delta column"
-NEWEST_RUN, CREATING, CLOCK = "newest run", "creating", "clock"
+SOURCE, NEWEST_RUN, CREATING, CLOCK = "source", "newest run", "creating", "clock"
 
+_RELAYED_CODE = re.compile(r"\b160[2-6]\b")
 TOLERATED_SKEW = timedelta(seconds=60)
 
 
@@ -133,6 +138,34 @@ def of_flow(flow: Flow, *, needs_delta_column: bool | None) -> Iterator[Finding]
     yield _delta_column_finding(flow, needed=needs_delta_column)
 
 
+def of_source(connection_id: str, result: ConnectionTest | FlowServiceError) -> Finding:
+    """Return the finding of the source's base connection, to which Adobe connects with the stored credential.
+
+    :param result: result of the test, or the error of the request.
+    """
+    remedy = (
+        f"renew the credential of the source's account (base connection {connection_id}) in Experience Platform, "
+        "and check that the source accepts connections from Adobe's addresses"
+    )
+    if isinstance(result, FlowServiceError):
+        # Adobe relays the source's own refusal, such as 1605-401, so it can look like one of this credential.
+        is_relayed = _RELAYED_CODE.search(result.code or "") is not None
+        if is_relayed or not isinstance(result, ApiError) or result.http_status is None:
+            return wrong(SOURCE, result, remedy=remedy if is_relayed else None)
+        return not_checked(SOURCE, f"Adobe did not test the source's connection {connection_id}: {result.account}")
+    if result.result is None:
+        return not_checked(SOURCE, f"the response to the test of connection {connection_id} has no result")
+    if result.result:
+        return ok(SOURCE, f"Adobe can connect to the source with the credential of connection {connection_id}")
+    message = f"Adobe cannot connect to the source with the credential of connection {connection_id}"
+    return Finding(
+        check=SOURCE,
+        verdict=Verdict.WRONG,
+        message=f"{message}: {result.message}" if result.message else message,
+        remedy=remedy,
+    )
+
+
 def of_newest_run(run: FlowRun | None) -> Finding:
     """Return the finding of the dataflow's newest run."""
     if run is None:
@@ -215,8 +248,10 @@ def _remedy_of(error: FlowServiceError, *, given_token: bool) -> str | None:
 def _rule_finding(check: str, rule: Callable[[Flow], None], flow: Flow, *, good: str | None) -> Finding:
     try:
         rule(flow)
+    except FlowNotReadyError as error:
+        return note(check, error.account, remedy="wait until the dataflow is enabled, then check again")
     except FlowServiceError as error:
-        return wrong(check, error, remedy=error.default_remedy.removesuffix(", then clear the task"))
+        return wrong(check, error, remedy=re.sub(r"[,;] then clear the task$", "", error.remedy or ""))
     return ok(check, good) if good else not_checked(check, "the dataflow has no such value")
 
 

@@ -20,14 +20,26 @@ Each line is `ok`, `wrong`, `note` (passed with a remark) or `not checked`. Exit
 something is wrong or the connection does not exist; 2 if the arguments are invalid.
 """
 _COVERAGE_DESCRIPTION = """
-Shows the state of each window between two dates: ingested, running, failed, missing or duplicated. With --dag-id, it
-compares the windows of the DAG's runs and of its schedule with the results of the tasks. With --conn-id, it also
+Shows the state of each window between two dates: ingested, running, failed, missing, duplicated, restated or unknown.
+With --dag-id, it compares the windows of the DAG's runs and of its schedule with the ledger of ingested windows and the
+results of the tasks. A window that none of these records can have is unknown, and gets no command. With --conn-id, it
+also
 queries Flow Service. Only Flow Service reports flow runs that were created outside the DAG or were replaced by a clear.
 With --flow-id and --conn-id only, the whole time between the dates is expected to be ingested. For missing and failed
 windows, it prints the `airflow backfill create` commands that ingest them. Nothing is created.
 """
 _COVERAGE_EPILOG = """
-Exit status: 0 if no window is known to be missing, failed or duplicated; 1 if one is; 2 if there is nothing to show.
+Exit status: 0 if no window is known to be missing, failed or duplicated; 1 if one is; 2 if there is nothing to show, or
+if the ledger cannot be read.
+"""
+_FAILED_RECORDS_DESCRIPTION = """
+Shows the rows of a flow run that failed: how many have each of Adobe's error codes, with an example of each, and the
+source files that failed. Adobe keeps them for 30 days, and only if error diagnostics are enabled on the dataflow. Rows
+may contain personal data: they are printed and written to the file of --output, and nowhere else. Nothing is created.
+"""
+_FAILED_RECORDS_EPILOG = """
+Exit status: 0 if no row and no file failed; 1 if some failed; 2 if there is nothing to show: an unknown flow run, no
+error diagnostics, an incomplete download, or invalid arguments.
 """
 _WINDOWS_DESCRIPTION = """
 Shows the window that each DAG run between two dates ingests, and reports whether these windows are contiguous. It reads
@@ -89,6 +101,7 @@ def get_flowservice_cli_commands() -> list[CLICommand]:
         subcommands=(
             _check_command(config),
             _coverage_command(config),
+            _failed_records_command(config),
             _ledger_commands(config),
             _windows_command(config),
         ),
@@ -128,6 +141,29 @@ def _coverage_command(config: Any) -> Any:
             config.Arg(("--flow-id",), help="the dataflow; required without a DAG, or if the DAG has several"),
             config.Arg(("--conn-id",), help="also query Flow Service, with this connection"),
             *_output_args(config),
+        ),
+    )
+
+
+def _failed_records_command(config: Any) -> Any:
+    default = "flowservice_default"
+    return config.ActionCommand(
+        name="failed-records",
+        help="Show which rows of a flow run failed, and why",
+        description=_FAILED_RECORDS_DESCRIPTION,
+        epilog=_FAILED_RECORDS_EPILOG,
+        func=config.lazy_load_command("airflow_flowservice.cli.failed_records_command.failed_records"),
+        args=(
+            config.Arg(("--flow-run-id",), help="the flow run, never a DAG run", required=True),
+            config.Arg(("--conn-id",), help=f"the connection; default: {default}", default=default),
+            config.Arg(("--limit",), help="read at most this number of failed rows", type=int, metavar="N"),
+            config.Arg(("--output",), help="write the failed rows to this file, as JSON lines", metavar="FILE.jsonl"),
+            config.Arg(
+                ("--format",),
+                help="format of the output; default: table",
+                choices=("table", "json", "yaml", "plain"),
+                default="table",
+            ),
         ),
     )
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-_RIGHT_ALIGNED = frozenset({"length", "windows"})
-_WRAPPED = frozenset({"note"})
+_RIGHT_ALIGNED = frozenset({"length", "windows", "rows"})
+_WRAPPED = frozenset({"note", "message"})
 # Wide enough for a row of any length, so that ids stay whole in a file or a pipe.
 _UNLIMITED_WIDTH = 1000
 

@@ -48,12 +48,16 @@ def _parser() -> argparse.ArgumentParser:
         ("--show-window", "show_window", allowed_values.ShowWindow, "where a flow run shows its window"),
         ("--error-shape", "error_shape", allowed_values.ErrorShape, "format of Flow Service's error bodies"),
         ("--epoch-format", "epoch_format", allowed_values.EpochFormat, "JSON type of epoch seconds in POST /runs"),
+        ("--epoch-refusal", "epoch_refusal", allowed_values.EpochRefusal, "response to another JSON type"),
+        ("--retrigger-action", "retrigger_action", allowed_values.RetriggerAction, "accepted name of the action"),
     )
     for flag, name, allowed, text in choices:
         add(flag, dest=name, choices=get_args(allowed), default=getattr(defaults, name), help=text)
     numbers = (
         ("--queue-seconds", "queue_s", "how long a flow run is scheduled"),
         ("--run-seconds", "run_s", "how long a flow run is then in progress"),
+        ("--batch-seconds", "batch_s", "how long a batch is then staged in the catalogue"),
+        ("--update-seconds", "update_s", "how long the first flow run updates a table-based dataflow"),
         ("--start-tolerance", "start_tolerance_s", "how far startTime may lie in the past"),
         ("--token-ttl", "token_ttl_s", "how long a token is valid"),
         ("--clock-offset", "clock_offset_s", "how far the emulator's clock is ahead"),

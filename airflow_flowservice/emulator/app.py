@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -11,9 +11,11 @@ from fastapi.responses import JSONResponse, Response
 from airflow_flowservice.emulator.authentication import authorize, grant_token, require_creator
 from airflow_flowservice.emulator.control import control_routes
 from airflow_flowservice.emulator.creation_rules import check_creation
+from airflow_flowservice.emulator.diagnostics import diagnostic_routes
 from airflow_flowservice.emulator.errors import EmulatedApiError, EmulatedImsError, ForeignOriginError
 from airflow_flowservice.emulator.fault_injection import (
     BASE_PATH,
+    CATALOG_PATH,
     REQUEST_FAULTS_KEY,
     TOKEN_PATH,
     FaultInjectionMiddleware,
@@ -22,10 +24,10 @@ from airflow_flowservice.emulator.faults import RequestFaults
 from airflow_flowservice.emulator.model import EmulatedRun
 from airflow_flowservice.emulator.query import parse_query
 from airflow_flowservice.emulator.render import SPECS, source_json, spec_json, target_json
-from airflow_flowservice.emulator.settings import ShowWindow
+from airflow_flowservice.emulator.settings import RetriggerAction, ShowWindow
 from airflow_flowservice.emulator.state import EmulatorState, ListPage
 
-_ACTIONS = frozenset({"re-trigger", "RE_TRIGGER"})
+_ACTIONS = frozenset(get_args(RetriggerAction)) - {"any"}
 
 
 def create_app(state: EmulatorState) -> FaultInjectionMiddleware:
@@ -38,6 +40,8 @@ def create_app(state: EmulatorState) -> FaultInjectionMiddleware:
     app.include_router(_run_read_routes(state), prefix=BASE_PATH)
     app.include_router(_run_creation_routes(state), prefix=BASE_PATH)
     app.include_router(_flow_routes(state), prefix=BASE_PATH)
+    app.include_router(_catalog_routes(state), prefix=CATALOG_PATH)
+    app.include_router(diagnostic_routes(state))
     app.include_router(control_routes(state))
     app.include_router(_unknown_routes(state))
 
@@ -90,7 +94,7 @@ def _run_creation_routes(state: EmulatorState) -> APIRouter:
         client_id = authorize(state, request.headers)
         require_creator(state, client_id)
         op = request.query_params.get("op")
-        if op not in _ACTIONS:
+        if op not in _ACTIONS or state.settings.retrigger_action not in ("any", op):
             raise EmulatedApiError(400, "1401", f"The run action {op!r} is not supported.")
         run = state.retrigger(run_id, client_id=client_id, delay_s=_request_faults(request).delay_s)
         return JSONResponse(_created(run))
@@ -150,6 +154,22 @@ def _flow_routes(state: EmulatorState) -> APIRouter:
         authorize(state, request.headers)
         return _first(source_json(f) for f in state.flows.values() if f.related_id("source") == source_id)
 
+    @router.get("/connections/{connection_id}/test")
+    async def test_connection(connection_id: str, request: Request) -> Response:
+        authorize(state, request.headers)
+        return _first({"result": f.source_works} for f in state.flows.values() if f.related_id("base") == connection_id)
+
+    return router
+
+
+def _catalog_routes(state: EmulatorState) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/batches/{batch_ids}")
+    async def batches(batch_ids: str, request: Request) -> Response:
+        authorize(state, request.headers)
+        return JSONResponse(state.read_batches(batch_ids.split(",")))
+
     return router
 
 
@@ -158,7 +178,7 @@ def _unknown_routes(state: EmulatorState) -> APIRouter:
 
     @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     async def unknown(path: str, request: Request) -> Response:
-        if f"/{path}".startswith(BASE_PATH):
+        if f"/{path}".startswith((BASE_PATH, CATALOG_PATH)):
             authorize(state, request.headers)
         raise EmulatedApiError(404, "1101", f"There is no route {request.method} /{path}.")
 

@@ -36,7 +36,20 @@ from airflow_flowservice.emulator.ledger_json import ledger_json
 from airflow_flowservice.emulator.model import EmulatedFlow, FlowKind
 from airflow_flowservice.emulator.state import EmulatorState
 
-_FLOW_FIELDS = frozenset({"id", "name", "kind", "frequency", "state", "delta_column", "dataset_id"})
+_FLOW_FIELDS = frozenset(
+    {
+        "id",
+        "name",
+        "kind",
+        "frequency",
+        "state",
+        "state_s",
+        "next_state",
+        "delta_column",
+        "dataset_id",
+        "source_works",
+    }
+)
 
 _LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -133,8 +146,19 @@ def put_flow(state: EmulatorState, values: Mapping[str, Any]) -> EmulatedFlow:
     changes = {name: value for name, value in values.items() if name != "id"}
     if isinstance(changes.get("delta_column"), str):
         changes["delta_column"] = {"name": changes["delta_column"]}
+    if "state" in changes:
+        # A state without `state_s` does not pass.
+        changes = {"state_until": None, "next_state": "enabled", **changes}
+    if (seconds := changes.pop("state_s", None)) is not None:
+        changes["state_until"] = state.now() + _seconds(seconds)
     state.flows[flow_id] = replace(known, **changes)
     return state.flows[flow_id]
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise ValueError(f"state_s must be a number of seconds, not {value!r}.")
+    return float(value)
 
 
 def end_runs(state: EmulatorState, values: Mapping[str, Any]) -> int:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_flowservice.emulator.errors import EmulatedApiError
+from airflow_flowservice.emulator.errors import EmulatedApiError, EmulatedValidationError
 from airflow_flowservice.emulator.model import EmulatedFlow
-from airflow_flowservice.emulator.settings import EpochFormat, Settings
+from airflow_flowservice.emulator.settings import Settings
 
 LATEST_S = 7_258_118_400
 """2200-01-01T00:00:00Z in epoch seconds. Larger values are rejected as probable milliseconds."""
@@ -43,13 +43,11 @@ def check_creation(body: Any, *, flows: Mapping[str, EmulatedFlow], settings: Se
     """
     if not isinstance(body, dict):
         raise EmulatedApiError(400, "1384", "The body must be a JSON object with flowId and params.")
-    flow = _runnable_flow(body.get("flowId"), flows)
+    flow = _runnable_flow(body.get("flowId"), flows, now)
     params = body.get("params")
     if not isinstance(params, dict) or not params:
         raise EmulatedApiError(400, "1384", "The run's params are missing, empty or not an object.")
-    start_time, window_start, window_end = (
-        parse_epoch_param(params, name, accepted=settings.epoch_format) for name in _TIMES
-    )
+    start_time, window_start, window_end = (parse_epoch_param(params, name, settings=settings) for name in _TIMES)
     if window_end <= window_start:
         raise EmulatedApiError(400, "1381", f"windowEndTime {window_end} must be after windowStartTime {window_start}.")
     if start_time < now - settings.start_tolerance_s:
@@ -64,14 +62,14 @@ def check_creation(body: Any, *, flows: Mapping[str, EmulatedFlow], settings: Se
     )
 
 
-def _runnable_flow(flow_id: Any, flows: Mapping[str, EmulatedFlow]) -> EmulatedFlow:
+def _runnable_flow(flow_id: Any, flows: Mapping[str, EmulatedFlow], now: float) -> EmulatedFlow:
     if not flow_id:
         raise EmulatedApiError(400, "1446", "flowId is missing or empty.")
     flow = flows.get(flow_id) if isinstance(flow_id, str) else None
     if flow is None:
         raise EmulatedApiError(400, "1430", f"There is no flow {flow_id!r}.")
-    if flow.state != "enabled":
-        raise EmulatedApiError(400, "1380", f"No run was created: flow {flow.id} is {flow.state}.")
+    if (state := flow.state_at(now)) != "enabled":
+        raise EmulatedApiError(400, "1380", f"No run was created: flow {flow.id} is {state}.")
     if flow.kind == "streaming":
         raise EmulatedApiError(400, "1385", f"The connector of flow {flow.id} does not support on-demand runs.")
     if flow.frequency != "once":
@@ -81,15 +79,20 @@ def _runnable_flow(flow_id: Any, flows: Mapping[str, EmulatedFlow]) -> EmulatedF
     return flow
 
 
-def parse_epoch_param(params: Mapping[str, Any], name: str, *, accepted: EpochFormat) -> int:
+def parse_epoch_param(params: Mapping[str, Any], name: str, *, settings: Settings) -> int:
     """Return the epoch seconds in `params[name]`, an integer or a string of digits.
 
     Raises:
         EmulatedApiError: 400 with code 1384 if the value is missing, has another format or is after 2200.
+        EmulatedValidationError: 422 if the value has another JSON type, and the settings require a validating server.
     """
-    value = params.get(name)
+    value, accepted = params.get(name), settings.epoch_format
     is_text = isinstance(value, str) and value.isascii() and value.isdigit()
     is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if settings.epoch_refusal == "validation" and (
+        (is_text and accepted == "integer") or (is_number and accepted == "string")
+    ):
+        raise EmulatedValidationError(("params", name), accepted)
     if not ((is_text and accepted != "integer") or (is_number and accepted != "string")):
         raise EmulatedApiError(400, "1384", f"{name} must be epoch seconds (format: {accepted}), not {value!r}.")
     if len(str(value)) > 18 or int(str(value)) > LATEST_S:

@@ -60,6 +60,24 @@ class EmulatedApiError(Exception):
         }
 
 
+class EmulatedValidationError(EmulatedApiError):
+    """Error response of a server that validates requests by a schema, for a value of the wrong JSON type.
+
+    Args:
+        path: path of the value in the body.
+        expected: JSON type that the schema requires.
+    """
+
+    def __init__(self, path: tuple[str, ...], expected: str) -> None:
+        super().__init__(422, "type", f"Request body property {'.'.join(path)} must be {expected}")
+        self.path = path
+
+    def body(self, shape: ErrorShape) -> dict[str, Any]:
+        """Return the JSON body, which has the same format for each shape."""
+        problem = {"location": ["body", *self.path], "severity": "Error", "code": "type", "message": self.message}
+        return {"title": "Invalid request", "status": self.status, "validation": [problem]}
+
+
 class EmulatedImsError(Exception):
     """Error response of IMS to a token request, as in RFC 6749, section 5.2."""
 

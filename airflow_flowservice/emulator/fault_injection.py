@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow_flowservice.emulator.errors import EmulatedApiError
 from airflow_flowservice.emulator.faults import Fault, RequestFaults
+from airflow_flowservice.emulator.render import EXPORT_PATH
 from airflow_flowservice.emulator.state import EmulatorState
 
 Scope = MutableMapping[str, Any]
@@ -20,10 +21,11 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BASE_PATH = "/data/foundation/flowservice"
+CATALOG_PATH = "/data/foundation/catalog"
 TOKEN_PATH = "/ims/token/v3"
 REQUEST_FAULTS_KEY = "emulator.request_faults"
 
-_RESOURCES = frozenset({"runs", "flows", "flowSpecs", "targetConnections", "sourceConnections"})
+_RESOURCES = frozenset({"runs", "flows", "flowSpecs", "targetConnections", "sourceConnections", "connections"})
 
 
 def request_kind(method: str, path: str) -> str:
@@ -33,10 +35,16 @@ def request_kind(method: str, path: str) -> str:
     """
     if path.rstrip("/") == TOKEN_PATH:
         return f"{method} {TOKEN_PATH}"
+    if path.startswith(f"{CATALOG_PATH}/batches/"):
+        return f"{method} /batches/{{ids}}"
+    export, _, rest_of_export = path.partition(f"{EXPORT_PATH}/batches/")
+    if rest_of_export and not export:
+        part = rest_of_export.rpartition("/")[2]
+        return f"{method} /batches/{{id}}/{part}" if part in ("meta", "failed") else "other"
     resource, *rest = path.removeprefix(BASE_PATH).strip("/").split("/")
     if not path.startswith(f"{BASE_PATH}/") or resource not in _RESOURCES:
         return "other"
-    if rest[1:] not in ([], ["action"]):
+    if rest[1:] not in ([], ["action"], ["test"]):
         return "other"
     return f"{method} /{'/'.join([resource, *(['{id}'] if rest else []), *rest[1:]])}"
 

@@ -9,7 +9,8 @@ the emulator applies only the fault that was planned first.
 Fields that select requests:
 
 - `kind`: the kind of request, as counted in the ledger: `POST /runs`, `GET /runs`, `GET /runs/{id}`,
-  `POST /runs/{id}/action`, `GET /flows`, `GET /flows/{id}`, `POST /ims/token/v3`, ...
+  `POST /runs/{id}/action`, `GET /flows`, `GET /flows/{id}`, `GET /batches/{ids}` (the catalogue),
+  `GET /batches/{id}/meta` (error diagnostics), `POST /ims/token/v3`, ...
   `*` selects every request to Flow Service, but none to IMS.
   Default: `POST /runs` for `record_*` and `delay_runs`, `GET /runs` for `ignore_id_filter`, otherwise `*`.
 - `nth`: only the n-th request of that kind, counted from the time of planning.

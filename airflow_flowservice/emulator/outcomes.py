@@ -10,23 +10,34 @@ Fields that select runs. They apply to runs from `POST /runs` and from re-trigge
 - `covering`: only runs with a window that contains this instant (ISO 8601 or epoch seconds).
 
 Fields of the outcome, see `model.RunOutcome`: `status` (default: `failed`; `success` with `vanish`), `errors`,
-`records`, `failed_records`, `unknown_counts`, `vanish`, `queue_s`, `run_s`, `in_progress_status`. Examples::
+`records`, `failed_records`, `unknown_counts`, `vanish`, `queue_s`, `run_s`, `in_progress_status`, `status_place`,
+`extension_errors`, `error_detail`, `record_summary`, `batch_status`, `batch_s`, `batch_in_progress_status`,
+`batch_errors`, `batch_hidden_s`, `row_errors`, `failed_files`, `diagnostics`, `manifest`. If one of the fields that
+begin with `batch_` is given, the default of `status` is `success`. Examples::
 
     {"status": "failed", "errors": [{"code": "CONNECTOR-2001-500", "message": "no connection"}], "times": 2}
     {"status": "success", "records": 0, "covering": "2025-01-03"}
     {"status": "partialSuccess", "failed_records": 5}
+    {"status": "partialSuccess", "failed_records": 5, "row_errors": [{"code": "MAPPER-3700-400", "message": "no"}]}
+    {"status": "failed", "failed_files": ["orders-1.csv"]}
     {"status": "MELTED"}
     {"vanish": true}
+    {"status": "success", "status_place": "state"}
+    {"status": "success", "status_place": "nowhere"}
+    {"status": "failed", "extension_errors": [{"code": "INGEST-1205-400", "description": "no such field"}]}
+    {"status": "success", "record_summary": {"updatedRecordCount": 5, "failedRecordCount": null}}
+    {"batch_status": "failed", "batch_errors": [{"code": "INGEST-1212-400", "description": "too many errors"}]}
+    {"batch_in_progress_status": "stalled", "batch_s": 60}
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 from airflow_flowservice.emulator.instants import to_epoch_s
-from airflow_flowservice.emulator.model import RunOutcome
+from airflow_flowservice.emulator.model import RunOutcome, StatusPlace
 
 _FAILED_COPY = {"code": "CONNECTOR-1001-500", "message": "The copy from the made-up source failed."}
 _SELECTORS = frozenset({"times", "flow_id", "covering"})
@@ -96,18 +107,23 @@ def read_outcome(values: Mapping[str, Any]) -> PlannedOutcome:
     """Return the planned outcome described by `values`, with defaults filled in.
 
     Raises:
-        ValueError: for an unknown field or an unparsable instant.
+        ValueError: for an unknown field, an unknown `status_place` or an unparsable instant.
     """
     outcome_fields = {name: value for name, value in values.items() if name not in _SELECTORS}
     unknown = set(outcome_fields) - {f.name for f in fields(RunOutcome)}
     if unknown:
         raise ValueError(f"An outcome has no field {', '.join(sorted(unknown))}.")
-    outcome_fields.setdefault("status", "success" if outcome_fields.get("vanish") else "failed")
+    succeeds = outcome_fields.get("vanish") or any(name.startswith("batch_") for name in outcome_fields)
+    outcome_fields.setdefault("status", "success" if succeeds else "failed")
     if RunOutcome(status=outcome_fields["status"]).failed:
         outcome_fields.setdefault("errors", [_FAILED_COPY])
+    if (place := outcome_fields.get("status_place", "metrics")) not in get_args(StatusPlace):
+        raise ValueError(f"status_place must be one of {', '.join(get_args(StatusPlace))}, not {place!r}.")
+    for name in ("errors", "extension_errors", "batch_errors", "row_errors", "failed_files"):
+        outcome_fields[name] = tuple(outcome_fields.get(name) or ())
     covering = values.get("covering")
     return PlannedOutcome(
-        outcome=RunOutcome(**{**outcome_fields, "errors": tuple(outcome_fields.get("errors") or ())}),
+        outcome=RunOutcome(**outcome_fields),
         left=values.get("times", 1),
         flow_id=values.get("flow_id"),
         covering=None if covering is None else to_epoch_s(covering),

@@ -15,13 +15,23 @@ SPECS: dict[FlowKind, tuple[str, str]] = {
 }
 """Id and name of the flow specification of each kind, as in Adobe's public samples."""
 
+EXPORT_PATH = "/data/foundation/export"
+"""Path of the Data Access API."""
+
 _DATA_LAKE_SPEC = {"id": "c604ff05-7f1a-43c0-8e18-33bf874cb11c", "version": "1.0"}
 _SOURCE_SPEC = {"id": "cfc0fee1-7dc0-40ef-b73e-d8b134c436f5", "version": "1.0"}
+# The top-level `state` of Adobe's API description of 2021.
+_STATES = {"success": "succeeded", "completed": "succeeded"}
 _INPUT_BYTES, _OUTPUT_BYTES = 120, 84
 
 
-def run_json(run: EmulatedRun, *, settings: Settings, show_window: ShowWindow, now: float) -> dict[str, Any]:
-    """Return a flow run as Flow Service shows it at `now` (epoch seconds)."""
+def run_json(
+    run: EmulatedRun, *, settings: Settings, show_window: ShowWindow, now: float, url: str = ""
+) -> dict[str, Any]:
+    """Return a flow run as Flow Service shows it at `now` (epoch seconds).
+
+    `url` is the base URL of the server, for the address of the failed records.
+    """
     document: dict[str, Any] = {
         "id": run.id,
         "flowId": run.flow_id,
@@ -35,8 +45,10 @@ def run_json(run: EmulatedRun, *, settings: Settings, show_window: ShowWindow, n
         "imsOrgId": settings.org_id,
         "etag": run.etag,
         "metrics": _metrics(run, now),
-        "activities": _activities(run, show_window, now),
+        "activities": _activities(run, show_window, now, url),
     }
+    if run.outcome.status_place == "state" and run.phase(now) != "scheduled":
+        document["state"] = _STATES.get(run.status(now).lower(), run.status(now))
     if show_window == "params":
         document["params"] = run.params
     if run.parent_id:
@@ -48,8 +60,9 @@ def run_json(run: EmulatedRun, *, settings: Settings, show_window: ShowWindow, n
 
 def _metrics(run: EmulatedRun, now: float) -> dict[str, Any]:
     """Return the metrics: only the status of a scheduled run, and record counts of -1 for a run in progress."""
-    status: dict[str, Any] = {"status": run.status(now)}
     phase = run.phase(now)
+    is_hidden = run.outcome.status_place == "state" or (run.outcome.status_place != "metrics" and phase == "ended")
+    status: dict[str, Any] = {} if is_hidden else {"status": run.status(now)}
     if phase == "scheduled":
         return {"statusSummary": status}
     duration = {"startedAtUTC": epoch_ms(run.starts_at)}
@@ -59,6 +72,8 @@ def _metrics(run: EmulatedRun, now: float) -> dict[str, Any]:
     duration["completedAtUTC"] = epoch_ms(run.ends_at)
     if run.outcome.errors:
         status["errors"] = list(run.outcome.errors)
+    if run.outcome.extension_errors:
+        status["extensions"] = {"errors": list(run.outcome.extension_errors)}
     return {"durationSummary": duration, **_counts(run), "statusSummary": status}
 
 
@@ -77,10 +92,11 @@ def _counts(run: EmulatedRun) -> dict[str, Any]:
         records["failedInfo"] = [{"code": "DCVS-1000-400", "message": "A value was rejected.", "count": failed}]
     if run.outcome.unknown_counts:
         records = {"inputRecordCount": -1, "outputRecordCount": -1, "failedRecordCount": -1}
+    records = {name: value for name, value in {**records, **run.outcome.record_summary}.items() if value is not None}
     return {"recordSummary": records, "sizeSummary": sizes, "fileSummary": files}
 
 
-def _activities(run: EmulatedRun, show_window: ShowWindow, now: float) -> list[dict[str, Any]]:
+def _activities(run: EmulatedRun, show_window: ShowWindow, now: float, url: str) -> list[dict[str, Any]]:
     if run.phase(now) == "scheduled":
         return []
     duration: dict[str, Any] = {"startedAtUTC": epoch_ms(run.starts_at)}
@@ -91,14 +107,54 @@ def _activities(run: EmulatedRun, show_window: ShowWindow, now: float) -> list[d
             "windowStart": epoch_ms(run.window_start),
             "windowEnd": epoch_ms(run.window_end),
         }
+    has_ended = run.phase(now) == "ended"
+    status: dict[str, Any] = {"status": run.status(now)}
+    if has_ended and run.outcome.status_place == "nowhere":
+        status = {}
+    if has_ended and run.outcome.error_detail:
+        status["extensions"] = {"errorDetail": run.outcome.error_detail}
     copy = {
         "id": "copyActivity",
         "name": "Copy Activity",
         "updatedAtUTC": epoch_ms(run.updated_at(now)),
         "durationSummary": duration,
-        "statusSummary": {"status": run.status(now)},
+        "statusSummary": status,
     }
-    return [copy]
+    return [copy, _promotion(run, now, url)] if run.has_batch(now) else [copy]
+
+
+def _promotion(run: EmulatedRun, now: float, url: str) -> dict[str, Any]:
+    """Return the activity that writes the batch to the data lake, with the address of the failed records."""
+    status: dict[str, Any] = {} if run.outcome.status_place == "nowhere" else {"status": run.status(now)}
+    if run.outcome.manifest and run.outcome.diagnostics and run.diagnosed_records:
+        address = f"{url}{EXPORT_PATH}/batches/{run.batch_id}/meta?path=row_errors"
+        status["extensions"] = {"manifest": {"failedRecords": address}}
+    return {
+        "id": "promotionActivity",
+        "name": "Promotion Activity",
+        "updatedAtUTC": epoch_ms(run.updated_at(now)),
+        "durationSummary": {"startedAtUTC": epoch_ms(run.ends_at), "completedAtUTC": epoch_ms(run.ends_at)},
+        "statusSummary": status,
+        "targetInfo": [{"reference": {"type": "batch", "ids": [run.batch_id]}}],
+    }
+
+
+def batch_json(run: EmulatedRun, *, dataset_id: str, now: float) -> dict[str, Any]:
+    """Return the batch of a run as the catalogue shows it at `now` (epoch seconds)."""
+    first, end = run.source_records
+    has_ended = now >= run.batch_ends_at
+    document: dict[str, Any] = {
+        "status": run.batch_status(now),
+        "created": epoch_ms(run.ends_at),
+        "updated": epoch_ms(run.batch_ends_at if has_ended else run.ends_at),
+        "relatedObjects": [{"type": "dataSet", "id": dataset_id}],
+        "tags": {"acp_enableErrorDiagnostics": run.outcome.diagnostics, "acp_partialIngestionPercent": 5},
+        "errors": list(run.outcome.batch_errors) if has_ended else [],
+    }
+    if has_ended:
+        counts = {"inputRecordCount": end - first, "failedRecordCount": run.failed_records}
+        document["metrics"] = counts | {"outputRecordCount": end - first - run.failed_records}
+    return document
 
 
 def flow_json(flow: EmulatedFlow, last_run: EmulatedRun | None, *, settings: Settings, now: float) -> dict[str, Any]:
@@ -113,7 +169,7 @@ def flow_json(flow: EmulatedFlow, last_run: EmulatedRun | None, *, settings: Set
         "createdClient": "exc_app",
         "sandboxName": settings.sandbox,
         "imsOrgId": settings.org_id,
-        "state": flow.state,
+        "state": flow.state_at(now),
         "etag": f'"{flow.id[:8]}-0000-0200-0000-000000000000"',
         "flowSpec": {"id": spec_id, "version": "1.0"},
         "sourceConnectionIds": [source_id],

@@ -102,7 +102,8 @@ class Emulator:
 
         Args:
             **fields: `id`, `name`, `kind` (`table`, `file`, `streaming`), `frequency` (`once`), `state`
-                (`enabled`), `delta_column` (a name or an object), `dataset_id`. All are optional.
+                (`enabled`), `state_s` (seconds after which the state becomes `next_state`), `next_state`
+                (`enabled`), `delta_column` (a name or an object), `dataset_id`, `source_works`. All are optional.
 
         Raises:
             ValueError: for an unknown field or kind.
@@ -138,6 +139,7 @@ def running_emulator(settings: Settings | None = None, *, clock: Callable[[], fl
     """
     state = EmulatorState(settings or Settings(), clock=clock)
     with _bound_socket(0) as bound:
+        state.url = _url(bound)
         ready = threading.Event()
         server = _Server(state, on_ready=ready.set)
         thread = threading.Thread(
@@ -149,7 +151,7 @@ def running_emulator(settings: Settings | None = None, *, clock: Callable[[], fl
         if not ready.wait(_START_TIMEOUT_S):
             raise RuntimeError(f"The emulator did not start within {_START_TIMEOUT_S:.0f} s.")
         try:
-            yield Emulator(_url(bound), state)
+            yield Emulator(state.url, state)
         finally:
             server.should_exit = True
             thread.join(_START_TIMEOUT_S)
@@ -166,12 +168,13 @@ def serve(settings: Settings, *, port: int) -> None:
         OSError: if the port is in use.
     """
     with _bound_socket(port) as bound:
-        url = _url(bound)
+        state = EmulatorState(settings)
+        state.url = _url(bound)
 
         def print_ready() -> None:
-            print(f"Flow Service emulator ready on {url}", flush=True)
+            print(f"Flow Service emulator ready on {state.url}", flush=True)
 
-        server = _Server(EmulatorState(settings), on_ready=print_ready)
+        server = _Server(state, on_ready=print_ready)
         asyncio.run(_serve_until_signal(server, bound))
 
 

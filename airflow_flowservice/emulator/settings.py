@@ -9,6 +9,8 @@ AnswerShape = Literal["items", "flat"]
 ShowWindow = Literal["params", "activity", "none"]
 ErrorShape = Literal["report", "plain", "gateway"]
 EpochFormat = Literal["any", "string", "integer"]
+EpochRefusal = Literal["code", "validation"]
+RetriggerAction = Literal["any", "re-trigger", "RE_TRIGGER"]
 
 TABLE_FLOW_ID = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 """Id of a table-based, one-time flow. It has no delta column before its first run."""
@@ -42,9 +44,14 @@ class Settings:
             "error-chain"}`, `plain` is `{"code", "message"}` and `gateway` is `{"error_code", "message"}`.
             Errors of the gateway (token, API key, missing header) always have the format `gateway`.
         epoch_format: JSON type of epoch seconds in a run creation: `any`, `string` or `integer`. Other types
-            are rejected (1384).
+            are rejected.
+        epoch_refusal: response to another type: `code` is status 400 with code 1384, and `validation` is the 422 of a
+            server that validates requests by Adobe's OpenAPI file.
+        retrigger_action: the name of the action that re-triggers a run; another name is rejected (1401).
+        update_s: time that a table-based flow is `updating` after its first run was created.
         queue_s: time that a run stays `scheduled`, from its creation or `startTime`, whichever is later.
         run_s: time that a run is then `inProgress`.
+        batch_s: time from the end of a run to the end of its batch in the catalogue.
         start_tolerance_s: maximum age of a `startTime`. An older one is rejected (1360).
         token_ttl_s: lifetime of a token.
         clock_offset_s: offset of the emulator's clock from the clock of this machine; negative if it is
@@ -63,8 +70,12 @@ class Settings:
     show_window: ShowWindow = "params"
     error_shape: ErrorShape = "report"
     epoch_format: EpochFormat = "any"
+    epoch_refusal: EpochRefusal = "code"
+    retrigger_action: RetriggerAction = "any"
+    update_s: float = 0.0
     queue_s: float = 1.0
     run_s: float = 2.0
+    batch_s: float = 0.0
     start_tolerance_s: float = 60.0
     token_ttl_s: float = 86399.0
     clock_offset_s: float = 0.0
@@ -74,7 +85,9 @@ class Settings:
         self._check_choice("show_window", get_args(ShowWindow))
         self._check_choice("error_shape", get_args(ErrorShape))
         self._check_choice("epoch_format", get_args(EpochFormat))
-        for name in ("queue_s", "run_s", "start_tolerance_s", "token_ttl_s"):
+        self._check_choice("epoch_refusal", get_args(EpochRefusal))
+        self._check_choice("retrigger_action", get_args(RetriggerAction))
+        for name in ("queue_s", "run_s", "batch_s", "update_s", "start_tolerance_s", "token_ttl_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}.")
 

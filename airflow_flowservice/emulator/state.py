@@ -16,7 +16,7 @@ from airflow_flowservice.emulator.faults import FaultPlan
 from airflow_flowservice.emulator.model import EmulatedFlow, EmulatedRun
 from airflow_flowservice.emulator.outcomes import OutcomePlan
 from airflow_flowservice.emulator.query import ListQuery, at_path, paginate, select
-from airflow_flowservice.emulator.render import flow_json, run_json
+from airflow_flowservice.emulator.render import batch_json, flow_json, run_json
 from airflow_flowservice.emulator.settings import (
     DISABLED_FLOW_ID,
     FILE_FLOW_ID,
@@ -42,10 +42,14 @@ class EmulatorState:
     Args:
         settings: the settings of the emulator.
         clock: function that returns epoch seconds. `settings.clock_offset_s` is added to its value.
+
+    Attributes:
+        url: base URL of the server, for links; empty links are relative.
     """
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
         self.settings = settings
+        self.url = ""
         self._clock = clock
         self._tokens: dict[str, tuple[str, float]] = {}
         self.reset()
@@ -86,7 +90,11 @@ class EmulatorState:
 
     def add_run(self, creation: Creation, *, client_id: str, delay_s: float = 0.0) -> EmulatedRun:
         """Record a valid run. Clients can read it after `delay_s` seconds."""
-        creation.flow.delta_column = creation.delta_column
+        flow = creation.flow
+        if flow.kind == "table" and flow.delta_column is None and self.settings.update_s:
+            flow.state, flow.state_until = "updating", self.now() + self.settings.update_s
+            flow.next_state = "enabled"
+        flow.delta_column = creation.delta_column
         return self._record(
             flow_id=creation.flow.id,
             client_id=client_id,
@@ -106,8 +114,8 @@ class EmulatorState:
         now = self.now()
         old = self.visible_run(run_id)
         flow = self.flows[old.flow_id]
-        if flow.state != "enabled":
-            raise EmulatedApiError(400, "1388", f"Flow {flow.id} is {flow.state}; enable it to re-trigger its runs.")
+        if (state := flow.state_at(now)) != "enabled":
+            raise EmulatedApiError(400, "1388", f"Flow {flow.id} is {state}; enable it to re-trigger its runs.")
         first, end = old.source_records
         if not old.has_ended(now) or not (old.outcome.failed or first == end):
             raise EmulatedApiError(400, "1387", f"Run {run_id} is {old.status(now)} and cannot be re-triggered now.")
@@ -137,6 +145,7 @@ class EmulatorState:
         now = self.now()
         outcome = self.outcomes.take(flow_id=flow_id, window=window)
         starts_at = max(now, float(start_time)) + _value_or_default(outcome.queue_s, self.settings.queue_s)
+        ends_at = starts_at + _value_or_default(outcome.run_s, self.settings.run_s)
         run = EmulatedRun(
             id=str(uuid.uuid4()),
             etag=f'"{secrets.token_hex(4)}-0000-0200-0000-{int(now):012x}"',
@@ -148,7 +157,8 @@ class EmulatorState:
             created_at=now,
             visible_at=now + delay_s,
             starts_at=starts_at,
-            ends_at=starts_at + _value_or_default(outcome.run_s, self.settings.run_s),
+            ends_at=ends_at,
+            batch_ends_at=ends_at + _value_or_default(outcome.batch_s, self.settings.batch_s),
             outcome=outcome,
             parent_id=parent_id,
         )
@@ -170,7 +180,8 @@ class EmulatorState:
         now = self.now()
         chosen = [run for run in self.runs_of(flow_id) if run.phase(now) != "ended"][:count]
         for run in chosen:
-            run.starts_at, run.ends_at = min(run.starts_at, now), now
+            batch_s = run.batch_ends_at - run.ends_at
+            run.starts_at, run.ends_at, run.batch_ends_at = min(run.starts_at, now), now, now + batch_s
         return len(chosen)
 
     def visible_run(self, run_id: str) -> EmulatedRun:
@@ -199,7 +210,7 @@ class EmulatorState:
                 return run.flow_id
             if path == "createdAt":
                 return int(run.created_at * 1000)
-            return at_path(run_json(run, settings=self.settings, show_window=show_window, now=now), path)
+            return at_path(run_json(run, settings=self.settings, show_window=show_window, now=now, url=self.url), path)
 
         candidates, rest = self._candidates(query)
         found = select([run for run in candidates if run.is_visible(now)], rest, value=value)
@@ -217,9 +228,27 @@ class EmulatorState:
         return self.runs.values(), query
 
     def _show(self, run: EmulatedRun, show_window: ShowWindow) -> dict[str, Any]:
-        document = run_json(run, settings=self.settings, show_window=show_window, now=self.now())
+        document = run_json(run, settings=self.settings, show_window=show_window, now=self.now(), url=self.url)
         run.times_shown += 1
         return document
+
+    # Batches
+
+    def read_batches(self, batch_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return the JSON of the batches that the catalogue shows now, by id.
+
+        Raises:
+            EmulatedApiError: 404 if it shows none of them.
+        """
+        wanted, now = set(batch_ids), self.now()
+        found = {
+            run.batch_id: batch_json(run, dataset_id=self.flows[run.flow_id].dataset_id, now=now)
+            for run in self.runs.values()
+            if run.batch_id in wanted and run.batch_status(now) is not None
+        }
+        if not found:
+            raise EmulatedApiError(404, "1101", f"The catalogue has no batch {', '.join(sorted(wanted))}.")
+        return found
 
     # Flows
 

@@ -8,12 +8,11 @@ from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import connections
-from airflow_flowservice.exceptions import FlowServiceError
+from airflow_flowservice.exceptions import FlowServiceError, NoAnswerError, NotSentError
 from airflow_flowservice.hooks import FlowServiceHook, client_of
 from airflow_flowservice.plugins.error_responses import PageRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from datetime import datetime
 
     from airflow_flowservice.api.client import FlowServiceClient
@@ -39,7 +38,7 @@ class ListedRuns:
 
 
 def list_flow_runs(flow_id: str, *, conn_id: str, since: datetime) -> ListedRuns:
-    """Return the dataflow's newest flow runs, at most `MAX_RUNS`, in about `MAX_LISTING_S` seconds.
+    """Return the dataflow's newest flow runs, at most `MAX_RUNS`, within `MAX_LISTING_S` seconds.
 
     :param since: omit runs that were created earlier.
     :raises PageRequestError: 503, other users' requests occupy all slots; 502, Flow Service cannot be queried;
@@ -80,15 +79,21 @@ def _parse_timeout_s(value: Any) -> float:
 
 
 def _read_runs(client: FlowServiceClient, *, flow_id: str, since: datetime) -> ListedRuns:
+    """Return the runs of all pages, or those that arrived before the time was used up.
+
+    :raises FlowServiceError: the first page did not arrive, or a page could not be read although time was left.
+    """
     deadline = time.monotonic() + MAX_LISTING_S
     runs: list[FlowRun] = []
     with client:
-        for run in _newest_first(client, flow_id=flow_id, since=since):
-            if len(runs) >= MAX_RUNS or time.monotonic() > deadline:
-                return ListedRuns(runs=tuple(runs), complete=False)
-            runs.append(run)
+        listed = client.list_runs(flow_id=flow_id, created_since=since, limit=100, within_s=MAX_LISTING_S)
+        try:
+            for run in listed:
+                if len(runs) >= MAX_RUNS or time.monotonic() > deadline:
+                    return ListedRuns(runs=tuple(runs), complete=False)
+                runs.append(run)
+        except (NoAnswerError, NotSentError):
+            if not runs or time.monotonic() < deadline:
+                raise
+            return ListedRuns(runs=tuple(runs), complete=False)
     return ListedRuns(runs=tuple(runs), complete=True)
-
-
-def _newest_first(client: FlowServiceClient, *, flow_id: str, since: datetime) -> Iterator[FlowRun]:
-    return client.list_runs(flow_id=flow_id, created_since=since, limit=100)

@@ -1,4 +1,7 @@
-"""Read many flow runs with one request, so that an error reaches only the run that causes it."""
+"""Read many flow runs with one request, so that an error reaches only the run that causes it.
+
+The catalogue's batches are read in the same way (`batch_watch`).
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Generic, Protocol, TypeVar
 from urllib.parse import quote
 
 from airflow_flowservice.exceptions import (
     ApiError,
     AuthenticationError,
+    BatchNotFoundError,
     FlowServiceError,
+    NoAnswerError,
     NotSentError,
     OrganizationError,
     RateLimitedError,
@@ -25,11 +30,6 @@ from airflow_flowservice.exceptions import (
     SandboxError,
     UnreadableAnswerError,
 )
-
-if TYPE_CHECKING:
-    from airflow_flowservice.api.models import FlowRun
-
-    ReadResult = FlowRun | FlowServiceError
 
 log = logging.getLogger(__name__)
 
@@ -55,30 +55,74 @@ _CREDENTIAL_ERRORS = (AuthenticationError, OrganizationError, SandboxError)
 _TRANSPORT_ERRORS = (NotSentError, RateLimitedError)
 
 
-class RunReader(Protocol):
-    """Read access to flow runs, for example `api.client.FlowServiceClient`."""
+class Identified(Protocol):
+    """Object with an id: a `FlowRun`, or a `CatalogBatch`."""
 
-    def get_run(self, flow_run_id: str, /) -> FlowRun:
-        """Read one run."""
+    @property
+    def id(self) -> str:
+        """Return the id, which is unique among the objects of its kind."""
+
+
+Item = TypeVar("Item", bound=Identified)
+_Read = TypeVar("_Read", bound=Identified, covariant=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemKind:
+    """Kind of the objects that a `BatchReader` reads.
+
+    :param noun: name of the kind in messages.
+    :param not_found: error for an object that does not exist.
+    """
+
+    noun: str
+    plural: str
+    not_found: type[ApiError]
+
+    def absent_error(self, item_id: str) -> ApiError:
+        """Return the error for an object that a list omits."""
+        if self.not_found is RunNotFoundError:
+            return RunNotFoundError("the flow run does not show in the list of runs", flow_run_id=item_id)
+        return self.not_found(f"the {self.noun} {item_id} does not show in the list of {self.plural}")
+
+
+FLOW_RUNS = ItemKind(noun="flow run", plural="runs", not_found=RunNotFoundError)
+CATALOG_BATCHES = ItemKind(noun="batch", plural="batches", not_found=BatchNotFoundError)
+
+
+class RunReader(Protocol[_Read]):
+    """Read access to flow runs, for example `api.client.FlowServiceClient`; or to objects of another kind."""
+
+    def get_run(self, flow_run_id: str, /, *, within_s: float) -> _Read:
+        """Read one run, within some seconds."""
 
     def list_runs(
-        self, *, ids: Iterable[str], order_by: str | None, limit: int | None, max_pages: int | None, briefly: bool
-    ) -> Iterable[FlowRun]:
+        self,
+        *,
+        ids: Iterable[str],
+        order_by: str | None,
+        limit: int | None,
+        max_pages: int | None,
+        briefly: bool,
+        within_s: float,
+    ) -> Iterable[_Read]:
         """Read these runs; if briefly, only id, dataflow and status of runs that have not ended."""
 
 
 @dataclass
-class BatchReader:
+class BatchReader(Generic[Item]):
     """Read many runs with one request. Blocks; only one thread at a time may use it.
 
     A list that fails because of one run is halved until that run is found. The run is then read with a separate
     request for some minutes. If Flow Service refuses all lists by id, or if its list omits an existing run
     `_MAX_OMISSIONS` times in a row, all runs are read singly for some minutes.
 
+    :param kind: kind of the objects; a comment or docstring about runs applies to each kind.
     :param together: False while all runs are read singly.
     """
 
-    service: RunReader
+    service: RunReader[Item]
+    kind: ItemKind = FLOW_RUNS
     monotonic: Callable[[], float] = time.monotonic
     together: bool = field(default=True, init=False)
     _together_at: float = field(default=math.inf, init=False)
@@ -86,6 +130,8 @@ class BatchReader:
     _separate_until: dict[str, float] = field(default_factory=dict, init=False)
     _omissions: int = field(default=0, init=False)
     _failures: Counter[str] = field(default_factory=Counter, init=False)
+    _ends_at: float = field(default=math.inf, init=False)
+    _within_s: float = field(default=math.inf, init=False)
 
     def share(self, flow_run_id: str) -> float:
         """Return the share of one request that this id needs; the sum over one request must not exceed 1."""
@@ -95,11 +141,13 @@ class BatchReader:
         quoted = flow_run_id if _UNRESERVED.fullmatch(flow_run_id) else quote(flow_run_id, safe="")
         return (len(quoted) + _COMMA_LENGTH) / _MAX_IDS_LENGTH
 
-    def read(self, wanted: Mapping[str, bool]) -> dict[str, ReadResult]:
+    def read(self, wanted: Mapping[str, bool], *, within_s: float = math.inf) -> dict[str, Item | FlowServiceError]:
         """Return each run, or the error from reading it. Ids without a result must be read again.
 
         :param wanted: ids, and whether the run could be read before. If so, its absence from a list is verified.
+        :param within_s: limit in seconds for all requests together; afterwards, no further request is sent.
         """
+        self._within_s, self._ends_at = within_s, self.monotonic() + within_s
         self._end_pauses()
         if not self.together:
             return self._singles(wanted)
@@ -107,7 +155,7 @@ class BatchReader:
         shared = {run_id: seen for run_id, seen in wanted.items() if run_id not in separate}
         return separate | self._read_together(shared) if shared else separate
 
-    def _read_together(self, wanted: Mapping[str, bool]) -> dict[str, ReadResult]:
+    def _read_together(self, wanted: Mapping[str, bool]) -> dict[str, Item | FlowServiceError]:
         found = self._listed(wanted)
         if not isinstance(found, FlowServiceError):
             for run_id in wanted:
@@ -135,7 +183,7 @@ class BatchReader:
         self._failures.update(wanted)
         return max(self._failures[run_id] for run_id in wanted) % _FAILURES_BEFORE_HALVING == 0
 
-    def _single_after(self, error: FlowServiceError, flow_run_id: str) -> dict[str, ReadResult]:
+    def _single_after(self, error: FlowServiceError, flow_run_id: str) -> dict[str, Item | FlowServiceError]:
         """Return the result for the only run of a list that failed with this error."""
         if not isinstance(error, RunRefusedError):
             return {flow_run_id: error}
@@ -144,12 +192,12 @@ class BatchReader:
             self._separate([flow_run_id], error)
         return {flow_run_id: result}
 
-    def _isolated(self, wanted: Mapping[str, bool], error: FlowServiceError) -> dict[str, ReadResult]:
+    def _isolated(self, wanted: Mapping[str, bool], error: FlowServiceError) -> dict[str, Item | FlowServiceError]:
         """Return the results of smaller lists, and of a single read for each run whose list fails.
 
         The number of lists is bounded; ids without a result are read again by the caller.
         """
-        results: dict[str, ReadResult] = {}
+        results: dict[str, Item | FlowServiceError] = {}
         failing: list[str] = []
         groups = _halves(list(wanted))
         is_accepted = False
@@ -161,7 +209,7 @@ class BatchReader:
             if not isinstance(found, FlowServiceError):
                 is_accepted = True
                 results |= self._with_absent(found, {run_id: wanted[run_id] for run_id in group})
-            elif isinstance(found, _TRANSPORT_ERRORS):
+            elif isinstance(found, _TRANSPORT_ERRORS) or self._is_over:
                 return results | dict.fromkeys([*group, *(each for rest in groups for each in rest)], found)
             elif len(group) > 1:
                 groups += _halves(group)
@@ -174,16 +222,21 @@ class BatchReader:
         if is_accepted:
             self._separate(failing, error)
         else:
-            self._fall_back(f"refuses to list runs by their ids ({error.message})")
+            self._fall_back(f"refuses to list {self.kind.plural} by their ids ({error.message})")
         return results
 
-    def _listed(self, wanted: Mapping[str, bool]) -> dict[str, ReadResult] | FlowServiceError:
+    def _listed(self, wanted: Mapping[str, bool]) -> dict[str, Item | FlowServiceError] | FlowServiceError:
         """Return the runs that a list shows, or its error; read further pages only while runs are missing."""
-        found: dict[str, ReadResult] = {}
+        found: dict[str, Item | FlowServiceError] = {}
         try:
             # Hundreds of runs are read each minute, and most have not changed, so they are read briefly.
             runs = self.service.list_runs(
-                ids=wanted, order_by=None, limit=len(wanted), max_pages=_MAX_PAGES, briefly=True
+                ids=wanted,
+                order_by=None,
+                limit=len(wanted),
+                max_pages=_MAX_PAGES,
+                briefly=True,
+                within_s=self._remaining_s(),
             )
             for run in runs:
                 if run.id in wanted:
@@ -194,21 +247,20 @@ class BatchReader:
             return as_service_error(error)
         return found
 
-    def _with_absent(self, found: Mapping[str, ReadResult], wanted: Mapping[str, bool]) -> dict[str, ReadResult]:
+    def _with_absent(
+        self, found: Mapping[str, Item | FlowServiceError], wanted: Mapping[str, bool]
+    ) -> dict[str, Item | FlowServiceError]:
         """Add results for runs that the list omits: new runs, vanished runs, or runs that the filter missed.
 
         Runs that could be read before are read singly; if there are none, one of the other runs is.
         """
         absent = {run_id: seen for run_id, seen in wanted.items() if run_id not in found}
-        results: dict[str, ReadResult] = {
-            run_id: RunNotFoundError("the flow run does not show in the list of runs", flow_run_id=run_id)
-            for run_id in absent
-        }
+        results: dict[str, Item | FlowServiceError] = {run_id: self.kind.absent_error(run_id) for run_id in absent}
         singles = self._singles([run_id for run_id, seen in absent.items() if seen] or list(absent)[:1])
         is_omission = any(not isinstance(result, FlowServiceError) for result in singles.values())
         self._omissions = self._omissions + 1 if is_omission else 0
         if self._omissions >= _MAX_OMISSIONS:
-            self._fall_back("omits existing runs when it lists them by their ids")
+            self._fall_back(f"omits existing {self.kind.plural} when it lists them by their ids")
         elif not absent:
             self._apart_s = _FIRST_APART_S
         return {**found, **results, **singles}
@@ -217,18 +269,33 @@ class BatchReader:
         """Return whether Flow Service responds to a read of one of two random runs."""
         sample = random.sample(list(wanted), min(_SAMPLE_SIZE, len(wanted)))
         return any(
-            not isinstance(result, FlowServiceError) or isinstance(result, RunNotFoundError)
+            not isinstance(result, FlowServiceError) or isinstance(result, self.kind.not_found)
             for result in map(self._single, sample)
         )
 
-    def _singles(self, flow_run_ids: Iterable[str]) -> dict[str, ReadResult]:
+    def _singles(self, flow_run_ids: Iterable[str]) -> dict[str, Item | FlowServiceError]:
         return {run_id: self._single(run_id) for run_id in flow_run_ids}
 
-    def _single(self, flow_run_id: str) -> ReadResult:
+    def _single(self, flow_run_id: str) -> Item | FlowServiceError:
         try:
-            return self.service.get_run(flow_run_id)
+            return self.service.get_run(flow_run_id, within_s=self._remaining_s())
         except BaseException as error:  # as in `_listed`
             return as_service_error(error)
+
+    @property
+    def _is_over(self) -> bool:
+        """Return whether the time of the read is used up; then no error is attributed to one run."""
+        return self.monotonic() >= self._ends_at
+
+    def _remaining_s(self) -> float:
+        """Return the seconds until the read must end.
+
+        :raises NoAnswerError: the time is used up.
+        """
+        remaining = self._ends_at - self.monotonic()
+        if remaining <= 0:
+            raise NoAnswerError(f"Adobe did not send all {self.kind.plural} within {self._within_s:g} s")
+        return remaining
 
     def _end_pauses(self) -> None:
         """Read runs together again whose pause is over."""
@@ -236,13 +303,14 @@ class BatchReader:
         self._separate_until = {run_id: until for run_id, until in self._separate_until.items() if until > now}
         if not self.together and now >= self._together_at:
             self.together, self._omissions = True, 0
-            log.info("Reading flow runs with shared requests again")
+            log.info("Reading each %s with shared requests again", self.kind.noun)
 
     def _separate(self, flow_run_ids: Iterable[str], error: FlowServiceError) -> None:
         for run_id in flow_run_ids:
             self._separate_until[run_id] = self.monotonic() + _FIRST_APART_S
             log.warning(
-                "Flow Service refuses to list flow run %s with other runs (%s); reading it separately for %.0f minutes",
+                "Flow Service refuses to list %s %s with others (%s); reading it separately for %.0f minutes",
+                self.kind.noun,
                 run_id,
                 error.message,
                 _FIRST_APART_S / 60,
@@ -251,8 +319,9 @@ class BatchReader:
     def _fall_back(self, reason: str) -> None:
         self.together, self._together_at = False, self.monotonic() + self._apart_s
         log.warning(
-            "Flow Service %s; reading each flow run with a separate request for %.0f minutes",
+            "Flow Service %s; reading each %s with a separate request for %.0f minutes",
             reason,
+            self.kind.noun,
             self._apart_s / 60,
         )
         self._apart_s = min(2 * self._apart_s, _MAX_APART_S)

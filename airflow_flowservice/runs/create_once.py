@@ -20,6 +20,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
+from airflow_flowservice.api.models import FlowRunStatus
 from airflow_flowservice.exceptions import (
     ApiError,
     AttemptOvertakenError,
@@ -38,7 +39,7 @@ from airflow_flowservice.runs.intent import Attempt, FlowRunService, Intent, Ord
 from airflow_flowservice.runs.intent_store import IntentStore
 from airflow_flowservice.runs.ledger_intents import LedgerIntents
 from airflow_flowservice.runs.ledger_steps import LedgerSteps
-from airflow_flowservice.runs.watch import NOT_YET_READABLE
+from airflow_flowservice.runs.watch import NOT_YET_READABLE, read_known_run
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import CreatedRun, FlowRun
@@ -86,6 +87,8 @@ class CreateOnce:
     :param error_budget: seconds without a valid response after which reading a known flow run ends.
     :param clock_offset: the service's clock minus the local one; None if unknown. A difference of more than
         `MAX_CLOCK_CORRECTION` is not believed, but the search for a lost flow run begins at the earlier clock.
+    :param has_failed_batches: return whether nothing of a succeeded flow run is ingested, because its batches failed
+        in the catalogue. Such a flow run counts as failed. It is called for flow runs that would be accepted.
     :param link: return the page address of a flow run id, for messages.
     """
 
@@ -100,6 +103,7 @@ class CreateOnce:
     poll: float = 5.0
     error_budget: float = 0.0
     clock_offset: Callable[[], timedelta | None] = lambda: None
+    has_failed_batches: Callable[[FlowRun], bool] = lambda _: False
     link: Callable[[str], str] = str
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
     monotonic: Callable[[], float] = time.monotonic
@@ -147,6 +151,7 @@ class CreateOnce:
         self._steps = LedgerSteps(
             intents=intents,
             get_run=self._get_run,
+            has_failed=self._has_failed,
             is_first_try=self.attempt.try_number == 1,
             patience=self.patience,
             poll=self.poll,
@@ -203,7 +208,7 @@ class CreateOnce:
                 '{"flowservice": {"adopt": {"TASK_ID": "FLOW_RUN_ID"}}}',
             )
             return CreationEvent.ANOTHER_TASKS
-        if _has_failed(run):
+        if self._has_failed(run):
             log.warning("Flow run %s ended as %s, so it is not adopted", run.id, run.status_word)
             return CreationEvent.FAILED
         log.warning("Adopting flow run %s (%s), since the DAG run's conf says so", run.id, run.status_word)
@@ -244,32 +249,30 @@ class CreateOnce:
                 return CreationEvent.CLEARED_AND_GONE
             log.info("Flow run %s of an earlier attempt is not readable yet; no new one is created", flow_run_id)
             return CreationEvent.NOT_READABLE
-        if cleared and run.status.succeeded and not self._intents.delivered:
+        if cleared and run.status.succeeded and not self._intents.delivered and not self._has_failed(run):
             log.info("Flow run %s is %s, and no task has ended with it; no new one is created", run.id, run.status_word)
             return CreationEvent.SUCCEEDED
-        if run.status.succeeded and cleared:
-            self._intents.replaces(run.id)
-        if run.status.ended and (cleared or not run.status.succeeded):
+        if run.status.ended and (cleared or self._has_failed(run)):
+            if run.status.succeeded and not self._has_failed(run):
+                self._intents.replaces(run.id)
             why = "the task was cleared" if cleared else "this is a retry"
             log.info("Flow run %s ended as %s, and %s; creating a new one", run.id, run.status_word, why)
-            return CreationEvent.CLEARED_AFTER_SUCCESS if run.status.succeeded else CreationEvent.FAILED
+            return CreationEvent.CLEARED_AFTER_SUCCESS if cleared and not run.status.failed else CreationEvent.FAILED
         log.info("Flow run %s of an earlier attempt is %s; no new one is created", flow_run_id, run.status_word)
+        if run.status is FlowRunStatus.ENDED_UNCLEAR:
+            return CreationEvent.OUTCOME_UNKNOWN
         return CreationEvent.SUCCEEDED if run.status.ended else CreationEvent.RUNNING
 
     def _get_run(self, flow_run_id: str) -> FlowRun:
         """Read a known flow run. Errors that can pass do not fail the attempt until the error budget is used up."""
-        end, is_logged = self.monotonic() + self.error_budget, False
-        while True:
-            try:
-                return self.service.get_run(flow_run_id)
-            except ApiError as error:
-                if not error.retryable or self.monotonic() >= end:
-                    error.about(flow_run_id=flow_run_id)
-                    raise
-                if not is_logged:
-                    log.warning("Flow run %s could not be read; continuing to read it: %s", flow_run_id, error)
-                is_logged = True
-            self.sleep(max(0.0, min(self.poll, end - self.monotonic())))
+        return read_known_run(
+            self.service.get_run,
+            flow_run_id,
+            error_budget=self.error_budget,
+            poll=self.poll,
+            monotonic=self.monotonic,
+            sleep=self.sleep,
+        )
 
     def _create(self) -> CreationEvent:
         if self.check_flow:
@@ -352,7 +355,16 @@ class CreateOnce:
         A failed flow run of an earlier attempt does not count: another one is needed.
         """
         is_own_post = self._posts > 0
-        return self._intent.match(run, self._order) == "ours" and (is_own_post or not _has_failed(run))
+        return self._intent.match(run, self._order) == "ours" and (is_own_post or not self._has_failed(run))
+
+    def _has_failed(self, run: FlowRun) -> bool:
+        """Return whether the flow run has ended and ingested nothing; False if its outcome is not known."""
+        if not run.status.succeeded:
+            return run.status.failed
+        if not self.has_failed_batches(run):
+            return False
+        log.warning("Flow run %s succeeded, and all its batches failed, so its data is not ingested", run.id)
+        return True
 
     def _resolve(self, candidates: list[FlowRun]) -> CreationEvent:
         lines = "; ".join(
@@ -441,7 +453,3 @@ class CreateOnce:
                 offset.total_seconds(),
             )
         return timedelta(0)
-
-
-def _has_failed(run: FlowRun) -> bool:
-    return run.status.ended and not run.status.succeeded

@@ -59,7 +59,8 @@ class CreationEvent(Enum):
     RUNNING = "running"
     NOT_READABLE = "not readable yet"
     SUCCEEDED = "succeeded"
-    CLEARED_AFTER_SUCCESS = "succeeded, task cleared"
+    OUTCOME_UNKNOWN = "ended without a status"
+    CLEARED_AFTER_SUCCESS = "ended, task cleared"
     CLEARED_AND_GONE = "does not exist, task cleared"
 
     ID_RETURNED = "an id"
@@ -112,6 +113,7 @@ TRANSITIONS: dict[CreationState, dict[CreationEvent, CreationState]] = {
         CreationEvent.INGESTED_FAIL: CreationState.FAILED,
         CreationEvent.INGESTED_RESTATE: CreationState.CREATE,
         CreationEvent.FAILED: CreationState.CREATE,
+        CreationEvent.OUTCOME_UNKNOWN: CreationState.FAILED,
         CreationEvent.GONE: CreationState.FAILED,
     },
     CreationState.AWAIT_CLAIM: {
@@ -127,6 +129,7 @@ TRANSITIONS: dict[CreationState, dict[CreationEvent, CreationState]] = {
         CreationEvent.RUNNING: CreationState.RESUMED,
         CreationEvent.NOT_READABLE: CreationState.RESUMED,
         CreationEvent.SUCCEEDED: CreationState.RESUMED,
+        CreationEvent.OUTCOME_UNKNOWN: CreationState.RESUMED,
         CreationEvent.FAILED: CreationState.CREATE,
         CreationEvent.CLEARED_AFTER_SUCCESS: CreationState.CREATE,
         CreationEvent.CLEARED_AND_GONE: CreationState.CREATE,

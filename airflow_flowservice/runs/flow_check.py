@@ -6,7 +6,13 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from airflow_flowservice.exceptions import DeltaColumnDiffersError, FlowDisabledError, NotOnDemandError
+from airflow_flowservice.api.flow_states import is_passing_state
+from airflow_flowservice.exceptions import (
+    DeltaColumnDiffersError,
+    FlowDisabledError,
+    FlowNotReadyError,
+    NotOnDemandError,
+)
 from airflow_flowservice.runs.intent import Order
 
 if TYPE_CHECKING:
@@ -14,12 +20,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_PUBLISH = "publish the dataflow in Experience Platform, since a draft executes no flow runs; then clear the task"
+
 
 def checked(order: Order, flow: Flow) -> Order:
     """Return the order as it can be sent, without a delta column that the dataflow has already.
 
     Properties that the dataflow does not show are left for Flow Service to check.
 
+    :raises FlowNotReadyError: the dataflow is in a passing state.
     :raises FlowDisabledError: the dataflow is not enabled.
     :raises NotOnDemandError: the dataflow is not scheduled one-time.
     :raises DeltaColumnDiffersError: the dataflow's Copy transformation has another delta column, dateFormat or
@@ -52,10 +61,16 @@ def _require_same_column(column: DeltaColumn, flow: Flow) -> None:
 def require_enabled(flow: Flow) -> None:
     """Raise an error if the dataflow does not carry out flow runs.
 
-    :raises FlowDisabledError: the dataflow is not enabled.
+    :raises FlowNotReadyError: the dataflow is in a passing state, so that a retry can succeed.
+    :raises FlowDisabledError: the dataflow is not enabled; the remedy depends on its state.
     """
-    if flow.enabled is False:
-        raise FlowDisabledError(f"the dataflow {flow.name or flow.id!r} is {flow.state}", flow_id=flow.id)
+    if flow.enabled:
+        return
+    message = f"the dataflow {flow.name or flow.id!r} is {flow.state}"
+    if is_passing_state(flow.state):
+        raise FlowNotReadyError(message, flow_id=flow.id)
+    is_draft = flow.state.strip().lower() == "draft"
+    raise FlowDisabledError(message, flow_id=flow.id, remedy=_PUBLISH if is_draft else None)
 
 
 def require_one_time(flow: Flow) -> None:

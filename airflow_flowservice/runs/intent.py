@@ -47,8 +47,8 @@ class FlowRunService(Protocol):
     def retrigger_run(self, flow_run_id: str, /) -> CreatedRun:
         """Repeat a flow run, and return the new one."""
 
-    def get_run(self, flow_run_id: str, /) -> FlowRun:
-        """Read one flow run."""
+    def get_run(self, flow_run_id: str, /, *, within_s: float | None = None) -> FlowRun:
+        """Read one flow run, within some seconds."""
 
     def list_runs(
         self, *, flow_id: str | None = None, created_since: datetime | None = None, limit: int = 100

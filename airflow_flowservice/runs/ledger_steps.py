@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow_flowservice.exceptions import (
     FlowRunActiveError,
+    FlowRunOutcomeUnknownError,
     FlowRunVanishedError,
     FlowServiceError,
     RunNotFoundError,
@@ -38,6 +39,7 @@ class LedgerSteps:
     """Decide by the ledger whether the task may create the flow run of its window.
 
     :param get_run: read a flow run, with the error budget of the task.
+    :param has_failed: return whether a flow run has ended and ingested nothing.
     :param is_first_try: True also for a DAG run that was deleted from Airflow's database and created again.
     :param patience: seconds after which a claim without a flow run id is compared with the dataflow's flow runs.
     :param flow_run_id: result: the flow run to use instead of a new one.
@@ -46,6 +48,7 @@ class LedgerSteps:
 
     intents: LedgerIntents
     get_run: Callable[[str], FlowRun]
+    has_failed: Callable[[FlowRun], bool]
     is_first_try: bool
     patience: float
     poll: float = 5.0
@@ -92,8 +95,8 @@ class LedgerSteps:
                 "Using flow run %s (%s), which %s created for this window", run.id, run.status_word, entry.owner
             )
             return CreationEvent.RUNNING
-        if run.status.succeeded:
-            return self._ingested(run.id, entry)
+        if not self.has_failed(run):
+            return self._ingested(run.id, entry) if run.status.succeeded else self._unclear(run)
         if entry.earlier:
             return self._ingested(entry.earlier[-1].flow_run_id, entry)
         log.warning("Flow run %s of %s ended as %s; creating another", run.id, entry.owner, run.status_word)
@@ -136,6 +139,12 @@ class LedgerSteps:
         """
         entry = self.intents.entry
         return otherwise if entry is None else self.intents.intent_of(entry, otherwise=otherwise)
+
+    def _unclear(self, run: FlowRun) -> CreationEvent:
+        self.error = FlowRunOutcomeUnknownError(
+            f"flow run {run.id} ended without a status, so it may have ingested this window", flow_run_id=run.id
+        )
+        return CreationEvent.OUTCOME_UNKNOWN
 
     def _own(self, entry: LedgerEntry) -> CreationEvent:
         if not self.is_first_try or entry.state is not EntryState.INGESTED or entry.flow_run_id is None:
@@ -187,6 +196,6 @@ class LedgerSteps:
                     f"flow run {flow_run_id} is active for {entry.window}, which overlaps this window",
                     flow_run_id=flow_run_id,
                 )
-            if not run.status.succeeded and not entry.earlier:
+            if self.has_failed(run) and not entry.earlier:
                 return None
         return f"{entry.window} by flow run {flow_run_id} of {entry.owner}"

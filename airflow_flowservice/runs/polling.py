@@ -12,23 +12,33 @@ import heapq
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 from airflow_flowservice.api.validation import validate_identifier
 from airflow_flowservice.exceptions import (
     AccessDeniedError,
     AuthenticationError,
+    BatchNotFoundError,
     FlowServiceError,
     RunNotFoundError,
     from_dict,
 )
-from airflow_flowservice.runs.batch_reader import BatchReader, RunReader, as_service_error
+from airflow_flowservice.runs.batch_reader import (
+    FLOW_RUNS,
+    BatchReader,
+    Item,
+    ItemKind,
+    RunReader,
+    as_service_error,
+)
 
 if TYPE_CHECKING:
+    from airflow_flowservice.api.catalog import CatalogBatch
     from airflow_flowservice.api.models import FlowRun
+    from airflow_flowservice.runs.batch_watch import BatchResults
     from airflow_flowservice.runs.watch import RunWatch
 
     PollResult = FlowRun | FlowServiceError
@@ -38,7 +48,10 @@ log = logging.getLogger(__name__)
 # Waiters that received a result ask again within this time, so that the next request includes them.
 _BATCH_DELAY_S = 0.05
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 1.0, 60.0
+# Limit of the requests that answer one set of questions. A slow server would otherwise keep all waiters for an hour.
+MAX_READ_S = 120.0
 _CREDENTIAL_REFUSED = (AccessDeniedError, AuthenticationError)
+_NOT_FOUND = (RunNotFoundError, BatchNotFoundError)
 
 
 class _Question(NamedTuple):
@@ -49,35 +62,38 @@ class _Question(NamedTuple):
     flow_run_id: str
     asked_at: float
     seen: bool
-    result: asyncio.Future[FlowRun]
+    result: asyncio.Future[Any]
 
     def can_be_answered(self, now: float) -> bool:
         """Return whether half of the time until the due time has passed, so that it can join other questions."""
         return now - self.asked_at >= self.due - now
 
 
-class Poller:
-    """Read runs for many waiters in one event loop, over one connection.
+class Poller(Generic[Item]):
+    """Read runs for many waiters in one event loop, over one connection; or the catalogue's batches.
 
     Works while there are questions. After errors it pauses, longer each time, up to a minute.
 
     :param connect: returns the service; called before the first request, and after the credential was refused.
+    :param kind: kind of the objects that the service reads.
     :param in_thread: runs a blocking call outside of the event loop.
     """
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[RunReader]],
+        connect: Callable[[], Awaitable[RunReader[Item]]],
         *,
+        kind: ItemKind = FLOW_RUNS,
         in_thread: Callable[..., Awaitable[Any]] = asyncio.to_thread,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._connect = connect
+        self._kind = kind
         self._in_thread = in_thread
         self._monotonic = monotonic
         self._sleep = sleep
-        self._reader: BatchReader | None = None
+        self._reader: BatchReader[Item] | None = None
         self._is_connected = False
         self._questions: list[_Question] = []
         self._numbers = count()
@@ -85,7 +101,7 @@ class Poller:
         self._serving: asyncio.Task[None] | None = None
         self._pause = 0.0
 
-    async def ask(self, flow_run_id: str, *, within: float, seen: bool = False) -> FlowRun:
+    async def ask(self, flow_run_id: str, *, within: float, seen: bool = False) -> Item:
         """Return the current state of the run.
 
         :param within: seconds until the question is due; it may be answered after half of them.
@@ -103,7 +119,8 @@ class Poller:
         if self._questions[0] is question:
             self._sooner.set()
         self._ensure_serving()
-        return await question.result
+        result: Item = await question.result
+        return result
 
     def _ensure_serving(self) -> None:
         """Start the serving task if there is none and a waiter is left."""
@@ -140,10 +157,10 @@ class Poller:
         error = await self._connect_reader()
         reader = None if error else self._reader
         questions = self._take(reader)
-        results: dict[str, PollResult] = {}
+        results: dict[str, Item | FlowServiceError] = {}
         if reader is not None and questions:
             try:
-                results = await self._in_thread(reader.read, _wanted(questions))
+                results = await self._in_thread(partial(reader.read, _wanted(questions), within_s=MAX_READ_S))
             except Exception as unexpected:  # otherwise its waiters would wait forever
                 error = as_service_error(unexpected)
             except BaseException:
@@ -176,11 +193,11 @@ class Poller:
         except Exception as error:
             return as_service_error(error)
         if self._reader is None:
-            self._reader = BatchReader(service)
+            self._reader = BatchReader(service, kind=self._kind)
         self._reader.service, self._is_connected = service, True
         return None
 
-    def _take(self, reader: BatchReader | None) -> list[_Question]:
+    def _take(self, reader: BatchReader[Item] | None) -> list[_Question]:
         """Remove and return the questions for one request; without a reader, all that can be answered."""
         now, space = self._monotonic(), 1.0
         questions: list[_Question] = []
@@ -193,32 +210,57 @@ class Poller:
                 questions.append(question)
         return questions
 
-    def _update_pause(self, results: list[PollResult]) -> None:
+    def _update_pause(self, results: Sequence[Item | FlowServiceError]) -> None:
         """Pause if all results are errors; look the connection up again if its credential was refused."""
         errors = [result for result in results if isinstance(result, FlowServiceError)]
         if any(isinstance(error, _CREDENTIAL_REFUSED) for error in errors):
             self._is_connected = False
-        if errors and len(errors) == len(results) and not all(isinstance(e, RunNotFoundError) for e in errors):
+        if errors and len(errors) == len(results) and not all(isinstance(e, _NOT_FOUND) for e in errors):
             self._pause = min(max(2 * self._pause, _FIRST_PAUSE_S), _MAX_PAUSE_S)
         else:
             self._pause = 0.0
 
 
-async def wait_together(watch: RunWatch, poller: Poller) -> FlowRun:
+async def wait_together(
+    watch: RunWatch, poller: Poller[FlowRun], batch_poller: Poller[CatalogBatch] | None = None
+) -> FlowRun:
     """Wait until the run has ended, and return it.
 
+    :param batch_poller: for a watch that also waits for the run's batches.
     :raises FlowServiceError: as `RunWatch.poll`.
     """
     while True:
-        try:
-            result: PollResult = await poller.ask(watch.flow_run_id, within=watch.delay, seen=watch.seen)
-        except FlowServiceError as error:
-            result = error
-        if (run := watch.poll(partial(_run_or_raise, result))) is not None:
+        if batch_poller is not None and watch.pending_batches:
+            batches = await _ask_for_batches(watch, batch_poller)
+            run = watch.poll_batches(partial(_known_batches, batches))
+        else:
+            try:
+                result: PollResult = await poller.ask(watch.flow_run_id, within=watch.delay, seen=watch.seen)
+            except FlowServiceError as error:
+                result = error
+            run = watch.poll(partial(_run_or_raise, result))
+        if run is not None:
             return run
 
 
-def _run_or_raise(result: PollResult, _: str) -> FlowRun:
+async def _ask_for_batches(
+    watch: RunWatch, poller: Poller[CatalogBatch]
+) -> Mapping[str, CatalogBatch | FlowServiceError]:
+    """Return the state of each batch that the watch waits for, or the error from reading it."""
+    within, wanted = watch.delay, watch.pending_batches
+    questions = [poller.ask(batch_id, within=within, seen=seen) for batch_id, seen in wanted.items()]
+    results = await asyncio.gather(*questions, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, FlowServiceError):
+            raise result
+    return dict(zip(wanted, results, strict=True))  # type: ignore[arg-type]
+
+
+def _known_batches(batches: BatchResults, _: Mapping[str, bool], *, within_s: float | None) -> BatchResults:
+    return batches
+
+
+def _run_or_raise(result: PollResult, _: str, *, within_s: float | None) -> FlowRun:
     if isinstance(result, FlowServiceError):
         raise result
     return result
@@ -232,7 +274,7 @@ def _wanted(questions: Iterable[_Question]) -> dict[str, bool]:
     return wanted
 
 
-def _deliver(future: asyncio.Future[FlowRun], result: PollResult) -> None:
+def _deliver(future: asyncio.Future[Any], result: Any) -> None:
     if future.done():
         return
     if isinstance(result, FlowServiceError):

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice.api.models import RunError, bounded_errors
-from airflow_flowservice.exceptions import FlowRunFailedError
+from airflow_flowservice.api.catalog import BatchError, BatchStatus, CatalogBatch
+from airflow_flowservice.api.models import FlowRunStatus, RunError, bounded_errors
+from airflow_flowservice.api.run_errors import error_texts
+from airflow_flowservice.exceptions import (
+    FlowRunBatchFailedError,
+    FlowRunFailedError,
+    FlowRunIncompleteError,
+    FlowRunOutcomeUnknownError,
+)
 from airflow_flowservice.plain_text import ID_LENGTH, TEXT_LENGTH, URL_LENGTH, clean_text
 from airflow_flowservice.windows.window import IngestionWindow, window_from_json, window_to_json
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import FlowRun
 
-CREATED, UNKNOWN = "created", "unknown"
+CREATED, UNKNOWN, ENDED_UNCLEAR = "created", "unknown", "ended_unclear"
 _SUCCEEDED = frozenset({"success", "partial_success"})
 _COUNTS = (
     "input_records",
@@ -24,11 +31,17 @@ _COUNTS = (
     "output_bytes",
     "input_files",
     "output_files",
+    "updated_records",
+    "skipped_records",
+    "deleted_records",
 )
 
 
 # The largest integers of the databases have 64 bits.
 _MAX_COUNT = 10**18
+_MAX_BATCHES = 20
+_COPY_ERROR = "CONNECTOR-1001"
+_BATCH_COUNTS = ("input_records", "output_records", "failed_records", "threshold_percent")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +49,16 @@ class FlowRunSummary:
     """Status, window, counts and errors of a flow run.
 
     :param flow_id: the dataflow, if it is known.
-    :param status: a value of `FlowRunStatus`, or `created` for a run that was not read yet.
+    :param status: a value of `FlowRunStatus`, or `created` for a run that was not read yet. If batches of a succeeded
+        run failed in the catalogue, the status is `failed` (all of them) or `partial_success` (some of them).
     :param window: the requested window, else the one that Flow Service shows. None if neither is known.
     :param input_records: records read; None if Flow Service does not report it, as with all counts.
+    :param failed_records_derived: True if Flow Service does not report `failed_records`, and they are derived from
+        the other counts (see `FlowRun`).
     :param errors: the errors that the run reports. They may contain the customer's host names.
     :param url: the run's page in Experience Platform.
+    :param batches: the run's batches in the catalogue, failed ones first, at most 20. Empty if they were not read,
+        which only a task with `wait_for_batch` does.
     """
 
     id: str
@@ -54,8 +72,13 @@ class FlowRunSummary:
     output_bytes: int | None = None
     input_files: int | None = None
     output_files: int | None = None
+    updated_records: int | None = None
+    skipped_records: int | None = None
+    deleted_records: int | None = None
+    failed_records_derived: bool = False
     errors: tuple[RunError, ...] = ()
     url: str | None = None
+    batches: tuple[CatalogBatch, ...] = ()
 
     @classmethod
     def of_new(cls, flow_run_id: str, *, flow_id: str, window: IngestionWindow | None, url: str) -> FlowRunSummary:
@@ -74,10 +97,12 @@ class FlowRunSummary:
         return cls(
             id=run.id,
             flow_id=run.flow_id or flow_id,
-            status=run.status.value,
+            status=_status(run),
             window=window or run.window,
+            failed_records_derived=run.failed_records_derived,
             errors=run.errors,
             url=url,
+            batches=_shown_batches(run.batches),
             **{name: getattr(run, name) for name in _COUNTS},
         )
 
@@ -96,8 +121,10 @@ class FlowRunSummary:
             flow_id=_text(value.get("flow_id"), length=ID_LENGTH),
             status=_text(value.get("status"), length=ID_LENGTH) or UNKNOWN,
             window=window_from_json(value),
+            failed_records_derived=value.get("failed_records_derived") is True,
             errors=_errors(value.get("errors")),
             url=_url(value.get("url")),
+            batches=_batches(value.get("batches")),
             **{name: _count(value.get(name)) for name in _COUNTS},
         )
 
@@ -105,8 +132,11 @@ class FlowRunSummary:
         """Return the JSON object of the XCom `flow_run` and of the trigger's event.
 
         Its keys are `id`, `flow_id`, `status`, `window_start`, `window_end`, `input_records`, `output_records`,
-        `failed_records`, `input_bytes`, `output_bytes`, `input_files`, `output_files`, `errors` and `url`.
-        Times are ISO 8601 in UTC, and each error is `{"code", "message"}`.
+        `failed_records`, `input_bytes`, `output_bytes`, `input_files`, `output_files`, `updated_records`,
+        `skipped_records`, `deleted_records`, `failed_records_derived` (a boolean), `errors`, `url` and `batches`.
+        Times are ISO 8601 in UTC, and each error is `{"code", "message"}`. Each batch is `{"id", "status", "errors",
+        "input_records", "output_records", "failed_records", "threshold_percent"}`, with Adobe's own status and errors
+        `{"code", "message", "records"}`.
         """
         return {
             "id": self.id,
@@ -114,8 +144,10 @@ class FlowRunSummary:
             "status": self.status,
             **window_to_json(self.window),
             **{name: getattr(self, name) for name in _COUNTS},
+            "failed_records_derived": self.failed_records_derived,
             "errors": [{"code": error.code, "message": error.message} for error in self.errors],
             "url": self.url,
+            "batches": [_batch_to_json(batch) for batch in self.batches],
         }
 
     @property
@@ -132,6 +164,16 @@ class FlowRunSummary:
     def error_fields(self) -> dict[str, Any]:
         """Return the fields of a `FlowServiceError` about this run."""
         return {"flow_id": self.flow_id, "window": self.window_text, "flow_run_id": self.id, "url": self.url}
+
+    @property
+    def has_copy_error(self) -> bool:
+        """Return whether the run failed to copy from the source (`CONNECTOR-1001-500` and its kin)."""
+        return not self.succeeded and any((error.code or "").startswith(_COPY_ERROR) for error in self.errors)
+
+    @property
+    def error_texts(self) -> list[str]:
+        """Return the errors for messages, each sentence once, after its codes."""
+        return error_texts(self.errors)
 
     @property
     def failed_ratio(self) -> float | None:
@@ -153,34 +195,123 @@ class FlowRunSummary:
     def is_empty(self) -> bool:
         """Return whether a full success had no records: none written, or none read if the number written is not known.
 
-        Unknown counts are not zero, and a run whose records all failed is not empty.
+        Without counts of records, bytes and files decide in the same way; both have to be zero. Unknown counts are not
+        zero. A run that updated or deleted records, or whose records all failed, is not empty.
         """
-        if self.status != "success" or self.failed_records:
+        if self.status != "success" or self.failed_records or self.updated_records or self.deleted_records:
             return False
-        return (self.input_records if self.output_records is None else self.output_records) == 0
+        records = self.input_records if self.output_records is None else self.output_records
+        if records is not None:
+            return records == 0
+        size = self.input_bytes if self.output_bytes is None else self.output_bytes
+        files = self.input_files if self.output_files is None else self.output_files
+        return size == 0 and files == 0
 
     def require_success(self) -> None:
-        """Raise unless the run succeeded fully or in part.
+        """Raise unless the run succeeded fully or in part, and none of its batches failed.
 
         :raises FlowRunFailedError: with the run's own errors in the message.
+        :raises FlowRunOutcomeUnknownError: the run ended without a status.
+        :raises FlowRunBatchFailedError: all batches failed, so nothing is ingested.
+        :raises FlowRunIncompleteError: some batches failed, and the records of the others are ingested.
         """
+        self._require_batches()
         if self.succeeded:
             return
-        errors = "; ".join(map(str, self.errors))
+        errors = "; ".join(self.error_texts)
+        if self.status == ENDED_UNCLEAR:
+            reported = f"; it reports {errors}" if errors else ""
+            raise FlowRunOutcomeUnknownError(
+                f"the flow run ended, and Flow Service does not report whether it succeeded{reported}",
+                **self.error_fields,
+            )
         raise FlowRunFailedError(
             f"the flow run ended as {self.status}: {errors or 'Flow Service gives no reason'}",
             code=next((error.code for error in self.errors if error.code), None),
             **self.error_fields,
         )
 
+    def _require_batches(self) -> None:
+        failed = [batch for batch in self.batches if batch.status is BatchStatus.FAILED]
+        if not failed:
+            return
+        code = next((error.code for batch in failed for error in batch.errors if error.code), None)
+        texts = "; ".join(batch.describe() for batch in failed)
+        fields = {"code": code, **self.error_fields}
+        if self.status == FlowRunStatus.FAILED.value:
+            raise FlowRunBatchFailedError(f"the flow run succeeded, and its data is not ingested: {texts}", **fields)
+        raise FlowRunIncompleteError(
+            f"the flow run succeeded, and {len(failed)} of its {len(self.batches)} batches failed: {texts}", **fields
+        )
+
     def describe(self) -> str:
         """Return one line for the log: id, status, window and the known counts of records."""
-        counts = ((self.input_records, "read"), (self.output_records, "written"), (self.failed_records, "failed"))
+        counts = (
+            (self.input_records, "read"),
+            (self.output_records, "written"),
+            (
+                self.failed_records,
+                "failed (derived from the other counts)" if self.failed_records_derived else "failed",
+            ),
+            (self.updated_records or None, "updated"),
+            (self.skipped_records or None, "skipped"),
+            (self.deleted_records or None, "deleted"),
+        )
         parts = [f"Flow run {self.id} ended as {self.status}"]
         if self.window:
             parts.append(f"window {self.window}")
         parts.extend(f"{count:,} records {verb}" for count, verb in counts if count is not None)
         return ", ".join(parts)
+
+
+def has_only_failed_batches(batches: Iterable[CatalogBatch]) -> bool:
+    """Return whether there are batches, and all of them failed, so that nothing is ingested."""
+    return {batch.status for batch in batches} == {BatchStatus.FAILED}
+
+
+def _status(run: FlowRun) -> str:
+    if not any(batch.status is BatchStatus.FAILED for batch in run.batches):
+        return str(run.status.value)
+    is_failed = has_only_failed_batches(run.batches)
+    return str((FlowRunStatus.FAILED if is_failed else FlowRunStatus.PARTIAL_SUCCESS).value)
+
+
+def _shown_batches(batches: tuple[CatalogBatch, ...]) -> tuple[CatalogBatch, ...]:
+    """Return at most 20 batches, failed ones first."""
+    return tuple(sorted(batches, key=lambda batch: batch.status is not BatchStatus.FAILED))[:_MAX_BATCHES]
+
+
+def _batch_to_json(batch: CatalogBatch) -> dict[str, Any]:
+    return {
+        "id": batch.id,
+        "status": batch.status_word,
+        "errors": [{"code": e.code, "message": e.message, "records": e.records} for e in batch.errors],
+        **{name: getattr(batch, name) for name in _BATCH_COUNTS},
+    }
+
+
+def _batches(value: Any) -> tuple[CatalogBatch, ...]:
+    return tuple(
+        CatalogBatch(
+            id=clean_text(each["id"], length=ID_LENGTH),
+            status=BatchStatus.parse(word := _text(each.get("status"), length=ID_LENGTH) or ""),
+            status_word=word,
+            errors=tuple(
+                BatchError(code=error.code, message=error.message, records=records)
+                for error, records in _batch_errors(each.get("errors"))
+            ),
+            **{name: _count(each.get(name)) for name in _BATCH_COUNTS},
+        )
+        for each in (value if isinstance(value, list) else [])[:_MAX_BATCHES]
+        if isinstance(each, Mapping) and isinstance(each.get("id"), str)
+    )
+
+
+def _batch_errors(value: Any) -> Iterator[tuple[RunError, int | None]]:
+    errors = value if isinstance(value, list) else []
+    for error in errors[:_MAX_BATCHES]:
+        for parsed in _errors([error]):
+            yield parsed, _count(error.get("records"))
 
 
 def _text(value: Any, *, length: int = TEXT_LENGTH) -> str | None:

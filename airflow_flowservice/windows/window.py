@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow_flowservice.exceptions import WindowError
+from airflow_flowservice.plain_text import remedy_for_list
 
 START, END = "window_start", "window_end"
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -131,7 +132,7 @@ def parse_instant(value: Any, *, name: str) -> datetime:
         return _from_number(value, name=name)
     raise WindowError(
         f"{name} is {value!r}, which is not a valid time",
-        remedy=f"give {name} as aware datetime, ISO 8601 with an offset, or epoch seconds",
+        remedy=f"give {name} as aware datetime, ISO 8601 with an offset, or epoch seconds{remedy_for_list(value)}",
     )
 
 
@@ -151,7 +152,10 @@ def _parse_text(text: str, *, name: str) -> datetime:
     except (ValueError, OverflowError) as error:
         raise WindowError(
             f"{name} is {text[:80]!r}, which is not a valid time",
-            remedy=f"give {name} as ISO 8601 with an offset (2026-01-31T00:00:00+00:00) or as epoch seconds",
+            remedy=(
+                f"give {name} as ISO 8601 with an offset (2026-01-31T00:00:00+00:00) or as epoch seconds"
+                f"{remedy_for_list(text)}"
+            ),
         ) from error
 
 

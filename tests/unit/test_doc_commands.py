@@ -160,7 +160,13 @@ def test_there_are_commands() -> None:
         known for known in CHECKS if not any(f"{each} ".startswith((f"{known} ", f"{known}/")) for each in found)
     }
     words = {" ".join(each.split()[1:3]) for each in found if each.startswith("airflow ")}
-    assert {"flowservice windows", "flowservice check", "flowservice coverage", "backfill create"} <= words
+    assert {
+        "flowservice windows",
+        "flowservice check",
+        "flowservice coverage",
+        "flowservice failed-records",
+        "backfill create",
+    } <= words
 
 
 @pytest.mark.parametrize(

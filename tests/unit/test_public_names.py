@@ -59,8 +59,13 @@ def test_the_keys_of_the_xcom_flow_run() -> None:
         "output_bytes",
         "input_files",
         "output_files",
+        "updated_records",
+        "skipped_records",
+        "deleted_records",
+        "failed_records_derived",
         "errors",
         "url",
+        "batches",
     ] == list(summary.to_json())
 
 

@@ -23,6 +23,7 @@ GIVEN = {
     "max_failed_records": 3,
     "max_failed_ratio": 0.01,
     "on_empty": "skip",
+    "wait_for_batch": True,
 }
 
 

@@ -20,7 +20,9 @@ export function flowRunElement(run, { fullId = false } = {}) {
   const text = fullId || run.id.length <= MAX_ID_LENGTH ? run.id : `${run.id.slice(0, SHORT_ID_LENGTH)}…`;
   const url = safeUrl(run.url);
   const status = RUN_STATUSES[run.status] ?? run.status;
-  const title = `Flow run ${run.id}, ${status}${run.outside ? ", not created by these tasks" : ""}`;
+  const batch = run.batch ? `, batch in the catalogue: ${run.batch}` : "";
+  const origin = `${run.outside ? ", not created by these tasks" : ""}${run.replaced ? ", replaced on request" : ""}`;
+  const title = `Flow run ${run.id}, ${status}${batch}${origin}`;
   if (!url) return el("span", { class: "id", title, text });
   return linkToOtherSite(el("a", { class: "id", title: `${title}. Open in Experience Platform`, text }), url);
 }

@@ -14,8 +14,8 @@ from airflow_flowservice.api.client import FlowServiceClient
 from airflow_flowservice.api.models import FlowRunStatus
 from airflow_flowservice.exceptions import (
     AccessDeniedError,
-    ApiError,
     AuthenticationError,
+    DataConnectionNotFoundError,
     DeltaColumnDiffersError,
     DeltaColumnMissingError,
     FlowNotFoundError,
@@ -116,7 +116,7 @@ def test_source_and_target_of_a_flow(service, flow_id, data):
 @pytest.mark.parametrize("read", ["get_source_connection", "get_target_connection"])
 def test_missing_source_and_target(service, read):
     """The error has the status and code of the response."""
-    with pytest.raises(ApiError) as refused:
+    with pytest.raises(DataConnectionNotFoundError) as refused:
         getattr(service, read)("none")
     assert (404, True) == (refused.value.http_status, "1101" in refused.value.code)
 

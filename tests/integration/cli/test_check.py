@@ -22,7 +22,7 @@ DISABLED = "7d15ab1e-0f10-4d15-8ab1-ed0000000001"
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 OF_THE_CREDENTIAL = ["connection", "settings", "token", "service", "organization", "sandbox", "reading"]
-OF_THE_FLOW = ["dataflow", "state", "schedule", "delta column", "newest run"]
+OF_THE_FLOW = ["dataflow", "state", "schedule", "delta column", "source", "newest run"]
 AT_THE_END = ["creating", "clock"]
 NOWHERE = "http://127.0.0.1:9"
 
@@ -240,6 +240,7 @@ def test_token_that_flow_service_rejects(check: Any, emulator: Any) -> None:
         (HOURLY, "delta column", "ok", ["'updated_at' is set"]),
         (TABLE, "delta column", "note", ["the first run must set it", "set delta_column of the operator"]),
         (FILES, "delta column", "ok", ["not needed"]),
+        (FILES, "source", "ok", ["Adobe can connect to the source with the credential of connection"]),
         (FILES, "newest run", "ok", ["has no flow run yet"]),
     ],
 )
@@ -249,6 +250,43 @@ def test_findings_of_a_dataflow(flow: str, name: str, verdict: str, parts: list[
     assert verdict == verdicts(shown)[name]
     assert [] == [part for part in parts if part not in ". ".join(finding_of(shown, name))]
     assert int("wrong" in verdicts(shown).values()) == shown.status
+
+
+@pytest.mark.parametrize(
+    ("fault", "verdict", "part"),
+    [
+        ({}, "wrong", "Adobe cannot connect to the source"),
+        ({"action": "answer", "body": {"items": [{"result": False}]}}, "wrong", "renew the credential"),
+        ({"action": "answer", "body": {"result": False, "message": "login failed"}}, "wrong", "login failed"),
+        ({"action": "answer", "body": {"result": True}}, "ok", "can connect"),
+        ({"action": "answer", "body": {}}, "not checked", "no result"),
+        (
+            {"action": "refuse", "status": 401, "code": "1605-401", "message": "old"},
+            "wrong",
+            "renew the credential",
+        ),
+        ({"action": "refuse", "status": 403, "code": "1606", "message": "closed"}, "wrong", "renew the credential"),
+        ({"action": "refuse", "status": 403, "code": "403027"}, "not checked", "did not test"),
+        ({"action": "refuse", "status": 404}, "not checked", "did not test"),
+    ],
+    ids=str,
+)
+def test_source(fault: dict[str, Any], verdict: str, part: str, check: Any, emulator: Any) -> None:
+    """Adobe connects to the source with the stored credential; a test that is not possible is not an error."""
+    if fault:
+        emulator.plan_fault(kind="GET /connections/{id}/test", **fault)
+    else:
+        emulator.add_flow(id=FILES, source_works=False)
+    shown = check(flow=FILES)
+    assert (verdict, int(verdict == "wrong")) == (verdicts(shown)["source"], shown.status)
+    assert part in ". ".join(finding_of(shown, "source"))
+    assert "ok" == verdicts(shown)["newest run"]
+
+
+def test_source_connection_that_cannot_be_read(check: Any, emulator: Any) -> None:
+    emulator.plan_fault(kind="GET /sourceConnections/{id}", action="refuse", status=403)
+    shown = check(flow=FILES)
+    assert ("not checked", 0) == (verdicts(shown)["source"], shown.status)
 
 
 def test_unreadable_flow_specification(check: Any, emulator: Any) -> None:

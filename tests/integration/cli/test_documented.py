@@ -6,12 +6,19 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pages import PAGES, blocks, commands
 from patience import wait_until
+
+from airflow_flowservice._airflow import versions
+from airflow_flowservice._airflow.flow_run_task import failed_records_command
+from airflow_flowservice.emulator.server import Emulator
+from airflow_flowservice.hooks import FlowServiceHook
+from airflow_flowservice.windows.window import IngestionWindow
 
 
 def documented(subcommand: str) -> list[Any]:
@@ -50,6 +57,57 @@ def test_check_finds_nothing_wrong(words: list[str], connect: Callable[..., str]
     printed = command(*words)
     assert 0 == printed.status, printed.out
     assert "3abea21c-7e36-4be1-bec1-d3bad0e3e0de" in printed.out
+
+
+PAGE = "docs/when-a-run-fails.md"
+FLOW_RUN = "6b1f0c52-8f0e-4c57-9d0a-0a4f5b1c2d3e"
+
+
+@pytest.fixture
+def failed_run(emulator: Emulator, connect: Callable[..., str]) -> None:
+    """Create the flow run of the page: three of its rows failed."""
+    connect("flowservice_default")
+    mapper = {"code": "MAPPER-3700-400", "message": "The amount is not a number."}
+    missing = {"code": "INGEST-1555-400", "message": "A required field is missing."}
+    emulator.plan_outcome(status="partialSuccess", failed_records=3, row_errors=[mapper, mapper, missing])
+    start = datetime(2026, 1, 2, tzinfo=timezone.utc)
+    window = IngestionWindow(start, start + timedelta(days=1))
+    with FlowServiceHook("flowservice_default").client as client:
+        created = client.create_run(
+            flow_id="3abea21c-7e36-4be1-bec1-d3bad0e3e0de",
+            window=window,
+            start_time=datetime.now(timezone.utc) - timedelta(seconds=5),
+            delta_column="updated_at",
+        )
+    run = emulator.state.runs.pop(created.id)
+    run.id = FLOW_RUN
+    emulator.state.runs[FLOW_RUN] = run
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of an output, without the rules of its table, whose length is that of the terminal."""
+    return [word for word in text.split() if set(word) - set("=+-")]
+
+
+@pytest.mark.usefixtures("failed_run")
+def test_failed_records_are_those_of_the_page(
+    command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands of the five steps print what the page shows, and the file begins with the row of step 5."""
+    monkeypatch.chdir(tmp_path)
+    message, *expected, line = blocks(PAGE, "text")
+    calls = [words for words in commands(PAGE) if words[:3] == ["airflow", "flowservice", "failed-records"]]
+    printed = [command(*words[2:]) for words in calls]
+    assert [1, 1] == [each.status for each in printed], printed
+    assert [words_of(text) for text in expected] == [words_of(each.out) for each in printed]
+    assert line == (tmp_path / "failed.jsonl").read_text().partition("\n")[0] + "\n"
+    assert message.rstrip().endswith(f" run: {' '.join(calls[0])}")
+    monkeypatch.setattr(versions, "version", lambda: (3, 2))
+    assert failed_records_command(FLOW_RUN, conn_id="flowservice_default") == " ".join(calls[0])
+
+
+def test_page_has_five_steps() -> None:
+    assert list("12345") == re.findall(r"^## (\d)\.", PAGES[PAGE], flags=re.M)
 
 
 def test_emulator_command_starts_emulator(tmp_path: Path) -> None:

@@ -187,3 +187,53 @@ def test_runs_of_disabled_flow_cannot_be_retriggered(client):
     client.emulator.add_flow(id=TABLE_FLOW_ID, state="disabled")
 
     assert (400, "1388-400") == code_of(client.retrigger(run_id))
+
+
+def test_status_in_the_state_of_older_documents(client):
+    """A scheduled run has no `state`."""
+    client.emulator.plan_outcome(status="success", status_place="state")
+    run_id = client.created()
+    shown = [client.run(run_id)]
+    for seconds in (10, 30):
+        client.clock.advance(seconds)
+        shown.append(client.run(run_id))
+
+    assert [None, "inProgress", "succeeded"] == [run.get("state") for run in shown]
+    assert not any("status" in run["metrics"]["statusSummary"] for run in shown)
+
+
+@pytest.mark.parametrize(("place", "in_activity"), [("activities", "success"), ("nowhere", None)])
+def test_ended_run_without_a_status(client, place, in_activity):
+    """It has a completion time, and ingests its records."""
+    client.emulator.plan_outcome(status="success", status_place=place)
+    run = client.run(create_ended_run(client))
+
+    assert "status" not in run["metrics"]["statusSummary"]
+    assert in_activity == run["activities"][0]["statusSummary"].get("status")
+    assert run["metrics"]["durationSummary"]["completedAtUTC"]
+    assert 60 == ingested_records(client)
+
+
+def test_errors_in_the_extensions(client):
+    errors = [{"code": "INGEST-1205-400", "description": "no such field"}]
+    client.emulator.plan_outcome(status="failed", errors=[], extension_errors=errors, error_detail="no host")
+    run = client.run(create_ended_run(client))
+
+    assert {"status": "failed", "extensions": {"errors": errors}} == run["metrics"]["statusSummary"]
+    assert "no host" == run["activities"][0]["statusSummary"]["extensions"]["errorDetail"]
+
+
+def test_record_summary_replaces_counts(client):
+    client.emulator.plan_outcome(status="success", record_summary={"updatedRecordCount": 5, "failedRecordCount": None})
+    summary = client.run(create_ended_run(client))["metrics"]["recordSummary"]
+
+    assert (5, 60, False) == (
+        summary["updatedRecordCount"],
+        summary["inputRecordCount"],
+        "failedRecordCount" in summary,
+    )
+
+
+def test_unknown_status_place_is_refused(client):
+    with pytest.raises(ValueError, match="status_place must be one of metrics, state, activities, nowhere"):
+        client.emulator.plan_outcome(status_place="moon")

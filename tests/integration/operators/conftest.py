@@ -450,6 +450,7 @@ def _event(asset: str, extra: dict[str, Any]) -> Any:
 def _minutes_are_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the wait for an unknown flow run, so that a test fails after seconds."""
     monkeypatch.setattr("airflow_flowservice.runs.watch.NOT_YET_READABLE", 10.0)
+    monkeypatch.setattr("airflow_flowservice.runs.watch.STATUS_PATIENCE", 0.5)
 
 
 @pytest.fixture(scope="session")

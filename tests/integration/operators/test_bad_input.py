@@ -69,7 +69,7 @@ def test_missing_connection(refused, supervisor):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({"epoch_format": "bogus"}, "epoch_format must be 'string' or 'integer', not 'bogus'"),
+        ({"epoch_format": "bogus"}, "epoch_format must be 'auto', 'string' or 'integer', not 'bogus'"),
         ({"timeout_s": "abc"}, "timeout_s is 'abc', which is not a number"),
         ({"timeout_s": -1}, "timeout_s must be a number of seconds above 0"),
         ({"max_attempts": "many"}, "max_attempts is 'many', which is not a number"),

@@ -9,6 +9,7 @@ import pytest
 from airflow_flowservice.exceptions import (
     DeltaColumnDiffersError,
     FlowRunFailedError,
+    FlowRunOutcomeUnknownError,
     FlowRunTimeoutError,
     FlowRunVanishedError,
 )
@@ -84,6 +85,10 @@ def test_the_xcoms_are_the_same_in_every_way_of_waiting(ingest, runs_of, deferra
             "output_bytes": 120960,
             "input_files": 24,
             "output_files": 1,
+            "updated_records": None,
+            "skipped_records": None,
+            "deleted_records": None,
+            "failed_records_derived": False,
             "errors": [],
             "url": url,
         },
@@ -178,6 +183,43 @@ def test_a_failed_run_may_be_retried_with_a_new_run(ingest, emulator, runs_of, d
     assert ["up_for_retry", "success"] == [task.run().state, task.run().state]
     assert [("failed", 0), ("success", 1440)] == [(run["status"], run["records"]) for run in runs_of()]
     assert runs_of()[1]["id"] == task.xcoms["return_value"]
+
+
+@WAYS
+def test_a_run_that_ends_without_a_status_creates_no_second_run(ingest, emulator, runs_of, deferrable):
+    """The outcome is unknown: the task fails, and a retry reads the same flow run again."""
+    emulator.plan_outcome(status="success", status_place="nowhere")
+    task = ingest(deferrable=deferrable)
+    ended = task.run()
+    assert ("up_for_retry", FlowRunOutcomeUnknownError) == (ended.state, ended.error.__class__)
+    assert "does not report whether it succeeded" in ended.error.message
+    assert "ended_unclear" == task.xcoms["flow_run"]["status"]
+    assert "up_for_retry" == task.run().state
+    assert 1 == len(runs_of())
+
+
+@WAYS
+@pytest.mark.parametrize("place", ["state", "activities"])
+def test_a_success_that_is_shown_elsewhere_is_a_success(ingest, emulator, deferrable, place):
+    """Older documents show `state`; some runs show a status only in their activities."""
+    emulator.plan_outcome(status="success", status_place=place)
+    task = ingest(deferrable=deferrable)
+    assert "success" == task.run().state
+    assert "success" == task.xcoms["flow_run"]["status"]
+
+
+@WAYS
+def test_a_failed_run_names_the_cause_in_its_extensions(ingest, emulator, deferrable):
+    """The useful sentence is not always in `errors`."""
+    emulator.plan_outcome(
+        status="failed",
+        errors=[{"code": "CONNECTOR-1001-500", "message": "Error in copying."}],
+        extension_errors=[{"code": "INGEST-1205-400", "description": "The field age does not exist."}],
+        error_detail="Error in copying",
+    )
+    error = ingest(deferrable=deferrable).run().error
+    expected = "CONNECTOR-1001-500: Error in copying.; INGEST-1205-400: The field age does not exist."
+    assert f"the flow run ended as failed: {expected}" == error.message
 
 
 @WAYS

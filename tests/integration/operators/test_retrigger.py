@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_flowservice.exceptions import FlowRunFailedError, RetriggerRefusedError, RunNotFoundError
+from airflow_flowservice.exceptions import FlowRunFailedError, RetriggerNotYetError, RunNotFoundError, ServerError
 from airflow_flowservice.operators import RetriggerFlowRunOperator
 
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
@@ -84,12 +84,12 @@ def test_the_errors_of_the_new_run_are_shown(again, failed_run, emulator):
 
 
 def test_a_run_that_cannot_be_repeated(again, create_run, clock, runs_of):
-    """Error 1387, a success with records: the remedy names the other operator."""
+    """Error 1387, a success with records: Adobe says to try again, and the remedy names the other operator."""
     run_id = create_run()
     clock.advance(60)
     ended = again(run_id).run()
     error = ended.error
-    assert ("failed", True) == (ended.state, isinstance(error, RetriggerRefusedError))
+    assert ("up_for_retry", True) == (ended.state, isinstance(error, RetriggerNotYetError))
     assert (400, "FLOW-1387-400", FLOW, WINDOW, run_id) == (
         error.http_status,
         error.code,
@@ -115,3 +115,22 @@ def test_an_unknown_run(again, emulator):
 def test_the_template_fields_are_pinned():
     """The template fields are part of the public interface."""
     assert ("flow_run_id", "flowservice_conn_id") == RetriggerFlowRunOperator.template_fields
+
+
+def test_first_read_has_the_error_budget(again, failed_run, emulator, connection, runs_of):
+    """A 503 of the run to repeat does not fail the task."""
+    connection["extra"]["max_attempts"] = 1
+    emulator.plan_fault(kind="GET /runs/{id}", action="refuse", status=503, times=3)
+    assert "success" == again(failed_run).run().state
+    assert 2 == len(runs_of())
+
+
+@pytest.mark.parametrize("limit", ["error_budget", "wait_timeout"])
+def test_first_read_ends_with_its_budget(again, failed_run, emulator, connection, limit, runs_of):
+    """After the budget, the task fails, and can be retried; nothing is created."""
+    connection["extra"]["max_attempts"] = 1
+    emulator.plan_fault(kind="GET /runs/{id}", action="refuse", status=503)
+    ended = again(failed_run, **{limit: 0.3}).run()
+    assert ("up_for_retry", True) == (ended.state, isinstance(ended.error, ServerError))
+    assert failed_run == ended.error.flow_run_id
+    assert 1 == len(runs_of())

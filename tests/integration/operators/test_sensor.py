@@ -75,8 +75,13 @@ def test_the_xcoms_are_the_same_in_every_mode(wait, create_run, way):
             "output_bytes": 120960,
             "input_files": 24,
             "output_files": 1,
+            "updated_records": None,
+            "skipped_records": None,
+            "deleted_records": None,
+            "failed_records_derived": False,
             "errors": [],
             "url": f"{PAGE}/{run_id}",
+            "batches": [],
         },
     }
     assert expected == task.xcoms

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 from airflow_versions import VERSION
 
-from airflow_flowservice.exceptions import ConfigurationError, FlowRunEmptyError, FlowRunIncompleteError
+from airflow_flowservice._airflow.flow_run_task import failed_records_command
+from airflow_flowservice.exceptions import (
+    ConfigurationError,
+    FlowRunEmptyError,
+    FlowRunIncompleteError,
+    FlowRunOutcomeUnknownError,
+)
 from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
 
@@ -19,6 +25,7 @@ SENSORS = {
     "start_from_trigger": {"start_from_trigger": True, "deferrable": None},
 }
 OPERATORS = {"worker": {"deferrable": False}, "deferrable": {"deferrable": True}}
+PROGRAM = "airflow flowservice" if VERSION >= (3, 2) else "python -m airflow_flowservice"
 WAYS = pytest.mark.parametrize("way", [*OPERATORS, *SENSORS])
 LIMITS = pytest.mark.parametrize("limit", [{"max_failed_records": 4}, {"max_failed_ratio": 0.003}], ids=str)
 
@@ -134,6 +141,26 @@ def test_run_with_unknown_counts_is_not_empty(waiting, emulator, way):
     assert "success" == to_the_end(waiting(way, on_empty="fail")).state
 
 
+@WAYS
+def test_run_that_ends_without_a_status(waiting, emulator, runs_of, way):
+    """The outcome is unknown: it is neither accepted nor skipped, and the wait ends within seconds."""
+    emulator.plan_outcome(status="success", status_place="nowhere")
+    ended = to_the_end(waiting(way, **({"soft_fail": True} if way in SENSORS else {"on_empty": "skip"})))
+    assert ("up_for_retry", FlowRunOutcomeUnknownError) == (ended.state, ended.error.__class__)
+    assert ("the task that created the flow run" in ended.error.remedy) == (way in SENSORS)
+    assert 1 == len(runs_of())
+
+
+@WAYS
+def test_derived_count_of_failed_records(waiting, emulator, way):
+    """Without a count of failed records, the limit applies to the records that are in no other count."""
+    counts = {"failedRecordCount": None, "outputRecordCount": 1435, "createdRecordCount": 1435}
+    emulator.plan_outcome(status="success", record_summary=counts)
+    task = waiting(way, max_failed_records=4)
+    assert "5 records failed (derived from the other counts)" in to_the_end(task).error.message
+    assert (5, True) == (task.xcoms["flow_run"]["failed_records"], task.xcoms["flow_run"]["failed_records_derived"])
+
+
 @pytest.mark.parametrize("way", SENSORS)
 def test_soft_fail_skips_if_too_many_records_failed(waiting, emulator, log, way):
     """The same applies to every error that a retry cannot fix."""
@@ -194,3 +221,22 @@ def test_invalid_limits_are_refused_when_the_dag_is_parsed(operator, argument, m
     with pytest.raises(ConfigurationError) as caught:
         operator(task_id="task", **given, **argument)
     assert message == caught.value.message
+
+
+@WAYS
+@pytest.mark.parametrize("status", ["failed", "partialSuccess"])
+def test_message_names_the_command_for_failed_rows(waiting, emulator, runs_of, way, status):
+    """The failed task's message ends with the command; the XComs contain no row."""
+    emulator.plan_outcome(status=status, row_errors=[{"code": "MAPPER-3700-400", "message": "no"}])
+    task = waiting(way, max_failed_records=0)
+    ended = to_the_end(task)
+    [run] = runs_of()
+    command = f"failed-records --flow-run-id {run['id']} --conn-id flowservice_default"
+    assert str(ended.error).endswith(f"To see which rows failed, and why, run: {PROGRAM} {command}")
+    assert "n/a" not in str(task.xcoms)
+
+
+def test_command_is_quoted():
+    """A shell runs nothing else, whatever the ids contain."""
+    command = failed_records_command("run; rm -r x", conn_id="$(id)")
+    assert f"{PROGRAM} failed-records --flow-run-id 'run; rm -r x' --conn-id '$(id)'" == command

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from airflow_flowservice.plugins import read_slots
+from airflow_flowservice.plugins import page_app, read_slots
 from tests.integration.plugins.conftest import FLOW, HOSTILE, RANGE
 
 COVERAGE = "/flowservice/data/coverage"
@@ -167,3 +171,38 @@ def test_number_of_concurrent_reads_is_limited(request_coverage: Any, monkeypatc
     assert 503 == response.status_code
     assert "again" in response.json()["remedy"]
     assert 200 == request_coverage().status_code
+
+
+def test_two_reads_run_at_once(request_coverage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of twelve requests at once, at most two read at the same time, at most eight are accepted, and all end."""
+    running, most, lock = [0], [0], threading.Lock()
+    real = page_app.permissions.readable_feeds
+
+    def read(*args: Any, **kwargs: Any) -> Any:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        try:
+            time.sleep(0.2)
+            return real(*args, **kwargs)
+        finally:
+            with lock:
+                running[0] -= 1
+
+    monkeypatch.setattr(page_app.permissions, "readable_feeds", read)
+    monkeypatch.setattr(read_slots, "_MAX_WAIT_S", 60.0)
+    with ThreadPoolExecutor(12) as pool:
+        statuses = [each.status_code for each in pool.map(lambda _: request_coverage(), range(12))]
+    assert {200, 503} >= set(statuses)
+    assert statuses.count(200) >= 2
+    assert most[0] == 2
+    monkeypatch.undo()
+    assert 200 == request_coverage().status_code
+
+
+def test_number_of_computed_windows_is_limited(request_coverage: Any) -> None:
+    """Twenty years of days are more than the server computes for one request; 6,000 and the DAG runs are the limit."""
+    response = request_coverage(to="2045-12-01T00:00:00Z")
+    assert 400 == response.status_code
+    limit = int(re.sub(r".*more than ([0-9,]+) windows.*", r"\1", response.json()["error"]).replace(",", ""))
+    assert 6000 <= limit < 6100

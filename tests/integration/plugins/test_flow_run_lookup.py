@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from raw_server import RawServer
 
 from airflow_flowservice.api.client import FlowServiceClient
 from airflow_flowservice.emulator import running_emulator
@@ -111,8 +115,47 @@ def test_number_of_listed_runs_is_limited(
 
 def test_duration_of_listing_is_limited(request_coverage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """At the deadline, the listing stops after the current run."""
-    monkeypatch.setattr(flow_run_lookup, "MAX_LISTING_S", -1.0)
+    times = iter([0.0, 2 * flow_run_lookup.MAX_LISTING_S])
+    monkeypatch.setattr(flow_run_lookup, "time", SimpleNamespace(monotonic=lambda: next(times)))
     assert {"runs": 0, "whole": False} == request_coverage().json()["service"]
+
+
+def _page(number: int) -> bytes:
+    body = json.dumps(
+        {
+            "items": [{"id": f"run-{number}", "flowId": FLOW}],
+            "_links": {"next": {"href": f"/runs?continuationToken=t{number + 1}"}},
+        }
+    ).encode()
+    return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+@pytest.mark.parametrize(("pages", "status"), [(0, 502), (2, 200)], ids=["no page", "two pages"])
+def test_slow_server_does_not_extend_the_listing(
+    request_coverage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, pages: int, status: int
+) -> None:
+    """A server that sends a page one byte at a time occupies a slot until the deadline; earlier pages are shown."""
+    monkeypatch.setattr(flow_run_lookup, "MAX_LISTING_S", 1.5)
+    numbers = count()
+
+    def script(_: bytes) -> Iterator[bytes | float]:
+        if (number := next(numbers)) < pages:
+            yield _page(number)
+            return
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"
+        for _ in range(600):
+            yield 0.1
+            yield b" "
+
+    with RawServer(script, time_limit=120) as raw:
+        extra = {"access_token": "ready", "ims_url": raw.url}
+        began = time.monotonic()
+        response = request_coverage(host=raw.url, password=None, extra=extra)
+        # Without the deadline, the attempts of the last request take 24 seconds.
+        assert time.monotonic() - began < 12
+    assert status == response.status_code
+    if pages:
+        assert {"runs": pages, "whole": False} == response.json()["service"]
 
 
 def test_requests_have_short_timeouts(request_coverage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,6 +128,15 @@ class TestLimits:
         assert ("flow-1", WINDOW, "run-1", "https://experience.adobe.com/run-1", False) == fields
         assert "the valid records are duplicated" in (error.remedy or "")
 
+    def test_derived_failures_are_marked(self) -> None:
+        """A number that Flow Service does not report is compared, and the message states its source."""
+        found = replace(summary(read=100, written=70, failed=30), failed_records_derived=True)
+        with pytest.raises(
+            FlowRunIncompleteError, match="30 records failed \\(derived from the other counts\\), a share"
+        ):
+            Tolerance(max_failed_records=29).require(found)
+        assert is_accepted(Tolerance(max_failed_records=30), found)
+
 
 class TestEmpty:
     @pytest.mark.parametrize(
@@ -147,6 +157,27 @@ class TestEmpty:
     def test_empty_runs(self, counts: dict[str, Any], expected: bool) -> None:
         """Unknown counts are not zero, and a run whose records all failed is not empty."""
         assert expected == summary(**counts).is_empty
+
+    @pytest.mark.parametrize(
+        ("counts", "expected"),
+        [
+            ({"output_bytes": 0, "output_files": 0}, True),
+            ({"input_bytes": 0, "output_bytes": 0, "input_files": 1, "output_files": 0}, True),
+            ({"input_bytes": 0, "input_files": 0}, True),
+            ({"input_bytes": 0}, False),
+            ({"output_files": 0}, False),
+            ({"input_bytes": 7, "output_bytes": 0, "output_files": 1}, False),
+            ({"output_bytes": 0, "output_files": 0, "input_records": 3}, False),
+            ({"output_bytes": 0, "output_files": 0, "failed_records": 3}, False),
+            ({"input_records": 1, "output_records": 0, "updated_records": 1}, False),
+            ({"output_records": 0, "deleted_records": 1}, False),
+            ({"output_records": 0, "updated_records": 0, "deleted_records": 0}, True),
+            ({"input_records": 3, "output_records": 0, "skipped_records": 3}, True),
+        ],
+    )
+    def test_empty_runs_by_other_counts(self, counts: dict[str, int], expected: bool) -> None:
+        """Bytes and files decide only without counts of records; updated and deleted records are records."""
+        assert expected == FlowRunSummary(id="run-1", status="success", **counts).is_empty
 
     @pytest.mark.parametrize(("on_empty", "expected"), [("succeed", True), ("skip", False), ("fail", False)])
     def test_on_empty(self, on_empty: str, expected: bool) -> None:

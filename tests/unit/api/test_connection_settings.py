@@ -45,7 +45,7 @@ def test_defaults_are_those_of_the_client():
 
     expected = FlowServiceClient(client_id="client-1", client_secret="p8e-very-secret", org_id="ORG@AdobeOrg")
     created = parse(extra={"org_id": "ORG@AdobeOrg"}).create_client()
-    for name in ("base_url", "ims_url", "sandbox", "_epoch_format"):
+    for name in ("base_url", "ims_url", "sandbox", "_epochs"):
         assert getattr(expected, name) == getattr(created, name), name
     assert expected._platform._timeout == created._platform._timeout
     assert expected._platform._max_attempts == created._platform._max_attempts

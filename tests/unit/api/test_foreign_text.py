@@ -9,14 +9,14 @@ import json
 import time
 
 import pytest
+from foreign_json import JSON, OBJECTS, PARSERS, TEXT, received, run_with
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_flowservice.api.auth import parse_token
-from airflow_flowservice.api.data_connections import SourceConnection, TargetConnection
 from airflow_flowservice.api.error_body import parse_error_body
 from airflow_flowservice.api.http_session import HttpResponse
-from airflow_flowservice.api.models import MAX_RUN_ERRORS, Flow, FlowRun, FlowSpec
+from airflow_flowservice.api.models import MAX_RUN_ERRORS, Flow, FlowRun
 from airflow_flowservice.api.redaction import excerpt
 from airflow_flowservice.api.responses import Call, parse_created_run, parse_item, parse_page, raise_for_status
 from airflow_flowservice.checks import findings
@@ -24,97 +24,6 @@ from airflow_flowservice.exceptions import ApiError, FlowServiceError, RunRefuse
 from airflow_flowservice.runs.summary import FlowRunSummary
 
 LONGEST_TEXT = 10_000
-KEYS = [
-    "id",
-    "flowId",
-    "name",
-    "state",
-    "status",
-    "metrics",
-    "statusSummary",
-    "errors",
-    "code",
-    "message",
-    "params",
-    "activities",
-    "extensions",
-    "targetInfo",
-    "reference",
-    "ids",
-    "etag",
-    "scheduleParams",
-    "frequency",
-    "flowSpec",
-    "transformations",
-    "deltaColumn",
-    "sourceConnectionIds",
-    "items",
-    "_links",
-    "next",
-    "href",
-    "parentFlowRunId",
-    "createdClient",
-    "recordSummary",
-    "inputRecordCount",
-    "tableName",
-    "dataSetId",
-    "baseConnectionId",
-    "error",
-    "error_description",
-    "report",
-    "error-chain",
-    "type",
-    "runSpec",
-    "spec",
-    "required",
-    "access_token",
-    "expires_in",
-]
-TEXT = st.text(st.characters()) | st.sampled_from(
-    ["a\0b", "\ud83d", "\udc00\ud83d", "one\nERROR two", "\x1b[2J", "x" * 12_000, "?continuationToken=\ud800", "failed"]
-)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | TEXT, inner, max_size=6),
-    max_leaves=15,
-)
-
-
-def run_with(message):
-    errors = {"errors": [{"code": message, "message": message}]}
-    return {
-        "id": message,
-        "flowId": message,
-        "etag": message,
-        "metrics": {"statusSummary": {"status": message, **errors}},
-        "activities": [{"statusSummary": {"extensions": errors}, "targetInfo": [{"reference": {"ids": [message]}}]}],
-    }
-
-
-def flow_with(message):
-    return {
-        "id": message,
-        "name": message,
-        "state": message,
-        "scheduleParams": {"frequency": message},
-        "sourceConnectionIds": [message],
-        "transformations": [{"name": "Copy", "params": {"deltaColumn": {"name": message, "timezone": message}}}],
-        message: {message: [message, float("nan")]},
-    }
-
-
-OBJECTS = JSON | TEXT.map(run_with) | TEXT.map(flow_with) | st.fixed_dictionaries({"id": TEXT, "errors": JSON})
-PARSERS = [
-    (Call.GET_RUN, FlowRun.parse),
-    (Call.GET_FLOW, Flow.parse),
-    (Call.GET_FLOW_SPEC, FlowSpec.parse),
-    (Call.GET_SOURCE, SourceConnection.parse),
-    (Call.GET_TARGET, TargetConnection.parse),
-]
-
-
-def received(value, status=200, **headers):
-    return HttpResponse(status=status, body=json.dumps(value).encode(), headers=headers)
 
 
 def texts_in(value):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_flowservice.api.data_connections import SourceConnection
 from airflow_flowservice.api.models import (
     DeltaColumn,
     Flow,
@@ -202,6 +203,13 @@ def test_window_of_an_activity():
 
     run = FlowRun.parse({"id": "run-1", "activities": [{}, activity]})
 
+    assert IngestionWindow(utc(2022, 5, 3, 13, 36, 31), utc(2022, 5, 3, 13, 53, 11)) == run.window
+
+
+def test_window_of_an_activity_before_others():
+    """An activity without a window does not hide the window of an earlier one."""
+    copy = {"durationSummary": {"extensions": {"windowStart": 1651584991000, "windowEnd": 1651585991000}}}
+    run = FlowRun.parse({"id": "run-1", "activities": [copy, {"durationSummary": {"startedAtUTC": 1651584991000}}]})
     assert IngestionWindow(utc(2022, 5, 3, 13, 36, 31), utc(2022, 5, 3, 13, 53, 11)) == run.window
 
 
@@ -446,3 +454,16 @@ def test_brief_parsing_of_an_active_run_omits_the_window(word, expected):
     window = {"windowStartTime": "1767225600", "windowEndTime": "1767229200"}
     raw = {"id": "a", "params": window, "metrics": {"statusSummary": {"status": word}}}
     assert expected == FlowRun.parse(raw, briefly=True).window
+
+
+@pytest.mark.parametrize("spec", ["spec-1", {"id": "spec-1", "version": "1.0"}], ids=["plain text", "object"])
+def test_the_flow_specification_is_an_object_or_text(spec):
+    """An example of Adobe's OpenAPI file has plain text; a source connection's specification is read the same way."""
+    assert "spec-1" == Flow.parse({"id": "f-1", "flowSpec": spec}).flow_spec_id
+    assert "spec-1" == SourceConnection.parse({"id": "s-1", "connectionSpec": spec}).connection_spec_id
+
+
+@pytest.mark.parametrize("spec", [None, "", " ", [], {}, {"id": ""}, True, 1.5])
+def test_a_flow_specification_of_another_type_is_unknown(spec):
+    """Parsing is lenient."""
+    assert Flow.parse({"id": "f-1", "flowSpec": spec}).flow_spec_id is None

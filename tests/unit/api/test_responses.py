@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -25,19 +26,25 @@ from airflow_flowservice.api.responses import (
     parse_item,
     parse_page,
     raise_for_status,
+    refuses_action,
+    refuses_times,
 )
 from airflow_flowservice.exceptions import (
     AccessDeniedError,
     ApiError,
     AuthenticationError,
+    BatchNotFoundError,
     CreateNotAllowedError,
+    DataConnectionNotFoundError,
     DeltaColumnDiffersError,
     DeltaColumnMissingError,
+    FlowChangingError,
     FlowNotFoundError,
     NoAnswerError,
     NotOnDemandError,
     OrganizationError,
     RateLimitedError,
+    RetriggerNotYetError,
     RetriggerRefusedError,
     RunNotFoundError,
     RunRefusedError,
@@ -100,7 +107,7 @@ def response(body=b"", status=200, **headers):
         (400, "1384", Call.CREATE_RUN, RunRefusedError),
         (400, "1385", Call.CREATE_RUN, NotOnDemandError),
         (400, "1386", Call.CREATE_RUN, NotOnDemandError),
-        (400, "1387", Call.RETRIGGER_RUN, RetriggerRefusedError),
+        (400, "1387", Call.RETRIGGER_RUN, RetriggerNotYetError),
         (400, "1388", Call.RETRIGGER_RUN, RetriggerRefusedError),
         (400, "1401", Call.RETRIGGER_RUN, RunRefusedError),
         (400, "1401", Call.LIST_RUNS, RunRefusedError),
@@ -113,7 +120,12 @@ def response(body=b"", status=200, **headers):
         (404, "1101", Call.GET_FLOW, FlowNotFoundError),
         (404, "1101", Call.GET_RUN, RunNotFoundError),
         (404, "1101", Call.RETRIGGER_RUN, RunNotFoundError),
+        (404, "1101", Call.READ_BATCHES, BatchNotFoundError),
         (404, "1101", Call.LIST_RUNS, UnreadableAnswerError),
+        (404, "1101", Call.GET_SOURCE, DataConnectionNotFoundError),
+        (404, "", Call.GET_TARGET, DataConnectionNotFoundError),
+        (404, "1439", Call.CREATE_RUN, FlowNotFoundError),
+        (400, "1403", Call.CREATE_RUN, RunRefusedError),
         (401, "2000", Call.GET_RUN, OrganizationError),
         (401, "2002", Call.CREATE_RUN, OrganizationError),
         (404, "2100", Call.GET_RUN, SandboxError),
@@ -184,6 +196,13 @@ def test_error_responses(status, code, call, error, spelled):
             "Other column",
         ),
         (
+            {"type": "x:FLOW-1382-400", "title": "Bad Request", "report": {"detailed-message": "Other column"}},
+            "FLOW-1382-400",
+            "Other column",
+        ),
+        ({"code": "1382", "title": "Bad Request", "errorDetails": "Other column"}, "1382", "Other column"),
+        ({"code": "1382", "errorMessage": "Other column", "errorDetails": "Other column"}, "1382", "Other column"),
+        (
             {
                 "type": "about:blank",
                 "status": 400,
@@ -225,6 +244,92 @@ def test_error_responses_to_posts_are_certain():
             with pytest.raises(ApiError) as caught:
                 raise_for_status(response(body, status), Call.CREATE_RUN)
             assert not isinstance(caught.value, uncertain), status
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "call", "words"),
+    [
+        (400, "1384", Call.CREATE_RUN, "epoch_format"),
+        (400, "1361", Call.CREATE_RUN, "remove interval and backfill"),
+        (400, "1364", Call.CREATE_RUN, "remove interval and backfill"),
+        (400, "1366", Call.CREATE_RUN, "before its start time only"),
+        (400, "1369", Call.CREATE_RUN, "remove deltaColumn"),
+        (400, "1403", Call.CREATE_RUN, "before the start time only"),
+        (400, "1385", Call.CREATE_RUN, "before its start time only"),
+        (403, "403000", Call.GET_FLOW, "API key"),
+        (403, "403003", Call.CREATE_RUN, "API key"),
+        (403, "403025", Call.LIST_RUNS, "org_id"),
+        (404, "1439", Call.GET_FLOW, "access label"),
+        (404, "1439", Call.CREATE_RUN, "access label"),
+        (400, "1439", Call.CREATE_RUN, "check flow_id"),
+        (400, "1384", Call.GET_RUN, RunRefusedError.default_remedy),
+    ],
+)
+def test_remedies_of_codes(status, code, call, words):
+    """The remedy is that of the code, where the class is too general for one."""
+    for error_shape in ({"code": code}, {"type": f"https://ns.adobe.com/aep/errors/FLOW-{code}-{status}"}):
+        with pytest.raises(ApiError) as caught:
+            raise_for_status(response({**error_shape, "title": "No"}, status), call)
+        assert words in caught.value.remedy
+
+
+@pytest.mark.parametrize("state", ["updating", "enabling", "enabled-finalizing", "initializing", "pending"])
+def test_refusals_because_of_a_passing_state_are_retryable(state):
+    """Adobe's message states the dataflow's state, also below a general title."""
+    body = {"title": "Bad Request", "report": {"detailed-message": f"The flow=f is in state={state}."}}
+    for code, call, kind in (
+        ("1380", Call.CREATE_RUN, FlowChangingError),
+        ("1388", Call.RETRIGGER_RUN, RetriggerNotYetError),
+    ):
+        with pytest.raises(ApiError) as caught:
+            raise_for_status(response({**body, "code": code}, 400), call)
+        assert (kind, True) == (type(caught.value), caught.value.retryable)
+    with pytest.raises(ServerError):
+        raise_for_status(response({**body, "code": "1380"}, 500), Call.CREATE_RUN)
+
+
+@pytest.mark.parametrize("state", ["disabled", "draft", "my-updating", "appending"])
+def test_refusals_because_of_another_state_are_final(state):
+    """A disabled dataflow has to be enabled by a user."""
+    body = {"code": "1380-400", "message": f"No run was created: the flow is {state}."}
+    with pytest.raises(RunRefusedError) as caught:
+        raise_for_status(response(body, 400), Call.CREATE_RUN)
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "expected"),
+    [
+        ({"code": "1384-400", "message": "invalid or empty"}, 400, True),
+        ({"type": "https://ns.adobe.com/aep/errors/FLOW-1384-400", "title": "Bad Request"}, 400, True),
+        ({"title": "Invalid", "validation": [{"code": "type", "message": "must be integer"}]}, 422, True),
+        ({"message": "params.windowEndTime is not valid"}, 400, True),
+        (b"startTime must be integer", 400, True),
+        ({"type": "about:blank", "title": "Bad Request"}, 400, False),
+        ({"message": "A valid content-type must be specified"}, 400, False),
+        ({"code": "1360-400", "message": "startTime is in the past"}, 400, False),
+        ({"code": "1381-400", "message": "windowEndTime must be after windowStartTime"}, 400, False),
+        ({"code": "1427-400", "message": "startTime"}, 400, False),
+        ({"code": "1384-500", "message": "startTime must be integer"}, 500, False),
+        ({"code": "1384", "message": "startTime must be integer"}, 409, False),
+        ({"message": "startTime must be integer"}, 408, False),
+        ({"message": "startTime must be integer"}, 429, False),
+        (b"<html>startTime must be integer</html>", 400, False),
+        ({"items": [{"id": "a"}]}, 200, False),
+    ],
+)
+def test_refusals_of_the_type_of_times(body, status, expected):
+    """Only a 400 or 422 that can mean the type of a time is one: after it, nothing was created."""
+    assert expected is refuses_times(response(body, status))
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "expected"),
+    [("1401", 400, True), ("1401", 500, False), ("1333", 400, False), ("1387", 400, False), ("1401", 200, False)],
+)
+def test_refusals_of_the_action(code, status, expected):
+    """Only 1401 with a 4xx means that the action's name is unknown."""
+    assert expected is refuses_action(response({"code": f"FLOW-{code}-400", "message": "no"}, status))
 
 
 def test_html_page_with_404_to_a_post():
@@ -307,6 +412,19 @@ def test_request_ids_are_kept():
     assert response(b"").request_id == "r-1"
     assert HttpResponse(status=200, headers={"x-request-id": "a\x00b" * 300}).request_id[:3] == "a b"
     assert HttpResponse(status=200).request_id is None
+
+
+def test_request_id_of_the_body():
+    """Without a header, the id is that of the body's report, without secrets."""
+    body = json.dumps({"title": "No", "report": {"request-id": "r-2 tok.en-1"}}).encode()
+    found = HttpResponse(status=400, body=body, secrets=("tok.en-1",))
+    assert "r-2 ***" == found.request_id
+    assert "r-1" == replace(found, headers={"x-request-id": "r-1"}).request_id
+    with pytest.raises(RunRefusedError) as caught:
+        parse_item(found, Call.LIST_RUNS)
+    assert "r-2 ***" == caught.value.request_id
+    for unusable in (b"", b"[]", b'{"report": "r-2"}', b'{"report": {"request-id": {}}}', b"<html>"):
+        assert HttpResponse(status=400, body=unusable).request_id is None
 
 
 @given(JSON, st.integers(100, 599), st.sampled_from(Call))

@@ -41,7 +41,7 @@ GOOD = {"client_id": "client-1", "client_secret": "p8e-very-secret", "org_id": "
         ({"scopes": ""}, "scopes is empty"),
         ({"scopes": 5}, "scopes must be"),
         ({"scopes": ["a", 5]}, "scopes must be"),
-        ({"epoch_format": "bogus"}, "epoch_format must be 'string' or 'integer', not 'bogus'"),
+        ({"epoch_format": "bogus"}, "epoch_format must be 'auto', 'string' or 'integer', not 'bogus'"),
         ({"timeout_s": "abc"}, "timeout_s must be a number of seconds above 0, not 'abc'"),
         ({"timeout_s": 0}, "timeout_s must be"),
         ({"timeout_s": -1}, "timeout_s must be"),

@@ -17,11 +17,12 @@ from airflow_flowservice.windows.window import IngestionWindow
 
 BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
-SUCCESS, FAILED, ACTIVE, UNKNOWN = (
+SUCCESS, FAILED, ACTIVE, UNKNOWN, UNCLEAR = (
     FlowRunStatus.SUCCESS,
     FlowRunStatus.FAILED,
     FlowRunStatus.IN_PROGRESS,
     FlowRunStatus.UNKNOWN,
+    FlowRunStatus.ENDED_UNCLEAR,
 )
 
 
@@ -56,6 +57,10 @@ class TestState:
             ([ACTIVE], "running"),
             ([FlowRunStatus.SCHEDULED], "running"),
             ([UNKNOWN], "unknown"),
+            ([UNCLEAR], "unknown"),
+            ([UNCLEAR, FAILED], "unknown"),
+            ([UNCLEAR, ACTIVE], "running"),
+            ([UNCLEAR, SUCCESS], "ingested"),
             ([FAILED, FAILED, SUCCESS], "ingested"),
             ([FAILED, ACTIVE], "running"),
             ([FAILED, UNKNOWN], "unknown"),
@@ -189,6 +194,19 @@ class TestKnownRuns:
         """The sensor's status replaces that of the creating task, in any order of the XComs."""
         (known,) = known_runs([_summary("a", 0, "created"), _summary("a", None, "success")][::order])
         assert (window(0), SUCCESS) == (known.window, known.status)
+
+    @pytest.mark.parametrize("status", ["success", "failed"])
+    def test_an_unclear_end_replaces_no_known_end(self, status: str) -> None:
+        """A known end of one source is more certain, whichever source has it."""
+        unclear = FlowRun(id="a", status=UNCLEAR)
+        (known,) = known_runs([_summary("a", 0, status)], [unclear])
+        assert status == known.status.value
+        (known,) = known_runs([_summary("a", 0, "ended_unclear")], [FlowRun(id="a", status=FlowRunStatus(status))])
+        assert status == known.status.value
+
+    def test_an_unclear_end_replaces_an_unread_status(self) -> None:
+        (known,) = known_runs([_summary("a", 0, "created"), _summary("a", None, "ended_unclear")])
+        assert UNCLEAR is known.status
 
     def test_run_only_at_flow_service_is_outside(self) -> None:
         """Another client, or a task that was cleared since, created the run."""

@@ -77,7 +77,7 @@ class Service:
     def retrigger_run(self, flow_run_id: str) -> CreatedRun:
         return self._post({"retrigger": flow_run_id}, flow_id="flow", parent_id=flow_run_id)
 
-    def get_run(self, flow_run_id: str) -> FlowRun:
+    def get_run(self, flow_run_id: str, *, within_s: float | None = None) -> FlowRun:
         self.on_call("get before")
         found = [run for run in self._shown() if run.id == flow_run_id]
         self.on_call("get after")

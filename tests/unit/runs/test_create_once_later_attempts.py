@@ -116,7 +116,7 @@ class TestLaterAttempts:
         world.attempt()
         read, failures = world.service.get_run, [ServerError("busy", http_status=503)] * 3
 
-        def fail_at_first(flow_run_id: str) -> Any:
+        def fail_at_first(flow_run_id: str, **_: Any) -> Any:
             if failures:
                 raise failures.pop()
             return read(flow_run_id)
@@ -144,7 +144,7 @@ class TestLaterAttempts:
         """If the state of the flow run is unknown, nothing is created."""
         world.attempt()
 
-        def get_run(flow_run_id: str) -> None:
+        def get_run(flow_run_id: str, **_: Any) -> None:
             raise ServerError("503")
 
         monkeypatch.setattr(world.service, "get_run", get_run)
@@ -368,6 +368,13 @@ class TestAdopt:
         assert world.attempt(adopt="run-1") == created(2)
         assert world.attempt(number=2, adopt="run-1") == resumed(2)
 
+    def test_one_that_ended_without_a_status_is_adopted(self, world: Any) -> None:
+        """Another flow run could ingest its window again."""
+        world.service.add()
+        world.service.end("run-1", FlowRunStatus.ENDED_UNCLEAR)
+        assert world.attempt(adopt="run-1") == adopted(1)
+        assert world.service.posted == []
+
     def test_a_run_that_fails_after_it_was_adopted_is_followed_by_another(self, world: Any) -> None:
         """Later attempts wait for the new flow run."""
         world.service.add()
@@ -383,3 +390,11 @@ class TestAdopt:
         world.service.end("run-1", SUCCESS)
         assert world.attempt(number=2, clears=1, adopt="run-1") == created(2)
         assert world.attempt(number=3, clears=1, adopt="run-1") == resumed(2)
+
+
+def test_a_run_that_ended_without_a_status_is_not_repeated_by_a_retry(world: Any) -> None:
+    """It may have ingested its window. Only a clear creates another flow run."""
+    world.attempt()
+    world.service.end("run-1", FlowRunStatus.ENDED_UNCLEAR)
+    assert world.attempt(number=2) == resumed(1)
+    assert world.attempt(number=3, clears=1) == created(2)

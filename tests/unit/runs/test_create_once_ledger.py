@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from creations import FAILED, LOST, RECORDED, SUCCESS, created, ids, resumed
 
+from airflow_flowservice.api.models import FlowRunStatus
 from airflow_flowservice.exceptions import (
     AttemptOvertakenError,
     FlowRunActiveError,
+    FlowRunOutcomeUnknownError,
     FlowRunVanishedError,
     LedgerUnavailableError,
     RunRefusedError,
@@ -145,6 +147,18 @@ class TestOtherTasks:
         outcome = tasks.attempt("other/two/task/-1")
         assert (reused() if change == "id" else created()) == outcome
         assert (["run-1"], 5.0) == (tasks.ids, tasks.world.time.passed)
+
+    def test_an_unclear_run_is_an_error(self, tasks: LedgerWorld) -> None:
+        """A flow run that ended without a status may have ingested the window."""
+        tasks.attempt()
+        tasks.world.service.end("run-1", FlowRunStatus.ENDED_UNCLEAR)
+        with pytest.raises(FlowRunOutcomeUnknownError, match="run-1"):
+            tasks.attempt("other/two/task/-1")
+        assert ["run-1"] == tasks.ids
+
+    def test_a_run_whose_batches_failed_is_followed_by_another(self, tasks: LedgerWorld) -> None:
+        tasks.succeed(tasks.attempt(), delivers=False)
+        assert created(2) == tasks.attempt("other/two/task/-1", has_failed_batches=lambda run: run.id == "run-1")
 
     def test_windows_of_a_continued_dataflow_count(self, tasks: LedgerWorld) -> None:
         """A dataflow that replaces another one has its windows."""

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from airflow_flowservice.api.models import DeltaColumn, Flow
-from airflow_flowservice.exceptions import DeltaColumnDiffersError, FlowDisabledError, NotOnDemandError
+from airflow_flowservice.checks.findings import of_flow
+from airflow_flowservice.exceptions import (
+    DeltaColumnDiffersError,
+    FlowDisabledError,
+    FlowNotReadyError,
+    NotOnDemandError,
+)
 from airflow_flowservice.runs.flow_check import checked
 from airflow_flowservice.runs.intent import Order
 from airflow_flowservice.windows.window import IngestionWindow
@@ -36,13 +42,32 @@ def test_missing_properties_are_not_refused() -> None:
     assert checked(order(delta_column=UPDATED), bare) == order(delta_column=UPDATED)
 
 
-@pytest.mark.parametrize("state", ["disabled", "Disabled", "draft", "deleted"])
+@pytest.mark.parametrize("state", ["disabled", "Disabled", "disabling", "deleted"])
 def test_a_flow_that_is_not_enabled_is_refused(state: str) -> None:
     """The error has the dataflow's name, its state and a remedy."""
     with pytest.raises(FlowDisabledError) as caught:
         checked(order(), flow(state=state))
     assert (caught.value.message, caught.value.flow_id) == (f"the dataflow 'Orders' is {state}", "flow-1")
     assert caught.value.remedy == FlowDisabledError.default_remedy
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    "state", ["updating", "enabling", "enabled-finalizing", "ENABLED_FINALIZING", "initializing", " Pending "]
+)
+def test_a_passing_state_is_retryable(state: str) -> None:
+    """A retry can succeed, and no user has to do anything."""
+    with pytest.raises(FlowNotReadyError) as caught:
+        checked(order(), flow(state=state))
+    assert (True, "flow-1") == (caught.value.retryable, caught.value.flow_id)
+    assert "wait" in (caught.value.remedy or "")
+
+
+def test_a_draft_has_to_be_published() -> None:
+    """The remedy for a draft differs from that for a disabled dataflow."""
+    with pytest.raises(FlowDisabledError, match=r"is Draft.*publish the dataflow") as caught:
+        checked(order(), flow(state="Draft"))
+    assert not caught.value.retryable
 
 
 def test_an_error_of_a_flow_without_name_has_its_id() -> None:
@@ -127,3 +152,17 @@ def test_the_rest_of_the_order_is_unchanged() -> None:
     began = datetime(2026, 2, 1, tzinfo=timezone.utc)
     given = order(delta_column=UPDATED, start_time=began)
     assert checked(given, flow(delta_column=UPDATED)) == order(start_time=began)
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict", "remedy"),
+    [
+        ("updating", "note", "wait until the dataflow is enabled, then check again"),
+        ("draft", "wrong", "publish the dataflow in Experience Platform, since a draft executes no flow runs"),
+        ("disabling", "wrong", "enable the dataflow in Experience Platform"),
+    ],
+)
+def test_the_command_check_states_the_remedy_of_the_state(state: str, verdict: str, remedy: str) -> None:
+    """A passing state is no error."""
+    found = {finding.check: finding for finding in of_flow(flow(state=state), needs_delta_column=False)}["state"]
+    assert (verdict, remedy) == (found.verdict.value, found.remedy)

@@ -54,7 +54,7 @@ class Service:
             self.runs[each] = FlowRun(id=each, status=RUNNING, status_word="inProgress", output_records=reads)
         return ids
 
-    def get_run(self, flow_run_id: str) -> FlowRun:
+    def get_run(self, flow_run_id: str, **_: Any) -> FlowRun:
         self.read.append(flow_run_id)
         if flow_run_id not in self.runs:
             raise RunNotFoundError("unknown", http_status=404)

@@ -79,7 +79,7 @@ class Service:
         self._fail(ids)
         return [self._run(each) for each in ids]
 
-    def get_run(self, flow_run_id: str) -> FlowRun:
+    def get_run(self, flow_run_id: str, **_: Any) -> FlowRun:
         self.reads.append(flow_run_id)
         if self.step == "list and read":
             self._fail([flow_run_id])
@@ -298,3 +298,32 @@ def test_all_builtin_exceptions_are_converted() -> None:
     for kind in kinds:
         error = kind.__new__(kind, "group", [ValueError()]) if kind.__name__.endswith("Group") else kind.__new__(kind)
         assert batch_reader.as_service_error(error).retryable, kind
+
+
+@pytest.mark.parametrize("kind", [exceptions.NoAnswerError, exceptions.UnreadableAnswerError])
+def test_slow_lists_end_with_the_time_of_a_read(kind: type[FlowServiceError]) -> None:
+    """If every request takes a minute, a read of many runs ends after two, and attributes no error to one run."""
+    clock, wanted = [0.0], dict.fromkeys(INNOCENTS, True)
+
+    class Slow:
+        requests = 0
+
+        def list_runs(self, *, within_s: float, **_: Any) -> list[FlowRun]:
+            self.requests += 1
+            clock[0] += min(60.0, within_s)
+            raise kind("slow")
+
+        def get_run(self, flow_run_id: str, *, within_s: float) -> FlowRun:
+            self.list_runs(within_s=within_s)
+            raise AssertionError
+
+    service = Slow()
+    reader = BatchReader(service, monotonic=lambda: clock[0])
+    for reads in range(1, 7):
+        results = reader.read(wanted, within_s=120.0)
+        assert clock[0] <= 120.0 * reads
+        assert set(wanted) == set(results)
+        assert all(isinstance(each, FlowServiceError) and each.retryable for each in results.values())
+        clock[0] = 120.0 * reads
+    assert service.requests <= 12
+    assert {} == reader._separate_until

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_flowservice.api.models import FlowRun, FlowRunStatus, RunError
-from airflow_flowservice.exceptions import FlowRunFailedError
+from airflow_flowservice.exceptions import FlowRunFailedError, FlowRunOutcomeUnknownError
 from airflow_flowservice.runs.summary import FlowRunSummary
 from airflow_flowservice.windows.window import IngestionWindow
 
@@ -30,8 +30,13 @@ KEYS = [
     "output_bytes",
     "input_files",
     "output_files",
+    "updated_records",
+    "skipped_records",
+    "deleted_records",
+    "failed_records_derived",
     "errors",
     "url",
+    "batches",
 ]
 
 
@@ -49,7 +54,7 @@ def failure(*errors: RunError) -> FlowRunFailedError:
 class TestToJson:
     def test_keys_and_values(self) -> None:
         """The JSON object has everything that the run reports, in exactly these keys and this order."""
-        counts = {name: number for number, name in enumerate(KEYS[5:12])}
+        counts = {name: number for number, name in enumerate(KEYS[5:15])}
         errors = (RunError(code="C-1", message="bad"),)
         summary = FlowRunSummary.of(run(errors=errors, **counts), window=WINDOW, url=URL).to_json()
         assert list(summary) == KEYS
@@ -66,8 +71,13 @@ class TestToJson:
             "output_bytes": 4,
             "input_files": 5,
             "output_files": 6,
+            "updated_records": 7,
+            "skipped_records": 8,
+            "deleted_records": 9,
+            "failed_records_derived": False,
             "errors": [{"code": "C-1", "message": "bad"}],
             "url": URL,
+            "batches": [],
         }
 
     def test_result_is_json(self) -> None:
@@ -76,7 +86,7 @@ class TestToJson:
         summary = FlowRunSummary.of(run(errors=errors), window=WINDOW, url=URL).to_json()
         assert json.loads(json.dumps(summary)) == summary
 
-    @pytest.mark.parametrize("name", KEYS[5:12])
+    @pytest.mark.parametrize("name", KEYS[5:15])
     def test_unknown_counts_are_none(self, name: str) -> None:
         """A count that Flow Service does not report is None, never zero."""
         assert FlowRunSummary.of(run()).to_json()[name] is None
@@ -115,7 +125,7 @@ class TestValues:
         """Only id, dataflow, window and page are known."""
         new = FlowRunSummary.of_new("run-1", flow_id="flow-1", window=WINDOW, url=URL)
         assert (new.status, new.window, new.errors) == ("created", WINDOW, ())
-        assert [getattr(new, name) for name in KEYS[5:12]] == [None] * 7
+        assert [getattr(new, name) for name in KEYS[5:15]] == [None] * 10
 
     def test_new_run_may_have_no_window(self) -> None:
         """The repetition of a run whose window is unknown has none."""
@@ -154,7 +164,7 @@ class TestFromJson:
         assert FlowRunSummary.from_json({**values, field: value}) == FlowRunSummary.of(run())
 
     @pytest.mark.parametrize("value", [-1, None, "7", True, 1.5])
-    @pytest.mark.parametrize("name", KEYS[5:12])
+    @pytest.mark.parametrize("name", KEYS[5:15])
     def test_unreadable_count_is_none(self, name: str, value: Any) -> None:
         """Flow Service reports -1 for a count that is not known."""
         summary = FlowRunSummary.from_json({"id": "a", name: value})
@@ -183,7 +193,8 @@ class TestRequireSuccess:
         assert FlowRunSummary.of(run(status=status)).require_success() is None
 
     @pytest.mark.parametrize(
-        "status", [status for status in FlowRunStatus if status.value not in ("success", "partial_success")]
+        "status",
+        [status for status in FlowRunStatus if status.value not in ("success", "partial_success", "ended_unclear")],
     )
     def test_any_other_status_is_a_failure(self, status: FlowRunStatus) -> None:
         """The error has the status."""
@@ -209,6 +220,45 @@ class TestRequireSuccess:
         error = failure()
         assert (error.message, error.code) == ("the flow run ended as failed: Flow Service gives no reason", None)
         assert error.remedy == FlowRunFailedError.default_remedy
+
+
+class TestOutcomeUnknown:
+    def test_a_run_without_a_status_is_an_error_of_its_own(self) -> None:
+        """It is neither a success nor a failure, and a retry may read it again."""
+        ended = run(status=FlowRunStatus.ENDED_UNCLEAR, errors=(RunError(code="C-1", message="slow"),))
+        summary = FlowRunSummary.of(ended, window=WINDOW, url=URL)
+        with pytest.raises(FlowRunOutcomeUnknownError) as caught:
+            summary.require_success()
+        error = caught.value
+        assert not summary.succeeded
+        assert ("run-1", str(WINDOW), URL, True) == (error.flow_run_id, error.window, error.url, error.retryable)
+        assert error.message.endswith("does not report whether it succeeded; it reports C-1: slow")
+        assert "a retry creates none" in error.remedy
+
+    def test_the_status_survives_json(self) -> None:
+        restored = FlowRunSummary.from_json(FlowRunSummary.of(run(status=FlowRunStatus.ENDED_UNCLEAR)).to_json())
+        assert restored is not None
+        assert ("ended_unclear", False) == (restored.status, restored.succeeded)
+
+
+class TestOtherCounts:
+    def test_counts_and_the_mark_survive_json(self) -> None:
+        """A derived number of failed records stays marked."""
+        counts = {"updated_records": 3, "skipped_records": 2, "deleted_records": 1, "failed_records": 4}
+        first = FlowRunSummary.of(run(failed_records_derived=True, **counts))
+        assert FlowRunSummary.from_json(first.to_json()) == first
+        assert first.to_json() | counts | {"failed_records_derived": True} == first.to_json()
+
+    def test_summary_of_an_earlier_version_is_not_marked(self) -> None:
+        old = FlowRunSummary.from_json({"id": "run-1", "status": "success", "failed_records": 4})
+        assert old is not None
+        assert (4, False, None) == (old.failed_records, old.failed_records_derived, old.updated_records)
+
+    def test_describe_marks_derived_failures(self) -> None:
+        """The log line names the counts that are not zero."""
+        counts = {"input_records": 9, "failed_records": 4, "failed_records_derived": True, "updated_records": 3}
+        text = FlowRunSummary.of(run(deleted_records=0, **counts)).describe()
+        assert text.endswith("9 records read, 4 records failed (derived from the other counts), 3 records updated")
 
 
 class TestDescribe:

@@ -22,10 +22,10 @@ from airflow_flowservice.exceptions import (
     ServerError,
     UnreadableAnswerError,
 )
-from airflow_flowservice.runs.watch import ERROR_BUDGET, NOT_YET_READABLE, RunWatch, wait_for_end
+from airflow_flowservice.runs.watch import ERROR_BUDGET, NOT_YET_READABLE, STATUS_PATIENCE, RunWatch, wait_for_end
 
 URL = "https://adobe.test/run"
-Read = Callable[[str], FlowRun]
+Read = Callable[..., FlowRun]
 
 
 def run(word: str) -> FlowRun:
@@ -37,7 +37,7 @@ def responses(*given: str | ApiError) -> Read:
     """Return a reader that gives these results in order: a status or an error; it repeats the last."""
     rest = list(given)
 
-    def read(flow_run_id: str) -> FlowRun:
+    def read(flow_run_id: str, *, within_s: float | None) -> FlowRun:
         assert flow_run_id == "run"
         answer = rest.pop(0) if len(rest) > 1 else rest[0]
         if isinstance(answer, ApiError):
@@ -112,6 +112,30 @@ def test_unknown_status_is_logged_once_and_waiting_continues(
     assert ["Flow run run has the unknown status 'Hibernating'; continuing to wait"] == logged(
         caplog, level=logging.WARNING
     )
+
+
+def unclear(clock: Any) -> FlowRun:
+    status = FlowRunStatus.ENDED_UNCLEAR
+    return FlowRun(id="run", status=status, status_word="ended without a status", completed_at=clock.now())
+
+
+def test_a_run_without_a_status_is_returned_after_minutes(watch: RunWatch, clock: Any) -> None:
+    """The status may become visible after the completion time; the wait does not last until the time limit."""
+    ended, begin = unclear(clock), clock.monotonic()
+    assert wait_for_end(watch, lambda flow_run_id, **limit: ended, sleep=clock.sleep) is ended
+    assert STATUS_PATIENCE <= clock.monotonic() - begin <= 2 * STATUS_PATIENCE
+
+
+def test_a_status_that_appears_late_is_used(watch: RunWatch, clock: Any) -> None:
+    found = [unclear(clock), unclear(clock), run("success")]
+    assert wait_for_end(watch, lambda flow_run_id, **limit: found.pop(0), sleep=clock.sleep).status.succeeded
+
+
+def test_a_new_process_counts_from_the_completion_time(watch: RunWatch, clock: Any) -> None:
+    """A rescheduled sensor has a new process for each poll."""
+    ended = unclear(clock)
+    clock.sleep(STATUS_PATIENCE + 1)
+    assert watch.poll(lambda flow_run_id, **limit: ended) is ended
 
 
 # --- 404 ---
@@ -441,3 +465,59 @@ def test_incomplete_state_is_ignored(watch: RunWatch, rest: dict[str, Any]) -> N
     """A state that lacks a key changes nothing."""
     watch.restore({"id": "run", **rest})
     assert watch.poll(responses(unknown())) is None
+
+
+# --- the time of a read ---
+
+
+@pytest.fixture
+def limits_of() -> Callable[[RunWatch], list[float | None]]:
+    """Return a function that polls a watch once, and returns the limits of its reads so far."""
+    found: list[float | None] = []
+
+    def poll(watch: RunWatch) -> list[float | None]:
+        def read(flow_run_id: str, *, within_s: float | None) -> FlowRun:
+            found.append(within_s)
+            return run("inProgress")
+
+        watch.poll(read)
+        return found
+
+    return poll
+
+
+def test_read_without_a_time_limit(watch: RunWatch, limits_of: Callable[[RunWatch], list[float | None]]) -> None:
+    """The client's limits apply."""
+    assert [None] == limits_of(watch)
+
+
+@pytest.mark.parametrize("name", ["timeout", "caller_limit"])
+def test_read_has_the_remaining_time(
+    watch_of: Callable[..., RunWatch], clock: Any, limits_of: Callable[[RunWatch], list[float | None]], name: str
+) -> None:
+    """A read never takes longer than the rest of a time limit, but a second for the last read."""
+    watch = watch_of(**{name: 60.0})
+    limits_of(watch)
+    clock.sleep(40)
+    limits_of(watch)
+    clock.sleep(19.9)
+    assert [60.0, 20.0, 1.0] == [round(each or 0.0, 3) for each in limits_of(watch)]
+
+
+def test_shorter_time_limit_applies(
+    watch_of: Callable[..., RunWatch], limits_of: Callable[[RunWatch], list[float | None]]
+) -> None:
+    """If there are two time limits, the read has the shorter one."""
+    assert [30.0] == limits_of(watch_of(timeout=60.0, caller_limit=30.0))
+
+
+def test_read_after_a_limit_is_short(watch: RunWatch) -> None:
+    """The last read of a new process has ten seconds for its connection and token."""
+    found: list[float | None] = []
+
+    def read(flow_run_id: str, *, within_s: float | None) -> FlowRun:
+        found.append(within_s)
+        return run("success")
+
+    assert watch.poll_after_limit(read) is not None
+    assert [10.0] == found
