@@ -45,6 +45,8 @@ SHORT_TIMEOUTS = {
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
+    # A callback of a killed task counts as a parsing, after which Airflow 3.0 takes the other DAGs for deleted.
+    "AIRFLOW__DAG_PROCESSOR__STALE_DAG_THRESHOLD": "3600",
 }
 
 # Each of the ten faults affects one in fifty POSTs, so one in five fails. With this seed, every fault occurs within the

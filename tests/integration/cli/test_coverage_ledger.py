@@ -113,7 +113,7 @@ def test_deleted_history_of_ingested_windows(tables: Any, clean: Any, store: Any
 @pytest.mark.usefixtures("month")
 @pytest.mark.parametrize("tables", [TABLES, TABLES[:2], TABLES[:1]], ids=["runs", "tasks", "xcoms"])
 def test_deleted_history_without_entries(tables: Any, clean: Any, coverage: Any) -> None:
-    """What no record has is unknown, has a reason and no command; the output shows where the history begins."""
+    """Windows without a record are unknown, without a command; the output shows where the history begins."""
     clean(*tables, before=22)
     shown = coverage()
     assert (["unknown"] * 20 + ["ingested"] * 10, 0) == (states(shown), shown.status)
