@@ -75,6 +75,10 @@ CLEARED = {
 
 RETRIES_KILLED_TASKS = versions.version() >= (3, 1)
 
+if versions.version() < (3, 3):
+    # On Airflow 3.0.6, a running task that is cleared stays in the state `restarting`, and never starts again.
+    del CLEARED["running"]
+
 
 def flow_of(dag_id: str) -> str:
     """Return the id of a DAG's dataflow. The DAG file derives it in the same way."""
