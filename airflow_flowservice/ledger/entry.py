@@ -69,7 +69,7 @@ class LedgerEntry:
     owner: str
     flow_run_id: str | None = None
     delivered: bool = False
-    intent: Mapping[str, Any] | None = None
+    intent: Mapping[str, Any] | None = field(default=None, hash=False)
     output_records: int | None = None
     earlier: tuple[EarlierRun, ...] = ()
     updated_at: float = 0.0

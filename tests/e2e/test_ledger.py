@@ -5,6 +5,7 @@ The environment variable `FLOWSERVICE_LEDGER_DAYS` (30) sets the number of windo
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -168,6 +169,22 @@ def assert_only_earlier_flow_runs(
     }
     assert case.days - len(kept) == len(returned)
     assert returned.items() <= {each["window_end"]: each["id"] for each in ledger["runs"]}.items()
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.usefixtures("posts_before")
+def test_cleaned_windows_stay_ingested(airflow: LocalAirflow, flow_of: Callable[[str], str], case: Case) -> None:
+    """After the cleanup, the coverage reports each window as ingested, and proposes no command."""
+    dates = ("--from", FIRST.isoformat(), "--to", case.end.isoformat())
+    options = ("--dag-id", case.dag_id, "--flow-id", flow_of(case.dag_id), *dates, "--output=json")
+    # Flow Service is not queried without `--conn-id`, so only the ledger can know the windows.
+    conn_id = () if case == VARIABLES else ("--conn-id", case.conn_id)
+    done = run(airflow, ["flowservice", "coverage", *options, *conn_id])
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    shown = json.loads(done.stdout)
+    assert ["ingested"] * case.days == [span["state"] for span in shown["spans"]]
+    assert [] == shown["fill"]
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -33,6 +33,7 @@ def entry(number: int, *, sandbox: str = "prod", dag_id: str = "daily", **fields
         "owner": f"{dag_id}/scheduled__{(start + DAY).isoformat()}/ingest/-1",
         "flow_run_id": summary(number, start)["id"],
         "delivered": True,
+        "intent": {"order": "{}", "max_tries": 2, "token": "made-up", "written_at": start.timestamp()},
         "output_records": 1440,
         "updated_at": (start + DAY).timestamp(),
     }
