@@ -233,7 +233,7 @@ def _ledger_check_command(config: Any) -> Any:
         help="Compare the ledger with Flow Service",
         description=_LEDGER_CHECK_DESCRIPTION,
         epilog=_LEDGER_CHECK_EPILOG,
-        func=config.lazy_load_command("airflow_flowservice.cli.ledger_check_command.check"),
+        func=config.lazy_load_command("airflow_flowservice.cli.ledger_check_command.check_ledger"),
         args=(
             config.Arg(("--flow-id",), help="only this dataflow"),
             config.Arg(("--from",), help="only windows that end later", dest="from_date", **date),

@@ -52,7 +52,7 @@ class _Checked:
 
 
 @ledger_command
-def check(arguments: argparse.Namespace) -> int:
+def check_ledger(arguments: argparse.Namespace) -> int:
     """Print the differences, and exit with 0 if there is none, with 1 if there are some."""
     with quiet_stdout(), quiet_retries():
         count, found = _check(arguments)
