@@ -300,10 +300,16 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
                 poll_interval=self._poll_interval,
                 error_budget=self.error_budget,
                 wait_for_batch=self.wait_for_batch,
-                caller_limit=self.timeout - self._waited_s(context),
+                caller_limit=self._remaining_s(context),
             )
             self._watch.restore(known)
         return self._watch
+
+    def _remaining_s(self, context: Context) -> float:
+        """Return the seconds until a time limit of the sensor or of this process ends."""
+        remaining = self.timeout - self._waited_s(context)
+        # Python ignores Airflow's exception for this limit if it is raised in the callback of a weak reference.
+        return min(remaining, self._limits.get("execution_timeout", remaining))
 
     def _waited_s(self, context: Context) -> float:
         """Return the seconds since the first poll in reschedule mode, as Airflow counts them; otherwise 0."""

@@ -21,6 +21,8 @@ from hypothesis import HealthCheck, settings
 TESTS = Path(__file__).parent
 E2E = TESTS / "e2e"
 HOME = Path(tempfile.mkdtemp(prefix="airflow-flowservice-tests-"))
+# Environment variable of the workers: 1 for the quick selection.
+_QUICK = "FLOWSERVICE_QUICK_TESTS"
 DAG_FOLDER = TESTS / "integration" / "operators" / "dags"
 
 
@@ -60,13 +62,24 @@ _REPEATABLE: dict[str, Any] = {
     "print_blob": True,
     "suppress_health_check": [HealthCheck.too_slow],
 }
-settings.register_profile("quick", max_examples=20, **_REPEATABLE)
+settings.register_profile("quick", max_examples=10, **_REPEATABLE)
 settings.register_profile(
     "thorough",
     max_examples=int(os.environ.get("FLOWSERVICE_EXAMPLES", "100")),
     **{**_REPEATABLE, "derandomize": "FLOWSERVICE_EXAMPLES" not in os.environ},
 )
 settings.load_profile("quick")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Decide whether this is the quick selection: a plain `pytest`, without paths and without a profile."""
+    # The workers of pytest-xdist receive the paths as arguments, so they read the decision here.
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ[_QUICK] = str(int(_is_plain(config) and not config.getoption("--hypothesis-profile")))
+
+
+def _is_plain(config: pytest.Config) -> bool:
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -94,21 +107,26 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """State how to run the tests that a plain `pytest` does not run."""
-    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+    if not _is_plain(config):
         return
     terminalreporter.section("this was the quick selection")
     terminalreporter.write_line("all tests, thoroughly (25 minutes):  pytest --hypothesis-profile=thorough tests")
     terminalreporter.write_line("the same on all supported Airflows:  nox -s e2e   (extra 'dev')")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the end-to-end tests first, since they take longest; skip what needs a later Airflow.
 
-    That is what is marked with `needs_airflow(major, minor, reason)`.
+    That is what is marked with `needs_airflow(major, minor, reason)`. The quick selection has no test that is marked
+    with `slow`.
     """
     from airflow_flowservice._airflow import versions
 
     items.sort(key=_place)
+    if os.environ[_QUICK] == "1":
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
     for item in items:
         for mark in item.iter_markers("needs_airflow"):
             major, minor, reason = mark.args

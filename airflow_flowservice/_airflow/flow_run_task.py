@@ -241,7 +241,7 @@ class FlowRunTaskMixin(_Task):
 
     def _source_test(self, summary: FlowRunSummary) -> str:
         """Return the remedy that names the command that tests the source's credential."""
-        command = f"{_program()} check --conn-id {shlex.quote(str(self.flowservice_conn_id))}"
+        command = f"{versions.command_program()} check --conn-id {shlex.quote(str(self.flowservice_conn_id))}"
         flow = f" --flow-id {shlex.quote(summary.flow_id)}" if summary.flow_id else ""
         return f"test the source's connection, whose credential may have expired, with `{command}{flow}`"
 
@@ -292,12 +292,8 @@ class FlowRunTaskMixin(_Task):
 
 def failed_records_command(flow_run_id: str, *, conn_id: str) -> str:
     """Return the command that shows the failed rows of a flow run, for this version of Airflow."""
-    return f"{_program()} failed-records --flow-run-id {shlex.quote(flow_run_id)} --conn-id {shlex.quote(conn_id)}"
-
-
-def _program() -> str:
-    """Return the command of this version of Airflow that has the subcommands."""
-    return "airflow flowservice" if versions.version() >= (3, 2) else "python -m airflow_flowservice"
+    arguments = f"--flow-run-id {shlex.quote(flow_run_id)} --conn-id {shlex.quote(conn_id)}"
+    return f"{versions.command_program()} failed-records {arguments}"
 
 
 def log_run_continues(flow_run_id: str, url: str | None) -> None:

@@ -242,3 +242,8 @@ def airflow_exception(name: str) -> type[BaseException]:
 def utc_now() -> datetime:
     """Return the current time as aware datetime."""
     return datetime.now(timezone.utc)
+
+
+def command_program() -> str:
+    """Return the program that has the commands of this package, in this version of Airflow."""
+    return "airflow flowservice" if version() >= (3, 2) else "python -m airflow_flowservice"

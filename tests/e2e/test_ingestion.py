@@ -129,7 +129,8 @@ def test_retry_after_failed_run_creates_a_new_run(
     log = read_ingest_logs(airflow, "e2e_failing")
     assert "FlowRunFailedError" in log
     assert "CONNECTOR-1001-500" in log
-    assert "What to do: fix the cause that the run's errors name" in log
+    assert "What to do: test the source's connection" in log
+    assert "fix the cause that the run's errors name" in log
 
 
 def test_refusal_fails_the_task_without_retry(

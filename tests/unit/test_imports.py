@@ -121,6 +121,7 @@ def test_a_dag_file_imports_nothing_heavy(sdk_modules):
     assert [] == sorted(name for name in added if any(f"{name}.".startswith(f"{heavy}.") for heavy in HEAVY))
 
 
+@pytest.mark.slow
 def test_making_tasks_imports_nothing_heavy(sdk_modules):
     """Making the tasks imports no more than importing their classes."""
     code = f"""{SDK}

@@ -208,6 +208,7 @@ def test_form_behaviour_before_airflow_3_2():
     assert "Client ID" == behaviour["relabeling"]["login"]
 
 
+@pytest.mark.slow
 def test_airflow_command_lists_the_provider(airflow_home):
     """`airflow providers list` has the provider; older versions log before the list."""
     command = [sys.executable, "-m", "airflow", "providers", "list", "--output", "json"]

@@ -439,6 +439,7 @@ def test_output_has_no_secret(values: dict[str, Any], connect: Any, command: Any
         assert "Traceback" not in shown.err
 
 
+@pytest.mark.slow
 class TestProcesses:
     """Commands in their own process, with a connection in the metadata database."""
 

@@ -110,6 +110,7 @@ def test_page_has_five_steps() -> None:
     assert list("12345") == re.findall(r"^## (\d)\.", PAGES[PAGE], flags=re.M)
 
 
+@pytest.mark.slow
 def test_emulator_command_starts_emulator(tmp_path: Path) -> None:
     """The command of the page starts the emulator; the test uses a free port."""
     command = next(words for words in commands("docs/getting-started.md") if "airflow_flowservice.emulator" in words)

@@ -232,7 +232,7 @@ def serving(rows: Callable[[], Any]) -> RawServer:
 
     def answer(value: Any) -> list[bytes]:
         body = json.dumps(value).encode()
-        return [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)]
+        return [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)]
 
     def script(request: bytes) -> Any:
         path = request.split(b" ")[1]

@@ -421,6 +421,7 @@ def test_dag_file_may_import_modules_of_its_folder(tmp_path: Path, show: Any) ->
     assert 0 == show("made_elsewhere", "2026-01-02", "2026-01-03", path=path).status
 
 
+@pytest.mark.slow
 def test_examples_are_contiguous(show: Any) -> None:
     """The windows of this package's example DAGs are contiguous."""
     folder = Path(__file__).parents[3] / "dags_examples"
@@ -437,6 +438,7 @@ def test_unknown_bundle(show: Any) -> None:
     assert "Requested bundle 'unknown' is not configured" in shown.err
 
 
+@pytest.mark.slow
 class TestProcesses:
     """Run the commands in new processes, with an unused Airflow."""
 

@@ -93,7 +93,9 @@ def test_unfinished_windows_are_not_missing(coverage_until: Any) -> None:
     assert [(0, "missing"), (1, "missing")] == states(coverage_until(10, now=day(2) + timedelta(hours=5)))
 
 
-@pytest.mark.parametrize("expression", ["*/5 * * * *", "17 */6 * * *", "0 5 * * 1"])
+@pytest.mark.parametrize(
+    "expression", [pytest.param("*/5 * * * *", marks=pytest.mark.slow), "17 */6 * * *", "0 5 * * 1"]
+)
 def test_schedules_cover_any_range(session: Any, expression: str) -> None:
     """The range may begin at any instant; a window across its start is cut."""
     within = IngestionWindow(BEGIN + timedelta(minutes=3), day(8))

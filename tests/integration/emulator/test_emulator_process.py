@@ -100,6 +100,7 @@ def test_invalid_option_is_rejected(arguments, capsys):
     assert "error:" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_package_imports_are_lazy():
     """FastAPI and uvicorn are imported on first use. Airflow and the other packages are never imported."""
     code = (
@@ -115,6 +116,7 @@ def test_package_imports_are_lazy():
     assert "[] [] False False\n" == done.stdout
 
 
+@pytest.mark.slow
 def test_ten_thousand_runs_are_listed_within_seconds(client):
     """The test reads all pages, 100 runs by id, and the ledger."""
     state = client.emulator.state

@@ -297,7 +297,7 @@ def test_flow_id_template_that_renders_to_empty_text(refused, emulator):
 SOON = datetime.now(timezone.utc) + timedelta(days=2)
 WINDOWS = [
     ("2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z", "the window is reversed", "swap window_start and window_end"),
-    ("2026-01-02T00:00:00Z", "2026-01-02T00:00:00Z", "the window is empty", "pass window_start and window_end"),
+    ("2026-01-02T00:00:00Z", "2026-01-02T00:00:00Z", "the window is empty", "remove window_start and window_end"),
     pytest.param(
         "2026-01-02T00:00:00Z",
         SOON.isoformat(),

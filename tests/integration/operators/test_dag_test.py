@@ -38,6 +38,7 @@ def run_dag(airflow_db, emulator, connection, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dag_id", ["waits_on_the_worker", "waits_deferred"])
 def test_a_dag_ingests_its_windows(run_dag, runs_of, dag_id):
     """Operator, sensor and a downstream task have the same states, XComs and windows in both ways of waiting."""
@@ -54,6 +55,7 @@ def test_a_dag_ingests_its_windows(run_dag, runs_of, dag_id):
         assert xcoms[task_id, "flow_run_url"].endswith(f"/dataflows/{FLOW}/activity/{run['id']}")
 
 
+@pytest.mark.slow
 def test_a_failed_run_fails_its_task_and_can_be_repeated(run_dag, emulator, runs_of):
     """The failed task pushes the flow run's id, and a downstream task repeats that flow run."""
     emulator.plan_outcome(status="failed")

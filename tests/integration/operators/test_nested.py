@@ -22,7 +22,7 @@ def create(context, start, end, **arguments):
 def looping(worker, emulator):
     """Return a function that makes a `@task` that executes an operator for each window, and fails at first."""
 
-    def make(execute=create, **options):
+    def make(execute=create, *, store=True, **options):
         def loop(**context):
             for start, end in pairwise(DAYS):
                 execute(context, start, end, **options)
@@ -35,7 +35,7 @@ def looping(worker, emulator):
             with dag:
                 return task(task_id=task_id, **arguments)(loop)().operator
 
-        return worker.task(decorated, retries=2)
+        return worker.task(decorated, retries=2, store=store)
 
     return make
 
@@ -77,5 +77,29 @@ def test_subclass_that_ingests_parts_creates_each_once(worker, runs_of):
     """The intents of the parts are separate."""
     arguments = {"window_start": DAYS[0], "window_end": DAYS[-1], "delta_column": "updated_at", "deferrable": False}
     task = worker.task(Parts, flow_id=FLOW, retries=2, **arguments)
+    assert ["up_for_retry", "success"] == [task.run().state, task.run().state]
+    assert DAYS[:3] == [run["window_start"] for run in runs_of()]
+
+
+@pytest.mark.parametrize("options", [{}, {"wait_for_completion": True, "poll_interval": 0.05}], ids=["create", "wait"])
+def test_loop_without_task_state_creates_each_window_once(looping, runs_of, options):
+    """Before Airflow 3.3, a retry finds the flow run of each window in the list of the dataflow's flow runs."""
+    task = looping(store=False, uncertain_patience=0.3, **options)
+    assert ["up_for_retry", "success"] == [task.run().state, task.run().state]
+    assert DAYS[:3] == [run["window_start"] for run in runs_of()]
+
+
+def test_subclass_without_task_state_creates_each_part_once(worker, runs_of):
+    """The same applies to the parts of a subclass."""
+    arguments = {"window_start": DAYS[0], "window_end": DAYS[-1], "delta_column": "updated_at", "deferrable": False}
+    task = worker.task(Parts, flow_id=FLOW, retries=2, store=False, uncertain_patience=0.3, **arguments)
+    assert ["up_for_retry", "success"] == [task.run().state, task.run().state]
+    assert DAYS[:3] == [run["window_start"] for run in runs_of()]
+
+
+def test_lost_response_in_a_loop_without_task_state(looping, emulator, runs_of):
+    """If the response to the second window's POST is lost, its flow run is found, and the third is created once."""
+    emulator.plan_fault(kind="POST /runs", action="record_and_close", nth=2)
+    task = looping(store=False, uncertain_patience=0.3)
     assert ["up_for_retry", "success"] == [task.run().state, task.run().state]
     assert DAYS[:3] == [run["window_start"] for run in runs_of()]

@@ -249,6 +249,7 @@ def test_task_ends_on_a_worker_if_a_listener_is_registered(ingest):
 
 
 @pytest.mark.parametrize(("disabled", "listens"), [("True", "False"), ("False", "True")])
+@pytest.mark.slow
 def test_disabled_provider_registers_no_listener(disabled, listens):
     """With `[openlineage] disabled`, tasks can end in the triggerer. Each case runs in a separate process."""
     transport = {"AIRFLOW__OPENLINEAGE__TRANSPORT": '{"type": "console"}'}

@@ -91,6 +91,7 @@ def test_the_xcoms_are_the_same_in_every_way_of_waiting(ingest, runs_of, deferra
             "failed_records_derived": False,
             "errors": [],
             "url": url,
+            "batches": [],
         },
     }
     assert expected == task.xcoms

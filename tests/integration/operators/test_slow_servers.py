@@ -86,6 +86,8 @@ def _ignore_errors(client, within_s):
         client.get_run(RUN, within_s=within_s)
 
 
+# Airflow's alarm for `execution_timeout` can be raised in the callback of a weak reference, where Python ignores it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("limit", ["timeout", "execution_timeout"])
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
 def test_time_limits_of_a_sensor_hold(worker, connection, raw, limit, mode):

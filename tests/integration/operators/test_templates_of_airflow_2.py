@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from airflow.sdk import CronDataIntervalTimetable
 
 from airflow_flowservice.exceptions import ConfigurationError, WindowError
 from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
@@ -27,6 +26,15 @@ def ingest(worker, emulator):
         ).run()
 
     return run
+
+
+def data_interval_timetable():
+    """Return a daily timetable whose DAG runs have data intervals."""
+    try:
+        from airflow.sdk import CronDataIntervalTimetable
+    except ImportError:  # before 3.1
+        from airflow.timetables.interval import CronDataIntervalTimetable
+    return CronDataIntervalTimetable("0 0 * * *", timezone="UTC")
 
 
 @pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
@@ -72,14 +80,14 @@ def test_remedy_of_an_empty_data_interval_without_a_schedule(ingest, emulator):
 
 def test_data_intervals_of_airflow_2(ingest):
     """With the timetable that the remedy names, the templates give the window."""
-    schedule = CronDataIntervalTimetable("0 0 * * *", timezone="UTC")
+    schedule = data_interval_timetable()
     ended = ingest(window_start=START, window_end=END, schedule=schedule, interval=(NINTH, TENTH))
     assert "success" == ended.state
 
 
 def test_other_empty_window_keeps_its_error(ingest):
     """An empty window in a DAG run with a data interval is the author's own."""
-    schedule = CronDataIntervalTimetable("0 0 * * *", timezone="UTC")
+    schedule = data_interval_timetable()
     ended = ingest(window_start=START, window_end=START, schedule=schedule, interval=(NINTH, TENTH))
     assert "the window is empty: it starts and ends at 2026-01-09T00:00:00Z" == ended.error.message
 

@@ -37,6 +37,7 @@ def run_python(code: str, **environment: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_plugin_imports_only_its_own_modules() -> None:
     """Every Airflow process imports the plugin, also tasks. The first request imports the page's application."""
     code = f"{ALREADY_IMPORTED}\nimport sys, json\nbefore = set(sys.modules)\nimport {MODULE}\n"
@@ -91,6 +92,7 @@ def test_href_has_the_path_of_the_base_url(
     assert [expected, f"{expected}?dag_id={{DAG_ID}}"] == [view["href"] for view in views_of[base_url]]
 
 
+@pytest.mark.slow
 def test_airflow_without_external_views_gets_no_page() -> None:
     """On Airflow 3.0 the plugin mounts nothing and logs nothing."""
     code = f"""{ALREADY_IMPORTED}

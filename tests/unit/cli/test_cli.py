@@ -33,6 +33,7 @@ def in_new_python(code):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_commands_add_one_module_to_airflow():
     """Every `airflow` command reads the provider's commands; this imports only one small module."""
     added = in_new_python(

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_flowservice.exceptions import WindowError
+from airflow_flowservice.plain_text import remedy_for_list
 from airflow_flowservice.windows.window import CLOCK_SKEW, IngestionWindow, iso, parse_instant
 
 UTC = timezone.utc
@@ -311,7 +312,9 @@ class TestParseInstant:
         """The error shows the value, and the accepted forms."""
         error = refusal(value)
         assert error.message == f"window_end is {value!r}, which is not a valid time"
-        assert error.remedy == "give window_end as aware datetime, ISO 8601 with an offset, or epoch seconds"
+        expected = "give window_end as aware datetime, ISO 8601 with an offset, or epoch seconds"
+        assert error.remedy == f"{expected}{remedy_for_list(value)}"
+        assert ("map_indexes" in error.remedy) is isinstance(value, list)
 
     @pytest.mark.parametrize(
         "value", ["yesterday", "2026-13-01T00:00:00Z", "31.01.2026", "{{ ds }}", "--1769817600", "²²²²²"], ids=repr
