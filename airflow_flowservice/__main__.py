@@ -28,6 +28,9 @@ def _add_commands(parser: argparse.ArgumentParser, commands: Iterable[Any]) -> N
         subparser = subparsers.add_parser(
             command.name, help=command.help, description=command.description, epilog=command.epilog
         )
+        if hasattr(command, "subcommands"):
+            _add_commands(subparser, command.subcommands)
+            continue
         for argument in command.args:
             argument.add_to_parser(subparser)
         subparser.set_defaults(func=command.func)

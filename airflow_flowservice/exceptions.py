@@ -1,47 +1,6 @@
 """Tree of errors; each error states the problem, the affected window and the remedy.
 
-```
-FlowServiceError
-├── ConfigurationError            the connection or the task's arguments are invalid
-├── WindowError                   the DAG run has no window that can be ingested
-├── ApiError                      an HTTP request to Flow Service or IMS failed
-│   ├── NotSentError                  nothing was sent: no connection could be made
-│   ├── NoAnswerError                 the request was sent, but no complete response arrived
-│   ├── UnreadableAnswerError         the response has no usable content: HTML, empty, other JSON
-│   ├── RateLimitedError              429
-│   ├── ServerError                   5xx
-│   ├── AuthenticationError           401: client id, secret or token
-│   ├── AccessDeniedError             403: API key, permission, product profile
-│   │   ├── OrganizationError             the organization is not this credential's
-│   │   └── CreateNotAllowedError         1427: this token may read, but not create runs
-│   ├── SandboxError                  the sandbox is missing, unknown or not allowed
-│   ├── FlowNotFoundError             this flow id is unknown here
-│   ├── RunNotFoundError              this flow run id is unknown here
-│   ├── BatchNotFoundError            the catalogue does not have this batch
-│   ├── DataConnectionNotFoundError   the id of a source or target connection is unknown here
-│   └── RunRefusedError               any other refusal (4xx) of a request
-│       ├── StartTimeInPastError          1360
-│       ├── WindowRefusedError            1381
-│       ├── DeltaColumnDiffersError       1382
-│       ├── DeltaColumnMissingError       1383
-│       ├── NotOnDemandError              1385, 1386: the flow or its connector accepts no on-demand runs
-│       ├── FlowChangingError             1380 while the flow is in a passing state, such as updating
-│       └── RetriggerRefusedError         1388: the flow of the run is not enabled
-│           └── RetriggerNotYetError          1387: the state of the run, or of its flow, may pass
-├── FlowDisabledError             the flow is not enabled
-│   └── FlowNotReadyError             the flow is in a passing state, such as updating
-├── AttemptOvertakenError         another attempt of the same task may have replaced this one
-└── FlowRunError                  an error of an existing flow run
-    ├── FlowRunFailedError            the run ended as failed
-    ├── FlowRunOutcomeUnknownError    the run ended, and its outcome is not reported
-    ├── FlowRunBatchFailedError       the run succeeded, and its batches failed in the catalogue
-    ├── FlowRunIncompleteError        more of its records failed than the task allows
-    ├── FlowRunEmptyError             the run had no records, and the task requires some
-    ├── FlowRunActiveError            an earlier run is active and may ingest a part of the window
-    ├── FlowRunVanishedError          Flow Service no longer has the run
-    ├── FlowRunUncertainError         the outcome of the request that creates the run is unknown
-    └── FlowRunTimeoutError           the run did not end within the time limit
-```
+`tree()` yields the classes; docs/errors.md shows the tree with the meaning and the remedy of each.
 
 `retryable` is True if the same attempt can succeed later without a change by a user. If it is False, the
 operators fail the task immediately, without its retries. Codes are Adobe's
@@ -360,6 +319,42 @@ class AttemptOvertakenError(FlowServiceError):
 
     retryable = True
     default_remedy = "wait if another attempt of the task is running; otherwise retry the task"
+
+
+class LedgerError(FlowServiceError):
+    """Error of the ledger, which records the ingested windows of each dataflow."""
+
+    retryable = True
+
+
+class LedgerUnavailableError(LedgerError):
+    """The ledger's store cannot be reached. Before a POST, nothing is sent without the ledger."""
+
+    default_remedy = "check the ledger's database, or Airflow's API server; a retry continues"
+
+
+class LedgerConflictError(LedgerError):
+    """Another process changed the ledger's entry of this window at the same time."""
+
+    default_remedy = "retry the task: it reads the entry of the other process"
+
+
+class WindowIngestedError(FlowServiceError):
+    """The window is ingested already, and `on_ingested` is `fail`; nothing was created."""
+
+    default_remedy = (
+        "mark the task as success; or set on_ingested='reuse' to accept the earlier flow run; or, to ingest the "
+        'window again, trigger the DAG run with {"flowservice": {"restate": true}} in its conf'
+    )
+
+
+class WindowOverlapError(FlowServiceError):
+    """Parts of the window are ingested or claimed already, and `on_overlap` is `fail`; nothing was created."""
+
+    default_remedy = (
+        "change the window so that it does not overlap the listed ones; or set on_overlap='restate' to ingest "
+        "the listed parts again"
+    )
 
 
 class FlowRunError(FlowServiceError):

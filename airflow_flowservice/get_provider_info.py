@@ -50,6 +50,49 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "description": "Maximum number of attempts of a request that may be repeated. Default: 5.",
         "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 20},
     },
+    "ledger_conn_id": {
+        "label": "Ledger connection ID",
+        "description": "Connection (postgres, mysql or sqlite) of the ledger of ingested windows. Default: Airflow.",
+        "schema": _TEXT,
+    },
+}
+
+OPTIONS: dict[str, Any] = {
+    "flowservice": {
+        "description": "Options of the provider for Adobe Flow Service.",
+        "options": {
+            "ledger_conn_id": {
+                "description": (
+                    "Connection (postgres, mysql or sqlite) of the database with the ledger of ingested windows. "
+                    "`ledger_conn_id` in the extra of a Flow Service connection takes precedence."
+                ),
+                "version_added": "0.2.0",
+                "type": "string",
+                "example": "flowservice_ledger",
+                "default": None,
+            },
+            "ledger": {
+                "description": (
+                    "Place of the ledger of ingested windows, if `ledger_conn_id` is not set: `airflow` for Airflow's "
+                    "Variables, or `none` for no ledger."
+                ),
+                "version_added": "0.2.0",
+                "type": "string",
+                "example": "none",
+                "default": "airflow",
+            },
+            "intent_store": {
+                "description": (
+                    "Place of the values that the attempts of a task share before Airflow 3.3, which has a place for "
+                    "them: `variable` for an Airflow Variable, or `none`. Default: `variable` before Airflow 3.3."
+                ),
+                "version_added": "0.2.0",
+                "type": "string",
+                "example": "none",
+                "default": None,
+            },
+        },
+    }
 }
 
 FIELD_BEHAVIOUR: dict[str, Any] = {
@@ -99,5 +142,6 @@ def get_provider_info() -> dict[str, Any]:
                 "to_openlineage_converter": "airflow_flowservice.assets.convert_asset_to_openlineage",
             }
         ],
+        "config": OPTIONS,
         "cli": ["airflow_flowservice.cli.get_flowservice_cli_commands"],
     }

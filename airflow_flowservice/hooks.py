@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_flowservice.api.client import FlowServiceClient
+    from airflow_flowservice.ledger.entry import DataflowKey
+    from airflow_flowservice.ledger.store import Ledger
 
 
 class FlowServiceHook(BaseHook):
@@ -41,7 +43,11 @@ class FlowServiceHook(BaseHook):
 
         :raises ConfigurationError: the connection does not exist, or a setting is invalid.
         """
-        return client_of(connections.get_connection(self.flowservice_conn_id))
+        return client_of(self._connection)
+
+    @cached_property
+    def _connection(self) -> Connection:
+        return connections.get_connection(self.flowservice_conn_id)
 
     def get_conn(self) -> FlowServiceClient:
         """Return the client; Airflow's hooks share this method."""
@@ -64,6 +70,19 @@ class FlowServiceHook(BaseHook):
     def pages(self) -> ExperiencePages:
         """Pages of the connection's sandbox in Experience Platform."""
         return ExperiencePages(organization=self.client.org_id, sandbox=self.client.sandbox)
+
+    @cached_property
+    def ledger(self) -> Ledger | None:
+        """Ledger of ingested windows that the connection or Airflow's configuration names; None if it is disabled."""
+        from airflow_flowservice._airflow.ledgers import ledger_of
+
+        return ledger_of(self._connection.extra_dejson)
+
+    def dataflow_key(self, flow_id: str) -> DataflowKey:
+        """Return the key of a dataflow in the ledger: organization, sandbox and dataflow id."""
+        from airflow_flowservice.ledger.entry import DataflowKey
+
+        return DataflowKey(self.client.org_id, self.client.sandbox, flow_id)
 
     def test_connection(self) -> tuple[bool, str]:
         """Fetch a token and list a dataflow; return success, and a message that names what is wrong."""

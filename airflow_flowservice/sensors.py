@@ -101,6 +101,8 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
     _final_errors = (FlowRunFailedError, FlowRunBatchFailedError)
     _remedies = _REMEDIES
 
+    _creates_flow_run = False
+
     def __init__(
         self,
         *,
@@ -291,7 +293,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
 
         if self._watch is None:
             self.flow_run_id = task_context.rendered_id(self.flow_run_id, name="flow_run_id", source=_RUN_ID_SOURCE)
-            store = task_context.state_store(context)
+            store = context.get("task_state_store")
             known = store.get(_STORE_KEY) if store and self.reschedule else None
             self._watch = RunWatch(
                 flow_run_id=self.flow_run_id,
@@ -315,6 +317,6 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
         return 0.0 if first is None else (versions.utc_now() - first).total_seconds()
 
     def _remember(self, context: Context, watch: RunWatch) -> None:
-        store = task_context.state_store(context)
+        store = context.get("task_state_store")
         if store is not None and self.reschedule:
             store.set(_STORE_KEY, watch.to_json())

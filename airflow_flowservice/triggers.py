@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_flowservice._airflow import connections, metrics, task_context, task_end, versions
+from airflow_flowservice._airflow import connections, intent_variable, metrics, task_context, task_end, versions
 from airflow_flowservice._airflow.pages import dataflow_page
 from airflow_flowservice._airflow.task_context import DATAFLOW_KEY, URL_KEY
 from airflow_flowservice._airflow.tolerance import Tolerance
@@ -200,11 +200,31 @@ class FlowRunTrigger(BaseTrigger):
         try:
             for key, value in xcoms.items():
                 await versions.in_thread(task_context.push_xcom, ti, key=key, value=value)
+            # The triggerer may drop what a trigger logs directly before its end from the task's log.
+            self.log.info(summary.describe())
+            await versions.in_thread(self._deliver, summary)
+            await versions.in_thread(intent_variable.remove_before_success, ti)
         except Exception as error:
             self.log.warning("XComs could not be pushed in the triggerer (%s); a worker ends the task", error)
             return False
-        self.log.info(summary.describe())
         return True
+
+    def _deliver(self, summary: FlowRunSummary) -> None:
+        """Record the success in the ledger. Blocks, because it reads the connection and the ledger."""
+        from airflow_flowservice.runs.ledger_intents import deliver
+
+        hook = FlowServiceHook(self.flowservice_conn_id)
+        if summary.flow_id is None or summary.window is None or (ledger := hook.ledger) is None:
+            return
+        deliver(
+            ledger,
+            dataflow=hook.dataflow_key(summary.flow_id),
+            window=summary.window,
+            flow_run_id=summary.id,
+            # Only operators know the requested window.
+            owner=task_context.owner_text(self.task_instance) if self.window else None,
+            output_records=summary.output_records,
+        )
 
     def _is_accepted(self, summary: FlowRunSummary) -> bool:
         try:

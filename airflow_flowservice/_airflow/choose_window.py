@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_flowservice.api.models import FlowRun
+    from airflow_flowservice.ledger.entry import DataflowKey
+    from airflow_flowservice.ledger.store import Ledger
     from airflow_flowservice.runs.intent import FlowRunService
     from airflow_flowservice.runs.summary import FlowRunSummary
     from airflow_flowservice.windows.schedule import RunDates
@@ -125,10 +127,16 @@ def extend_to_last_success(
     flow_id: str,
     service: FlowRunService,
     has_failed_batches: Callable[[FlowRun], bool],
+    ledger: Ledger | None = None,
+    dataflows: Sequence[DataflowKey] = (),
 ) -> ChosenWindow:
     """Return the window for `since_last_success`: from the end of the last success to the end of the run's period.
 
-    A retry uses the window of the earlier attempt.
+    A retry uses the window of the earlier attempt. If Airflow's history has no success, for instance since
+    `airflow db clean` deleted it, the last success is that of the ledger.
+
+    :param ledger: None if it is disabled. Before Airflow 3.3, tasks cannot list the entries in Airflow's Variables.
+    :param dataflows: the dataflow and those that it continues.
 
     :raises WindowError: the run is a backfill's or has no logical date, or a part of the window is already ingested.
     :raises FlowRunActiveError: an earlier flow run has not ended.
@@ -146,6 +154,11 @@ def extend_to_last_success(
     end = since_last.last_success(
         _earlier_flow_runs(context), get_run=service.get_run, has_failed_batches=has_failed_batches
     )
+    if end is None and ledger is not None:
+        owner = task_context.owner_of(context)
+        end = since_last.last_recorded_success(
+            ledger, dataflows, period=chosen.window, owner=owner, get_run=service.get_run
+        )
     window = since_last.extend_window(chosen.window, end=end)
     if window is None:
         raise versions.airflow_exception("AirflowSkipException")(

@@ -55,6 +55,19 @@ def stored_connection(conn_id: str) -> Any:
         raise error from error.__cause__
 
 
+def find_stored_connection(conn_id: str) -> Any | None:
+    """Return the connection outside of tasks, or None if it does not exist.
+
+    :raises ConfigurationError: it cannot be read; the message states why.
+    """
+    try:
+        return stored_connection(conn_id)
+    except ConfigurationError as error:
+        if error.message == _missing_error(conn_id).message:
+            return None
+        raise
+
+
 def _require_readable_backends(conn_id: str) -> None:
     """Read the connection from each secrets backend.
 

@@ -12,16 +12,20 @@ from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import choose_window, dag_runs, timetables, versions
+from airflow_flowservice._airflow.pages import ExperiencePages
 from airflow_flowservice.coverage.cover import Coverage, ExpectedWindow, cover, known_runs
+from airflow_flowservice.coverage.ledger_runs import NO_RECORDS, LedgerRecords, claimed_windows, recorded_runs
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.windows.requested import requested_window
 from airflow_flowservice.windows.schedule import DeltaSchedule
+from airflow_flowservice.windows.window import iso
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from airflow_flowservice._airflow.database import DagSchedule, Feed, TaskRow
+    from airflow_flowservice._airflow.database import DagSchedule, Feed, HistoryStart, TaskRow
     from airflow_flowservice.api.models import FlowRun
+    from airflow_flowservice.ledger.entry import LedgerEntry
     from airflow_flowservice.windows.schedule import RunDates
     from airflow_flowservice.windows.window import IngestionWindow
 
@@ -29,6 +33,10 @@ _OFFSET_SAMPLES = 20
 _SCHEDULE_RUN_TYPES = ("scheduled", "backfill")
 # One year of five-minute windows. Neither the commands nor the page can show more.
 MOST_WINDOWS = 110_000
+
+BEFORE_HISTORY = "before Airflow's history"
+OUTPUT_DELETED = "the task's XCom may have been deleted"
+LEDGER_UNREADABLE = "the ledger cannot be read"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +47,7 @@ class Plan:
     :param offset: the task's `window_offset`; None derives it from the task's earlier windows.
     :param start: the DAG's `start_date`; the schedule creates no DAG run for an earlier date.
     :param end: the DAG's `end_date`.
+    :param history: begin of the DAG's history in the metadata database; None if it has no begin.
     """
 
     dag_id: str
@@ -46,27 +55,36 @@ class Plan:
     offset: timedelta | None = None
     start: datetime | None = None
     end: datetime | None = None
+    history: HistoryStart | None = None
 
 
-def plan_of(schedule: DagSchedule | None, *, dag_id: str) -> Plan:
+def plan_of(schedule: DagSchedule | None, *, dag_id: str, history: HistoryStart | None = None) -> Plan:
     """Return the plan of a DAG; one without a timetable if the metadata database has no schedule."""
     if schedule is None:
-        return Plan(dag_id=dag_id)
-    return Plan(dag_id=dag_id, timetable=schedule.timetable, start=schedule.start, end=schedule.end)
+        return Plan(dag_id=dag_id, history=history)
+    return Plan(dag_id=dag_id, timetable=schedule.timetable, start=schedule.start, end=schedule.end, history=history)
 
 
 def rows_of_flow(
-    rows: Sequence[TaskRow], *, flow_id: str, feeds: Iterable[Feed], include_unknown: bool = False
+    rows: Sequence[TaskRow],
+    *,
+    flow_id: str,
+    feeds: Iterable[Feed],
+    include_unknown: bool = False,
+    records: LedgerRecords = NO_RECORDS,
 ) -> list[TaskRow]:
     """Return the rows of one dataflow.
 
     A row with a flow run belongs to the dataflow of that flow run. A row without one belongs to the dataflow of the
     newest flow run of the same task and map index. If there is none, it belongs to the task's dataflows in `feeds`.
+    A row that owns an entry of the ledger belongs to the entry's dataflow.
 
     :param rows: sorted by the time of their DAG runs.
     :param feeds: the dataflow of each task's newest flow run.
     :param include_unknown: also return the rows of tasks that have no flow run yet.
+    :param records: the ledger's records of the dataflow.
     """
+    owners = {entry.owner for entry in records.entries}
     flows_of_task: dict[tuple[str, str], set[str]] = defaultdict(set)
     for feed in feeds:
         flows_of_task[feed.dag_id, feed.task_id].add(feed.flow_id)
@@ -75,6 +93,8 @@ def rows_of_flow(
     def has_flow(row: TaskRow) -> bool:
         if row.flow_run:
             return flow_of(row) == flow_id
+        if f"{row.dag_id}/{row.run_id}/{row.task_id}/{row.map_index}" in owners:
+            return True
         if _task_key(row) in newest:
             return newest[_task_key(row)] == flow_id
         flow_ids = flows_of_task.get((row.dag_id, row.task_id))
@@ -100,6 +120,8 @@ def coverage_of(
     now: datetime,
     found: Iterable[FlowRun] = (),
     most_entries: int | None = None,
+    records: LedgerRecords = NO_RECORDS,
+    conceals: Callable[[str], bool] = lambda owner: False,
 ) -> Coverage:
     """Return the coverage of a dataflow within a range.
 
@@ -108,17 +130,67 @@ def coverage_of(
     :param now: aware; windows that end later are not expected yet.
     :param found: flow runs of the dataflow at Flow Service, if it was queried.
     :param most_entries: as in `cover`.
+    :param records: the ledger's records of the dataflow. A window that it has as ingested is never missing.
+    :param conceals: return whether the flow runs of an owner in the ledger are concealed.
     """
     rows = list(rows)
-    expected: list[ExpectedWindow] = []
+    expected = list(claimed_windows(records, now=now))
     for plan in plans:
         dag_rows = [_with_task_partition(row, plan) for row in rows if row.dag_id == plan.dag_id]
         offset = plan.offset if plan.offset is not None else _observed_offset(dag_rows, plan)
         of_dag_runs = [each for row in dag_rows if row.creates and (each := _expected_window(row, plan, offset))]
         expected += of_dag_runs
         expected += _scheduled(plan, dag_rows, within=within, now=now, offset=offset, of_dag_runs=of_dag_runs)
-    runs = known_runs((row.flow_run for row in rows if row.flow_run), found)
+    recorded = records.recorded
+    expected = [_with_records(each, recorded=recorded, is_readable=records.error is None) for each in expected]
+    of_ledger = recorded_runs(records.entries, url_of=_url_of, conceals=conceals)
+    runs = known_runs((row.flow_run for row in rows if row.flow_run), found, recorded=of_ledger)
     return cover(expected, runs, within=within, most_entries=most_entries)
+
+
+def _with_records(expected: ExpectedWindow, *, recorded: IngestionWindow | None, is_readable: bool) -> ExpectedWindow:
+    """Return an expected window with the reason why it may be ingested without a record, if there is one.
+
+    :param recorded: as `LedgerRecords.recorded`. The ledger would have a window in it if it were ingested.
+    """
+    if not is_readable:
+        return replace(expected, reason=LEDGER_UNREADABLE)
+    if recorded is None or expected.reason not in (BEFORE_HISTORY, OUTPUT_DELETED):
+        return expected
+    window = expected.window
+    is_recorded = recorded.start <= window.start and window.end <= recorded.end
+    return replace(expected, reason=None) if is_recorded else expected
+
+
+def notices_of(coverage: Coverage, *, plans: Iterable[Plan], records: LedgerRecords) -> list[str]:
+    """Return a sentence for each record that is incomplete, so that windows are unknown."""
+    notices = []
+    if records.error is not None:
+        notices.append(
+            "The ledger of ingested windows cannot be read. Windows without another record are unknown, and there are "
+            f"no commands that fill gaps. Reason: {records.error}"
+        )
+    reasons = {(each.dag_id, each.reason) for span in coverage.spans for each in span.expected}
+    for plan in plans:
+        if plan.history is None:
+            continue
+        if (plan.dag_id, BEFORE_HISTORY) in reasons:
+            notices.append(
+                f"Airflow's history of DAG {plan.dag_id} begins at {iso(plan.history.tasks)}. Earlier DAG runs may "
+                "have been deleted, so earlier windows that the ledger does not have either are unknown."
+            )
+        if (plan.dag_id, OUTPUT_DELETED) in reasons and plan.history.outputs:
+            notices.append(
+                f"The XComs of DAG {plan.dag_id} begin at {iso(plan.history.outputs)}. Earlier XComs may have been "
+                "deleted, so the windows of earlier tasks that the ledger does not have are unknown."
+            )
+    return notices
+
+
+def _url_of(entry: LedgerEntry, flow_run_id: str) -> str:
+    dataflow = entry.dataflow
+    pages = ExperiencePages(organization=dataflow.organization, sandbox=dataflow.sandbox)
+    return pages.flow_run(dataflow.flow_id, flow_run_id)
 
 
 def _with_task_partition(row: TaskRow, plan: Plan) -> TaskRow:
@@ -146,7 +218,15 @@ def _expected_window(row: TaskRow, plan: Plan, offset: timedelta | None) -> Expe
         date=_backfill_date(row.dates, plan.timetable) if row.run_type in _SCHEDULE_RUN_TYPES else None,
         task_state=row.state,
         readable=row.readable,
+        reason=OUTPUT_DELETED if _lost_output(row, plan) else None,
     )
+
+
+def _lost_output(row: TaskRow, plan: Plan) -> bool:
+    """Return whether a succeeded task has no XCom, and its DAG run is before the first XCom of the DAG."""
+    outputs = plan.history.outputs if plan.history else None
+    is_without_output = row.state == "success" and row.flow_run is None
+    return is_without_output and outputs is not None and row.dates.run_after < outputs
 
 
 def _window_from_dag_run(row: TaskRow, plan: Plan, offset: timedelta | None) -> IngestionWindow | None:
@@ -175,11 +255,10 @@ def _scheduled(
         return
     shift = offset or timedelta(0)
     partitioned = versions.backfills_by_partition(plan.timetable)
+    first = _first_date(plan, rows, _schedule_begin(plan, within.start - shift))
     dates = _schedule_dates(
         plan.timetable,
-        earliest=_backfill_argument(
-            _first_date(plan, rows, _schedule_begin(plan, within.start - shift)), plan.timetable
-        ),
+        earliest=_backfill_argument(first, plan.timetable),
         latest=_backfill_argument(within.end - shift, plan.timetable) if partitioned else None,
         contiguous=_contiguous_dates(of_dag_runs),
     )
@@ -196,7 +275,18 @@ def _scheduled(
             return
         if (plan.start and date < plan.start) or _backfill_date(each, plan.timetable) in taken:
             continue
-        yield ExpectedWindow(window=window, dag_id=plan.dag_id, date=_backfill_date(each, plan.timetable))
+        yield ExpectedWindow(
+            window=window,
+            dag_id=plan.dag_id,
+            date=_backfill_date(each, plan.timetable),
+            reason=_reason_of_history(each, plan),
+        )
+
+
+def _reason_of_history(dates: RunDates, plan: Plan) -> str | None:
+    """Return the reason why the window is unknown: its DAG run may have been deleted from Airflow's history."""
+    is_before = plan.history is not None and dates.run_after < plan.history.tasks
+    return BEFORE_HISTORY if is_before else None
 
 
 def _schedule_begin(plan: Plan, begin: datetime) -> datetime:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _CREATING = ("OnDemandFlowRunOperator", "RetriggerFlowRunOperator")
 _FETCH_SIZE = 2000
+# Tasks that start within this time may start in any order.
+_FIRST = timedelta(hours=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +139,68 @@ class DagSchedule:
     :param timetable: the timetable of the scheduler.
     :param start: earliest date of a DAG run; None if the DAG has no `start_date`.
     :param end: latest date of a DAG run; None if the DAG has no `end_date`.
+    :param tasks: tasks that create flow runs.
     """
 
     timetable: Any
     start: datetime | None = None
     end: datetime | None = None
+    tasks: tuple[TaskSettings, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """Arguments of a task that creates flow runs; None for a template, or an argument of a mapped task."""
+
+    task_id: str
+    flow_id: str | None = None
+    conn_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryStart:
+    """Begin of what the metadata database has about a DAG, as times of DAG runs (`run_after`).
+
+    Runs for earlier dates may have been deleted. A DAG run for an earlier date that was created much later, for
+    instance by a backfill, does not move the begin: `airflow db clean` deletes by the time of execution.
+
+    :param tasks: DAG run of the task instance that started first.
+    :param outputs: DAG run of the first XCom `flow_run`; None if there is none.
+    """
+
+    tasks: datetime
+    outputs: datetime | None = None
+
+
+def history_start(session: Session, dag_id: str) -> HistoryStart | None:
+    """Return the begin of a DAG's history; None if the DAG has no DAG run."""
+    from sqlalchemy import func, select
+
+    ti, run, xcom = _models()
+    started = func.coalesce(ti.start_date, run.start_date, run.queued_at, run.run_after)
+    of_run = (run.dag_id == ti.dag_id) & (run.run_id == ti.run_id)
+    tasks = select(started.label("at"), run.run_after.label("date")).join(run, of_run).where(ti.dag_id == dag_id)
+    pushed = (
+        select(xcom.timestamp.label("at"), run.run_after.label("date"))
+        .join(run, run.id == xcom.dag_run_id)
+        .where(xcom.dag_id == dag_id, xcom.key == _key())
+    )
+    begin = _first_date(session, tasks)
+    if begin is None:  # without task instances, the DAG runs do not show what was ingested
+        begin = session.scalar(select(func.max(run.run_after)).where(run.dag_id == dag_id))
+    return None if begin is None else HistoryStart(tasks=begin, outputs=_first_date(session, pushed))
+
+
+def _first_date(session: Session, query: Any) -> datetime | None:
+    """Return the earliest `date` of the rows that are at most `_FIRST` later than the first `at`."""
+    from sqlalchemy import func, select
+
+    rows = query.subquery()
+    first = session.scalar(select(func.min(rows.c.at)))
+    if first is None:
+        return None
+    date: datetime | None = session.scalar(select(func.min(rows.c.date)).where(rows.c.at <= first + _FIRST))
+    return date
 
 
 def dag_schedule_of(session: Session, dag_id: str) -> DagSchedule | None:
@@ -151,10 +211,28 @@ def dag_schedule_of(session: Session, dag_id: str) -> DagSchedule | None:
     try:
         serialized = model.get(dag_id, session=session)
         dag = serialized.dag if serialized else None
-        return dag and DagSchedule(timetable=dag.timetable, start=dag.start_date, end=dag.end_date)
+        return dag and DagSchedule(
+            timetable=dag.timetable, start=dag.start_date, end=dag.end_date, tasks=tuple(_task_settings(dag))
+        )
     except Exception:
         # The timetable may be in a plugin that this process lacks. The DAG runs are still read.
         return None
+
+
+def _task_settings(dag: Any) -> Iterator[TaskSettings]:
+    for task in dag.tasks:
+        if task.task_type in _CREATING:
+            arguments = getattr(task, "partial_kwargs", None)
+            get = arguments.get if isinstance(arguments, dict) else lambda name, task=task: getattr(task, name, None)
+            yield TaskSettings(
+                task_id=task.task_id,
+                flow_id=_literal(get("flow_id")),
+                conn_id=_literal(get("flowservice_conn_id") or "flowservice_default"),
+            )
+
+
+def _literal(value: Any) -> str | None:
+    return value if isinstance(value, str) and "{{" not in value and "{%" not in value else None
 
 
 _RUN_COLUMNS = ("run_type", "conf", "run_after", "logical_date", "data_interval_start", "data_interval_end")

@@ -64,6 +64,9 @@ class FlowRunTaskMixin(_Task):
 
     ui_color = "#fbe4e2"
 
+    # False for a sensor: it does not deliver the success of the task that created the flow run.
+    _creates_flow_run: ClassVar[bool] = True
+
     # Errors after which a retry of this task cannot help, although they are retryable.
     _final_errors: ClassVar[tuple[type[FlowServiceError], ...]] = ()
     # Remedies of this task, instead of the default ones.
@@ -202,15 +205,39 @@ class FlowRunTaskMixin(_Task):
                 error.remedy = f"{error.remedy}. To see which rows failed, and why, run: {command}"
             if summary.has_copy_error:
                 error.remedy = f"{self._source_test(summary)}; {error.remedy}"
-            if isinstance(error, FlowRunEmptyError) and self.tolerance.on_empty == "skip":
+            is_skipped = isinstance(error, FlowRunEmptyError) and self.tolerance.on_empty == "skip"
+            if isinstance(error, FlowRunEmptyError | FlowRunIncompleteError):
+                # The user knows the result, so a clear afterwards requests the window again.
+                self._deliver(context, summary, succeeded=is_skipped)
+            if is_skipped:
                 error.remedy = None
                 raise versions.airflow_exception("AirflowSkipException")(str(error)) from error
             raise
         log.info(summary.describe())
+        self._deliver(context, summary)
         self._add_outlet_event_extra(context, summary)
         for text in summary.error_texts:
             log.warning("Flow run %s reports %s", summary.id, text)
         return summary.id
+
+    def _deliver(self, context: Mapping[str, Any], summary: FlowRunSummary, *, succeeded: bool = True) -> None:
+        """Record in the ledger that this task ended with the flow run.
+
+        :param succeeded: whether the flow run is known to have ingested the window.
+        """
+        from airflow_flowservice.runs.ledger_intents import deliver
+
+        if summary.flow_id is None or summary.window is None or (ledger := self._hook.ledger) is None:
+            return
+        deliver(
+            ledger,
+            dataflow=self._hook.dataflow_key(summary.flow_id),
+            window=summary.window,
+            flow_run_id=summary.id,
+            owner=task_context.owner_of(context) if self._creates_flow_run else None,
+            output_records=summary.output_records,
+            succeeded=succeeded,
+        )
 
     def _source_test(self, summary: FlowRunSummary) -> str:
         """Return the remedy that names the command that tests the source's credential."""

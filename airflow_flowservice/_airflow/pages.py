@@ -33,6 +33,17 @@ class ExperiencePages:
         return f"{dataflow}{_RUN_FOLDER}{quote(flow_run_id, safe='')}" if flow_id and flow_run_id else dataflow
 
 
+def pages_of(url: Any) -> ExperiencePages | None:
+    """Return the pages to which a URL belongs; None if it is no page of a sandbox."""
+    if not is_experience_page(url):
+        return None
+    organization, _, rest = url.removeprefix(f"{_EXPERIENCE}/#/@").partition("/")
+    sandbox, slash, _ = rest.partition("/")
+    if not organization or not slash or not sandbox.startswith("sname:") or sandbox == "sname:":
+        return None
+    return ExperiencePages(organization=unquote(organization), sandbox=unquote(sandbox.removeprefix("sname:")))
+
+
 def is_experience_page(url: Any, *, organization: str | None = None) -> bool:
     """Return whether a URL, for example from an XCom that a user can change, is a page of Experience Platform.
 

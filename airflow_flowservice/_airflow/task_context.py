@@ -140,11 +140,11 @@ def attempt_of(context: Mapping[str, Any]) -> Attempt:
         max_tries=getattr(ti, "max_tries", 0) or 0,
         retries=context["task"].retries or 0,
         began=getattr(context["dag_run"], "start_date", None),
-        started_before=ti.try_number == 1 and _has_earlier_xcoms(ti),
+        started_before=ti.try_number == 1 and has_earlier_xcoms(ti),
     )
 
 
-def _has_earlier_xcoms(ti: Any) -> bool:
+def has_earlier_xcoms(ti: Any) -> bool:
     """Return whether XComs of this task existed when it started.
 
     An earlier start of the same attempt pushed them: the operators push XComs before a POST. A race in Airflow's
@@ -190,9 +190,36 @@ def _adopt_setting(conf: Mapping[str, Any]) -> Any:
         return None
     if not isinstance(settings, dict):
         raise _invalid_adopt(f"flowservice in the DAG run's conf is {settings!r}")
-    if unknown := [key for key in settings if key != "adopt"]:
+    if unknown := [key for key in settings if key not in ("adopt", "restate")]:
         raise _invalid_adopt(f"flowservice in the DAG run's conf has the unknown key {', '.join(map(repr, unknown))}")
-    return settings["adopt"]
+    return settings.get("adopt")
+
+
+def requests_restating(context: Mapping[str, Any]) -> bool:
+    """Return whether the DAG run's conf requests to ingest again: `{"flowservice": {"restate": true}}`.
+
+    :raises ConfigurationError: the value is neither true nor false, or the conf has an unknown key.
+    """
+    conf = conf_of(context)
+    _adopt_setting(conf)  # raises for unknown keys
+    restate = (conf.get("flowservice") or {}).get("restate", False)
+    if isinstance(restate, bool):
+        return restate
+    raise ConfigurationError(
+        f"flowservice.restate in the DAG run's conf is {restate!r}",
+        remedy='give {"flowservice": {"restate": true}} to ingest again what is ingested',
+    )
+
+
+def owner_of(context: Mapping[str, Any]) -> str:
+    """Return the task instance as the ledger names it: `DAG_ID/RUN_ID/TASK_ID/MAP_INDEX`."""
+    return owner_text(context["ti"])
+
+
+def owner_text(ti: Any) -> str:
+    """Return a task instance as the ledger names it."""
+    key = task_instance_key(ti)
+    return f"{key['dag_id']}/{key['run_id']}/{key['task_id']}/{key['map_index']}"
 
 
 def _require_tasks(task_ids: Iterable[str], dag: Any) -> None:
@@ -243,8 +270,22 @@ def rendered_id(value: Any, *, name: str, source: str | None = None) -> str:
 
 
 def state_store(context: Mapping[str, Any]) -> Store | None:
-    """Return the store that keeps values between attempts: `task_state_store` of Airflow 3.3; None before."""
+    """Return the store that keeps values between the attempts of a task; None if there is none.
+
+    From Airflow 3.3 on, this is `task_state_store`. Before, it is a Variable, unless `[flowservice] intent_store` is
+    `none`.
+
+    :raises ConfigurationError: `intent_store` has another value.
+    :raises LedgerUnavailableError: a Variable of an earlier Airflow cannot be read.
+    """
+    from airflow_flowservice._airflow import intent_variable
+
     store: Store | None = context.get("task_state_store")
+    if store is None:
+        if not intent_variable.is_used():
+            return None
+        return intent_variable.VariableStore(context["ti"], is_first=attempt_of(context).is_first)
+    intent_variable.move_to(store, context["ti"])
     return store
 
 

@@ -37,6 +37,17 @@ def default_deferrable() -> bool:
     return bool(_conf().getboolean("operators", "default_deferrable", fallback=False))
 
 
+def setting(name: str) -> str | None:
+    """Return a setting of Airflow's section `[flowservice]`; None if it is not set."""
+    value = _conf().get("flowservice", name, fallback=None)
+    return str(value).strip() or None if value is not None else None
+
+
+def has_task_state() -> bool:
+    """Return whether this Airflow keeps values between the attempts of a task (`task_state_store`)."""
+    return version() >= (3, 3)
+
+
 def _conf() -> Any:
     try:
         from airflow.sdk.configuration import conf

@@ -14,7 +14,17 @@ from airflow_flowservice.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-EXTRA_FIELDS = ("org_id", "sandbox", "scopes", "ims_url", "access_token", "epoch_format", "timeout_s", "max_attempts")
+EXTRA_FIELDS = (
+    "org_id",
+    "sandbox",
+    "scopes",
+    "ims_url",
+    "access_token",
+    "epoch_format",
+    "timeout_s",
+    "max_attempts",
+    "ledger_conn_id",
+)
 
 _LEGACY_PREFIX = "extra__flowservice__"
 _WRITE_OBJECT = 'write the connection\'s extra as one JSON object: {"org_id": "...@AdobeOrg", ...}'

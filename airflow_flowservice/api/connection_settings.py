@@ -50,6 +50,7 @@ class ConnectionSettings:
 
     An invalid setting has its default or a placeholder, so that the valid settings can still be used.
 
+    :param ledger_conn_id: Airflow connection of the SQL ledger; not a setting of the client.
     :param errors: why a setting is invalid, by the name of the field: `host` (with schema and port), `login`,
         `password` (client secret or access token), `extra` (if it is not a JSON object), or a key of the extra.
         The error of an unknown key has the name of the setting that was probably meant if that has no value.
@@ -68,6 +69,7 @@ class ConnectionSettings:
     epoch_format: str = "auto"
     timeout_s: float = 30.0
     max_attempts: int = 5
+    ledger_conn_id: str | None = None
     errors: Mapping[str, ConfigurationError] = field(default_factory=dict)
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
@@ -248,6 +250,7 @@ _PARSERS: dict[str, Callable[[AirflowConnection, Values], Values]] = {
     "epoch_format": _optional_text("epoch_format", validation.validate_epoch_format),
     "timeout_s": _parse_timeout,
     "max_attempts": _parse_max_attempts,
+    "ledger_conn_id": _optional_text("ledger_conn_id", str),
 }
 
 

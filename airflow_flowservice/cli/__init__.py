@@ -20,14 +20,17 @@ Each line is `ok`, `wrong`, `note` (passed with a remark) or `not checked`. Exit
 something is wrong or the connection does not exist; 2 if the arguments are invalid.
 """
 _COVERAGE_DESCRIPTION = """
-Shows the state of each window between two dates: ingested, running, failed, missing or duplicated. With --dag-id, it
-compares the windows of the DAG's runs and of its schedule with the results of the tasks. With --conn-id, it also
+Shows the state of each window between two dates: ingested, running, failed, missing, duplicated, restated or unknown.
+With --dag-id, it compares the windows of the DAG's runs and of its schedule with the ledger of ingested windows and the
+results of the tasks. A window that none of these records can have is unknown, and gets no command. With --conn-id, it
+also
 queries Flow Service. Only Flow Service reports flow runs that were created outside the DAG or were replaced by a clear.
 With --flow-id and --conn-id only, the whole time between the dates is expected to be ingested. For missing and failed
 windows, it prints the `airflow backfill create` commands that ingest them. Nothing is created.
 """
 _COVERAGE_EPILOG = """
-Exit status: 0 if no window is known to be missing, failed or duplicated; 1 if one is; 2 if there is nothing to show.
+Exit status: 0 if no window is known to be missing, failed or duplicated; 1 if one is; 2 if there is nothing to show, or
+if the ledger cannot be read.
 """
 _FAILED_RECORDS_DESCRIPTION = """
 Shows the rows of a flow run that failed: how many have each of Adobe's error codes, with an example of each, and the
@@ -47,6 +50,55 @@ _WINDOWS_EPILOG = """
 Exit status: 0 if the windows are contiguous; 1 if there is a gap, an overlap or a DAG run without a window; 2 if there
 is nothing to show: an unknown DAG, a file that cannot be imported, a schedule or dates without DAG runs.
 """
+_LEDGER_DESCRIPTION = """
+Manages the ledger of ingested windows, in Airflow's Variables or in a SQL database. The connection of the database is
+--ledger-conn-id, or `ledger_conn_id` in the extra of --conn-id, or the option `[flowservice] ledger_conn_id`, in this
+order. If none of them is set, the ledger is in Variables, which are read and written in Airflow's metadata database.
+"""
+_MIGRATE_DESCRIPTION = """
+Creates or upgrades the tables of the ledger in a SQL database, and changes nothing if they are up to date. Two
+migrations can run at the same time. The database's user needs the permission to create tables. A ledger in Airflow's
+Variables needs no migration.
+"""
+_MIGRATE_EPILOG = """
+Example: `airflow flowservice ledger migrate --ledger-conn-id ledger`. Exit status: 0 if the tables are up to date, or
+not needed; 2 if the database cannot be used or the arguments are invalid.
+"""
+_EXPORT_DESCRIPTION = """
+Prints the entries of the ledger, by default as JSON lines: one JSON object in each line, which `ledger import` reads.
+"""
+_EXPORT_EPILOG = """
+Example: `airflow flowservice ledger export > ledger.jsonl`. Exit status: 0 if there are entries; 2 if there is none,
+the database cannot be used, or the arguments are invalid.
+"""
+_IMPORT_DESCRIPTION = """
+Stores the entries of an export that the ledger does not have. With --from-history, it stores the windows that tasks in
+Airflow's history have ingested, by their XComs. Without --confirm, it only counts them. It never changes an existing
+entry.
+"""
+_IMPORT_EPILOG = """
+Examples: `airflow flowservice ledger import ledger.jsonl --confirm`, `airflow flowservice ledger import --from-history
+--dag-id ingest_orders`. Exit status: 0 if the ledger has no different entry; 1 if it has a different entry for a
+window; 2 if there is no entry to import, the arguments are invalid, or the database cannot be used.
+"""
+_LEDGER_CHECK_DESCRIPTION = """
+Compares the ledger with the flow runs of Flow Service, for the dataflows of the connection's organization and sandbox.
+It shows ingested entries whose flow run failed or does not exist, and successful flow runs that are not in the ledger.
+Nothing is changed.
+"""
+_LEDGER_CHECK_EPILOG = """
+Example: `airflow flowservice ledger check --conn-id flowservice_default --flow-id F`. Exit status: 0 if nothing
+differs; 1 if something differs; 2 if there is nothing to compare, or Flow Service or the ledger cannot be used.
+"""
+_FORGET_DESCRIPTION = """
+Removes the entries of a dataflow whose windows are between two dates. Without --confirm, it only shows them. A DAG run
+for a forgotten window ingests the window again. Do not forget a window that a task is ingesting.
+"""
+_FORGET_EPILOG = """
+Example: `airflow flowservice ledger forget --flow-id F --from 2026-01-01 --to 2026-01-08 --confirm`. Exit status: 0 if
+the entries were removed or shown; 1 if an entry changed meanwhile and was kept; 2 if there is none, the database cannot
+be used, or the arguments are invalid.
+"""
 _DATE_HELP = "as --{0}-date of `airflow backfill create`: inclusive; default time zone: that of Airflow"
 
 
@@ -62,6 +114,7 @@ def get_flowservice_cli_commands() -> list[CLICommand]:
             _check_command(config),
             _coverage_command(config),
             _failed_records_command(config),
+            _ledger_commands(config),
             _windows_command(config),
         ),
     )
@@ -144,6 +197,115 @@ def _windows_command(config: Any) -> Any:
             config.ARG_DAGFILE_PATH,
             config.ARG_BUNDLE_NAME,
         ),
+    )
+
+
+def _ledger_commands(config: Any) -> Any:
+    return config.GroupCommand(
+        name="ledger",
+        help="Manage the ledger of ingested windows",
+        description=_LEDGER_DESCRIPTION,
+        subcommands=(
+            _ledger_check_command(config),
+            _export_command(config),
+            _forget_command(config),
+            _import_command(config),
+            _migrate_command(config),
+        ),
+    )
+
+
+def _migrate_command(config: Any) -> Any:
+    return config.ActionCommand(
+        name="migrate",
+        help="Create or upgrade the tables of the ledger",
+        description=_MIGRATE_DESCRIPTION,
+        epilog=_MIGRATE_EPILOG,
+        func=config.lazy_load_command("airflow_flowservice.cli.ledger_command.migrate"),
+        args=(*_ledger_args(config), config.ARG_OUTPUT),
+    )
+
+
+def _ledger_check_command(config: Any) -> Any:
+    date = {**_date_options(config), "required": False}
+    return config.ActionCommand(
+        name="check",
+        help="Compare the ledger with Flow Service",
+        description=_LEDGER_CHECK_DESCRIPTION,
+        epilog=_LEDGER_CHECK_EPILOG,
+        func=config.lazy_load_command("airflow_flowservice.cli.ledger_check_command.check_ledger"),
+        args=(
+            config.Arg(("--flow-id",), help="only this dataflow"),
+            config.Arg(("--from",), help="only windows that end later", dest="from_date", **date),
+            config.Arg(("--to",), help="only windows that start earlier", dest="to_date", **date),
+            *_ledger_args(config),
+            config.ARG_OUTPUT,
+        ),
+    )
+
+
+def _export_command(config: Any) -> Any:
+    date = {**_date_options(config), "required": False}
+    formats = ("jsonl", "table", "json", "yaml", "plain")
+    return config.ActionCommand(
+        name="export",
+        help="Print the entries of the ledger as JSON lines",
+        description=_EXPORT_DESCRIPTION,
+        epilog=_EXPORT_EPILOG,
+        func=config.lazy_load_command("airflow_flowservice.cli.ledger_command.export"),
+        args=(
+            config.Arg(("--flow-id",), help="only this dataflow"),
+            config.Arg(("--sandbox",), help="only this sandbox"),
+            config.Arg(("--from",), help="only windows that end later", dest="from_date", **date),
+            config.Arg(("--to",), help="only windows that start earlier", dest="to_date", **date),
+            *_ledger_args(config),
+            config.Arg(("-o", "--output"), help="the format; default: jsonl", choices=formats, default="jsonl"),
+        ),
+    )
+
+
+def _import_command(config: Any) -> Any:
+    return config.ActionCommand(
+        name="import",
+        help="Store the entries of an export or of Airflow's history",
+        description=_IMPORT_DESCRIPTION,
+        epilog=_IMPORT_EPILOG,
+        func=config.lazy_load_command("airflow_flowservice.cli.ledger_command.import_entries"),
+        args=(
+            config.Arg(("file",), help="file with JSON lines of `ledger export`; - for standard input", nargs="?"),
+            config.Arg(("--from-history",), help="import from Airflow's history", action="store_true"),
+            config.Arg(("-d", "--dag-id"), help="with --from-history: only tasks of this DAG"),
+            config.Arg(("--confirm",), help="store the new entries", action="store_true"),
+            *_ledger_args(config),
+            config.ARG_OUTPUT,
+        ),
+    )
+
+
+def _forget_command(config: Any) -> Any:
+    date = _date_options(config)
+    return config.ActionCommand(
+        name="forget",
+        help="Remove the entries of a dataflow between two dates",
+        description=_FORGET_DESCRIPTION,
+        epilog=_FORGET_EPILOG,
+        func=config.lazy_load_command("airflow_flowservice.cli.ledger_command.forget"),
+        args=(
+            config.Arg(("--flow-id",), help="the dataflow", required=True),
+            config.Arg(("--sandbox",), help="the sandbox, if several have a dataflow with this id"),
+            config.Arg(("--from",), help="start; default time zone: that of Airflow", dest="from_date", **date),
+            config.Arg(("--to",), help="end, exclusive", dest="to_date", **date),
+            config.Arg(("--confirm",), help="remove the entries", action="store_true"),
+            *_ledger_args(config),
+            config.ARG_OUTPUT,
+        ),
+    )
+
+
+def _ledger_args(config: Any) -> tuple[Any, ...]:
+    return (
+        config.Arg(("--ledger-conn-id",), help="the connection of the ledger's database"),
+        config.Arg(("--conn-id",), help="the Flow Service connection; default: flowservice_default"),
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from airflow_flowservice.cli.metadata_session import metadata_session
 from airflow_flowservice.cli.output import (
     CommandError,
     airflow_console,
@@ -20,23 +21,27 @@ from airflow_flowservice.cli.output import (
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
-    from airflow_flowservice._airflow.database import TaskRow
+    from airflow_flowservice._airflow.dag_coverage import Plan
+    from airflow_flowservice._airflow.database import TaskRow, TaskSettings
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.cli.coverage_report import CoverageReport
+    from airflow_flowservice.coverage.cover import Coverage
+    from airflow_flowservice.coverage.ledger_runs import LedgerRecords
     from airflow_flowservice.windows.window import IngestionWindow
 
 # With partitions or offsets, a DAG run for an earlier date can have a window within the range.
 _MARGIN = timedelta(days=31)
 _CLOCK_SKEW = timedelta(days=1)
+_WITHOUT_DATABASE = ", or give --flow-id and --conn-id without --dag-id"
 
 
 def coverage(arguments: argparse.Namespace) -> NoReturn:
     """Print the coverage and exit: 0 if it is complete, 1 if not, 2 if there is nothing to show.
 
-    A complete coverage has no missing, failed or duplicated window.
+    A complete coverage has no missing, failed or duplicated window. If the ledger cannot be read, exit with 2.
     """
     try:
         with quiet_stdout(), quiet_retries():
@@ -51,6 +56,9 @@ def coverage(arguments: argparse.Namespace) -> NoReturn:
         from airflow_flowservice.cli.timeline import print_coverage
 
         print_coverage(airflow_console(), report, output=output)
+    if not report.ledger_read:
+        write_note("the ledger could not be read, so the coverage is incomplete; the exit status is 2")
+        sys.exit(2)
     sys.exit(0 if report.coverage.whole else 1)
 
 
@@ -74,41 +82,115 @@ def _within(begin: datetime, end: datetime) -> IngestionWindow:
 
 
 def _of_dag(arguments: argparse.Namespace, *, within: IngestionWindow) -> CoverageReport:
-    from airflow_flowservice._airflow import backfill_commands, dag_coverage, database, versions
-    from airflow_flowservice.cli.coverage_report import CoverageReport
+    from airflow_flowservice._airflow import dag_coverage, versions
 
     dag_id = arguments.dag_id
-    with _session() as session:
-        schedule = database.dag_schedule_of(session, dag_id)
-        since = within.start - _MARGIN
-        all_rows = list(database.task_rows(session, dag_ids=[dag_id], since=since))
-        feeds = database.feeds(session, dag_ids=[dag_id])
-    rows = [row for row in all_rows if arguments.task_id in (None, row.task_id)]
-    if schedule is None and not rows:
-        raise CommandError(
-            f"Airflow's database has no DAG {dag_id!r}. Check the id (`airflow dags list`), and run this command "
-            "with the scheduler's configuration"
-        )
-    flow_id = arguments.flow_id or _only_flow(rows, dag_id=dag_id)
-    if flow_id is not None:
-        rows = dag_coverage.rows_of_flow(rows, flow_id=flow_id, feeds=feeds, include_unknown=True)
-    found, queried = _found(flow_id, conn_id=arguments.conn_id, within=within)
-    plan = dag_coverage.plan_of(schedule, dag_id=dag_id)
-    coverage = dag_coverage.coverage_of(rows, plans=[plan], within=within, now=versions.utc_now(), found=found)
-    if not coverage.spans and not coverage.unplaced:
+    history = _read_history(arguments, within=within)
+    found, queried = _found(history.flow_id, conn_id=arguments.conn_id, within=within)
+    coverage = dag_coverage.coverage_of(
+        history.rows,
+        plans=[history.plan],
+        within=within,
+        now=versions.utc_now(),
+        found=found,
+        records=history.records,
+    )
+    if not coverage.spans and not coverage.unplaced and history.records.error is None:
         raise CommandError(
             f"DAG {dag_id!r} has no window in {within}: it has no DAG run there, and its schedule has no DAG run that "
             "is over. Move --from or --to"
         )
-    return CoverageReport(
+    return _report_of(history, coverage, within=within, queried=queried)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _History:
+    """Records of a DAG in Airflow's database and in the ledger.
+
+    :param all_rows: of all dataflows of the DAG.
+    :param rows: of the dataflow.
+    """
+
+    plan: Plan
+    flow_id: str | None
+    all_rows: list[TaskRow]
+    rows: list[TaskRow]
+    records: LedgerRecords
+
+
+def _read_history(arguments: argparse.Namespace, *, within: IngestionWindow) -> _History:
+    """Read the DAG's rows and the ledger's entries.
+
+    :raises CommandError: there is no such DAG and no entry of it, or it has several dataflows.
+    """
+    from airflow_flowservice._airflow import dag_coverage, database, dataflow_ledger
+    from airflow_flowservice.coverage.ledger_runs import NO_RECORDS
+    from airflow_flowservice.windows.window import EPOCH, IngestionWindow
+
+    dag_id, task_id = arguments.dag_id, arguments.task_id
+    since = max(within.start - _MARGIN, EPOCH)
+    around = IngestionWindow(since, within.end)
+    with metadata_session(alternative=_WITHOUT_DATABASE) as session:
+        schedule = database.dag_schedule_of(session, dag_id)
+        all_rows = list(database.task_rows(session, dag_ids=[dag_id], since=since))
+        feeds = database.feeds(session, dag_ids=[dag_id])
+        history = database.history_start(session, dag_id)
+        tasks = [task for task in (schedule.tasks if schedule else ()) if task_id in (None, task.task_id)]
+        conn_ids = _conn_ids(arguments.conn_id, tasks)
+        rows = [row for row in all_rows if task_id in (None, row.task_id)]
+        flow_id = arguments.flow_id or _only_flow(
+            rows,
+            tasks,
+            dag_id=dag_id,
+            recorded=lambda: dataflow_ledger.flows_of_dag(
+                session, conn_ids=conn_ids, dag_id=dag_id, task_id=task_id, within=around
+            ),
+        )
+        records = NO_RECORDS
+        if flow_id is not None:
+            records = dataflow_ledger.read_records(
+                session, flow_id=flow_id, conn_ids=conn_ids, dag_ids=[dag_id], within=around
+            )
+    if schedule is None and not rows and not records.entries:
+        raise CommandError(
+            f"Airflow's database has no DAG {dag_id!r}. Check the id (`airflow dags list`), and run this command "
+            "with the scheduler's configuration"
+        )
+    if flow_id is not None:
+        rows = dag_coverage.rows_of_flow(rows, flow_id=flow_id, feeds=feeds, include_unknown=True, records=records)
+    plan = dag_coverage.plan_of(schedule, dag_id=dag_id, history=history)
+    return _History(plan=plan, flow_id=flow_id, all_rows=all_rows, rows=rows, records=records)
+
+
+def _conn_ids(conn_id: str | None, tasks: Iterable[TaskSettings]) -> list[str]:
+    """Return the connections that define the ledger and the sandbox."""
+    if conn_id is not None:
+        return [conn_id]
+    return sorted({task.conn_id for task in tasks if task.conn_id is not None})
+
+
+def _report_of(history: _History, coverage: Coverage, *, within: IngestionWindow, queried: bool) -> CoverageReport:
+    from airflow_flowservice._airflow import backfill_commands, dag_coverage
+    from airflow_flowservice.cli.coverage_report import CoverageReport
+
+    plan, is_read = history.plan, history.records.error is None
+    report = CoverageReport(
         within=within,
         coverage=coverage,
-        dag_id=dag_id,
-        flow_id=flow_id,
+        dag_id=plan.dag_id,
+        flow_id=history.flow_id,
         flow_service_queried=queried,
-        fill=tuple(backfill_commands.fill_commands(coverage, dag_id=dag_id)),
-        trigger=tuple(backfill_commands.trigger_commands(coverage, dag_id=dag_id)),
-        again=tuple(backfill_commands.tasks_run_again(coverage, all_rows)),
+        history_begin=plan.history.tasks if plan.history else None,
+        notices=tuple(dag_coverage.notices_of(coverage, plans=[plan], records=history.records)),
+        ledger_read=is_read,
+    )
+    if not is_read:
+        return report
+    return replace(
+        report,
+        fill=tuple(backfill_commands.fill_commands(coverage, dag_id=plan.dag_id)),
+        trigger=tuple(backfill_commands.trigger_commands(coverage, dag_id=plan.dag_id)),
+        again=tuple(backfill_commands.tasks_run_again(coverage, history.all_rows)),
     )
 
 
@@ -155,35 +237,24 @@ def _runs_at_flow_service(flow_id: str, *, conn_id: str, within: IngestionWindow
         return list(client.list_runs(flow_id=flow_id, created_since=within.start - _CLOCK_SKEW))
 
 
-def _only_flow(rows: Sequence[TaskRow], *, dag_id: str) -> str | None:
-    """Return the dataflow of the tasks; None if no task has reported one yet.
+def _only_flow(
+    rows: Sequence[TaskRow], tasks: Iterable[TaskSettings], *, dag_id: str, recorded: Callable[[], Iterable[str]]
+) -> str | None:
+    """Return the dataflow of the tasks; None if it is not known yet.
 
+    It is that of XComs and of the ledger's entries. If there are none, it is the argument of the DAG's tasks.
+
+    :param recorded: return the dataflows of the DAG's entries in the ledger; called if the XComs name at most one.
     :raises CommandError: there are several dataflows.
     """
     from airflow_flowservice._airflow.dag_coverage import flow_of
 
-    task_ids = {flow_id: row.task_id for row in rows if (flow_id := flow_of(row))}
+    task_ids = {flow_id: f", of task {row.task_id}" for row in rows if (flow_id := flow_of(row))}
+    if len(task_ids) < 2:
+        task_ids = {**dict.fromkeys(recorded(), ", of the ledger"), **task_ids}
+    if not task_ids:
+        task_ids = {task.flow_id: f", of task {task.task_id}" for task in tasks if task.flow_id is not None}
     if len(task_ids) > 1:
-        listed = "".join(f"\n  {flow_id}, of task {task_id}" for flow_id, task_id in sorted(task_ids.items()))
+        listed = "".join(f"\n  {flow_id}{source}" for flow_id, source in sorted(task_ids.items()))
         raise CommandError(f"DAG {dag_id!r} has several dataflows. Choose one with --flow-id:{listed}")
     return next(iter(task_ids), None)
-
-
-@contextmanager
-def _session() -> Iterator[Any]:
-    """Open a session of the metadata database.
-
-    :raises CommandError: the database cannot be read.
-    """
-    from airflow.utils.session import create_session
-    from sqlalchemy.exc import DBAPIError
-
-    try:
-        with create_session() as session:
-            yield session
-    except DBAPIError as error:
-        reason = str(error.orig).strip().partition("\n")[0]
-        raise CommandError(
-            f"Airflow's metadata database cannot be read ({type(error).__name__}: {reason}). "
-            "Run this with the scheduler's configuration, or give --flow-id and --conn-id without --dag-id"
-        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.coverage.cover import State
@@ -20,6 +21,7 @@ STATE_NAMES = {
     State.MISSING: "missing",
     State.FAILED: "failed",
     State.DUPLICATED: "duplicated",
+    State.RESTATED: "restated",
 }
 
 
@@ -33,6 +35,9 @@ class CoverageReport:
     :param fill: backfill commands for missing and failed windows.
     :param trigger: trigger commands for windows that no backfill creates exactly.
     :param again: succeeded tasks that `fill` would run again.
+    :param history_begin: begin of Airflow's history of the DAG; None if it has no begin.
+    :param notices: sentences about incomplete records.
+    :param ledger_read: False if the ledger could not be read.
     """
 
     within: IngestionWindow
@@ -43,6 +48,9 @@ class CoverageReport:
     fill: tuple[str, ...] = ()
     trigger: tuple[str, ...] = ()
     again: tuple[str, ...] = ()
+    history_begin: datetime | None = None
+    notices: tuple[str, ...] = ()
+    ledger_read: bool = True
 
     @property
     def summary(self) -> str:
@@ -70,6 +78,9 @@ class CoverageReport:
             "fill": list(self.fill),
             "trigger": list(self.trigger),
             "again": list(self.again),
+            "history_begin": None if self.history_begin is None else iso(self.history_begin),
+            "ledger_read": self.ledger_read,
+            "notices": list(self.notices),
         }
 
     def _totals(self) -> list[tuple[State, Any]]:
@@ -81,9 +92,17 @@ def _span(span: Span) -> dict[str, Any]:
         "window_start": iso(span.window.start),
         "window_end": iso(span.window.end),
         "state": span.state.value,
+        "reason": reason_of(span),
         "dag_runs": [_dag_run(each) for each in span.expected if each.dag_run_id],
         "flow_runs": [_run(run) for run in span.runs],
     }
+
+
+def reason_of(span: Span) -> str | None:
+    """Return the reason why the records do not show the state of an unknown span; None if there is no specific one."""
+    if span.state is not State.UNKNOWN:
+        return None
+    return next((each.reason for each in span.expected if each.reason), None)
 
 
 def _dag_run(expected: ExpectedWindow) -> dict[str, Any]:
@@ -103,4 +122,6 @@ def _run(run: KnownRun) -> dict[str, Any]:
         "failed_records": run.failed_records,
         "url": run.url,
         "outside": run.outside,
+        "replaced_at": None if run.replaced_at is None else iso(datetime.fromtimestamp(run.replaced_at, timezone.utc)),
+        "replaced_by": run.replaced_by,
     }

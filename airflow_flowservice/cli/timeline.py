@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from airflow_flowservice.api.models import FlowRunStatus
-from airflow_flowservice.cli.coverage_report import STATE_NAMES
+from airflow_flowservice.cli.coverage_report import STATE_NAMES, reason_of
 from airflow_flowservice.cli.output import print_line, print_rows, shortest_format
 from airflow_flowservice.coverage.cover import State
 
@@ -32,6 +32,7 @@ SIGNS = {
     State.MISSING: ".",
     State.FAILED: "x",
     State.DUPLICATED: "2",
+    State.RESTATED: "r",
 }
 _STYLES = {
     State.INGESTED: "green",
@@ -41,6 +42,7 @@ _STYLES = {
     State.MISSING: "bold yellow",
     State.FAILED: "bold red",
     State.DUPLICATED: "bold red",
+    State.RESTATED: "cyan",
 }
 # If a cell of the time line has several states, it shows the first of these.
 _URGENCY = (
@@ -50,6 +52,7 @@ _URGENCY = (
     State.UNKNOWN,
     State.RUNNING,
     State.OUTSIDE,
+    State.RESTATED,
     State.INGESTED,
 )
 # Contiguous windows of these states share a row; windows of the other states have a row each.
@@ -158,9 +161,10 @@ def _note(spans: Sequence[Span]) -> str:
     if runs:
         return _listed([f"flow run {_run_text(run)}" for run in runs])
     of_dag_runs = list(dict.fromkeys(each for span in spans for each in span.expected if each.dag_run_id))
+    reason = reason_of(spans[0])
     if of_dag_runs:
-        return _listed([_task_text(each) for each in of_dag_runs])
-    return "no DAG run" if spans[0].state is State.MISSING else ""
+        return _listed([*(_task_text(each) for each in of_dag_runs), *([reason] if reason else [])])
+    return "no DAG run" if spans[0].state is State.MISSING else reason or ""
 
 
 def _listed(texts: Sequence[str]) -> str:
@@ -169,7 +173,9 @@ def _listed(texts: Sequence[str]) -> str:
 
 
 def _run_text(run: KnownRun) -> str:
-    return f"{run.id} ({run.status.value.replace('_', ' ')})"
+    status = run.status.value.replace("_", " ")
+    replaced = f", replaced on request of {run.replaced_by}" if run.replaced else ""
+    return f"{run.id} ({status}{replaced})"
 
 
 def _task_text(expected: ExpectedWindow) -> str:
@@ -211,7 +217,10 @@ def _print_bar(console: Console, spans: Iterable[Span], *, within: IngestionWind
 
 
 def _advice(report: CoverageReport) -> Iterator[str]:
-    """Yield the runs without a window and the commands that fill the gaps, with a blank line before each part."""
+    """Yield notices, runs without a window, and commands that fill the gaps, with a blank line before each part."""
+    for notice in report.notices:
+        yield ""
+        yield notice
     if report.coverage.unplaced:
         yield ""
         yield "Flow Service reported no window for these runs; each may cover a window listed as missing or ingested:"

@@ -1,8 +1,8 @@
 """Compute the state of each window from the expected windows and the known flow runs.
 
-Pure: the caller passes the windows that DAG runs and schedules expect, the XComs of their tasks and, if Flow Service
-was queried, its flow runs. Runs are joined by id, so the result is correct even if Flow Service does not report a run's
-window. If the records do not show the state of a window, it is `unknown`.
+Pure: the caller passes the windows that DAG runs and schedules expect, the XComs of their tasks, the flow runs in the
+ledger and, if Flow Service was queried, its flow runs. Runs are joined by id, so the result is correct even if Flow
+Service does not report a run's window. If the records do not show the state of a window, it is `unknown`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class State(str, Enum):
     FAILED = "failed"
     MISSING = "missing"
     DUPLICATED = "twice"
+    RESTATED = "restated"
     OUTSIDE = "outside"
     UNKNOWN = "unknown"
 
@@ -51,7 +52,9 @@ class ExpectedWindow:
     :param dag_run_id: None if the schedule expects a DAG run that does not exist.
     :param date: date by which `airflow backfill create` selects the DAG run; None if no backfill creates the DAG run.
     :param task_state: Airflow's state of the task, such as `deferred`; None if the task has not started.
-    :param readable: False if the task's XCom cannot be read, so that its result is unknown.
+    :param readable: False if the task's XCom cannot be read, or a claim's result is unknown.
+    :param reason: sentence that states why the records cannot show that the window is not ingested. Such a window is
+        never missing.
     """
 
     window: IngestionWindow
@@ -63,16 +66,20 @@ class ExpectedWindow:
     date: datetime | None = None
     task_state: str | None = None
     readable: bool = True
+    reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownRun:
-    """Flow run from a task's XCom, from Flow Service, or from both.
+    """Flow run from a task's XCom, the ledger or Flow Service, or from several of them.
 
     :param window: None if no source reports it.
     :param outside: True if none of the given tasks pushed the run's id.
     :param batch: status of a batch in the catalogue, of a failed one if there is any; None if no task read it.
     :param status_read: False if a task only created the run, so that its status is unknown.
+    :param replaced_at: epoch seconds of the request to ingest the window again; None if there was none.
+    :param replaced_by: task that requested it, as `LedgerEntry.owner`.
+    :param concealed: the run determines the state of its window, but `Span.runs` does not have it.
     """
 
     id: str
@@ -84,6 +91,14 @@ class KnownRun:
     outside: bool = False
     batch: str | None = None
     status_read: bool = True
+    replaced_at: float | None = None
+    replaced_by: str | None = None
+    concealed: bool = False
+
+    @property
+    def replaced(self) -> bool:
+        """Return whether the run's window was ingested again on request."""
+        return self.replaced_at is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,15 +144,18 @@ class Coverage:
         return not any(self.totals[state].spans for state in (State.MISSING, State.FAILED, State.DUPLICATED))
 
 
-def known_runs(pushed: Iterable[FlowRunSummary], found: Iterable[FlowRun] = ()) -> list[KnownRun]:
-    """Return each flow run once, joined from the XComs `flow_run` and from Flow Service.
+def known_runs(
+    pushed: Iterable[FlowRunSummary], found: Iterable[FlowRun] = (), *, recorded: Iterable[KnownRun] = ()
+) -> list[KnownRun]:
+    """Return each flow run once, joined from the XComs `flow_run`, the ledger and Flow Service.
 
     :param pushed: summaries in the XComs of tasks.
     :param found: flow runs of Flow Service. A run that is only here was created outside the tasks.
+    :param recorded: flow runs in the ledger.
     """
     runs: dict[str, KnownRun] = {}
-    for summary in pushed:
-        run = _from_summary(summary)
+    # An XCom has the exact status of a success; the ledger only has that it was one.
+    for run in (*recorded, *map(_from_summary, pushed)):
         runs[run.id] = _joined(runs[run.id], run) if run.id in runs else run
     for each in found:
         run = _from_service(each)
@@ -221,11 +239,12 @@ class _OpenSources:
     def __init__(self, sources: Sequence[ExpectedWindow | KnownRun], *, most_entries: int | None) -> None:
         self._sources = sources
         self._most_entries = most_entries
-        self._of_dag_runs, self._of_schedules, self._runs = _OpenIndexes(), _OpenIndexes(), _OpenIndexes()
+        self._of_dag_runs, self._of_schedules = _OpenIndexes(), _OpenIndexes()
+        self._runs, self._concealed = _OpenIndexes(), _OpenIndexes()
         self._facts: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return len(self._of_dag_runs) + len(self._of_schedules) + len(self._runs)
+        return len(self._of_dag_runs) + len(self._of_schedules) + len(self._runs) + len(self._concealed)
 
     def add(self, index: int) -> None:
         self._indexes(index).add(index)
@@ -258,7 +277,7 @@ class _OpenSources:
     def _indexes(self, index: int) -> _OpenIndexes:
         source = self._sources[index]
         if isinstance(source, KnownRun):
-            return self._runs
+            return self._concealed if source.concealed else self._runs
         return self._of_schedules if source.dag_run_id is None else self._of_dag_runs
 
 
@@ -298,7 +317,7 @@ def _facts(source: ExpectedWindow | KnownRun) -> Iterator[str]:
     if isinstance(source, KnownRun):
         yield "run"
         if source.status.succeeded:
-            yield "succeeded"
+            yield "replaced" if source.replaced else "succeeded"
             if not source.outside:
                 yield "succeeded inside"
         if source.status in (FlowRunStatus.SCHEDULED, FlowRunStatus.IN_PROGRESS):
@@ -312,6 +331,8 @@ def _facts(source: ExpectedWindow | KnownRun) -> Iterator[str]:
         yield "failed task"
     if not source.readable:
         yield "unreadable"
+    if source.reason:
+        yield "unrecorded"
 
 
 def _state(facts: Mapping[str, int]) -> State:
@@ -319,7 +340,9 @@ def _state(facts: Mapping[str, int]) -> State:
         return State.DUPLICATED
     if facts["active run"]:
         return State.RUNNING
-    if facts["succeeded"]:
+    if facts["succeeded"] + facts["replaced"] > 1:
+        return State.RESTATED
+    if facts["succeeded"] or facts["replaced"]:
         return State.INGESTED if facts["succeeded inside"] else State.OUTSIDE
     if facts["unknown run"]:
         return State.UNKNOWN
@@ -327,7 +350,9 @@ def _state(facts: Mapping[str, int]) -> State:
         return State.RUNNING
     if facts["unreadable"]:
         return State.UNKNOWN
-    return State.FAILED if facts["run"] or facts["failed task"] else State.MISSING
+    if facts["run"] or facts["failed task"]:
+        return State.FAILED
+    return State.UNKNOWN if facts["unrecorded"] else State.MISSING
 
 
 def _is_pending(expected: ExpectedWindow) -> bool:
@@ -351,6 +376,9 @@ def _joined(one: KnownRun, other: KnownRun) -> KnownRun:
         records=older.records if newer.records is None else newer.records,
         failed_records=older.failed_records if newer.failed_records is None else newer.failed_records,
         url=one.url or other.url,
+        replaced_at=one.replaced_at or other.replaced_at,
+        replaced_by=one.replaced_by or other.replaced_by,
+        concealed=one.concealed and other.concealed,
     )
 
 

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow import dag_runs, database
+from airflow_flowservice._airflow import dag_runs, database, dataflow_ledger
 from airflow_flowservice._airflow.backfill_commands import tasks_run_again
-from airflow_flowservice._airflow.dag_coverage import coverage_of, plan_of, rows_of_flow
+from airflow_flowservice._airflow.dag_coverage import coverage_of, notices_of, plan_of, rows_of_flow
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.plugins.error_responses import PageRequestError
 from airflow_flowservice.windows.window import EPOCH, IngestionWindow, parse_instant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy.orm import Session
 
-    from airflow_flowservice._airflow.database import Feed
+    from airflow_flowservice._airflow.database import DagSchedule, Feed
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.coverage.cover import Coverage
+    from airflow_flowservice.coverage.ledger_runs import LedgerRecords
+
+log = logging.getLogger(__name__)
 
 # The server and the browser handle these numbers within a few seconds.
 MAX_WINDOWS = 20_000
@@ -33,6 +37,7 @@ MAX_ENTRIES = 20
 _YEAR = timedelta(days=366)
 _MAX_RANGE = 20 * _YEAR
 _SAMPLED_RUNS = 300
+_LEDGER_MARGIN = timedelta(days=31)
 _SHORTER_RANGE = "choose a shorter range with from and to"
 
 
@@ -67,16 +72,22 @@ class CoverageResult:
     """Coverage of a dataflow with the range and the DAGs it was read for.
 
     :param again: succeeded tasks that the fill commands would run again.
+    :param notices: sentences about incomplete records.
+    :param fillable: False if the records are too incomplete for commands that fill gaps.
     """
 
     coverage: Coverage
     within: IngestionWindow
     dag_ids: tuple[str, ...]
     again: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    fillable: bool = True
 
 
 class CoverageReader:
-    """Reader of a dataflow's windows in Airflow's database.
+    """Reader of a dataflow's windows in Airflow's database and in the ledger.
+
+    Windows that DAGs without the user's permission ingested have their state, but no flow run, DAG or number.
 
     :param feeds: tasks that ingest into the dataflow, limited to DAGs that the user may read; no other DAG is read.
     :param requested: if it has no start, the range starts at the first known window, at most a year before its end.
@@ -95,9 +106,16 @@ class CoverageReader:
                 400, f"Airflow has more than {_MAX_ROWS:,} task instances in this range", remedy=_SHORTER_RANGE
             )
         self._all_rows = rows
-        self._rows = rows_of_flow(rows, flow_id=flow_id, feeds=feeds)
+        schedules = {dag_id: database.dag_schedule_of(session, dag_id) for dag_id in self.dag_ids}
+        self._records = _read_records(
+            session, flow_id=flow_id, feeds=feeds, schedules=schedules, within=_around(since, requested.end)
+        )
+        self._rows = rows_of_flow(rows, flow_id=flow_id, feeds=feeds, records=self._records)
         creating_dags = sorted({row.dag_id for row in self._rows if row.creates})
-        self._plans = [plan_of(database.dag_schedule_of(session, each), dag_id=each) for each in creating_dags]
+        self._plans = [
+            plan_of(schedules[each], dag_id=each, history=database.history_start(session, each))
+            for each in creating_dags
+        ]
         self.within = self._within(requested, since=since)
 
     def coverage(self, found: Iterable[FlowRun] = ()) -> CoverageResult:
@@ -109,9 +127,18 @@ class CoverageReader:
             now=self._now,
             found=found,
             most_entries=MAX_ENTRIES,
+            records=self._records,
+            conceals=lambda owner: owner.partition("/")[0] not in self.dag_ids,
         )
-        again = tasks_run_again(coverage, self._all_rows)
-        return CoverageResult(coverage=coverage, within=self.within, dag_ids=self.dag_ids, again=tuple(again))
+        is_read = self._records.error is None
+        return CoverageResult(
+            coverage=coverage,
+            within=self.within,
+            dag_ids=self.dag_ids,
+            again=tuple(tasks_run_again(coverage, self._all_rows)) if is_read else (),
+            notices=tuple(notices_of(coverage, plans=self._plans, records=self._records)),
+            fillable=is_read,
+        )
 
     def _within(self, requested: RequestedRange, *, since: datetime) -> IngestionWindow:
         start = requested.start or self._first_start(since, requested.end)
@@ -129,9 +156,39 @@ class CoverageReader:
         )
 
     def _first_start(self, since: datetime, end: datetime) -> datetime:
-        starts = (row.flow_run.window.start for row in self._rows if row.flow_run and row.flow_run.window)
-        first = min(starts, default=since)
+        starts = [row.flow_run.window.start for row in self._rows if row.flow_run and row.flow_run.window]
+        first = min((*starts, *(entry.window.start for entry in self._records.entries)), default=since)
         return first if since < first < end else since
+
+
+def _around(since: datetime, end: datetime) -> IngestionWindow:
+    """Return the range of the ledger's entries; earlier ones show since when the ledger is used."""
+    return IngestionWindow(max(since - _LEDGER_MARGIN, EPOCH), end)
+
+
+def _read_records(
+    session: Session,
+    *,
+    flow_id: str,
+    feeds: Iterable[Feed],
+    schedules: Mapping[str, DagSchedule | None],
+    within: IngestionWindow,
+) -> LedgerRecords:
+    """Read the ledger. An error names only its class, because users may not see the ledger's connection."""
+    task_ids = {(feed.dag_id, feed.task_id) for feed in feeds}
+    conn_ids = {
+        task.conn_id
+        for dag_id, schedule in schedules.items()
+        for task in (schedule.tasks if schedule else ())
+        if task.conn_id is not None and (dag_id, task.task_id) in task_ids
+    }
+    records = dataflow_ledger.read_records(
+        session, flow_id=flow_id, conn_ids=sorted(conn_ids), dag_ids=list(schedules), within=within
+    )
+    if records.error is None:
+        return records
+    log.warning("The ledger of dataflow %s cannot be read: %s", flow_id, records.error)
+    return replace(records, error="see the API server's log")
 
 
 def _typical_length(timetable: Any, *, since: datetime) -> timedelta:

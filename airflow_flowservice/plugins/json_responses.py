@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _STATES = tuple(State)
 _TASK_COLUMNS = ("dag_id", "dag_run_id", "task_id", "map_index", "task_state")
-_RUN_COLUMNS = ("id", "status", "records", "failed_records", "url", "outside", "batch")
+_RUN_COLUMNS = ("id", "status", "records", "failed_records", "url", "outside", "batch", "replaced")
 
 
 def dataflows_json(feeds: Iterable[Feed]) -> dict[str, Any]:
@@ -40,7 +40,8 @@ def coverage_json(result: CoverageResult, *, flow_id: str, now: datetime, listed
 
     `spans` has the columns `start`, `end`, `state`, `tasks` and `runs`. `state` is an index into `states`; `tasks` and
     `runs` are lists of indexes into the columns of `tasks` and `runs`. `more_tasks` and `more_runs` are the numbers of
-    further ones that the response does not list. `totals` has windows and seconds of each state.
+    further ones that the response does not list. `totals` has windows and seconds of each state. `notices` are
+    sentences about incomplete records.
 
     :param listed: flow runs that Flow Service returned; None if Flow Service was not queried.
     """
@@ -70,12 +71,15 @@ def coverage_json(result: CoverageResult, *, flow_id: str, now: datetime, listed
         "unplaced": [runs.index_of(run) for run in known.unplaced],
         "commands": [{"dag_id": dag_id, "command": command} for dag_id, command in _commands(result)],
         "again": result.again,
+        "notices": result.notices,
         "service": None if listed is None else {"runs": len(listed.runs), "whole": listed.complete},
     }
 
 
 def _commands(result: CoverageResult) -> Iterator[tuple[str, str]]:
     """Yield DAG ids with the commands that create the DAG runs of missing and failed windows."""
+    if not result.fillable:
+        return
     for dag_id in result.dag_ids:
         for command in fill_commands(result.coverage, dag_id=dag_id):
             yield dag_id, command

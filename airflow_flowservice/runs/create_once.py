@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
@@ -36,10 +37,13 @@ from airflow_flowservice.runs.creation_states import FINAL, INITIAL, TRANSITIONS
 from airflow_flowservice.runs.flow_check import checked
 from airflow_flowservice.runs.intent import Attempt, FlowRunService, Intent, Order, Outcome, Store
 from airflow_flowservice.runs.intent_store import IntentStore
+from airflow_flowservice.runs.ledger_intents import LedgerIntents
+from airflow_flowservice.runs.ledger_steps import LedgerSteps
 from airflow_flowservice.runs.watch import NOT_YET_READABLE, read_known_run
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import CreatedRun, FlowRun
+    from airflow_flowservice.runs.ledger_intents import LedgerPolicy
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +64,11 @@ _MAX_CONFIRMED_CORRECTION = timedelta(days=1)
 # Without a store, only the time distinguishes the flow runs of this DAG run from older ones.
 _MAX_SEARCH_CORRECTION_WITHOUT_STORE = timedelta(days=1)
 _OUTCOME_UNKNOWN = (NoAnswerError, ServerError, UnreadableAnswerError)
-_HOW: dict[CreationState, Literal["created", "resumed", "adopted"]] = {
+_HOW: dict[CreationState, Literal["created", "resumed", "adopted", "reused"]] = {
     CreationState.CREATED: "created",
     CreationState.RESUMED: "resumed",
     CreationState.ADOPTED: "adopted",
+    CreationState.REUSED: "reused",
 }
 
 
@@ -71,7 +76,8 @@ _HOW: dict[CreationState, Literal["created", "resumed", "adopted"]] = {
 class CreateOnce:
     """Create the flow run of an order, or find the one that exists. For one call per attempt.
 
-    :param store: None if Airflow has none (before 3.3); then only the list of flow runs shows what exists.
+    :param store: None before Airflow 3.3 with `intent_store` `none`; then only the list of flow runs shows what exists.
+    :param ledger: None if the task uses no ledger; the intent is then only in the store.
     :param check_flow: read the dataflow before the POST, and refuse an order that cannot work (`flow_check`).
     :param on_uncertain: reaction to new flow runs that show no window.
     :param adopt: id of the flow run that the DAG run's conf names for this order.
@@ -89,6 +95,7 @@ class CreateOnce:
     service: FlowRunService
     store: Store | None
     attempt: Attempt
+    ledger: LedgerPolicy | None = None
     check_flow: bool = False
     on_uncertain: OnUncertain = "fail"
     adopt: str | None = None
@@ -102,7 +109,8 @@ class CreateOnce:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _order: Order = field(init=False, repr=False)
-    _intents: IntentStore = field(init=False, repr=False)
+    _intents: IntentStore | LedgerIntents = field(init=False, repr=False)
+    _steps: LedgerSteps | None = field(default=None, init=False, repr=False)
     _intent: Intent = field(init=False, repr=False)
     _flow_run_id: str = field(init=False, repr=False)
     _error: FlowServiceError = field(init=False, repr=False)
@@ -118,7 +126,7 @@ class CreateOnce:
         :raises AttemptOvertakenError: another attempt may have taken over; nothing was sent.
         """
         self._order = order
-        self._intents = IntentStore(store=self.store, order=order.key)
+        self._intents = self._choose_intents(order)
         actions, state = self._actions(), INITIAL
         try:
             while state not in FINAL:
@@ -128,13 +136,38 @@ class CreateOnce:
         except FlowServiceError as error:
             error.about(flow_id=order.flow_id, window=str(order.window) if order.window else None)
             raise
-        self._intents.complete(replace(self._intent, max_tries=self.attempt.max_tries), flow_run_id=self._flow_run_id)
+        if state is CreationState.REUSED and self._steps is not None:
+            return self._steps.outcome()
+        intent = replace(self._intent, max_tries=self.attempt.max_tries)
+        self._intents.complete(intent, flow_run_id=self._flow_run_id)
         return Outcome(flow_run_id=self._flow_run_id, how=_HOW[state])
+
+    def _choose_intents(self, order: Order) -> IntentStore | LedgerIntents:
+        if self.ledger is None or order.window is None or order.retrigger is not None:
+            return IntentStore(store=self.store, order=order.key)
+        intents = LedgerIntents(
+            policy=self.ledger, window=order.window, order=order.key, now=lambda: self.now().timestamp()
+        )
+        self._steps = LedgerSteps(
+            intents=intents,
+            get_run=self._get_run,
+            has_failed=self._has_failed,
+            is_first_try=self.attempt.try_number == 1,
+            patience=self.patience,
+            poll=self.poll,
+            now=self.now,
+            monotonic=self.monotonic,
+            sleep=self.sleep,
+        )
+        return intents
 
     def _actions(self) -> dict[CreationState, Callable[[], CreationEvent]]:
         return {
             CreationState.READ_INTENT: self._read_intent,
             CreationState.READ_NAMED_RUN: self._read_named_run,
+            CreationState.READ_LEDGER: partial(self._by_ledger, LedgerSteps.read_ledger),
+            CreationState.READ_OTHER_RUN: partial(self._by_ledger, LedgerSteps.read_other_run),
+            CreationState.AWAIT_CLAIM: partial(self._by_ledger, LedgerSteps.await_claim),
             CreationState.CHECK_INTENT: self._check_intent,
             CreationState.READ_FLOW_RUN: self._read_flow_run,
             CreationState.CREATE: self._create,
@@ -144,14 +177,20 @@ class CreateOnce:
 
     def _read_intent(self) -> CreationEvent:
         self._intent = assumed = self._assumed_intent()
-        if self.store is None:
-            log.warning("Airflow before 3.3 keeps no task state, so protection against double runs is reduced")
+        if not self._intents.is_durable:
+            log.warning("The task has no store for its intent, so protection against double runs is reduced")
             self._has_earlier_intent = not self.attempt.is_first
-        elif stored := self._intents.read(otherwise=assumed):
+        elif stored := self._intents.read(otherwise=assumed) or self._read_intent_without_ledger():
             self._intent, self._has_earlier_intent = stored, True
         # A named flow run is adopted once: a clear afterwards requests the window again.
         is_named = self.adopt and self._intent.adopted != self.adopt
         return CreationEvent.RUN_NAMED if is_named else CreationEvent.NO_RUN_NAMED
+
+    def _read_intent_without_ledger(self) -> Intent | None:
+        """Return the intent of an earlier attempt that used no ledger, for instance before an upgrade."""
+        if self._steps is None or self.store is None or self.attempt.is_first:
+            return None
+        return IntentStore(store=self.store, order=self._order.key).read(otherwise=self._intent)
 
     def _assumed_intent(self) -> Intent:
         """Return the intent to assume for an earlier attempt that left nothing readable."""
@@ -176,18 +215,32 @@ class CreateOnce:
         self._intent, self._flow_run_id = replace(self._assumed_intent(), adopted=self.adopt), run.id
         return CreationEvent.USABLE
 
+    def _by_ledger(self, step: Callable[[LedgerSteps], CreationEvent]) -> CreationEvent:
+        steps = self._steps
+        if steps is None:
+            return CreationEvent.FREE
+        event = step(steps)
+        self._flow_run_id = steps.flow_run_id or ""
+        if steps.error is not None:
+            self._error = steps.error
+        if event is CreationEvent.CLAIM_STAYS:
+            self._intent = steps.other_intent(otherwise=self._assumed_intent())
+        return event
+
     def _check_intent(self) -> CreationEvent:
         if not self._has_earlier_intent:
             return CreationEvent.NO_INTENT
         if self._intent.flow_run_id is not None:
             self._flow_run_id = self._intent.flow_run_id
             return CreationEvent.WITH_ID
-        if self.store is not None:
+        if self._intents.is_durable:
             log.warning("An earlier attempt may have created a flow run; comparing the dataflow's flow runs")
         return CreationEvent.WITHOUT_ID
 
     def _read_flow_run(self) -> CreationEvent:
-        flow_run_id, cleared = self._flow_run_id, self._intent.max_tries != self.attempt.max_tries
+        flow_run_id = self._flow_run_id
+        # The first try of a DAG run that a cleaned database has forgotten is no clear.
+        cleared = self._intent.max_tries != self.attempt.max_tries and self.attempt.try_number > 1
         try:
             run = self._get_run(flow_run_id)
         except RunNotFoundError:
@@ -196,7 +249,12 @@ class CreateOnce:
                 return CreationEvent.CLEARED_AND_GONE
             log.info("Flow run %s of an earlier attempt is not readable yet; no new one is created", flow_run_id)
             return CreationEvent.NOT_READABLE
+        if cleared and run.status.succeeded and not self._intents.delivered and not self._has_failed(run):
+            log.info("Flow run %s is %s, and no task has ended with it; no new one is created", run.id, run.status_word)
+            return CreationEvent.SUCCEEDED
         if run.status.ended and (cleared or self._has_failed(run)):
+            if run.status.succeeded and not self._has_failed(run):
+                self._intents.replaces(run.id)
             why = "the task was cleared" if cleared else "this is a retry"
             log.info("Flow run %s ended as %s, and %s; creating a new one", run.id, run.status_word, why)
             return CreationEvent.CLEARED_AFTER_SUCCESS if cleared and not run.status.failed else CreationEvent.FAILED
@@ -262,7 +320,7 @@ class CreateOnce:
             adopted=self.adopt,
         )
         self._intents.write(self._intent)
-        if self.store is not None and self._service_now().timestamp() - self._intent.written_at > self.patience:
+        if self._intents.is_durable and self._service_now().timestamp() - self._intent.written_at > self.patience / 2:
             raise AttemptOvertakenError("this attempt hung before it sent anything, so it ends without sending")
 
     def _submit(self, start: datetime) -> CreatedRun:
@@ -361,7 +419,7 @@ class CreateOnce:
     def _search_start(self) -> datetime:
         """Return the time from which on a lost flow run is searched: the earlier of both clocks, with a margin."""
         behind = min(self._clock_offset(), timedelta(0))
-        if self.store is None:
+        if not self._intents.is_durable:
             behind = max(behind, -_MAX_SEARCH_CORRECTION_WITHOUT_STORE)
         # The intent's time may contain a correction that was wrong.
         margin = MAX_CLOCK_CORRECTION + _MAX_CLOCK_DIFFERENCE

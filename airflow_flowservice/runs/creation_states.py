@@ -15,6 +15,9 @@ class CreationState(Enum):
 
     READ_INTENT = "read the stored intent"
     READ_NAMED_RUN = "read the named flow run"
+    READ_LEDGER = "read the ledger"
+    READ_OTHER_RUN = "read the other task's flow run"
+    AWAIT_CLAIM = "wait for the other task's claim"
     CHECK_INTENT = "check the intent"
     READ_FLOW_RUN = "read the intent's flow run"
     CREATE = "store an intent, POST"
@@ -24,6 +27,7 @@ class CreationState(Enum):
     CREATED = "CREATED"
     RESUMED = "RESUMED"
     ADOPTED = "ADOPTED"
+    REUSED = "REUSED"
     FAILED = "FAILED"
 
 
@@ -36,6 +40,17 @@ class CreationEvent(Enum):
     USABLE = "running or succeeded"
     FAILED = "failed"
     ANOTHER_TASKS = "of another dataflow or window"
+
+    FREE = "no other task's entry"
+    OTHERS_FLOW_RUN = "another task's flow run"
+    OTHERS_CLAIM = "another task's claim"
+    INGESTED_REUSE = "ingested, on_ingested=reuse"
+    INGESTED_FAIL = "ingested, on_ingested=fail or skip"
+    INGESTED_RESTATE = "ingested, ingest again"
+    OVERLAPS = "parts ingested, on_overlap=fail"
+    GONE = "does not exist"
+    CLAIM_CHANGED = "the claim changed"
+    CLAIM_STAYS = "unchanged, after patience"
 
     NO_INTENT = "no intent"
     WITH_ID = "with a flow run id"
@@ -62,17 +77,48 @@ class CreationEvent(Enum):
 
 
 INITIAL = CreationState.READ_INTENT
-FINAL = frozenset({CreationState.CREATED, CreationState.RESUMED, CreationState.ADOPTED, CreationState.FAILED})
+FINAL = frozenset(
+    {
+        CreationState.CREATED,
+        CreationState.RESUMED,
+        CreationState.ADOPTED,
+        CreationState.REUSED,
+        CreationState.FAILED,
+    }
+)
 
 TRANSITIONS: dict[CreationState, dict[CreationEvent, CreationState]] = {
     CreationState.READ_INTENT: {
         CreationEvent.RUN_NAMED: CreationState.READ_NAMED_RUN,
-        CreationEvent.NO_RUN_NAMED: CreationState.CHECK_INTENT,
+        CreationEvent.NO_RUN_NAMED: CreationState.READ_LEDGER,
     },
     CreationState.READ_NAMED_RUN: {
         CreationEvent.USABLE: CreationState.ADOPTED,
-        CreationEvent.FAILED: CreationState.CHECK_INTENT,
+        CreationEvent.FAILED: CreationState.READ_LEDGER,
         CreationEvent.ANOTHER_TASKS: CreationState.FAILED,
+    },
+    CreationState.READ_LEDGER: {
+        CreationEvent.FREE: CreationState.CHECK_INTENT,
+        CreationEvent.OTHERS_FLOW_RUN: CreationState.READ_OTHER_RUN,
+        CreationEvent.OTHERS_CLAIM: CreationState.AWAIT_CLAIM,
+        CreationEvent.INGESTED_REUSE: CreationState.REUSED,
+        CreationEvent.INGESTED_FAIL: CreationState.FAILED,
+        CreationEvent.INGESTED_RESTATE: CreationState.CREATE,
+        CreationEvent.OVERLAPS: CreationState.FAILED,
+    },
+    CreationState.READ_OTHER_RUN: {
+        CreationEvent.RUNNING: CreationState.REUSED,
+        CreationEvent.NOT_READABLE: CreationState.REUSED,
+        CreationEvent.INGESTED_REUSE: CreationState.REUSED,
+        CreationEvent.INGESTED_FAIL: CreationState.FAILED,
+        CreationEvent.INGESTED_RESTATE: CreationState.CREATE,
+        CreationEvent.FAILED: CreationState.CREATE,
+        CreationEvent.OUTCOME_UNKNOWN: CreationState.FAILED,
+        CreationEvent.GONE: CreationState.FAILED,
+    },
+    CreationState.AWAIT_CLAIM: {
+        CreationEvent.CLAIM_CHANGED: CreationState.READ_LEDGER,
+        CreationEvent.CLAIM_STAYS: CreationState.COMPARE,
     },
     CreationState.CHECK_INTENT: {
         CreationEvent.NO_INTENT: CreationState.CREATE,

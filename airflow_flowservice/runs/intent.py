@@ -104,11 +104,16 @@ class Attempt:
 class Outcome:
     """Flow run of an order.
 
-    :param how: `created`, `resumed` (created by an earlier attempt), or `adopted` (found or named).
+    :param how: `created`, `resumed` (created by an earlier attempt), `adopted` (found or named), or `reused` (of
+        another task instance, by the ledger).
+    :param is_ingested: True if the ledger knows that the flow run ingested the window.
+    :param output_records: records that it wrote, if the ledger knows it.
     """
 
     flow_run_id: str
-    how: Literal["created", "resumed", "adopted"]
+    how: Literal["created", "resumed", "adopted", "reused"]
+    is_ingested: bool = False
+    output_records: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ class IntentStore:
     The first order of a task uses the key `flowservice_intent`, as all versions do. If a task creates several flow
     runs, each further order has a separate key: `flowservice_intent_` and a hash of the order.
 
-    :param store: None if Airflow has none (before 3.3); then nothing is read or written.
+    :param store: None before Airflow 3.3 with `intent_store` `none`; then nothing is read or written.
     :param order: key of the order (`Order.key`).
     """
 
@@ -34,6 +34,19 @@ class IntentStore:
     order: str
     _key: str = field(default=STORE_KEY, init=False)
     _last_seen: Any = field(default=None, init=False)
+
+    @property
+    def is_durable(self) -> bool:
+        """Return whether the intent survives the attempt."""
+        return self.store is not None
+
+    @property
+    def delivered(self) -> bool:
+        """Return True, because a task's state does not show whether the task ended as a success."""
+        return True
+
+    def replaces(self, flow_run_id: str) -> None:
+        """Do nothing: only a ledger records which flow run is replaced."""
 
     def read(self, *, otherwise: Intent) -> Intent | None:
         """Return the order's intent of an earlier attempt, or None.
@@ -52,7 +65,7 @@ class IntentStore:
             self._key, self._last_seen = STORE_KEY, first
         if self._last_seen is None or intent is not None:
             return intent if intent is not None and intent.order == self.order else None
-        log.warning("The stored intent cannot be parsed (another version's?), so the dataflow's flow runs are compared")
+        log.warning("The stored intent is missing or cannot be parsed, so the dataflow's flow runs are compared")
         return otherwise
 
     def write(self, intent: Intent) -> None:

@@ -6,17 +6,21 @@ ingests that time. To avoid duplicates, each flow run that may contain a part of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from datetime import datetime
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from airflow_flowservice.exceptions import FlowRunActiveError, FlowRunOutcomeUnknownError, WindowError
-from airflow_flowservice.windows.window import IngestionWindow
+from airflow_flowservice.ledger.entry import EntryState
+from airflow_flowservice.windows.window import EPOCH, IngestionWindow
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import FlowRun
+    from airflow_flowservice.ledger.entry import DataflowKey, LedgerEntry
+    from airflow_flowservice.ledger.store import Ledger
     from airflow_flowservice.runs.summary import FlowRunSummary
 
+_MAX_LOOKBACK = timedelta(days=366)
 _TRIGGER_MANUALLY = "trigger the DAG manually with the missing window_start and window_end in its conf"
 
 
@@ -52,6 +56,52 @@ def last_success(
             )
         return summary.window.end
     return None
+
+
+def last_recorded_success(
+    ledger: Ledger,
+    dataflows: Sequence[DataflowKey],
+    *,
+    period: IngestionWindow,
+    owner: str,
+    get_run: Callable[[str], FlowRun],
+) -> datetime | None:
+    """Return the end of the last window that the ledger has as ingested, or None if there is none.
+
+    Its end is that of the newest contiguous ingested time. For a DAG whose history was deleted. The ledger is read
+    backwards in growing steps, because a ledger in Airflow's Variables needs a message for each entry.
+
+    :param period: of the DAG run; later windows are ignored.
+    :param owner: task instance (`LedgerEntry.owner`) whose entries are ignored, since they are of an earlier attempt.
+    :raises FlowRunActiveError: a flow run has not ended.
+    :raises RunNotFoundError: a flow run does not exist any more, so its outcome is unknown.
+    """
+    end, length = period.end, timedelta(seconds=period.seconds)
+    while True:
+        start = max(end - length, EPOCH)
+        entries = ledger.overlapping(dataflows, IngestionWindow(start, end))
+        newest_first = sorted(entries, key=lambda entry: entry.window.end, reverse=True)
+        for entry in newest_first:
+            if entry.owner != owner and _is_success(entry, get_run=get_run):
+                return entry.window.end
+        if length >= _MAX_LOOKBACK or start == EPOCH:
+            return None
+        length = min(2 * length, _MAX_LOOKBACK)
+
+
+def _is_success(entry: LedgerEntry, *, get_run: Callable[[str], FlowRun]) -> bool:
+    """Return whether the window of an entry is ingested.
+
+    :raises FlowRunActiveError: it may be ingested now.
+    """
+    if entry.state is EntryState.INGESTED or entry.earlier:
+        return True
+    if entry.flow_run_id is None:  # `create_once` does not ingest a window that overlaps a claimed one.
+        return False
+    run = get_run(entry.flow_run_id)
+    if not run.status.ended:
+        raise _active_error(run.id, str(entry.window))
+    return run.status.succeeded
 
 
 def extend_window(period: IngestionWindow, *, end: datetime | None) -> IngestionWindow | None:

@@ -45,6 +45,8 @@ SHORT_TIMEOUTS = {
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
+    # A callback of a killed task counts as a parsing, after which Airflow 3.0 takes the other DAGs for deleted.
+    "AIRFLOW__DAG_PROCESSOR__STALE_DAG_THRESHOLD": "3600",
 }
 
 # Each of the ten faults affects one in fifty POSTs, so one in five fails. With this seed, every fault occurs within the
@@ -71,14 +73,11 @@ CLEARED = {
     "running": ["success"],
 }
 
+RETRIES_KILLED_TASKS = versions.version() >= (3, 1)
+
 if versions.version() < (3, 3):
-    # Without task state, the store cannot interrupt a task, and a cleared task does not know its previous flow run.
-    # Airflow 3.0 does not retry a task after its process is killed.
-    supported = {"while_waiting"} if versions.version() >= (3, 1) else set()
-    INTERRUPTIONS = {
-        name: interruption for name, interruption in INTERRUPTIONS.items() if interruption["at"] in supported
-    }
-    CLEARED = {state: runs for state, runs in CLEARED.items() if state in ("success", "failed")}
+    # On Airflow 3.0.6, a running task that is cleared stays in the state `restarting`, and never starts again.
+    del CLEARED["running"]
 
 
 def flow_of(dag_id: str) -> str:
@@ -270,14 +269,25 @@ def recovered_runs(
 ) -> dict[str, dict[str, Any]]:
     """Wait until all interrupted DAG runs have ended, then resume the frozen processes.
 
+    Airflow 3.0 does not retry a task after its process is killed, so its failed tasks are cleared, as a user would do.
     Return the DAG runs by interruption.
     """
-    runs = {
-        run["dag_run_id"]: run for run in wait_for_ended_runs(airflow, "e2e_once_workers", count=len(INTERRUPTIONS))
-    }
+    ended = wait_for_ended_runs(airflow, "e2e_once_workers", count=len(INTERRUPTIONS))
+    failed = [run["dag_run_id"] for run in ended if run["state"] == "failed"]
+    if failed and not RETRIES_KILLED_TASKS:
+        for run_id in failed:
+            clear_task(airflow, "e2e_once_workers", run_id)
+        ended = wait_for_ended_runs(airflow, "e2e_once_workers", count=len(INTERRUPTIONS))
+    runs = {run["dag_run_id"]: run for run in ended}
     for marker in interruptions_folder.glob("*-SIGSTOP-*.json"):
         resume(*json.loads(marker.read_text()))
     return {name: runs[run_id] for name, run_id in interrupted_run_ids.items()}
+
+
+def clear_task(airflow: LocalAirflow, dag_id: str, run_id: str) -> None:
+    """Clear the task of a DAG run, so that Airflow starts it again."""
+    body = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["ingest"], "only_failed": False}
+    airflow.api("POST", f"/dags/{dag_id}/clearTaskInstances", json=body)
 
 
 def resume(supervisor_pid: int, task_pid: int) -> None:
@@ -313,8 +323,7 @@ def cleared_runs(
             # A clear just before the scheduler ends the DAG run would be lost.
             wait_for_ended_runs(airflow, dag_id, count=1)
         cleared[state] = (run_id, try_numbers(airflow, dag_id)[0])
-        body = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["ingest"], "only_failed": False}
-        airflow.api("POST", f"/dags/{dag_id}/clearTaskInstances", json=body)
+        clear_task(airflow, dag_id, run_id)
     return cleared
 
 

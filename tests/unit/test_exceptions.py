@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import pickle
-import re
 
 import pytest
 
@@ -37,27 +36,11 @@ CLASSES = list(tree())
 LEAVES = [cls for cls in CLASSES if list(tree(cls)) == [cls]]
 
 
-def depth(cls: type[FlowServiceError]) -> int:
-    return cls.__mro__.index(FlowServiceError)
-
-
-def drawn_tree() -> list[tuple[int, str]]:
-    """Return nesting and name of each line of the tree in the module's docstring."""
-    assert exceptions.__doc__ is not None
-    drawing = exceptions.__doc__.split("```")[1].strip().splitlines()
-    lines = [re.match(r"[│├└─ ]*(?=\w)", line) for line in drawing]
-    return [(len(m.group()) // 4, m.string[m.end() :].split()[0]) for m in lines if m]
-
-
 def attributes(error: FlowServiceError) -> dict[str, object]:
     return {"type": type(error), "message": error.message, **{name: getattr(error, name) for name in FIELDS}}
 
 
 class TestTree:
-    def test_docstring_draws_the_tree(self) -> None:
-        """The docstring's tree has the same names, nesting and order as the classes."""
-        assert drawn_tree() == [(depth(cls), cls.__name__) for cls in CLASSES]
-
     def test_every_error_of_the_module_is_in_the_tree(self) -> None:
         """`tree` yields each class once."""
         defined = [

@@ -18,6 +18,7 @@ HEAVY = (
     "uvicorn",
     "pendulum",
     "croniter",
+    "sqlalchemy",
     "airflow.models",
     "airflow.triggers.base",
     "airflow_flowservice.api",
@@ -70,6 +71,9 @@ INTERFACE = {
         "FlowRunOutcomeUnknownError",
         "FlowRunVanishedError",
         "FlowServiceError",
+        "LedgerConflictError",
+        "LedgerError",
+        "LedgerUnavailableError",
         "NoAnswerError",
         "NotOnDemandError",
         "NotSentError",
@@ -85,6 +89,8 @@ INTERFACE = {
         "StartTimeInPastError",
         "UnreadableAnswerError",
         "WindowError",
+        "WindowIngestedError",
+        "WindowOverlapError",
         "WindowRefusedError",
         "from_dict",
         "error_context",
@@ -168,7 +174,8 @@ def test_the_arguments_of_the_interface_are_pinned():
     """Arguments are final: a removed argument breaks DAGs."""
     import inspect
 
-    from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator, _FlowRunOperator
+    from airflow_flowservice._flow_run_operator import FlowRunOperator
+    from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
     from airflow_flowservice.sensors import FlowRunSensor
 
     def arguments(cls):
@@ -198,6 +205,9 @@ def test_the_arguments_of_the_interface_are_pinned():
         "window",
         "start_time",
         "check_flow",
+        "on_ingested",
+        "on_overlap",
+        "continues",
     ]
     sensor = [
         "flow_run_id",
@@ -211,7 +221,7 @@ def test_the_arguments_of_the_interface_are_pinned():
         "start_from_trigger",
         "flowservice_conn_id",
     ]
-    assert waiting == arguments(_FlowRunOperator)
+    assert waiting == arguments(FlowRunOperator)
     assert window == arguments(OnDemandFlowRunOperator)
     assert ["flow_run_id"] == arguments(RetriggerFlowRunOperator)
     assert sensor == arguments(FlowRunSensor)

@@ -162,6 +162,7 @@ def test_form_fields(form):
         "epoch_format",
         "timeout_s",
         "max_attempts",
+        "ledger_conn_id",
     ]
     assert expected == list(CONNECTION_FIELDS)
     assert set(expected) == set(form["extra_fields"])

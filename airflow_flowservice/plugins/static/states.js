@@ -8,7 +8,8 @@ export const STATES = {
   missing: { sign: "–", label: "Missing", description: "expected by a DAG run or the schedule, but not ingested" },
   twice: { sign: "2", label: "Duplicated", description: "more than one flow run succeeded" },
   outside: { sign: "↗", label: "External", description: "ingested by a flow run that none of these tasks created" },
-  unknown: { sign: "?", label: "Unknown outcome", description: "the outcome of the flow run was not read or not reported" },
+  restated: { sign: "↻", label: "Restated", description: "ingested again on request, which the ledger records" },
+  unknown: { sign: "?", label: "Unknown outcome", description: "no record shows whether the window is ingested" },
 };
 
 export const RUN_STATUSES = {
@@ -22,7 +23,7 @@ export const RUN_STATUSES = {
 };
 
 /** Order in which the states are drawn: if windows are narrower than a pixel, a later state covers an earlier one. */
-export const DRAW_ORDER = ["ingested", "outside", "running", "unknown", "twice", "failed", "missing"];
+export const DRAW_ORDER = ["ingested", "restated", "outside", "running", "unknown", "twice", "failed", "missing"];
 
 const NOT_STARTED = new Set([null, undefined, "none", "scheduled", "queued"]);
 

@@ -21,7 +21,8 @@ export function flowRunElement(run, { fullId = false } = {}) {
   const url = safeUrl(run.url);
   const status = RUN_STATUSES[run.status] ?? run.status;
   const batch = run.batch ? `, batch in the catalogue: ${run.batch}` : "";
-  const title = `Flow run ${run.id}, ${status}${batch}${run.outside ? ", not created by these tasks" : ""}`;
+  const origin = `${run.outside ? ", not created by these tasks" : ""}${run.replaced ? ", replaced on request" : ""}`;
+  const title = `Flow run ${run.id}, ${status}${batch}${origin}`;
   if (!url) return el("span", { class: "id", title, text });
   return linkToOtherSite(el("a", { class: "id", title: `${title}. Open in Experience Platform`, text }), url);
 }

@@ -10,7 +10,7 @@ from airflow.sdk import DAG
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
 
-# Each task has a separate dataflow. Before Airflow 3.3, a task may adopt the other task's flow run of the same window.
+# Each task has a separate dataflow, because a task reuses the other task's flow run of the same window.
 INGEST_FLOW, CREATE_FLOW = (str(uuid5(NAMESPACE_URL, name)) for name in ("e2e_lineage", "e2e_lineage_create"))
 
 with DAG(

@@ -6,15 +6,24 @@ import json
 import os
 import signal
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
 import pendulum
 from airflow.sdk import DAG, Asset
 
 from airflow_flowservice.operators import OnDemandFlowRunOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_flowservice.ledger.entry import DataflowKey, LedgerEntry
+    from airflow_flowservice.ledger.store import Ledger
+    from airflow_flowservice.runs.ledger_intents import LedgerPolicy
+    from airflow_flowservice.windows.window import IngestionWindow
 
 HOURLY = "0 * * * *"
 # The end date is in the past, so the scheduler creates no DAG runs except those that a test requests.
@@ -44,28 +53,31 @@ class Interruption:
             os.kill(pid, self.signal)
 
 
-class InterruptingStore:
-    """Wrap a task-state store and interrupt the task before or after its calls."""
+class InterruptingLedger:
+    """Wrap the ledger, which keeps the intent, and interrupt the task before or after its calls."""
 
-    def __init__(self, store: Any, interruption: Interruption) -> None:
-        self._store = store
+    def __init__(self, ledger: Ledger, interruption: Interruption) -> None:
+        self._ledger = ledger
         self._interrupt = interruption
-        self.delete = store.delete
+        self.get = ledger.get
+        self.remove = ledger.remove
+        self.entries = ledger.entries
 
-    def get(self, key: str) -> Any:
-        """Return a value. The operator reads the store before it does anything else."""
-        value = self._store.get(key)
+    def overlapping(self, dataflows: Sequence[DataflowKey], window: IngestionWindow, /) -> list[LedgerEntry]:
+        """Return the entries of the window. The operator reads them before it does anything else."""
+        found = self._ledger.overlapping(dataflows, window)
         self._interrupt("first_read")
-        return value
+        return found
 
-    def set(self, key: str, value: Any) -> None:
-        """Store a value. The operator stores the intent before the POST, and adds the run id after it."""
+    def put(self, entry: LedgerEntry, /) -> LedgerEntry:
+        """Store an entry. The operator stores the intent before the POST, and adds the run id after it."""
         before, after = (
-            ("before_intent", "after_intent") if value["flow_run_id"] is None else ("after_post", "after_store")
+            ("before_intent", "after_intent") if entry.flow_run_id is None else ("after_post", "after_store")
         )
         self._interrupt(before)
-        self._store.set(key, value)
+        stored = self._ledger.put(entry)
         self._interrupt(after)
+        return stored
 
 
 class InterruptedOperator(OnDemandFlowRunOperator):
@@ -76,9 +88,13 @@ class InterruptedOperator(OnDemandFlowRunOperator):
         conf = context["dag_run"].conf or {}
         self.deferrable = conf.get("deferrable", True)
         self.interruption = Interruption(**conf.get("interruption", {}))
-        if store := context.get("task_state_store"):
-            context["task_state_store"] = InterruptingStore(store, self.interruption)
         return super().execute(context)
+
+    def _ledger_policy(self, *args: Any) -> LedgerPolicy:
+        policy = super()._ledger_policy(*args)
+        if policy is None:
+            raise TypeError("the ledger is disabled")
+        return replace(policy, ledger=InterruptingLedger(policy.ledger, self.interruption))
 
     def _wait(self, *args: Any) -> str:
         timer = threading.Timer(1.5, self.interruption, ["while_waiting"])

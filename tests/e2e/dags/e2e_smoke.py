@@ -4,45 +4,56 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
 import pendulum
 from airflow.sdk import DAG
 
+from airflow_flowservice._airflow import versions
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_flowservice.ledger.entry import LedgerEntry
+    from airflow_flowservice.ledger.store import Ledger
+    from airflow_flowservice.runs.intent import Order
+    from airflow_flowservice.runs.ledger_intents import LedgerPolicy
 
 # The window that ends on this day is created by a process that is killed before it can store the flow run's id.
 KILLED = "2026-02-03"
 
 
-class KilledStore:
-    """A task's store that kills the process when the flow run's id is to be stored."""
+class KilledLedger:
+    """A ledger that kills the process when the flow run's id is to be stored."""
 
-    def __init__(self, store: Any) -> None:
-        self.get = store.get
-        self.delete = store.delete
-        self._set = store.set
+    def __init__(self, ledger: Ledger) -> None:
+        self.get = ledger.get
+        self.overlapping = ledger.overlapping
+        self.remove = ledger.remove
+        self.entries = ledger.entries
+        self._put = ledger.put
 
-    def set(self, key: str, value: Any) -> None:
-        """Store the value, unless it has the id of a flow run."""
-        if value["flow_run_id"] is not None:
+    def put(self, entry: LedgerEntry, /) -> LedgerEntry:
+        """Store the entry, unless it has the id of a flow run."""
+        if entry.flow_run_id is not None:
             os.kill(os.getpid(), signal.SIGKILL)
-        self._set(key, value)
+        return self._put(entry)
 
 
 class KilledOnce(OnDemandFlowRunOperator):
-    """The operator; its process is killed in the first attempt of one day. Needs task state, so Airflow 3.3."""
+    """The operator; its process is killed in the first attempt of one day. Airflow 3.0 would not retry it."""
 
-    def execute(self, context: Any) -> str:
-        """Create a flow run and wait for it."""
-        store = context.get("task_state_store")
-        first_attempt = context["ti"].try_number == 1
-        if store and first_attempt and f"{context['logical_date']:%Y-%m-%d}" == KILLED:
-            context["task_state_store"] = KilledStore(store)
-        return super().execute(context)
+    def _ledger_policy(self, context: Mapping[str, Any], order: Order) -> LedgerPolicy | None:
+        policy = super()._ledger_policy(context, order)
+        first_attempt = versions.version() >= (3, 1) and context["ti"].try_number == 1
+        if policy is None or not first_attempt or f"{context['logical_date']:%Y-%m-%d}" != KILLED:
+            return policy
+        return replace(policy, ledger=KilledLedger(policy.ledger))
 
 
 with DAG(

@@ -71,6 +71,8 @@ class Supervisor:
         self.task_instance_state: str | None = "running"
         self.is_retried = False
         self.refused: list[Any] = []
+        self.variables: dict[str, str] = {}
+        self.descriptions: dict[str, str] = {}  # of the Variables
 
     def send(self, msg: Any, *args: Any, **kwargs: Any) -> Any:
         from airflow.sdk.execution_time.comms import OKResponse
@@ -140,6 +142,30 @@ class Supervisor:
 
     def _on_DeleteTaskStateStore(self, msg: Any) -> None:
         self.task_state.pop(msg.key, None)
+
+    def _on_GetVariable(self, msg: Any) -> Any:
+        from airflow.sdk.exceptions import ErrorType
+        from airflow.sdk.execution_time.comms import ErrorResponse, VariableResult
+
+        if msg.key not in self.variables:
+            return ErrorResponse(error=ErrorType.VARIABLE_NOT_FOUND, detail={"key": msg.key})
+        return VariableResult(key=msg.key, value=self.variables[msg.key])
+
+    def _on_GetVariableKeys(self, msg: Any) -> Any:
+        from airflow.sdk.execution_time.comms import VariableKeysResult
+
+        keys = sorted(key for key in self.variables if key.startswith(msg.prefix or ""))
+        return VariableKeysResult(keys=keys[msg.offset : msg.offset + msg.limit], total_entries=len(keys))
+
+    def _on_PutVariable(self, msg: Any) -> None:
+        self.variables[msg.key] = msg.value
+        self.descriptions[msg.key] = msg.description
+
+    def _on_DeleteVariable(self, msg: Any) -> Any:
+        from airflow.sdk.execution_time.comms import OKResponse
+
+        self.variables.pop(msg.key, None)
+        return OKResponse(ok=True)
 
     def _on_ValidateInletsAndOutlets(self, msg: Any) -> Any:
         from airflow.sdk.execution_time.comms import InactiveAssetsResult

@@ -15,12 +15,17 @@ FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 @pytest.fixture
 def run_dag(airflow_db, emulator, connection, monkeypatch):
     """Return a function that runs `dag.test()` for a DAG of `dags/`, and returns task states and XComs."""
+    from airflow.models.variable import Variable
     from airflow.models.xcom import XComModel
     from airflow.sdk.execution_time import task_runner
     from airflow.utils.session import create_session
 
     monkeypatch.setenv("AIRFLOW_CONN_FLOWSERVICE_DEFAULT", json.dumps(connection))
     monkeypatch.delattr(task_runner, "SUPERVISOR_COMMS", raising=False)
+
+    # The emulator starts without flow runs, so the ledger must not remember those of earlier tests.
+    with create_session() as session:
+        session.query(Variable).filter(Variable.key.startswith("flowservice.")).delete(synchronize_session=False)
 
     def run(dag_id, day):
         dag = versions.dag_bag().get_dag(dag_id)

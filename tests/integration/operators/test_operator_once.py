@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from airflow.sdk import BaseOperator, TaskGroup
 
@@ -28,6 +30,13 @@ LOST = pytest.mark.parametrize(
     ],
     ids=["connection closed", "500", "502", "half a body"],
 )
+
+
+@pytest.fixture
+def no_intents(monkeypatch):
+    """Let tasks without task state store no intent, neither in the ledger nor in a Variable of the task."""
+    monkeypatch.setenv("AIRFLOW__FLOWSERVICE__LEDGER", "none")
+    monkeypatch.setenv("AIRFLOW__FLOWSERVICE__INTENT_STORE", "none")
 
 
 @pytest.fixture
@@ -215,12 +224,12 @@ def test_a_retry_resumes_its_run(ingest, runs_of, log):
     assert any(f"Flow run {run['id']} of an earlier attempt is" in line for line in log())
 
 
-@pytest.mark.needs_airflow(3, 3, "task state")
 def test_a_retry_finds_the_run_of_a_killed_attempt(ingest, emulator, runs_of, supervisor):
     """If the process was killed between POST and response, the next attempt finds the flow run by the intent."""
     task = ingest()
     task.run()
-    supervisor.task_state["flowservice_intent"]["flow_run_id"] = None
+    [(key, text)] = [item for item in supervisor.variables.items() if item[0].startswith("flowservice.ledger.")]
+    supervisor.variables[key] = json.dumps({**json.loads(text), "state": "claimed", "flow_run_id": None})
     assert "success" == task.run().state
     assert [task.xcoms["return_value"]] == [run["id"] for run in runs_of()]
 
@@ -256,13 +265,15 @@ def test_a_clear_while_the_run_is_active_waits_for_it(ingest, runs_of, clock):
     assert 1 == len(runs_of())
 
 
+@pytest.mark.usefixtures("no_intents")
 def test_without_task_state_the_log_states_reduced_protection(ingest, runs_of, log):
-    """Airflow before 3.3 keeps no task state."""
+    """Airflow before 3.3 keeps no task state, and `intent_store` can turn off Variables."""
     assert "success" == ingest(store=False).run().state
     assert any("protection against double runs is reduced" in line for line in log())
     assert 1 == len(runs_of())
 
 
+@pytest.mark.usefixtures("no_intents")
 @pytest.mark.parametrize("do_xcom_push", [True, False])
 def test_without_task_state_a_second_start_finds_its_run(ingest, runs_of, clock, do_xcom_push):
     """If Airflow starts a task again under the same number, XComs of the first start show it."""
@@ -274,6 +285,7 @@ def test_without_task_state_a_second_start_finds_its_run(ingest, runs_of, clock,
     assert ["success"] == [run["status"] for run in runs_of()]
 
 
+@pytest.mark.usefixtures("no_intents")
 def test_an_xcom_is_pushed_before_the_post(ingest, supervisor, monkeypatch):
     """A second start is recognized by an XCom, which is pushed before the POST."""
     pushed = []
@@ -288,6 +300,7 @@ def test_an_xcom_is_pushed_before_the_post(ingest, supervisor, monkeypatch):
     assert ["dataflow_url"] == pushed
 
 
+@pytest.mark.usefixtures("no_intents")
 def test_without_task_state_a_first_start_does_not_search(ingest, runs_of, create_run):
     """A flow run of the same window may be another DAG's."""
     create_run()
@@ -295,6 +308,7 @@ def test_without_task_state_a_first_start_does_not_search(ingest, runs_of, creat
     assert 2 == len(runs_of())
 
 
+@pytest.mark.usefixtures("no_intents")
 def test_without_task_state_a_retry_still_finds_its_run(ingest, runs_of):
     """If flow runs show their windows, the retry finds its flow run in the list."""
     task = ingest(store=False)

@@ -10,7 +10,7 @@ import traceback
 from urllib.parse import quote, quote_plus
 
 import pytest
-from airflow_versions import VERSION, redact
+from airflow_versions import redact
 
 from airflow_flowservice._airflow import connections
 from airflow_flowservice.emulator import Settings, running_emulator
@@ -224,7 +224,7 @@ def test_database_has_no_secret(ingest, strict, token, supervisor):
     task = ingest(wait_for_completion=True, deferrable=True)
     task.run()
     sent = [message for message in supervisor.sent if type(message).__name__ != "MaskSecret"]
-    kinds = {"DeferTask", "SetXCom", "SetRenderedFields"} | ({"SetTaskStateStore"} if VERSION >= (3, 3) else set())
+    kinds = {"DeferTask", "SetXCom", "SetRenderedFields", "PutVariable"}
     assert kinds <= {type(m).__name__ for m in sent}
     assert [] == leaks(" ".join(map(repr, sent)), SECRET, token)
     assert [] == leaks(repr(task.triggers[0].serialize()), SECRET, token)

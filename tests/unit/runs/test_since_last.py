@@ -8,7 +8,14 @@ import pytest
 
 from airflow_flowservice.api.models import FlowRun, FlowRunStatus
 from airflow_flowservice.exceptions import FlowRunActiveError, FlowRunOutcomeUnknownError, WindowError
-from airflow_flowservice.runs.since_last import extend_window, last_success, require_not_ingested
+from airflow_flowservice.ledger.entry import DataflowKey, EarlierRun, EntryState, LedgerEntry
+from airflow_flowservice.ledger.store import MemoryLedger
+from airflow_flowservice.runs.since_last import (
+    extend_window,
+    last_recorded_success,
+    last_success,
+    require_not_ingested,
+)
 from airflow_flowservice.runs.summary import FlowRunSummary
 from airflow_flowservice.windows.window import IngestionWindow
 
@@ -97,3 +104,51 @@ def test_partly_ingested_window_is_an_error(run, error):
     with pytest.raises(error) as caught:
         require_not_ingested(PERIOD, [run_of(8, 10, "failed"), run])
     assert run.id == caught.value.flow_run_id
+
+
+KEY = DataflowKey("ORG@AdobeOrg", "prod", "flow")
+OWN = "daily/own/ingest/-1"
+
+
+def ledger_of(*entries: tuple[int, int, EntryState, str | None], owner: str = "daily/other/ingest/-1", **fields):
+    """Return a ledger with entries `(first day, last day, state, flow run)` of January."""
+    ledger = MemoryLedger()
+    for first, last, state, flow_run_id in entries:
+        window = IngestionWindow(day(first), day(last))
+        ledger.put(
+            LedgerEntry(dataflow=KEY, window=window, state=state, owner=owner, flow_run_id=flow_run_id, **fields)
+        )
+    return ledger
+
+
+def recorded_end(ledger: MemoryLedger, *, get_run=never, period: tuple[int, int] = (25, 26)) -> datetime | None:
+    window = IngestionWindow(day(period[0]), day(period[1]))
+    return last_recorded_success(ledger, [KEY], period=window, owner=OWN, get_run=get_run)
+
+
+@pytest.mark.parametrize("last", [2, 5, 12, 25, 26])
+def test_ledger_has_the_last_success(last):
+    """The window starts where the last ingested one ends, however long ago that is."""
+    ledger = ledger_of((1, 2, EntryState.INGESTED, "a"), (last, last + 1, EntryState.INGESTED, "b"))
+    assert min(day(last + 1), day(27)) == recorded_end(ledger, period=(26, 27))
+
+
+def test_ledger_without_a_success():
+    assert recorded_end(MemoryLedger()) is None
+    assert recorded_end(ledger_of((3, 4, EntryState.CLAIMED, None))) is None
+    assert recorded_end(ledger_of((25, 26, EntryState.INGESTED, "own"), owner=OWN)) is None
+    assert recorded_end(ledger_of((27, 28, EntryState.INGESTED, "later"))) is None
+
+
+def test_created_entry_is_read():
+    """Its flow run decides; an active one is an error, since it may still ingest its window."""
+    ledger = ledger_of((2, 3, EntryState.INGESTED, "a"), (5, 6, EntryState.CREATED, "b"))
+    assert day(6) == recorded_end(ledger, get_run=lambda _: run_of(5, 6, "success"))
+    assert day(3) == recorded_end(ledger, get_run=lambda _: run_of(5, 6, "failed"))
+    with pytest.raises(FlowRunActiveError, match="may still ingest"):
+        recorded_end(ledger, get_run=lambda _: run_of(5, 6, "inProgress"))
+
+
+def test_window_that_is_being_restated_is_ingested():
+    earlier = (EarlierRun(flow_run_id="old", replaced_at=1.0, replaced_by=OWN),)
+    assert day(6) == recorded_end(ledger_of((5, 6, EntryState.CREATED, "new"), earlier=earlier))

@@ -1,0 +1,177 @@
+"""Read the ledger's entries of one dataflow outside of tasks, for the command line and the page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from airflow_flowservice._airflow import connections, ledgers
+from airflow_flowservice._airflow.metadata_ledger import MetadataLedger
+from airflow_flowservice.coverage.ledger_runs import LedgerRecords
+from airflow_flowservice.exceptions import ConfigurationError, FlowServiceError
+from airflow_flowservice.ledger.entry import DataflowKey
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from sqlalchemy.orm import Session
+
+    from airflow_flowservice._airflow.metadata_ledger import LedgerRow
+    from airflow_flowservice.ledger.entry import LedgerEntry
+    from airflow_flowservice.windows.window import IngestionWindow
+
+DEFAULT_CONN_ID = "flowservice_default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """Ledger that a connection selects.
+
+    :param ledger_conn_id: connection of a SQL ledger; None for the ledger in Airflow's Variables.
+    :param place: organization and sandbox; None if they are not known.
+    """
+
+    ledger_conn_id: str | None = None
+    place: tuple[str, str] | None = None
+
+
+@dataclass(kw_only=True)
+class _Found:
+    """Entries by organization and sandbox, and rows that cannot be read."""
+
+    entries: dict[tuple[str, str], list[LedgerEntry]] = field(default_factory=dict)
+    unreadable: list[LedgerRow] = field(default_factory=list)
+
+    def add(self, entries: Iterable[LedgerEntry]) -> None:
+        for entry in entries:
+            place = entry.dataflow.organization, entry.dataflow.sandbox
+            self.entries.setdefault(place, []).append(entry)
+
+
+def read_records(
+    session: Session, *, flow_id: str, conn_ids: Collection[str], dag_ids: Collection[str], within: IngestionWindow
+) -> LedgerRecords:
+    """Return the ledger's records of a dataflow, or the error that prevents reading them.
+
+    The connections of the tasks define the organization, the sandbox and the ledger. If no connection can be read
+    here, the ledger of Airflow's configuration is read, and the entries of the only sandbox that has this dataflow id
+    count. With several sandboxes, it must be the only one with entries of these DAGs.
+
+    :param conn_ids: connections of the tasks; empty for the default connection.
+    :param within: return only entries that overlap this range.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        found: list[LedgerEntry] = []
+        unreadable: list[IngestionWindow] = []
+        for source in _sources(conn_ids):
+            read = _read(session, source, flow_id=flow_id, within=within)
+            entries = _of_one_place(read, dag_ids=dag_ids)
+            digests = {entry.dataflow.digest for entry in entries}
+            if source.place is not None:
+                digests.add(DataflowKey(*source.place, flow_id).digest)
+            found += entries
+            unreadable += [row.window for row in read.unreadable if row.window is not None and row.digest in digests]
+    except FlowServiceError as error:
+        return LedgerRecords(error=str(error))
+    except SQLAlchemyError as error:
+        return LedgerRecords(error=f"Airflow's metadata database cannot be read ({type(error).__name__})")
+    return LedgerRecords(entries=tuple(dict.fromkeys(found)), unreadable=tuple(unreadable))
+
+
+def flows_of_dag(
+    session: Session, *, conn_ids: Collection[str], dag_id: str, task_id: str | None, within: IngestionWindow
+) -> set[str]:
+    """Return the dataflows of the entries that tasks of a DAG own; none if the ledger cannot be read.
+
+    :param task_id: only entries of this task; None for all tasks.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        entries = [entry for source in _sources(conn_ids) for entry in _all_entries(session, source, within=within)]
+    except (FlowServiceError, SQLAlchemyError):
+        return set()  # `read_records` reports the error.
+    owned = f"{dag_id}/"
+    return {
+        entry.dataflow.flow_id
+        for entry in entries
+        if entry.owner.startswith(owned) and task_id in (None, entry.owner.split("/")[-2])
+    }
+
+
+def dag_of(entry: LedgerEntry) -> str:
+    """Return the id of the DAG whose task made the entry's last claim."""
+    return entry.owner.partition("/")[0]
+
+
+def _sources(conn_ids: Collection[str]) -> list[_Source]:
+    found = dict.fromkeys(map(_source, conn_ids or [DEFAULT_CONN_ID]))
+    return [source for source in found if source is not None]
+
+
+def _source(conn_id: str) -> _Source | None:
+    """Return the ledger of a connection; None if it is disabled.
+
+    A connection that does not exist here may be in the environment of the workers only.
+    """
+    connection = connections.find_stored_connection(conn_id)
+    if connection is None:
+        return _source_of(None, place=None)
+    settings = connections.parse_connection(connection)
+    is_known = not settings.errors.keys() & {"org_id", "sandbox", "extra"}
+    return _source_of(connection.extra_dejson, place=(settings.org_id, settings.sandbox) if is_known else None)
+
+
+def _source_of(extra: Any, *, place: tuple[str, str] | None) -> _Source | None:
+    ledger_conn_id = ledgers.ledger_conn_id(extra)
+    if ledger_conn_id is None and not ledgers.is_in_variables():
+        return None
+    return _Source(ledger_conn_id=ledger_conn_id, place=place)
+
+
+def _read(session: Session, source: _Source, *, flow_id: str, within: IngestionWindow) -> _Found:
+    found = _Found()
+    keys = None if source.place is None else [DataflowKey(*source.place, flow_id)]
+    if source.ledger_conn_id is not None:
+        entries = ledgers.stored_sql_ledger(source.ledger_conn_id).entries(keys, within)
+        found.add(entry for entry in entries if entry.dataflow.flow_id == flow_id)
+        return found
+    ledger = MetadataLedger(session)
+    for row in ledger.rows(keys, within):
+        # Parsing is slow. The entry of another dataflow does not contain the id.
+        if row.is_object and json.dumps(flow_id) not in (row.text or ""):
+            continue
+        entry = ledger.entry_of(row)
+        if entry is None:
+            found.unreadable.append(row)
+        elif entry.dataflow.flow_id == flow_id:
+            found.add([entry])
+    return found
+
+
+def _all_entries(session: Session, source: _Source, *, within: IngestionWindow) -> Iterable[LedgerEntry]:
+    if source.ledger_conn_id is not None:
+        entries = ledgers.stored_sql_ledger(source.ledger_conn_id).entries(within=within)
+    else:
+        entries = MetadataLedger(session).entries(within=within)
+    return (e for e in entries if source.place in (None, (e.dataflow.organization, e.dataflow.sandbox)))
+
+
+def _of_one_place(found: _Found, *, dag_ids: Collection[str]) -> list[LedgerEntry]:
+    """Return the entries of one sandbox.
+
+    :raises ConfigurationError: several sandboxes have the dataflow id, and these DAGs do not show which one is meant.
+    """
+    places = sorted(found.entries)
+    if len(places) > 1:
+        places = [place for place in places if any(dag_of(entry) in dag_ids for entry in found.entries[place])]
+        if len(places) != 1:
+            raise ConfigurationError(
+                "the ledger has this dataflow id in several sandboxes, and the connection of the task cannot be read",
+                remedy="make the task's connection readable here, or give it as --conn-id",
+            )
+    return list(chain.from_iterable(found.entries[place] for place in places))

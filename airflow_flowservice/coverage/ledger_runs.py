@@ -1,0 +1,112 @@
+"""Convert the ledger's entries of a dataflow to known flow runs and claimed windows. Pure.
+
+The ledger has windows that Airflow's history has lost: `airflow db clean` and the deletion of a DAG do not change it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from airflow_flowservice.api.models import FlowRunStatus
+from airflow_flowservice.coverage.cover import ExpectedWindow, KnownRun
+from airflow_flowservice.ledger.entry import EntryState
+from airflow_flowservice.windows.window import IngestionWindow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from airflow_flowservice.ledger.entry import LedgerEntry
+
+RECENT_CLAIM_S = 600
+"""Seconds after which a claim without a flow run has an unknown result; the POST follows a claim within seconds."""
+
+_FIRST_S = 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerRecords:
+    """Content of the ledger about one dataflow.
+
+    :param entries: entries of the dataflow around the range of the coverage.
+    :param unreadable: windows with an entry that cannot be read.
+    :param error: sentence that states why the ledger cannot be read; None if it was read, or is disabled.
+    """
+
+    entries: tuple[LedgerEntry, ...] = ()
+    unreadable: tuple[IngestionWindow, ...] = ()
+    error: str | None = None
+
+    @property
+    def recorded(self) -> IngestionWindow | None:
+        """Return the time in which the ledger has each ingested window; None if it has no entry.
+
+        It begins with the window that was stored first. Earlier windows may have been ingested before the ledger was
+        used, even if some of them were stored later. It ends with the last window.
+        """
+        if not self.entries:
+            return None
+        first = min(entry.updated_at for entry in self.entries) + _FIRST_S
+        return IngestionWindow(
+            min(entry.window.start for entry in self.entries if entry.updated_at <= first),
+            max(entry.window.end for entry in self.entries),
+        )
+
+
+NO_RECORDS = LedgerRecords()
+
+
+def recorded_runs(
+    entries: Iterable[LedgerEntry],
+    *,
+    url_of: Callable[[LedgerEntry, str], str],
+    conceals: Callable[[str], bool] = lambda owner: False,
+) -> Iterator[KnownRun]:
+    """Yield the flow runs of the entries: the current one, and those that were replaced on request.
+
+    :param url_of: return the page of an entry's flow run.
+    :param conceals: return whether flow runs of an owner (`LedgerEntry.owner`) are concealed.
+    """
+    for entry in entries:
+        concealed = conceals(entry.owner)
+        for earlier in entry.earlier:
+            yield KnownRun(
+                id=earlier.flow_run_id,
+                window=entry.window,
+                status=FlowRunStatus.SUCCESS,
+                url=url_of(entry, earlier.flow_run_id),
+                replaced_at=earlier.replaced_at,
+                replaced_by=earlier.replaced_by,
+                concealed=concealed,
+            )
+        if entry.flow_run_id is not None:
+            is_ingested = entry.state is EntryState.INGESTED
+            yield KnownRun(
+                id=entry.flow_run_id,
+                window=entry.window,
+                status=FlowRunStatus.SUCCESS if is_ingested else FlowRunStatus.UNKNOWN,
+                records=entry.output_records if is_ingested else None,
+                url=url_of(entry, entry.flow_run_id),
+                status_read=is_ingested,
+                concealed=concealed,
+            )
+
+
+def claimed_windows(records: LedgerRecords, *, now: datetime) -> Iterator[ExpectedWindow]:
+    """Yield the windows whose flow run is not known: claimed ones, and those of unreadable entries.
+
+    A recent claim is running. A request may have been sent for any other one, so its result is unknown.
+
+    :param now: aware.
+    """
+    recent = (now - timedelta(seconds=RECENT_CLAIM_S)).timestamp()
+    for entry in records.entries:
+        if entry.flow_run_id is not None:
+            continue
+        if entry.updated_at > recent:
+            yield ExpectedWindow(window=entry.window, task_state="running")
+        else:
+            yield ExpectedWindow(window=entry.window, readable=False, reason=f"claimed by {entry.owner}")
+    for window in records.unreadable:
+        yield ExpectedWindow(window=window, readable=False, reason="the ledger's entry cannot be read")

@@ -1,0 +1,1 @@
+"""Durable record of the windows of each dataflow: which are claimed, created and ingested. Pure, except for SQL."""

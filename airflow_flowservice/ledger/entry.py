@@ -1,0 +1,138 @@
+"""Entry of the ledger: one window of one dataflow, the task that owns it, and its flow run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import Enum
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
+from airflow_flowservice.windows.window import END, START, IngestionWindow, window_from_json, window_to_json
+
+
+class EntryState(str, Enum):
+    """State of a window in the ledger. The values are stored."""
+
+    CLAIMED = "claimed"  # a task stored its intent; a POST may have been sent
+    CREATED = "created"  # the flow run's id is known, its result is not
+    INGESTED = "ingested"  # the flow run succeeded
+
+
+@dataclass(frozen=True, order=True)
+class DataflowKey:
+    """Dataflow of an organization's sandbox. Dataflow ids are unique only within a sandbox."""
+
+    organization: str
+    sandbox: str
+    flow_id: str
+
+    @property
+    def digest(self) -> str:
+        """Return 16 hexadecimal digits that identify the dataflow, for the names of stored values."""
+        return sha256("\n".join((self.organization, self.sandbox, self.flow_id)).encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        return f"{self.flow_id} in sandbox {self.sandbox} of {self.organization}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierRun:
+    """Flow run that ingested an entry's window before the window was ingested again on request.
+
+    :param replaced_at: epoch seconds of the request to ingest again.
+    :param replaced_by: task (`LedgerEntry.owner`) that requested it.
+    """
+
+    flow_run_id: str
+    replaced_at: float
+    replaced_by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerEntry:
+    """Window of a dataflow in the ledger.
+
+    :param owner: task instance of the last claim: `DAG_ID/RUN_ID/TASK_ID/MAP_INDEX`.
+    :param delivered: a task ended as a success with this flow run, so a clear requests the window again.
+    :param intent: JSON object of `runs.intent.Intent`; opaque here.
+    :param output_records: records written by the flow run, if known.
+    :param earlier: flow runs that ingested the window before; oldest first.
+    :param updated_at: epoch seconds of the last change, by the clock of the process that wrote it.
+    :param version: increased by each change; 0 if the entry was never stored.
+    """
+
+    dataflow: DataflowKey
+    window: IngestionWindow
+    state: EntryState
+    owner: str
+    flow_run_id: str | None = None
+    delivered: bool = False
+    intent: Mapping[str, Any] | None = field(default=None, hash=False)
+    output_records: int | None = None
+    earlier: tuple[EarlierRun, ...] = ()
+    updated_at: float = 0.0
+    version: int = field(default=0)
+
+    @property
+    def key(self) -> tuple[DataflowKey, IngestionWindow]:
+        """Return the unique key of the entry."""
+        return self.dataflow, self.window
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry as a JSON object; times of the window are ISO 8601 in UTC."""
+        return {
+            **asdict(self.dataflow),
+            **window_to_json(self.window),
+            "state": self.state.value,
+            "owner": self.owner,
+            "flow_run_id": self.flow_run_id,
+            "delivered": self.delivered,
+            "intent": None if self.intent is None else dict(self.intent),
+            "output_records": self.output_records,
+            "earlier": [asdict(run) for run in self.earlier],
+            "updated_at": self.updated_at,
+            "version": self.version,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> LedgerEntry | None:
+        """Parse a JSON object as `to_json` returns it, and ignore unknown fields of a later version.
+
+        Return None if the value is no entry.
+        """
+        try:
+            window = _window(value["window_start"], value["window_end"])
+            if window is None:
+                return None
+            return cls(
+                dataflow=_dataflow(value["organization"], value["sandbox"], value["flow_id"]),
+                window=window,
+                state=EntryState(value["state"]),
+                owner=str(value["owner"]),
+                flow_run_id=value.get("flow_run_id"),
+                delivered=bool(value.get("delivered")),
+                intent=value.get("intent"),
+                output_records=value.get("output_records"),
+                earlier=tuple(_earlier_run(run) for run in value.get("earlier") or ()),
+                updated_at=float(value.get("updated_at") or 0.0),
+                version=int(value.get("version") or 0),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+
+
+# The dataflows of an organization have mostly the same windows, and parsing times takes most of the time.
+@lru_cache(maxsize=4096)
+def _window(start: str | None, end: str | None) -> IngestionWindow | None:
+    return window_from_json({START: start, END: end})
+
+
+@lru_cache(maxsize=4096)
+def _dataflow(organization: Any, sandbox: Any, flow_id: Any) -> DataflowKey:
+    return DataflowKey(str(organization), str(sandbox), str(flow_id))
+
+
+def _earlier_run(value: Mapping[str, Any]) -> EarlierRun:
+    return EarlierRun(**{each.name: value[each.name] for each in fields(EarlierRun)})
