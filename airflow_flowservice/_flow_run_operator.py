@@ -1,4 +1,4 @@
-"""The task that creates one flow run, and optionally waits for it."""
+"""Create one flow run in a task, and optionally wait for it: the base of the operators."""
 
 from __future__ import annotations
 
