@@ -134,7 +134,7 @@ def import_entries(arguments: argparse.Namespace) -> int:
     Exit with 0 if all are stored, or can be; 1 if the ledger has a different entry for a window; 2 for invalid input.
     """
     if arguments.from_history == (arguments.file is not None):
-        raise CommandError("give either a file of `airflow flowservice ledger export`, or --from-history")
+        raise CommandError("give either a file of `ledger export`, or --from-history")
     if arguments.dag_id is not None and not arguments.from_history:
         raise CommandError("--dag-id requires --from-history")
     with quiet_stdout():
@@ -150,7 +150,7 @@ def import_entries(arguments: argparse.Namespace) -> int:
     if not arguments.confirm:
         write_note("nothing was stored; to store the new entries, add --confirm")
     if counts["different"]:
-        write_note("the ledger's entries of the different windows are kept; see `airflow flowservice ledger export`")
+        write_note("the ledger's entries of the different windows are kept; see `ledger export`")
     return 1 if counts["different"] else 0
 
 
@@ -273,7 +273,7 @@ def _read_entries(file: str) -> list[LedgerEntry]:
             except ValueError:
                 entry = None
             if entry is None:
-                raise CommandError(f"line {number} of {file} is no entry of `airflow flowservice ledger export`")
+                raise CommandError(f"line {number} of {file} is no entry of `ledger export`")
             entries.append(entry)
     return entries
 

@@ -34,7 +34,10 @@ TRANSACTION_TIMEOUT_S = 30
 """Limit of a transaction including its connection, also if the server stops responding."""
 
 CONFLICT = "another process changed this window's entry in the ledger"
-MIGRATE_REMEDY = "run `airflow flowservice ledger migrate` with the same ledger connection"
+MIGRATE_REMEDY = (
+    "run `airflow flowservice ledger migrate` with the same ledger connection "
+    "(before Airflow 3.2: `python -m airflow_flowservice ledger migrate`)"
+)
 
 _NO_TABLE = frozenset({"42P01", "42703", 1146, 1054})
 _NOT_PERMITTED = frozenset({"42501", 1142, 1143, 1044})

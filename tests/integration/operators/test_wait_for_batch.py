@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from airflow_versions import VERSION
 
 from airflow_flowservice.exceptions import (
     ConfigurationError,
@@ -15,6 +16,7 @@ from airflow_flowservice.exceptions import (
 from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
 
+PROGRAM = "airflow flowservice" if VERSION >= (3, 2) else "python -m airflow_flowservice"
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 SENSORS = {
     "poke": {"mode": "poke"},
@@ -200,7 +202,7 @@ def test_a_copy_error_names_the_command_that_tests_the_source(waiting, emulator,
     emulator.plan_outcome(status="failed", errors=[{"code": "CONNECTOR-1001-500", "message": "login failed"}])
     error = to_the_end(waiting(way, execution_timeout=timedelta(seconds=60))).error
     assert isinstance(error, FlowRunFailedError)
-    assert f"`airflow flowservice check --conn-id flowservice_default --flow-id {FLOW}`" in error.remedy
+    assert f"`{PROGRAM} check --conn-id flowservice_default --flow-id {FLOW}`" in error.remedy
     assert ("repeat the flow run" if way in SENSORS else "a retry or a clear creates a new run") in error.remedy
 
 
