@@ -39,7 +39,9 @@ def sessions(airflow_db: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     monkeypatch.setenv("AIRFLOW_CONN_FLOWSERVICE_DEFAULT", '{"conn_type": "flowservice"}')
     yield create_session
     with create_session() as cleaning:
-        cleaning.execute(delete(Variable).where(Variable.key.startswith(LEDGER_PREFIX)))
+        # SQLAlchemy 1.4 of Airflow 3.0 cannot evaluate `startswith` in Python.
+        options = {"synchronize_session": False}
+        cleaning.execute(delete(Variable).where(Variable.key.startswith(LEDGER_PREFIX)), execution_options=options)
 
 
 @pytest.fixture

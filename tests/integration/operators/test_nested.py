@@ -126,8 +126,16 @@ def set_window(context):
 
 @pytest.mark.parametrize(
     ("operator", "arguments"),
-    [(SetsWindow, {}), (SetsWindowWhenRendered, {}), (OnDemandFlowRunOperator, {"pre_execute": set_window})],
-    ids=["pre_execute", "render_template_fields", "pre_execute argument"],
+    [
+        pytest.param(SetsWindow, {}, id="pre_execute"),
+        pytest.param(SetsWindowWhenRendered, {}, id="render_template_fields"),
+        pytest.param(
+            OnDemandFlowRunOperator,
+            {"pre_execute": set_window},
+            id="pre_execute argument",
+            marks=pytest.mark.needs_airflow(3, 1, "the executed task as the task of the context"),
+        ),
+    ],
 )
 def test_window_that_is_set_after_the_constructor_is_used(worker, runs_of, operator, arguments):
     """A window that a subclass or a callback sets is not replaced by the DAG run's window."""

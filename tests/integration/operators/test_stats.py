@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from airflow_versions import VERSION, NoStatsLogger, metrics_sent_to
+from airflow_versions import NoStatsLogger, metrics_sent_to
 
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
@@ -52,13 +52,12 @@ def ingest(worker):
 
 
 def test_created_and_resumed(ingest, backend):
-    """The first attempt creates a run, and a retry continues with it; before Airflow 3.3 it finds the run first."""
+    """The first attempt creates a run, and a retry continues with it, on every version of Airflow."""
     task = ingest()
     task.run()
     assert {"flowservice.runs.created": 1} == dict(backend.counts)
     task.run()
-    how = "resumed" if VERSION >= (3, 3) else "adopted"
-    assert {"flowservice.runs.created": 1, f"flowservice.runs.{how}": 1} == dict(backend.counts)
+    assert {"flowservice.runs.created": 1, "flowservice.runs.resumed": 1} == dict(backend.counts)
 
 
 def test_adopted(ingest, backend, emulator):
