@@ -40,15 +40,16 @@ def test_a_failed_run_is_followed_by_a_new_one(task, emulator, runs_of):
     assert runs_of()[-1]["id"] == ingest.xcoms["return_value"]
 
 
-def test_a_retry_after_a_time_limit_continues_to_wait(task, emulator, runs_of):
+def test_a_retry_after_a_time_limit_continues_to_wait(task, runs_of, clock):
     """The retry waits for the same flow run, which continues."""
-    emulator.plan_outcome(status="success", run_s=40)
+    clock.stop()  # the flow run must not end before the last attempt
     arguments = {"flow_id": FLOW, "delta_column": "updated_at", "wait_timeout": 60, **WAITS}
     ingest = task(OnDemandFlowRunOperator, deferral_timeout=True, **arguments)
     for _ in range(2):
         ended = ingest.run()
         assert ("up_for_retry", FlowRunTimeoutError) == (ended.state, type(ended.error))
     ingest.deferral_timeout = False
+    clock.set(speed=20.0)
     assert "success" == ingest.run().state
     assert ["success"] == [run["status"] for run in runs_of()]
 
