@@ -222,7 +222,7 @@ def test_a_refused_token_is_removed_although_no_other_can_be_fetched(emulator, n
 
 
 def test_a_revoked_secret_is_reported(emulator, new_process, monkeypatch, folder):
-    """When its token no longer works, the error is that of IMS."""
+    """The error is that of IMS, as soon as the shared token no longer works."""
     new_process().fetch_token()
     emulator.state.expire_tokens()
     emulator.plan_fault(kind=TOKEN, action="refuse", status=401, body={"error": "invalid_client"})
