@@ -174,6 +174,7 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             attempt=task_context.attempt_of(context),
             ledger=ledger,
             check_flow=self.check_flow,
+            shared_check=hook.flow_check if self.check_flow else None,
             on_uncertain=self.on_uncertain,
             adopt=task_context.run_to_adopt(context),
             patience=self.uncertain_patience,

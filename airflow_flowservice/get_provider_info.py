@@ -91,6 +91,17 @@ OPTIONS: dict[str, Any] = {
                 "example": "none",
                 "default": None,
             },
+            "token_cache": {
+                "description": (
+                    "Share of tokens and of checked dataflows among the processes of a machine, in owner-only files: "
+                    "`encrypted` with `[core] fernet_key`, and without this key no tokens; `owner_only` to store "
+                    "tokens in clear text if there is no such key; or `none`."
+                ),
+                "version_added": "0.2.0",
+                "type": "string",
+                "example": "none",
+                "default": "encrypted",
+            },
         },
     }
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow import connections
+from airflow_flowservice._airflow import cache_settings, connections
 from airflow_flowservice._airflow.pages import ExperiencePages
 from airflow_flowservice._airflow.versions import BaseHook
 from airflow_flowservice.exceptions import FlowServiceError
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_flowservice.api.client import FlowServiceClient
+    from airflow_flowservice.api.shared_cache import SharedCache
     from airflow_flowservice.ledger.entry import DataflowKey
     from airflow_flowservice.ledger.store import Ledger
+    from airflow_flowservice.runs.flow_check import FlowCheck
 
 
 class FlowServiceHook(BaseHook):
@@ -43,7 +45,23 @@ class FlowServiceHook(BaseHook):
 
         :raises ConfigurationError: the connection does not exist, or a setting is invalid.
         """
-        return client_of(self._connection)
+        return client_of(self._connection, shared_cache=self._shared_cache)
+
+    @cached_property
+    def _shared_cache(self) -> SharedCache | None:
+        return cache_settings.shared_cache()
+
+    @property
+    def flow_check(self) -> FlowCheck | None:
+        """Checks of dataflows that the processes of this machine share; None if `[flowservice] token_cache` is off."""
+        from airflow_flowservice.runs.flow_check import FlowCheck
+
+        if self._shared_cache is None:
+            return None
+        client = self.client
+        return FlowCheck(
+            cache=self._shared_cache, scope=(client.base_url, client.org_id, client.sandbox, client.client_id)
+        )
 
     @cached_property
     def _connection(self) -> Connection:
@@ -89,7 +107,8 @@ class FlowServiceHook(BaseHook):
         from airflow_flowservice.checks.checkup import of_credential
 
         try:
-            client = self.client
+            # A shared token would hide that the secret is no longer valid.
+            client = client_of(self._connection, shared_cache=None)
         except FlowServiceError as error:
             return False, str(error)
         findings = list(of_credential(client))
@@ -129,4 +148,6 @@ def client_of(connection: Connection, **options: Any) -> FlowServiceClient:
     """
     settings = connections.parse_connection(connection)
     settings.raise_errors()
+    if "shared_cache" not in options:
+        options["shared_cache"] = cache_settings.shared_cache()
     return settings.create_client(**{"on_token": connections.mask, **options})

@@ -43,6 +43,8 @@ def _use_separate_airflow() -> None:
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             # SHA-512 needs a key of 64 bytes or more; the one that Airflow generates is shorter, of which PyJWT warns.
             "AIRFLOW__API_AUTH__JWT_SECRET": "a-secret-of-the-tests-" * 3,
+            # Tests use the same hosts and ids, so only the tests of the cache share anything.
+            "AIRFLOW__FLOWSERVICE__TOKEN_CACHE": "none",
             "SCARF_ANALYTICS": "false",
         }
     )

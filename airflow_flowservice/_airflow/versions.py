@@ -43,6 +43,14 @@ def setting(name: str) -> str | None:
     return str(value).strip() or None if value is not None else None
 
 
+def fernet_key() -> str:
+    """Return Airflow's setting `[core] fernet_key`; empty if it is not set.
+
+    Since Airflow 3.2, a worker without the setting has the unexpanded default, which is no valid key.
+    """
+    return str(_conf().get("core", "fernet_key", fallback=None) or "")
+
+
 def has_task_state() -> bool:
     """Return whether this Airflow keeps values between the attempts of a task (`task_state_store`)."""
     return version() >= (3, 3)

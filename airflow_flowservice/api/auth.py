@@ -1,7 +1,8 @@
 """Access tokens of Adobe's identity service (IMS), by OAuth server-to-server.
 
-All clients of a process that have the same credential share one token. It is kept in memory only. One thread
-fetches it while the other threads wait, and it is replaced some time before it expires.
+All clients of a process that have the same credential share one token. One thread fetches it while the other threads
+wait, and it is replaced some time before it expires. With a `SharedCache`, the processes of a machine share it also;
+otherwise it is kept in memory only.
 Source: https://developer.adobe.com/developer-console/docs/guides/authentication/ServerToServerAuthentication/
 """
 
@@ -16,7 +17,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from requests.auth import AuthBase
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from airflow_flowservice.api.error_body import ErrorBody
     from airflow_flowservice.api.http_session import HttpResponse, HttpSession
+    from airflow_flowservice.api.shared_cache import CachedValue, SharedCache
 
 DEFAULT_SCOPES = "openid,AdobeID,session,additional_info.projectedProductContext,read_organizations"
 """Scopes that Adobe Developer Console grants a credential with the Experience Platform API."""
@@ -112,6 +114,9 @@ class ImsAuth(AuthBase):
     :param scopes: comma-separated.
     :param on_token: called with each new token before it is used, so that logs can mask it.
     :param clock: monotonic clock, in seconds.
+    :param cache: shares tokens among processes; None, or a cache that stores no secrets, shares none.
+    :param org_id: organization in which the token is used. A token that one organization refuses is not removed for
+        another one.
     """
 
     def __init__(
@@ -123,6 +128,8 @@ class ImsAuth(AuthBase):
         scopes: str = DEFAULT_SCOPES,
         on_token: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        cache: SharedCache | None = None,
+        org_id: str = "",
     ) -> None:
         self._http = http
         self._client_id = client_id
@@ -132,6 +139,10 @@ class ImsAuth(AuthBase):
         self._clock = clock
         self._last: str | None = None
         self._shared = _shared_token(http.base_url, client_id, scopes, client_secret)
+        self._cached: _CachedToken | None = None
+        if cache is not None and cache.stores_secrets:
+            name = cache.name("token", http.base_url, client_id, client_secret, scopes, org_id)
+            self._cached = _CachedToken(cache, name, clock)
 
     def __repr__(self) -> str:
         return f"<ImsAuth client id {self._client_id} at {self._http.host}>"
@@ -165,7 +176,7 @@ class ImsAuth(AuthBase):
 
         :raises ApiError: no other token could be fetched.
         """
-        fetch = partial(self._fetch, within_s)
+        fetch = partial(self._fetch, within_s, rejected=rejected)
         self._announce(self._shared.get(fetch, self._clock, rejected=rejected, within_s=within_s).value)
         return True
 
@@ -176,7 +187,12 @@ class ImsAuth(AuthBase):
         self._last = token
         return token
 
-    def _fetch(self, within_s: float) -> ImsToken:
+    def _fetch(self, within_s: float, *, rejected: str | None = None) -> ImsToken:
+        if self._cached is None:
+            return self._request(within_s)
+        return self._cached.get(self._request, rejected=rejected, within_s=within_s)
+
+    def _request(self, within_s: float) -> ImsToken:
         form = {
             "grant_type": "client_credentials",
             "client_id": self._client_id,
@@ -197,6 +213,55 @@ class ImsToken:
     value: str = field(repr=False)
     refresh_at: float
     expires_at: float
+
+
+@dataclass(frozen=True)
+class _CachedToken:
+    """Token of one credential that the processes of this machine share."""
+
+    cache: SharedCache = field(repr=False)
+    name: str
+    clock: Callable[[], float] = field(repr=False)
+
+    def get(self, request: Callable[[float], ImsToken], *, rejected: str | None, within_s: float) -> ImsToken:
+        """Return the token of another process, or request one. While one process requests it, the others wait.
+
+        :param request: requests a token of IMS within some seconds.
+        :param rejected: token that Flow Service refused.
+        """
+        if (token := self._read(rejected)) is not None:
+            return token
+        ends_at = time.monotonic() + within_s
+        with self.cache.lock(self.name, within_s=within_s):
+            if (token := self._read(rejected)) is not None:
+                return token
+            if rejected is not None:
+                self.cache.remove(self.name)
+            return self._request(request, within_s=ends_at - time.monotonic())
+
+    def _request(self, request: Callable[[float], ImsToken], *, within_s: float) -> ImsToken:
+        """Request a token and share it. If IMS cannot be reached, return the shared token that expires soon."""
+        try:
+            token = request(within_s)
+        except ApiError as error:
+            if not error.retryable or (due := self._read(is_due=True)) is None:
+                raise
+            return due
+        now = self.clock()
+        times = {"refresh_after_s": token.refresh_at - now, "expires_after_s": token.expires_at - now}
+        self.cache.write(self.name, {"token": token.value, **times})
+        return token
+
+    def _read(self, rejected: str | None = None, *, is_due: bool = False) -> ImsToken | None:
+        """Return the stored token; None if there is none that can be used.
+
+        :param is_due: also return a token that is to be replaced soon.
+        """
+        found = self.cache.read(self.name, max_age_s=_MAX_LIFETIME_S)
+        token = _token_from_cache(found, now=self.clock()) if found is not None else None
+        if token is None or token.value == rejected:
+            return None
+        return token if self.clock() < (token.expires_at if is_due else token.refresh_at) else None
 
 
 class _SharedToken:
@@ -283,11 +348,28 @@ def parse_token(response: HttpResponse, *, now: float, client_id: str, host: str
         raise _refusal(response, client_id=client_id, host=host)
     found = response.json()
     value = text_at(found, "access_token", length=None)
-    if not value or not (value.isascii() and value.isprintable() and " " not in value):
+    if not _is_token(value):
         what = "a response without an access token" if isinstance(found, dict) else response.excerpt
         raise _error(UnreadableAnswerError, response, f"IMS at {host} sent {what}", remedy=_CHECK_IMS_URL)
     lifetime = lifetime_s(value_at(found, "expires_in"))
     return ImsToken(value=value, refresh_at=now + lifetime - min(300.0, lifetime / 10), expires_at=now + lifetime)
+
+
+def _is_token(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and value != "" and value.isascii() and value.isprintable() and " " not in value
+
+
+def _token_from_cache(found: CachedValue, *, now: float) -> ImsToken | None:
+    """Return the token of an entry of the cache; None if the entry has another form."""
+    value = found.value.get("token")
+    times: list[Any] = [found.value.get(name) for name in ("refresh_after_s", "expires_after_s")]
+    seconds = [
+        float(each) - found.age_s for each in times if type(each) in (int, float) and 0 <= each <= _MAX_LIFETIME_S
+    ]
+    if not _is_token(value) or len(seconds) != len(times):
+        return None
+    refresh_after_s, expires_after_s = seconds
+    return ImsToken(value=value, refresh_at=now + refresh_after_s, expires_at=now + expires_after_s)
 
 
 def lifetime_s(expires_in: Any) -> float:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from airflow_flowservice.api.auth import Auth
     from airflow_flowservice.api.catalog import CatalogBatch
     from airflow_flowservice.api.http_session import HttpResponse
+    from airflow_flowservice.api.shared_cache import SharedCache
     from airflow_flowservice.windows.window import IngestionWindow
 
 DEFAULT_BASE_URL = "https://platform.adobe.io"
@@ -87,6 +88,7 @@ class FlowServiceClient:
     :param on_token: called with each new token before it is used, so that logs can mask it.
     :param pause: function that waits some seconds before a repetition.
     :param clock: monotonic clock in seconds, for the token's lifetime.
+    :param shared_cache: shares tokens with other processes; None keeps them in memory only.
     :raises ConfigurationError: a setting is missing or invalid; the message names it.
     """
 
@@ -107,6 +109,7 @@ class FlowServiceClient:
         on_token: Callable[[str], None] | None = None,
         pause: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        shared_cache: SharedCache | None = None,
     ) -> None:
         attempts = validation.validate_positive_integer(max_attempts, "max_attempts")
         timeout = validation.validate_seconds(timeout_s, "timeout_s")
@@ -126,9 +129,8 @@ class FlowServiceClient:
         if secret is None:
             self._auth = GivenToken(token or "", on_token=on_token)
         else:
-            self._auth = ImsAuth(
-                http=self._ims, client_id=client_id, client_secret=secret, scopes=scope, on_token=on_token, clock=clock
-            )
+            ims_auth = partial(ImsAuth, http=self._ims, client_id=client_id, on_token=on_token, clock=clock)
+            self._auth = ims_auth(client_secret=secret, scopes=scope, cache=shared_cache, org_id=org_id)
         self._transport = Transport(http=self._platform, auth=self._auth, headers=self._headers, pause=pause)
 
     def __repr__(self) -> str:

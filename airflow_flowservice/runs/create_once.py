@@ -28,6 +28,8 @@ from airflow_flowservice.exceptions import (
     FlowRunUncertainError,
     FlowServiceError,
     NoAnswerError,
+    NotSentError,
+    RateLimitedError,
     RunNotFoundError,
     ServerError,
     StartTimeInPastError,
@@ -43,6 +45,7 @@ from airflow_flowservice.runs.watch import NOT_YET_READABLE, read_known_run
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import CreatedRun, FlowRun
+    from airflow_flowservice.runs.flow_check import FlowCheck
     from airflow_flowservice.runs.ledger_intents import LedgerPolicy
 
 log = logging.getLogger(__name__)
@@ -79,6 +82,7 @@ class CreateOnce:
     :param store: None before Airflow 3.3 with `intent_store` `none`; then only the list of flow runs shows what exists.
     :param ledger: None if the task uses no ledger; the intent is then only in the store.
     :param check_flow: read the dataflow before the POST, and refuse an order that cannot work (`flow_check`).
+    :param shared_check: dataflows that passed this check some minutes ago; None to read the dataflow each time.
     :param on_uncertain: reaction to new flow runs that show no window.
     :param adopt: id of the flow run that the DAG run's conf names for this order.
     :param patience: seconds to wait until a flow run that may have been created appears in the list. Adobe
@@ -97,6 +101,7 @@ class CreateOnce:
     attempt: Attempt
     ledger: LedgerPolicy | None = None
     check_flow: bool = False
+    shared_check: FlowCheck | None = None
     on_uncertain: OnUncertain = "fail"
     adopt: str | None = None
     patience: float = 180.0
@@ -109,6 +114,8 @@ class CreateOnce:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _order: Order = field(init=False, repr=False)
+    _unchecked: Order = field(init=False, repr=False)
+    _is_check_shared: bool = field(default=False, init=False, repr=False)
     _intents: IntentStore | LedgerIntents = field(init=False, repr=False)
     _steps: LedgerSteps | None = field(default=None, init=False, repr=False)
     _intent: Intent = field(init=False, repr=False)
@@ -125,7 +132,7 @@ class CreateOnce:
         :raises FlowRunUncertainError: a flow run may exist, and `on_uncertain` is `fail`.
         :raises AttemptOvertakenError: another attempt may have taken over; nothing was sent.
         """
-        self._order = order
+        self._order = self._unchecked = order
         self._intents = self._choose_intents(order)
         actions, state = self._actions(), INITIAL
         try:
@@ -276,11 +283,37 @@ class CreateOnce:
 
     def _create(self) -> CreationEvent:
         if self.check_flow:
-            self._order = checked(self._order, self.service.get_flow(self._order.flow_id))
+            self._check_flow()
         event = self._post(self._start_time(margin=_START_MARGIN))
         if event is CreationEvent.START_TIME_PASSED and self._order.start_time is not None:
             return CreationEvent.REFUSED
         return event
+
+    def _check_flow(self) -> None:
+        if self.shared_check is None:
+            self._order = checked(self._unchecked, self.service.get_flow(self._order.flow_id))
+        elif self.attempt.is_first and self._posts == 0:
+            self._order, self._is_check_shared = self.shared_check.check(self._unchecked, self.service.get_flow)
+        else:
+            # The earlier attempt or request may have failed because of the dataflow.
+            self._order = self.shared_check.check_again(self._unchecked, self.service.get_flow)
+
+    def _is_changed_by_check(self, refusal: ApiError) -> bool:
+        """Return whether the refused order differs from the order by the dataflow's present state.
+
+        :raises FlowServiceError: the dataflow no longer passes the checks, which explains the refusal.
+        """
+        is_about_flow = not isinstance(refusal, StartTimeInPastError | NotSentError | RateLimitedError)
+        if self.shared_check is None or not (self._is_check_shared and is_about_flow):
+            return False
+        self._is_check_shared, refused = False, self._order
+        try:
+            self._order = self.shared_check.check_again(self._unchecked, self.service.get_flow)
+        except ApiError as error:
+            if not error.retryable:
+                raise
+            log.warning("After the refusal, the dataflow could not be read: %s", error)
+        return self._order != refused
 
     def _create_later(self) -> CreationEvent:
         confirmed = min(self._clock_offset(), _MAX_CONFIRMED_CORRECTION) - self._clock_correction()
@@ -301,6 +334,9 @@ class CreateOnce:
         except ApiError as error:
             self._intents.drop()
             self._error = error
+            if self._is_changed_by_check(error):
+                log.warning("Flow Service refused the request, and the dataflow has changed; sending it again")
+                return self._post(start)
             return CreationEvent.START_TIME_PASSED if isinstance(error, StartTimeInPastError) else CreationEvent.REFUSED
         self._flow_run_id = created.id
         return CreationEvent.ID_RETURNED

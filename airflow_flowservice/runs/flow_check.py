@@ -1,26 +1,104 @@
-"""Checks of the dataflow before its flow run is created, which report earlier what Flow Service would refuse."""
+"""Checks of the dataflow before its flow run is created, which report earlier what Flow Service would refuse.
+
+A dataflow that passed is not read again for some minutes, also not by other processes of the machine.
+"""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.api.flow_states import is_passing_state
+from airflow_flowservice.api.models import Flow
 from airflow_flowservice.exceptions import (
     DeltaColumnDiffersError,
     FlowDisabledError,
     FlowNotReadyError,
+    FlowServiceError,
     NotOnDemandError,
 )
 from airflow_flowservice.runs.intent import Order
 
 if TYPE_CHECKING:
-    from airflow_flowservice.api.models import DeltaColumn, Flow
+    from collections.abc import Callable
+
+    from airflow_flowservice.api.models import DeltaColumn
+    from airflow_flowservice.api.shared_cache import SharedCache
 
 log = logging.getLogger(__name__)
 
 _PUBLISH = "publish the dataflow in Experience Platform, since a draft executes no flow runs; then clear the task"
+
+
+_MAX_AGE_S = 300.0
+"""Seconds for which a dataflow that passed the checks is not read again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowCheck:
+    """Checks with the dataflows that passed them, which the processes of a machine share.
+
+    A dataflow that does not pass is never remembered.
+
+    :param scope: platform, organization, sandbox and client id.
+    """
+
+    cache: SharedCache
+    scope: tuple[str, ...]
+
+    def check(self, order: Order, read_flow: Callable[[str], Flow]) -> tuple[Order, bool]:
+        """Return the order as it can be sent, and whether the dataflow was not read for it.
+
+        :raises FlowServiceError: as `checked`; also an error of reading the dataflow.
+        """
+        name = self._name(order)
+        if (found := self._remembered(name, order)) is not None:
+            return found, True
+        with self.cache.lock(name):
+            if (found := self._remembered(name, order)) is not None:
+                return found, True
+            return self.check_again(order, read_flow), False
+
+    def check_again(self, order: Order, read_flow: Callable[[str], Flow]) -> Order:
+        """Read the dataflow, and return the order as it can be sent. If the dataflow passes, remember it.
+
+        :raises FlowServiceError: as `checked`; also an error of reading the dataflow.
+        """
+        self.cache.remove(name := self._name(order))
+        flow = read_flow(order.flow_id)
+        found = checked(order, flow)
+        # The first flow run of a dataflow sets its delta column, so the next order needs another check.
+        if found.delta_column is None:
+            self.cache.write(name, _flow_to_json(flow))
+        return found
+
+    def _name(self, order: Order) -> str:
+        return self.cache.name("flow", *self.scope, order.flow_id)
+
+    def _remembered(self, name: str, order: Order) -> Order | None:
+        """Return the order as it can be sent; None if the dataflow has to be read."""
+        entry = self.cache.read(name, max_age_s=_MAX_AGE_S)
+        if entry is None:
+            return None
+        try:
+            flow = Flow.parse(entry.value)
+            found = checked(order, flow)
+        except FlowServiceError:
+            return None
+        return found if flow.id == order.flow_id and found.delta_column is None else None
+
+
+def _flow_to_json(flow: Flow) -> dict[str, Any]:
+    """Return what the checks need of a dataflow, in the form that Flow Service sends."""
+    column = None if flow.delta_column is None else flow.delta_column.to_json()
+    return {
+        "id": flow.id,
+        "name": flow.name,
+        "state": flow.state,
+        "scheduleParams": {"frequency": flow.frequency},
+        "transformations": [{"name": "Copy", "params": {"deltaColumn": column}}] if column else [],
+    }
 
 
 def checked(order: Order, flow: Flow) -> Order:
