@@ -127,6 +127,9 @@ class LedgerSteps:
             return self._ingested(run.id, entry) if run.status.succeeded else self._unclear(run)
         if entry.earlier:
             return self._ingested(entry.earlier[-1].flow_run_id, entry)
+        # Since it failed, other tasks may have ingested parts of the window.
+        if (event := self._check_overlaps()) is not CreationEvent.FREE:
+            return event
         log.warning("Flow run %s of %s ended as %s; creating another", run.id, entry.owner, run.status_word)
         return CreationEvent.FAILED
 
