@@ -204,7 +204,7 @@ statuses = st.sampled_from([SUCCESS, FAILED])
 faults = st.sampled_from([None, None, ("lost", NoAnswerError("reset")), ("recorded", NoAnswerError("timeout"))])
 
 
-@settings(derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(derandomize=True, deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     attempts=st.lists(
         st.tuples(st.lists(st.tuples(spans, statuses), max_size=3), st.lists(statuses, max_size=3), faults), max_size=4
