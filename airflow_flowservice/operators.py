@@ -102,6 +102,11 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         "flowservice_conn_id",
     )
 
+    # Summaries of the flow runs, and the task's window, if the task or other tasks ingest it in parts.
+    _parts: list[FlowRunSummary] | None = None
+    _whole: IngestionWindow | None = None
+    _is_resumed = False
+
     def __init__(
         self,
         *,
@@ -129,10 +134,6 @@ class OnDemandFlowRunOperator(FlowRunOperator):
             self.window = window
             self.start_time = start_time
             self.check_flow = check_flow
-            # Summaries of the flow runs, if the task or other tasks ingest the window in parts.
-            self._parts: list[FlowRunSummary] | None = None
-            self._whole: IngestionWindow | None = None
-            self._is_resumed = False
             # The DAG run's own window, which the task shows in these two fields.
             self._shown_edges: tuple[Any, Any] = (None, None)
             self.on_ingested = one_of(on_ingested, _ON_INGESTED, name="on_ingested")
