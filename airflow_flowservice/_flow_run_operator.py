@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.hooks import FlowServiceHook
+    from airflow_flowservice.runs.create_once import CreateOnce
     from airflow_flowservice.runs.intent import Order, Outcome
     from airflow_flowservice.runs.ledger_intents import LedgerPolicy
     from airflow_flowservice.runs.summary import FlowRunSummary
@@ -88,19 +89,7 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
     def execute(self, context: Context) -> str:
         """Create the flow run, or find the one of an earlier attempt. Optionally wait. Return the flow run id."""
         with task_end.task_errors():
-            order = self._order(context)
-            with error_context(flow_id=order.flow_id, window=str(order.window) if order.window else None):
-                summary = self._create(context, order)
-            if not self.wait_for_completion:
-                self._deliver(context, summary, succeeded=summary.succeeded)
-                intent_variable.remove_after_success(context)
-                self._add_outlet_event_extra(context, summary)
-                return summary.id
-            if summary.succeeded:
-                return self._finish(context, summary)
-            if self.deferrable and not self._is_nested(context):
-                self._defer(context, summary)
-            return self._wait(context, summary)
+            return self._ingest(context, self._order(context))
 
     def on_kill(self) -> None:
         """Log that the flow run continues, because Adobe cannot cancel it."""
@@ -142,6 +131,25 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         """Return the error budget of the first read of a known flow run; a `wait_timeout` also limits it."""
         return min(self.error_budget, self.wait_timeout or self.error_budget)
 
+    def _ingest(self, context: Mapping[str, Any], order: Order) -> str:
+        """Create the order's flow run, or find it. Optionally wait. Return its id."""
+        with error_context(flow_id=order.flow_id, window=str(order.window) if order.window else None):
+            summary = self._create(context, order)
+        if not self.wait_for_completion:
+            return self._leave(context, summary)
+        if summary.succeeded:
+            return self._finish(context, summary)
+        if self.deferrable and not self._is_nested(context):
+            self._defer(context, summary)
+        return self._wait(context, summary)
+
+    def _leave(self, context: Mapping[str, Any], summary: FlowRunSummary) -> str:
+        """End the task without waiting for its flow run, and return the flow run id."""
+        self._deliver(context, summary, succeeded=summary.succeeded)
+        intent_variable.remove_after_success(context)
+        self._add_outlet_event_extra(context, summary)
+        return summary.id
+
     def _create(self, context: Mapping[str, Any], order: Order) -> FlowRunSummary:
         from airflow_flowservice.runs.summary import FlowRunSummary
 
@@ -150,11 +158,12 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         # A second start of this attempt is recognized by this XCom, so it is pushed before the POST.
         self._show_dataflow(context, pages.dataflow(order.flow_id))
         outcome = self._create_once(context, order)
+        found = outcome.parts[-1] if outcome.parts else order
         summary = FlowRunSummary.of_new(
             outcome.flow_run_id,
-            flow_id=order.flow_id,
-            window=order.window,
-            url=pages.flow_run(order.flow_id, outcome.flow_run_id),
+            flow_id=found.flow_id,
+            window=found.window,
+            url=pages.flow_run(found.flow_id, outcome.flow_run_id),
         )
         if outcome.is_ingested:
             summary = replace(summary, status="success", output_records=outcome.output_records)
@@ -164,10 +173,25 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         return summary
 
     def _create_once(self, context: Mapping[str, Any], order: Order) -> Outcome:
+        create_once = self._creation(context, order)
+        try:
+            outcome = create_once(order)
+        except FlowRunUncertainError:
+            metrics.count("runs.uncertain")
+            raise
+        except WindowIngestedError as error:
+            if getattr(self, "on_ingested", None) != "skip":
+                raise
+            error.remedy = None
+            raise versions.airflow_exception("AirflowSkipException")(str(error)) from error
+        metrics.count(f"runs.{outcome.how}")
+        return outcome
+
+    def _creation(self, context: Mapping[str, Any], order: Order) -> CreateOnce:
         from airflow_flowservice.runs.create_once import CreateOnce
 
         hook, ledger = self._hook, self._ledger_policy(context, order)
-        create_once = CreateOnce(
+        return CreateOnce(
             service=hook.client,
             # The ledger also keeps the intent; the task's state is read for attempts of an earlier version.
             store=context.get("task_state_store") if ledger else task_context.state_store(context),
@@ -183,18 +207,6 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             has_failed_batches=self._has_failed_batches,
             link=lambda flow_run_id: hook.pages.flow_run(order.flow_id, flow_run_id),
         )
-        try:
-            outcome = create_once(order)
-        except FlowRunUncertainError:
-            metrics.count("runs.uncertain")
-            raise
-        except WindowIngestedError as error:
-            if getattr(self, "on_ingested", None) != "skip":
-                raise
-            error.remedy = None
-            raise versions.airflow_exception("AirflowSkipException")(str(error)) from error
-        metrics.count(f"runs.{outcome.how}")
-        return outcome
 
     def _ledger_policy(self, context: Mapping[str, Any], order: Order) -> LedgerPolicy | None:
         """Return how the ledger takes part in creating the flow run; None if it does not."""

@@ -352,8 +352,8 @@ class WindowOverlapError(FlowServiceError):
     """Parts of the window are ingested or claimed already, and `on_overlap` is `fail`; nothing was created."""
 
     default_remedy = (
-        "change the window so that it does not overlap the listed ones; or set on_overlap='restate' to ingest "
-        "the listed parts again"
+        "change the window so that it does not overlap the listed ones; or set on_overlap='rest' to ingest only the "
+        "rest, or on_overlap='restate' to ingest the listed parts again"
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_flowservice._airflow import choose_window, task_context, task_end, versions
+from airflow_flowservice._airflow.flow_run_task import pushed_summary
 from airflow_flowservice._flow_run_operator import FlowRunOperator, one_of
 from airflow_flowservice.exceptions import ConfigurationError, error_context
 
@@ -16,11 +18,12 @@ if TYPE_CHECKING:
     from airflow_flowservice.runs.intent import Order, Outcome
     from airflow_flowservice.runs.ledger_intents import LedgerPolicy
     from airflow_flowservice.runs.summary import FlowRunSummary
+    from airflow_flowservice.windows.window import IngestionWindow
 
 __all__ = ["OnDemandFlowRunOperator", "RetriggerFlowRunOperator"]
 
 _ON_INGESTED = ("reuse", "fail", "skip", "restate")
-_ON_OVERLAP = ("fail", "restate")
+_ON_OVERLAP = ("fail", "rest", "restate")
 _WINDOWS = ("period", "since_last_success")
 _EDGES = frozenset({"window_start", "window_end"})
 _OPTIONAL = _EDGES | {"delta_column", "start_time"}
@@ -65,14 +68,16 @@ class OnDemandFlowRunOperator(FlowRunOperator):
     :param check_flow: read the dataflow before creating, and refuse with a remedy if it cannot work.
     :param on_ingested: reaction if another DAG run or DAG has ingested exactly this window, by the ledger: `reuse` its
         flow run and succeed, `fail`, `skip`, or `restate`: ingest the window again. See the page Guarantees.
-    :param on_overlap: reaction if parts of the window are ingested: `fail`, or `restate`: ingest them again.
+    :param on_overlap: reaction if parts of the window are ingested: `fail`, `rest`: ingest only the rest, with one flow
+        run for each contiguous piece, or `restate`: ingest the whole window. See the page Operators and sensor.
     :param continues: ids of earlier dataflows that this one replaces; their windows count as ingested.
     :param on_uncertain: reaction if the response to the POST was lost and new flow runs show no window: `fail` with
         the candidates, `adopt` the oldest candidate, or `create` another flow run.
     :param uncertain_patience: seconds to search for a flow run whose response was lost, before another is created.
     :param flowservice_conn_id: id of a connection of type `flowservice`; templated.
 
-    Return the flow run id, and push the XCom `flow_run` (see `FlowRunSummary.to_json`).
+    Return the flow run id, and push the XCom `flow_run` (see `FlowRunSummary.to_json`). If several flow runs ingested
+    the window, these are of the last one, and the XCom `flow_runs` is the list of all.
 
     :raises WindowError: the DAG run has no window, or the window is not over; nothing is created.
     :raises WindowIngestedError: the window is ingested, and `on_ingested` is `fail`; nothing is created.
@@ -97,6 +102,11 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         "flowservice_conn_id",
     )
 
+    # Summaries of the flow runs, and the task's window, if the task or other tasks ingest it in parts.
+    _parts: list[FlowRunSummary] | None = None
+    _whole: IngestionWindow | None = None
+    _is_resumed = False
+
     def __init__(
         self,
         *,
@@ -109,7 +119,7 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         start_time: str | datetime | float | None = None,
         check_flow: bool = True,
         on_ingested: Literal["reuse", "fail", "skip", "restate"] = "reuse",
-        on_overlap: Literal["fail", "restate"] = "fail",
+        on_overlap: Literal["fail", "rest", "restate"] = "fail",
         continues: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
@@ -185,6 +195,8 @@ class OnDemandFlowRunOperator(FlowRunOperator):
             )
 
     def _choose(self, context: Mapping[str, Any], *, is_given: bool) -> choose_window.ChosenWindow:
+        if self._is_resumed and self._whole is not None:
+            return choose_window.ChosenWindow(window=self._whole, source="chosen before the task was deferred")
         if is_given:
             choose_window.require_expanded_pairs(context, task_id=self.task_id)
             return choose_window.of_arguments(self.window_start, self.window_end, context, offset=self.window_offset)
@@ -202,9 +214,12 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         )
 
     def _ledger_policy(self, context: Mapping[str, Any], order: Order) -> LedgerPolicy | None:
+        from airflow_flowservice._airflow.ledgers import require_overlap_search
         from airflow_flowservice.runs.ledger_intents import LedgerPolicy
 
         ledger = self._hook.ledger
+        if self.on_overlap == "rest":
+            require_overlap_search(ledger)
         if ledger is None:
             return None
         return LedgerPolicy(
@@ -220,8 +235,116 @@ class OnDemandFlowRunOperator(FlowRunOperator):
     def _restore(self, summary: FlowRunSummary) -> None:
         from airflow_flowservice.windows.window import END, START, window_to_json
 
-        edges = window_to_json(summary.window)
+        edges = window_to_json(summary.window if self._parts is None else self._whole)
         self.window_start, self.window_end = edges[START], edges[END]
+
+    def _ingest(self, context: Mapping[str, Any], order: Order) -> str:
+        self._parts, self._whole, self._is_resumed = None, order.window, False
+        if self.on_overlap == "rest":
+            return self._ingest_rest(context, order)
+        flow_run_id = super()._ingest(context, order)
+        return flow_run_id if self._parts is None else self._finish_parts(context)
+
+    def _ingest_rest(self, context: Mapping[str, Any], order: Order) -> str:
+        """Ingest the pieces of the window one after another. Usually, the whole window is the only one.
+
+        The ledger is read again before each piece, so that time which another task ingested meanwhile is omitted.
+        """
+        while True:
+            with error_context(flow_id=order.flow_id, window=str(order.window)):
+                pieces = self._creation(context, order).pieces(order)
+            if pieces == [order.window]:
+                flow_run_id = super()._ingest(context, order)
+                return flow_run_id if self._parts is None else self._finish_parts(context)
+            done = {part.window for part in self._parts or ()}
+            left = [piece for piece in pieces if piece not in done]
+            if not left:
+                return self._finish_parts(context)
+            self._parts = self._parts or []
+            self.log.info("Parts of the window are ingested; the rest is: %s", ", ".join(map(str, left)))
+            super()._ingest(context, replace(order, window=left[0]))
+
+    def _create_once(self, context: Mapping[str, Any], order: Order) -> Outcome:
+        from airflow_flowservice.runs.summary import FlowRunSummary
+
+        outcome = super()._create_once(context, order)
+        if outcome.parts:
+            found = [
+                FlowRunSummary(
+                    id=part.flow_run_id,
+                    flow_id=part.flow_id,
+                    status="success",
+                    window=part.window,
+                    output_records=part.output_records,
+                    url=self._hook.pages.flow_run(part.flow_id, part.flow_run_id),
+                    part_of=self._whole,
+                )
+                for part in outcome.parts
+            ]
+            self._parts = [*(self._parts or ()), *found]
+        return outcome
+
+    def _show(self, context: Mapping[str, Any], summary: FlowRunSummary) -> None:
+        if self._parts is None:
+            super()._show(context, summary)
+            return
+        summary = replace(summary, part_of=self._whole)
+        super()._show(context, summary)
+        self._parts = [*(part for part in self._parts if part.id != summary.id), summary]
+        context["ti"].xcom_push(key=task_context.FLOW_RUNS_KEY, value=[part.to_json() for part in self._parts])
+
+    def _can_end_in_triggerer(self) -> bool:
+        return self._parts is None and super()._can_end_in_triggerer()
+
+    def _resume(self, context: Mapping[str, Any]) -> None:
+        from airflow_flowservice.runs.summary import FlowRunSummary
+
+        current = pushed_summary(context) if self.on_overlap == "rest" else None
+        if current is None or current.part_of is None:
+            return
+        pushed = task_context.read_xcom(context["ti"], key=task_context.FLOW_RUNS_KEY)
+        found = map(FlowRunSummary.from_json, pushed if isinstance(pushed, list) else [])
+        self._parts = [part for part in found if part is not None]
+        self._whole, self._is_resumed = current.part_of, True
+
+    def _finish(self, context: Mapping[str, Any], summary: FlowRunSummary) -> str:
+        if self._parts is None:
+            return super()._finish(context, summary)
+        self._restore(summary)
+        self._show(context, summary)
+        with self._ending(context, summary):
+            summary.require_success()
+        self.log.info(summary.describe())
+        # The task has not ended, so a clear must accept this flow run.
+        self._record(summary, owner=None)
+        self._log_errors(summary)
+        if not self._is_resumed:
+            return summary.id
+        order = self._order(context)
+        self._is_resumed = False
+        return self._ingest_rest(context, order)
+
+    def _leave(self, context: Mapping[str, Any], summary: FlowRunSummary) -> str:
+        return summary.id if self._parts is not None else super()._leave(context, summary)
+
+    def _finish_parts(self, context: Mapping[str, Any]) -> str:
+        """End the task with the flow runs of all parts: limits and the outlets' events are for their sum."""
+        from airflow_flowservice.runs.summary import combined
+
+        if not self._parts or self._whole is None:
+            raise TypeError("a window that is ingested in parts has at least one flow run")
+        summary = combined(self._parts, window=self._whole)
+        if self.wait_for_completion:
+            with self._ending(context, summary):
+                self.tolerance.require(summary)
+        return super()._leave(context, summary)
+
+    def _deliver(self, context: Mapping[str, Any], summary: FlowRunSummary, *, succeeded: bool = True) -> None:
+        if self._parts is None:
+            super()._deliver(context, summary, succeeded=succeeded)
+        for part in self._parts or ():
+            if summary.window and part.window and summary.window.contains(part.window):
+                super()._deliver(context, part, succeeded=succeeded and part.succeeded)
 
 
 class RetriggerFlowRunOperator(FlowRunOperator):

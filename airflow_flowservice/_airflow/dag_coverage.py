@@ -203,7 +203,7 @@ def _with_task_partition(row: TaskRow, plan: Plan) -> TaskRow:
 
 def _expected_window(row: TaskRow, plan: Plan, offset: timedelta | None) -> ExpectedWindow | None:
     """Return the window in a task instance's XCom, or else the window that the task instance would choose."""
-    window = row.flow_run.window if row.flow_run else None
+    window = _pushed_window(row)
     if window is None:
         window = _window_from_dag_run(row, plan, offset)
     if window is None:
@@ -220,6 +220,11 @@ def _expected_window(row: TaskRow, plan: Plan, offset: timedelta | None) -> Expe
         readable=row.readable,
         reason=OUTPUT_DELETED if _lost_output(row, plan) else None,
     )
+
+
+def _pushed_window(row: TaskRow) -> IngestionWindow | None:
+    """Return the task's window by its XCom; its flow run may have ingested only a part."""
+    return (row.flow_run.part_of or row.flow_run.window) if row.flow_run else None
 
 
 def _lost_output(row: TaskRow, plan: Plan) -> bool:
@@ -369,7 +374,7 @@ def _observed_offset(rows: Iterable[TaskRow], plan: Plan) -> timedelta | None:
     """
     shifts: Counter[timedelta] = Counter()
     for row in rows:
-        window = row.flow_run.window if row.flow_run and row.run_type in _SCHEDULE_RUN_TYPES else None
+        window = _pushed_window(row) if row.run_type in _SCHEDULE_RUN_TYPES else None
         if window is None:
             continue
         try:

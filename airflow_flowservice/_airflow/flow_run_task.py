@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import shlex
 from abc import abstractmethod
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -29,7 +29,7 @@ from airflow_flowservice.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from airflow.sdk import Context
     from airflow.triggers.base import BaseTrigger
@@ -93,6 +93,7 @@ class FlowRunTaskMixin(_Task):
         if _belongs_to_earlier_attempt(context, next_kwargs):
             return self.execute(context)
         self.was_deferred = True
+        self._resume(context)
         with self._skips():
             try:
                 return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
@@ -116,6 +117,9 @@ class FlowRunTaskMixin(_Task):
 
         :raises FlowRunTimeoutError: the flow run continues.
         """
+
+    def _resume(self, context: Mapping[str, Any]) -> None:
+        """Restore what the process that deferred the task has pushed."""
 
     def _skips(self) -> AbstractContextManager[None]:
         """Return a context that turns errors into skips."""
@@ -194,9 +198,23 @@ class FlowRunTaskMixin(_Task):
         :raises AirflowSkipException: there were no records, and `on_empty` is `skip`.
         """
         self._show(context, summary)
-        try:
+        with self._ending(context, summary):
             summary.require_success()
             self.tolerance.require(summary)
+        log.info(summary.describe())
+        self._deliver(context, summary)
+        self._add_outlet_event_extra(context, summary)
+        self._log_errors(summary)
+        return summary.id
+
+    @contextmanager
+    def _ending(self, context: Mapping[str, Any], summary: FlowRunSummary) -> Iterator[None]:
+        """Add remedies to an error of the flow run, and push the return value. Turn the error into a skip if required.
+
+        :raises AirflowSkipException: there were no records, and `on_empty` is `skip`.
+        """
+        try:
+            yield
         except FlowRunError as error:
             self._push_return_value(context, summary.id)
             error.remedy = self._remedies.get(type(error), error.remedy)
@@ -213,17 +231,24 @@ class FlowRunTaskMixin(_Task):
                 error.remedy = None
                 raise versions.airflow_exception("AirflowSkipException")(str(error)) from error
             raise
-        log.info(summary.describe())
-        self._deliver(context, summary)
-        self._add_outlet_event_extra(context, summary)
+
+    def _log_errors(self, summary: FlowRunSummary) -> None:
+        """Log the errors that a succeeded flow run reports."""
         for text in summary.error_texts:
             log.warning("Flow run %s reports %s", summary.id, text)
-        return summary.id
 
     def _deliver(self, context: Mapping[str, Any], summary: FlowRunSummary, *, succeeded: bool = True) -> None:
         """Record in the ledger that this task ended with the flow run.
 
         :param succeeded: whether the flow run is known to have ingested the window.
+        """
+        owner = task_context.owner_of(context) if self._creates_flow_run else None
+        self._record(summary, owner=owner, succeeded=succeeded)
+
+    def _record(self, summary: FlowRunSummary, *, owner: str | None, succeeded: bool = True) -> None:
+        """Record the result of a flow run in the ledger.
+
+        :param owner: the task instance if it ends with the flow run, else None.
         """
         from airflow_flowservice.runs.ledger_intents import deliver
 
@@ -234,7 +259,7 @@ class FlowRunTaskMixin(_Task):
             dataflow=self._hook.dataflow_key(summary.flow_id),
             window=summary.window,
             flow_run_id=summary.id,
-            owner=task_context.owner_of(context) if self._creates_flow_run else None,
+            owner=owner,
             output_records=summary.output_records,
             succeeded=succeeded,
         )

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import connections, versions
+from airflow_flowservice._airflow.variables import can_list_variables
 from airflow_flowservice.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -78,6 +79,25 @@ def is_in_variables() -> bool:
             remedy="use `airflow` or `none`; for a ledger in a database, set ledger_conn_id",
         )
     return kept == "airflow"
+
+
+def require_overlap_search(ledger: Ledger | None) -> None:
+    """Return if a task can find the windows of a ledger that overlap its own window.
+
+    :raises ConfigurationError: there is no ledger, or it is in Variables, which tasks cannot list before Airflow 3.3.
+    """
+    from airflow_flowservice._airflow.variable_ledger import VariableLedger
+
+    if ledger is None:
+        why = "the ledger is disabled"
+    elif isinstance(ledger, VariableLedger) and not can_list_variables():
+        why = "before Airflow 3.3, a task cannot list the ledger's Variables"
+    else:
+        return
+    raise ConfigurationError(
+        f"on_overlap='rest' requires a ledger in which the task finds ingested parts of its window, and {why}",
+        remedy="use a ledger in a database (ledger_conn_id), or another value of on_overlap",
+    )
 
 
 def sql_ledger(conn_id: str) -> SqlLedger:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FLOW_RUN_KEY = "flow_run"
+FLOW_RUNS_KEY = "flow_runs"
 URL_KEY = "flow_run_url"
 DATAFLOW_KEY = "dataflow_url"
 

@@ -64,6 +64,13 @@ def delete_variable(key: str) -> None:
     _require_success(_send(DeleteVariable(key=key), key=key), key=key)
 
 
+def can_list_variables() -> bool:
+    """Return whether a task can list the keys of Variables: from Airflow 3.3 on."""
+    from airflow.sdk.execution_time import comms
+
+    return hasattr(comms, "GetVariableKeys")
+
+
 def variable_keys(prefix: str) -> list[str] | None:
     """Return the keys of the Variables in the database with a prefix, sorted; None before Airflow 3.3.
 
@@ -73,7 +80,7 @@ def variable_keys(prefix: str) -> list[str] | None:
     """
     from airflow.sdk.execution_time import comms
 
-    if not hasattr(comms, "GetVariableKeys"):
+    if not can_list_variables():
         return None
     keys: list[str] = []
     while True:

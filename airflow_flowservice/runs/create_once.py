@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from airflow_flowservice.api.models import CreatedRun, FlowRun
     from airflow_flowservice.runs.flow_check import FlowCheck
     from airflow_flowservice.runs.ledger_intents import LedgerPolicy
+    from airflow_flowservice.windows.window import IngestionWindow
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +149,16 @@ class CreateOnce:
         intent = replace(self._intent, max_tries=self.attempt.max_tries)
         self._intents.complete(intent, flow_run_id=self._flow_run_id)
         return Outcome(flow_run_id=self._flow_run_id, how=_HOW[state])
+
+    def pieces(self, order: Order) -> list[IngestionWindow]:
+        """Return the windows to order instead of the order's window, for `on_overlap="rest"`; see `LedgerSteps.pieces`.
+
+        A request to ingest again, and a named flow run, are for the whole window.
+        """
+        self._choose_intents(order)
+        if self._steps is None or self.ledger is None or self.ledger.restate or self.adopt:
+            return [] if order.window is None else [order.window]
+        return self._steps.pieces()
 
     def _choose_intents(self, order: Order) -> IntentStore | LedgerIntents:
         if self.ledger is None or order.window is None or order.retrigger is not None:

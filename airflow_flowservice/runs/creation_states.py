@@ -113,6 +113,7 @@ TRANSITIONS: dict[CreationState, dict[CreationEvent, CreationState]] = {
         CreationEvent.INGESTED_FAIL: CreationState.FAILED,
         CreationEvent.INGESTED_RESTATE: CreationState.CREATE,
         CreationEvent.FAILED: CreationState.CREATE,
+        CreationEvent.OVERLAPS: CreationState.FAILED,
         CreationEvent.OUTCOME_UNKNOWN: CreationState.FAILED,
         CreationEvent.GONE: CreationState.FAILED,
     },

@@ -101,6 +101,26 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IngestedPart:
+    """Part of an order's window that the ledger has as ingested.
+
+    :param window: of the part; it may exceed the order's window.
+    :param flow_id: dataflow of the part; an earlier one that the order's dataflow continues, or the order's.
+    :param owner: task instance (`LedgerEntry.owner`) that ingested it.
+    :param output_records: records written by the flow run, if known.
+    """
+
+    window: IngestionWindow
+    flow_id: str
+    flow_run_id: str
+    owner: str
+    output_records: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.window} by flow run {self.flow_run_id} of {self.owner}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """Flow run of an order.
 
@@ -108,12 +128,15 @@ class Outcome:
         another task instance, by the ledger).
     :param is_ingested: True if the ledger knows that the flow run ingested the window.
     :param output_records: records that it wrote, if the ledger knows it.
+    :param parts: if several windows together ingested the order's window, each of them in the order of time. The flow
+        run is then that of the last part.
     """
 
     flow_run_id: str
     how: Literal["created", "resumed", "adopted", "reused"]
     is_ingested: bool = False
     output_records: int | None = None
+    parts: tuple[IngestedPart, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OnIngested = Literal["reuse", "fail", "skip", "restate"]
-OnOverlap = Literal["fail", "restate"]
+OnOverlap = Literal["fail", "rest", "restate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,8 @@ class LedgerPolicy:
     :param continues: earlier dataflows whose windows count as windows of this one.
     :param on_ingested: reaction if another task instance ingested exactly this window; `skip` differs from `fail`
         only in the operator.
-    :param on_overlap: reaction if other windows that overlap this one are ingested.
+    :param on_overlap: reaction if other windows that overlap this one are ingested. With `rest`, the operator orders
+        only the pieces that `CreateOnce.pieces` returns; an overlap that appears afterwards is an error.
     :param restate: the DAG run's conf requests to ingest again what is ingested.
     """
 
@@ -48,11 +49,6 @@ class LedgerPolicy:
     def allows_restating(self) -> bool:
         """Return whether an ingested window of another task instance is ingested again."""
         return self.restate or self.on_ingested == "restate"
-
-    @property
-    def allows_overlaps(self) -> bool:
-        """Return whether ingested parts of the window are ingested again."""
-        return self.restate or self.on_overlap == "restate"
 
 
 @dataclass(kw_only=True)
@@ -90,6 +86,13 @@ class LedgerIntents:
     def others(self) -> list[LedgerEntry]:
         """Return the entries of other windows that overlap the window."""
         return [entry for entry in self._entries if entry.window != self.window]
+
+    @property
+    def own(self) -> list[LedgerEntry]:
+        """Return the entries inside the window that this task instance claimed last, of the task's dataflow."""
+        key = self.policy.dataflow, self.policy.owner
+        found = [entry for entry in self._entries if (entry.dataflow, entry.owner) == key]
+        return [entry for entry in found if self.window.contains(entry.window)]
 
     @property
     def is_own(self) -> bool:

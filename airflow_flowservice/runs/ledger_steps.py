@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -20,14 +20,16 @@ from airflow_flowservice.exceptions import (
 )
 from airflow_flowservice.ledger.entry import EntryState
 from airflow_flowservice.runs.creation_states import CreationEvent
-from airflow_flowservice.runs.intent import Outcome
+from airflow_flowservice.runs.intent import IngestedPart, Outcome
 from airflow_flowservice.runs.watch import NOT_YET_READABLE
+from airflow_flowservice.windows.contiguity import uncovered
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.ledger.entry import LedgerEntry
     from airflow_flowservice.runs.intent import Intent
     from airflow_flowservice.runs.ledger_intents import LedgerIntents
+    from airflow_flowservice.windows.window import IngestionWindow
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,32 @@ class LedgerSteps:
     sleep: Callable[[float], None] = time.sleep
     flow_run_id: str | None = field(default=None, init=False)
     error: FlowServiceError | None = field(default=None, init=False)
+    _parts: tuple[IngestedPart, ...] = field(default=(), init=False)
+
+    def pieces(self) -> list[IngestionWindow]:
+        """Return the windows that this task has to order, by time, if it ingests only the rest of its window.
+
+        These are the windows that it ordered before, and the contiguous pieces that neither they nor ingested windows
+        of other tasks contain. So each attempt finds the same pieces. If a flow run of the task failed, and its window
+        now overlaps another one, the window is not kept. Return the whole window if nothing is ingested, or all.
+
+        :raises FlowRunActiveError: another task ingests a part of the window now.
+        :raises WindowOverlapError: the result of a part is unknown, so the rest is unknown.
+        """
+        intents, window, exact = self.intents, self.intents.window, self.intents.entry
+        if exact is not None and not intents.is_own and not self._is_failed(exact):
+            return [window]
+        own = intents.own
+        parts, unclear = self._read_parts(entry for entry in intents.others if entry not in own)
+        if unclear:
+            raise _overlap_error(parts, unclear)
+        taken = [*(entry.window for entry in own), *(part.window for part in parts)]
+        kept = [
+            entry.window
+            for entry in own
+            if sum(entry.window.overlaps(other) for other in taken) == 1 or not self._is_failed(entry)
+        ]
+        return sorted([*kept, *uncovered(window, [*kept, *(part.window for part in parts)])]) or [window]
 
     def read_ledger(self) -> CreationEvent:
         """Return how the ledger knows the window.
@@ -99,6 +127,9 @@ class LedgerSteps:
             return self._ingested(run.id, entry) if run.status.succeeded else self._unclear(run)
         if entry.earlier:
             return self._ingested(entry.earlier[-1].flow_run_id, entry)
+        # Since it failed, other tasks may have ingested parts of the window.
+        if (event := self._check_overlaps()) is not CreationEvent.FREE:
+            return event
         log.warning("Flow run %s of %s ended as %s; creating another", run.id, entry.owner, run.status_word)
         return CreationEvent.FAILED
 
@@ -121,6 +152,11 @@ class LedgerSteps:
 
     def outcome(self) -> Outcome:
         """Return the flow run to use instead of a new one, with what the ledger knows about it."""
+        if self.flow_run_id is not None and self._parts:
+            records = self._parts[-1].output_records
+            return Outcome(
+                flow_run_id=self.flow_run_id, how="reused", is_ingested=True, output_records=records, parts=self._parts
+            )
         entry = self.intents.entry
         if self.flow_run_id is None or entry is None:
             raise TypeError("the ledger has no flow run for the window")
@@ -169,22 +205,50 @@ class LedgerSteps:
         return CreationEvent.INGESTED_FAIL
 
     def _check_overlaps(self) -> CreationEvent:
-        others = self.intents.others
-        if not others or self.intents.policy.allows_overlaps:
+        policy, others = self.intents.policy, self.intents.others
+        if not others or policy.restate:
             return CreationEvent.FREE
-        parts = [part for entry in others if (part := self._part(entry))]
-        if not parts:
+        if policy.on_overlap == "restate":  # Other parts are not read, because they do not matter.
+            others = [entry for entry in others if entry.state is EntryState.INGESTED]
+        parts, unclear = self._read_parts(others)
+        if parts and not uncovered(self.intents.window, [part.window for part in parts]):
+            return self._ingested_in_parts(sorted(parts, key=lambda part: (part.window.end, part.window.start)))
+        if policy.on_overlap == "restate" or not (parts or unclear):
             return CreationEvent.FREE
-        more = f"; and {len(parts) - _MAX_LISTED} more" if len(parts) > _MAX_LISTED else ""
-        self.error = WindowOverlapError(f"parts of the window are ingested: {'; '.join(parts[:_MAX_LISTED])}{more}")
+        self.error = _overlap_error(parts, unclear)
         return CreationEvent.OVERLAPS
 
-    def _part(self, entry: LedgerEntry) -> str | None:
-        """Return the text of an overlapping entry that is ingested or unclear, or None if its flow run failed.
+    def _ingested_in_parts(self, parts: list[IngestedPart]) -> CreationEvent:
+        """Return the event for a window that several windows together have ingested; parts are sorted by time."""
+        policy, last = self.intents.policy, parts[-1]
+        if policy.on_ingested == "restate":
+            log.warning("This window is ingested in parts (%s); ingesting it again", _listed(parts))
+            return CreationEvent.INGESTED_RESTATE
+        if policy.on_ingested == "reuse":
+            log.warning("This window is ingested in parts (%s); no new flow run is created", _listed(parts))
+            self.flow_run_id, self._parts = last.flow_run_id, tuple(parts)
+            return CreationEvent.INGESTED_REUSE
+        self.error = WindowIngestedError(
+            f"the window is ingested already, in parts: {_listed(parts)}",
+            flow_run_id=last.flow_run_id,
+            flow_id=last.flow_id,
+        )
+        return CreationEvent.INGESTED_FAIL
+
+    def _read_parts(self, entries: Iterable[LedgerEntry]) -> tuple[list[IngestedPart], list[str]]:
+        """Return the ingested ones of overlapping entries, and texts of those whose result is unknown.
+
+        :raises FlowRunActiveError: a flow run is active, or was just claimed.
+        """
+        found = [part for entry in entries if (part := self._part(entry))]
+        return [part for part in found if not isinstance(part, str)], [part for part in found if isinstance(part, str)]
+
+    def _part(self, entry: LedgerEntry) -> IngestedPart | str | None:
+        """Return the part that an overlapping entry ingested, or a text if this is unknown. None if it failed.
 
         :raises FlowRunActiveError: its flow run is active, or was just claimed.
         """
-        flow_run_id = entry.flow_run_id
+        flow_run_id, records = entry.flow_run_id, entry.output_records
         if flow_run_id is None:
             if self.now().timestamp() - entry.updated_at < self.patience:
                 raise FlowRunActiveError(f"{entry.owner} has claimed {entry.window}, which overlaps this window")
@@ -196,6 +260,36 @@ class LedgerSteps:
                     f"flow run {flow_run_id} is active for {entry.window}, which overlaps this window",
                     flow_run_id=flow_run_id,
                 )
-            if self.has_failed(run) and not entry.earlier:
-                return None
-        return f"{entry.window} by flow run {flow_run_id} of {entry.owner}"
+            records = run.output_records
+            if self.has_failed(run):
+                if not entry.earlier:
+                    return None
+                flow_run_id, records = entry.earlier[-1].flow_run_id, None
+            elif not run.status.succeeded:
+                return f"{entry.window} by flow run {flow_run_id} of {entry.owner}, result unknown"
+        return IngestedPart(
+            window=entry.window,
+            flow_id=entry.dataflow.flow_id,
+            flow_run_id=flow_run_id,
+            owner=entry.owner,
+            output_records=records,
+        )
+
+    def _is_failed(self, entry: LedgerEntry) -> bool:
+        """Return whether nothing of an entry's window is ingested, since its flow run failed."""
+        if entry.state is EntryState.INGESTED or entry.flow_run_id is None or entry.earlier:
+            return False
+        try:
+            return self.has_failed(self.get_run(entry.flow_run_id))
+        except RunNotFoundError:
+            return False
+
+
+def _overlap_error(parts: Sequence[IngestedPart], unclear: Sequence[str]) -> WindowOverlapError:
+    texts = sorted([*map(str, parts), *unclear])
+    return WindowOverlapError(f"parts of the window are ingested: {_listed(texts)}")
+
+
+def _listed(parts: Sequence[object]) -> str:
+    more = f"; and {len(parts) - _MAX_LISTED} more" if len(parts) > _MAX_LISTED else ""
+    return f"{'; '.join(map(str, parts[:_MAX_LISTED]))}{more}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from airflow_flowservice.exceptions import (
     FlowRunOutcomeUnknownError,
 )
 from airflow_flowservice.plain_text import ID_LENGTH, TEXT_LENGTH, URL_LENGTH, clean_text
-from airflow_flowservice.windows.window import IngestionWindow, window_from_json, window_to_json
+from airflow_flowservice.windows.window import END, START, IngestionWindow, window_from_json, window_to_json
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import FlowRun
@@ -57,6 +57,7 @@ class FlowRunSummary:
         the other counts (see `FlowRun`).
     :param errors: the errors that the run reports. They may contain the customer's host names.
     :param url: the run's page in Experience Platform.
+    :param part_of: the task's window, if the run is one of several of the task, or ingests only a part of its window.
     :param batches: the run's batches in the catalogue, failed ones first, at most 20. Empty if they were not read,
         which only a task with `wait_for_batch` does.
     """
@@ -79,6 +80,7 @@ class FlowRunSummary:
     errors: tuple[RunError, ...] = ()
     url: str | None = None
     batches: tuple[CatalogBatch, ...] = ()
+    part_of: IngestionWindow | None = None
 
     @classmethod
     def of_new(cls, flow_run_id: str, *, flow_id: str, window: IngestionWindow | None, url: str) -> FlowRunSummary:
@@ -125,6 +127,7 @@ class FlowRunSummary:
             errors=_errors(value.get("errors")),
             url=_url(value.get("url")),
             batches=_batches(value.get("batches")),
+            part_of=_window(value.get("part_of")),
             **{name: _count(value.get(name)) for name in _COUNTS},
         )
 
@@ -136,9 +139,11 @@ class FlowRunSummary:
         `skipped_records`, `deleted_records`, `failed_records_derived` (a boolean), `errors`, `url` and `batches`.
         Times are ISO 8601 in UTC, and each error is `{"code", "message"}`. Each batch is `{"id", "status", "errors",
         "input_records", "output_records", "failed_records", "threshold_percent"}`, with Adobe's own status and errors
-        `{"code", "message", "records"}`.
+        `{"code", "message", "records"}`. Only the flow run of a part has `part_of`: the window as ISO 8601 interval.
         """
+        part_of = {"part_of": str(self.part_of)} if self.part_of else {}
         return {
+            **part_of,
             "id": self.id,
             "flow_id": self.flow_id,
             "status": self.status,
@@ -264,6 +269,28 @@ class FlowRunSummary:
         return ", ".join(parts)
 
 
+def combined(summaries: Sequence[FlowRunSummary], *, window: IngestionWindow) -> FlowRunSummary:
+    """Return the summary of a window that several runs ingested, with the sums of their counts.
+
+    Id, dataflow and page are those of the last run. A count is None if one of the runs does not show it. The status is
+    the first one that is not `success`.
+
+    :param summaries: at least one.
+    """
+    last = summaries[-1]
+    values = {name: [getattr(summary, name) for summary in summaries] for name in _COUNTS}
+    counts: dict[str, Any] = {name: None if None in each else sum(each) for name, each in values.items()}
+    return FlowRunSummary(
+        id=last.id,
+        flow_id=last.flow_id,
+        status=next((summary.status for summary in summaries if summary.status != "success"), "success"),
+        window=window,
+        failed_records_derived=any(summary.failed_records_derived for summary in summaries),
+        url=last.url,
+        **counts,
+    )
+
+
 def has_only_failed_batches(batches: Iterable[CatalogBatch]) -> bool:
     """Return whether there are batches, and all of them failed, so that nothing is ingested."""
     return {batch.status for batch in batches} == {BatchStatus.FAILED}
@@ -321,6 +348,11 @@ def _text(value: Any, *, length: int = TEXT_LENGTH) -> str | None:
 def _url(value: Any) -> str | None:
     """Return an address, or None if it would have to be changed, because it would be another address then."""
     return value if isinstance(value, str) and clean_text(value, length=URL_LENGTH) == value else None
+
+
+def _window(value: Any) -> IngestionWindow | None:
+    start, _, end = value.partition("/") if isinstance(value, str) else ("", "", "")
+    return window_from_json({START: start, END: end})
 
 
 def _count(value: Any) -> int | None:

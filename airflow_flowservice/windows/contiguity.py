@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from airflow_flowservice.windows.window import IngestionWindow
 
-    from airflow_flowservice.windows.window import IngestionWindow
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 _DAY = timedelta(days=1)
 
@@ -50,6 +50,20 @@ def find_breaks(windows: Sequence[IngestionWindow]) -> list[Break]:
             found.append(Break(kind="overlap", index=index, start=window.start, end=min(reached, window.end)))
         reached = window.end if reached is None else max(reached, window.end)
     return found
+
+
+def uncovered(window: IngestionWindow, parts: Iterable[IngestionWindow]) -> list[IngestionWindow]:
+    """Return the time of a window that no part contains: contiguous pieces, ordered by time.
+
+    :param parts: windows in any order; they may overlap each other and exceed the window.
+    """
+    pieces = []
+    reached = window.start
+    for part in sorted(part for part in parts if part.overlaps(window)):
+        if part.start > reached:
+            pieces.append(IngestionWindow(reached, part.start))
+        reached = max(reached, part.end)
+    return [*pieces, IngestionWindow(reached, window.end)] if reached < window.end else pieces
 
 
 def length_text(length: timedelta) -> str:

@@ -94,6 +94,10 @@ class IngestionWindow:
         """Return whether an instant exists that both windows contain."""
         return self.start < other.end and other.start < self.end
 
+    def contains(self, other: IngestionWindow) -> bool:
+        """Return whether this window contains each instant of the other one."""
+        return self.start <= other.start and other.end <= self.end
+
     def meets(self, other: IngestionWindow) -> bool:
         """Return whether the other window begins where this one ends."""
         return self.end == other.start

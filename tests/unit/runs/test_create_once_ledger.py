@@ -296,6 +296,67 @@ class TestOverlaps:
         assert created(2) == tasks.attempt("dag/two/task/-1", order=tasks.world.order(day=1))
 
 
+class TestPartsThatCoverTheWindow:
+    """Several windows together contain the window, so it is ingested."""
+
+    @pytest.fixture
+    def order(self, tasks: LedgerWorld) -> Any:
+        """Return an order of a day whose two halves two tasks have ingested."""
+        window = tasks.world.order().window
+        noon = window.start + timedelta(hours=12)
+        halves = [IngestionWindow(window.start - timedelta(hours=1), noon), IngestionWindow(noon, window.end)]
+        for number, half in enumerate(halves):
+            owner = f"half/{number}/task/-1"
+            outcome = tasks.attempt(owner, order=tasks.world.order(window=half))
+            tasks.world.service.end(outcome.flow_run_id, SUCCESS)
+            deliver(
+                tasks.ledger,
+                dataflow=DATAFLOW,
+                window=half,
+                flow_run_id=outcome.flow_run_id,
+                owner=owner,
+                output_records=number,
+            )
+        return tasks.world.order()
+
+    @pytest.mark.parametrize("reaction", ["fail", "rest", "restate"])
+    def test_the_last_flow_run_is_reused(self, tasks: LedgerWorld, order: Any, reaction: str) -> None:
+        tasks.world.listen(lambda name: pytest.fail(f"request: {name}"))
+        outcome = tasks.attempt("other/two/task/-1", order=order, on_overlap=reaction)
+        assert ("run-2", "reused", True, 1) == (
+            outcome.flow_run_id,
+            outcome.how,
+            outcome.is_ingested,
+            outcome.output_records,
+        )
+        assert [("run-1", 0), ("run-2", 1)] == [(part.flow_run_id, part.output_records) for part in outcome.parts]
+        assert tasks.entry is None
+
+    @pytest.mark.parametrize("reaction", ["fail", "skip"])
+    def test_it_can_be_an_error(self, tasks: LedgerWorld, order: Any, reaction: str) -> None:
+        with pytest.raises(WindowIngestedError, match=r"in parts: .* of half/0/task/-1; .* of half/1/task/-1") as error:
+            tasks.attempt("other/two/task/-1", order=order, on_ingested=reaction)
+        assert ("run-2", ["run-1", "run-2"]) == (error.value.flow_run_id, tasks.ids)
+
+    @pytest.mark.parametrize("terms", [{"restate": True}, {"on_ingested": "restate"}])
+    def test_a_request_ingests_the_window_again(self, tasks: LedgerWorld, order: Any, terms: Any) -> None:
+        assert created(3) == tasks.attempt("other/two/task/-1", order=order, **terms)
+        assert resumed(3) == tasks.attempt("other/two/task/-1", order=order, number=2, **terms)
+
+    def test_a_missing_second_is_an_overlap(self, tasks: LedgerWorld, order: Any) -> None:
+        longer = IngestionWindow(order.window.start, order.window.end + timedelta(seconds=1))
+        with pytest.raises(WindowOverlapError):
+            tasks.attempt("other/two/task/-1", order=tasks.world.order(window=longer))
+
+    def test_a_part_without_a_known_result_is_an_overlap(self, tasks: LedgerWorld, order: Any) -> None:
+        """Its flow run ended without a status."""
+        [_, second] = tasks.ledger.overlapping([DATAFLOW], order.window)
+        tasks.ledger.put(replace(second, state=EntryState.CREATED))
+        tasks.world.service.end("run-2", FlowRunStatus.ENDED_UNCLEAR)
+        with pytest.raises(WindowOverlapError, match="run-2 of half/1/task/-1, result unknown"):
+            tasks.attempt("other/two/task/-1", order=order)
+
+
 class FailingLedger(MemoryLedger):
     """Ledger whose methods fail if their name is in `failing`."""
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_flowservice.windows.contiguity import clock_change_note, find_breaks, length_text
+from airflow_flowservice.windows.contiguity import clock_change_note, find_breaks, length_text, uncovered
 from airflow_flowservice.windows.window import IngestionWindow
 
 UTC = timezone.utc
@@ -33,6 +33,17 @@ def window(start: int, end: int) -> IngestionWindow:
 def hours(found: Any) -> set[int]:
     """Return the hours of a break, counted from EPOCH."""
     return set(range(int((found.start - EPOCH) / HOUR), int((found.end - EPOCH) / HOUR)))
+
+
+class TestUncovered:
+    @repeatable
+    @given(whole=spans, parts=st.lists(spans, max_size=6))
+    def test_pieces_are_the_hours_that_no_part_contains(self, whole: tuple[int, int], parts: list[Any]) -> None:
+        """The pieces are contiguous, ordered by time, and as few as possible."""
+        pieces = uncovered(window(*whole), [window(*part) for part in parts])
+        expected = set(range(*whole)).difference(*(range(*part) for part in parts))
+        assert expected == set().union(*map(hours, pieces))
+        assert all(one.end < other.start for one, other in pairwise(pieces))
 
 
 class TestFindBreaks:
