@@ -232,10 +232,15 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
     def _wait(self, context: Mapping[str, Any], summary: FlowRunSummary) -> str:
         from airflow_flowservice.runs.watch import wait_for_end
 
-        watch = self._watch(summary, timeout=self.wait_timeout)
+        watch, get_run = self._watch(summary, timeout=self.wait_timeout), metrics.counted(self._hook.client.get_run)
+
+        def read(flow_run_id: str, *, within_s: float | None = None) -> FlowRun:
+            self._require_execution_time(watch)
+            return get_run(flow_run_id, within_s=within_s)
+
         with error_context(flow_id=summary.flow_id, window=summary.window_text):
             try:
-                run = wait_for_end(watch, metrics.counted(self._hook.client.get_run), self._read_batches)
+                run = wait_for_end(watch, read, self._read_batches)
             except versions.airflow_exception("AirflowTaskTimeout") as error:
                 raise watch.timed_out("execution_timeout", self._limits["execution_timeout"]) from error
         return self._finish(context, _ended(summary, run))

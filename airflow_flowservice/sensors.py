@@ -192,6 +192,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
         # The first poll is also here, so that Airflow applies `soft_fail` and similar parameters to it.
         with task_end.task_errors(*self._final_errors):
             watch = self._watching(context)
+            self._require_execution_time(watch)
             run = watch.poll(metrics.counted(self._hook.client.get_run), self._read_batches)
             watch.url = self._url(watch.last) or watch.url
             self._remember(context, watch)

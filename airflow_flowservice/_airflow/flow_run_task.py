@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from airflow_flowservice.runs.batch_watch import ReadBatches
     from airflow_flowservice.runs.summary import FlowRunSummary
+    from airflow_flowservice.runs.watch import RunWatch
 
     _Task = BaseOperator
 else:
@@ -45,6 +46,8 @@ else:
 log = logging.getLogger(__name__)
 
 _ATTEMPT_KEY = "flowservice_attempt"
+_LOST_ALARM_S = 1.0
+"""Seconds after `execution_timeout` when Airflow's alarm for it has not come and will not come."""
 _EVENT_NAMES = (
     "flow_id",
     "status",
@@ -163,6 +166,18 @@ class FlowRunTaskMixin(_Task):
         execution_timeout = None if self.execution_timeout is None else self.execution_timeout.total_seconds()
         limits = (self._wait_limit, ("execution_timeout", execution_timeout))
         return {name: seconds for name, seconds in limits if seconds is not None}
+
+    def _require_execution_time(self, watch: RunWatch) -> None:
+        """Return if `execution_timeout` is not over.
+
+        Airflow's alarm raises `AirflowTaskTimeout` once, at any line. Python ignores it in a callback of a weak
+        reference, and without this check the task would then wait without a limit.
+
+        :raises AirflowTaskTimeout: the alarm was lost.
+        """
+        limit = self._limits.get("execution_timeout")
+        if limit is not None and watch.age >= limit + _LOST_ALARM_S:
+            raise versions.airflow_exception("AirflowTaskTimeout")(f"execution_timeout, {limit:g} seconds, is over")
 
     def _show(self, context: Mapping[str, Any], summary: FlowRunSummary) -> None:
         """Push the summary of the flow run, and the addresses of the links."""

@@ -137,7 +137,7 @@ class RunWatch:
         The read takes at most `AFTER_LIMIT_READ_S` seconds. Errors are logged and not raised, because the time limit
         ends the wait.
         """
-        self.caller_limit = self._age + AFTER_LIMIT_READ_S
+        self.caller_limit = self.age + AFTER_LIMIT_READ_S
         try:
             return self.poll(read, read_batches)
         except FlowServiceError as error:
@@ -151,7 +151,7 @@ class RunWatch:
         The delay grows with the time waited, up to `poll_interval`, and has jitter, so that the polls of many runs
         are spread. It never exceeds the remaining time.
         """
-        age = self._age
+        age = self.age
         pause = min(self.poll_interval, max(_MIN_DELAY_S, age / 4)) * random.uniform(1 - _JITTER, 1 + _JITTER)
         return pause if self.timeout is None else max(0.0, min(pause, self.timeout - age))
 
@@ -215,14 +215,15 @@ class RunWatch:
         )
 
     @property
-    def _age(self) -> float:
+    def age(self) -> float:
+        """Return the seconds since the watch was made."""
         return self.monotonic() - self._began
 
     @property
     def _read_limit(self) -> float | None:
         """Return the maximum of seconds for a read, or None if there is no time limit."""
         limits = [limit for limit in (self.timeout, self.caller_limit) if limit is not None]
-        return max(MIN_READ_S, min(limits) - self._age) if limits else None
+        return max(MIN_READ_S, min(limits) - self.age) if limits else None
 
     @property
     def _last_status(self) -> str:
@@ -288,7 +289,7 @@ class RunWatch:
         )
 
     def _require_time(self) -> None:
-        if self.timeout is not None and self._age >= self.timeout:
+        if self.timeout is not None and self.age >= self.timeout:
             raise self.timed_out("wait_timeout", self.timeout)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from datetime import timedelta
@@ -12,9 +13,11 @@ from raw_server import RawServer
 
 from airflow_flowservice.api.client import FlowServiceClient
 from airflow_flowservice.exceptions import ApiError, FlowRunTimeoutError, NotSentError
+from airflow_flowservice.operators import OnDemandFlowRunOperator
 from airflow_flowservice.runs.watch import RunWatch, wait_for_end
 from airflow_flowservice.sensors import FlowRunSensor
 
+FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 RUN = "3fb0418e-1804-45d6-8d56-dd51f05c0baf"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
 ANSWERS = {
@@ -84,6 +87,22 @@ def test_wait_for_the_token_of_another_thread_ends(client_of, raw):
 def _ignore_errors(client, within_s):
     with pytest.raises(ApiError):
         client.get_run(RUN, within_s=within_s)
+
+
+@pytest.mark.parametrize("waits", ["sensor", "operator"])
+def test_execution_timeout_holds_without_the_alarm(worker, emulator, create_run, monkeypatch, waits):
+    """Airflow raises the alarm once; Python ignores it in the callback of a weak reference."""
+    emulator.plan_outcome(status="success", run_s=100_000)
+    monkeypatch.setattr(signal, "setitimer", lambda *_: None)
+    arguments = {"execution_timeout": timedelta(seconds=LIMIT_S), "deferrable": False, "retries": 2}
+    if waits == "sensor":
+        task = worker.task(FlowRunSensor, flow_run_id=create_run(), poke_interval=0.1, **arguments)
+    else:
+        arguments |= {"flow_id": FLOW, "delta_column": "updated_at", "wait_for_completion": True}
+        task = worker.task(OnDemandFlowRunOperator, poll_interval=0.1, **arguments)
+    ended = task.run()
+    assert "up_for_retry" == ended.state
+    assert "the flow run has not ended within execution_timeout, 1 second" in str(ended.error)
 
 
 # Airflow's alarm for `execution_timeout` can be raised in the callback of a weak reference, where Python ignores it.
