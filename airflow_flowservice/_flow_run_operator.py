@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import BaseOperator
 
-from airflow_flowservice._airflow import intent_variable, metrics, task_context, task_end, versions
+from airflow_flowservice._airflow import intent_variable, metrics, required_actions, task_context, task_end, versions
 from airflow_flowservice._airflow.flow_run_task import (
     FlowRunTaskMixin,
     log_run_continues,
@@ -27,7 +27,7 @@ from airflow_flowservice.exceptions import (
 from airflow_flowservice.links import DataflowLink, FlowRunLink
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import timedelta
 
     from airflow.sdk import Context
@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from airflow_flowservice.hooks import FlowServiceHook
     from airflow_flowservice.runs.intent import Order, Outcome
     from airflow_flowservice.runs.ledger_intents import LedgerPolicy
+    from airflow_flowservice.runs.question import Answer, PersonNeededError, Question
     from airflow_flowservice.runs.summary import FlowRunSummary
     from airflow_flowservice.runs.watch import RunWatch
 
-_ON_UNCERTAIN = ("fail", "adopt", "create")
+_ON_UNCERTAIN = ("fail", "adopt", "create", "ask")
 
 
 class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
@@ -60,8 +61,10 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         max_failed_ratio: float | None = None,
         on_empty: Literal["succeed", "skip", "fail"] = "succeed",
         wait_for_batch: bool = False,
-        on_uncertain: Literal["fail", "adopt", "create"] = "fail",
+        on_uncertain: Literal["fail", "adopt", "create", "ask"] = "fail",
         uncertain_patience: float = 180.0,
+        ask_timeout: float | timedelta = 86400.0,
+        ask_notifiers: Sequence[Callable[[Any], Any]] | Callable[[Any], Any] = (),
         flowservice_conn_id: str = "flowservice_default",
         **kwargs: Any,
     ) -> None:
@@ -79,28 +82,56 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         self.poll_interval = positive_seconds(poll_interval, name="poll_interval")
         self.wait_timeout = None if wait_timeout is None else positive_seconds(wait_timeout, name="wait_timeout")
         self.on_uncertain = one_of(on_uncertain, _ON_UNCERTAIN, name="on_uncertain")
+        required_actions.require_support(self.on_uncertain)
         self.uncertain_patience = positive_seconds(uncertain_patience, name="uncertain_patience")
+        self.ask_timeout = positive_seconds(ask_timeout, name="ask_timeout")
+        self.ask_notifiers = required_actions.notifiers_of(ask_notifiers)
         # The task chooses its window. Rendering again shows the window among the rendered templates.
         self.overwrite_rtif_after_execution = versions.supports_rerendered_fields()
         self._created: FlowRunSummary | None = None
         self._is_creating = False
+        self._answer: Answer | None = None
 
     def execute(self, context: Context) -> str:
         """Create the flow run, or find the one of an earlier attempt. Optionally wait. Return the flow run id."""
         with task_end.task_errors():
-            order = self._order(context)
-            with error_context(flow_id=order.flow_id, window=str(order.window) if order.window else None):
-                summary = self._create(context, order)
-            if not self.wait_for_completion:
-                self._deliver(context, summary, succeeded=summary.succeeded)
-                intent_variable.remove_after_success(context)
-                self._add_outlet_event_extra(context, summary)
-                return summary.id
-            if summary.succeeded:
-                return self._finish(context, summary)
-            if self.deferrable and not self._is_nested(context):
-                self._defer(context, summary)
-            return self._wait(context, summary)
+            return self._run(context, self._order(context))
+
+    def execute_after_answer(self, context: Context, event: Any, question: Any, order: Any) -> str:
+        """Continue after a person answered which flow run is of the window, or after the time limit.
+
+        :param question: JSON object of the question.
+        :param order: JSON object of the order for which it was asked.
+        :raises FlowRunUncertainError: the answer is `fail`, or there was none in time.
+        """
+        from airflow_flowservice.runs.intent import Order
+        from airflow_flowservice.runs.question import Question
+
+        with task_end.task_errors():
+            asked, ordered = Question.from_json(question), Order.from_json(order)
+            if asked is None:
+                return self._run(context, self._order(context))
+            self._restore_order(ordered)
+            # This process sets the addresses of the links itself.
+            self.was_deferred = False
+            self._show_dataflow(context, self._hook.pages.dataflow(ordered.flow_id))
+            with error_context(flow_id=ordered.flow_id, window=str(ordered.window) if ordered.window else None):
+                self._answer = self._accepted_answer(asked, event)
+            return self._run(context, ordered)
+
+    def _run(self, context: Mapping[str, Any], order: Order) -> str:
+        with error_context(flow_id=order.flow_id, window=str(order.window) if order.window else None):
+            summary = self._create(context, order)
+        if not self.wait_for_completion:
+            self._deliver(context, summary, succeeded=summary.succeeded)
+            intent_variable.remove_after_success(context)
+            self._add_outlet_event_extra(context, summary)
+            return summary.id
+        if summary.succeeded:
+            return self._finish(context, summary)
+        if self.deferrable and not self._is_nested(context):
+            self._defer(context, summary)
+        return self._wait(context, summary)
 
     def on_kill(self) -> None:
         """Log that the flow run continues, because Adobe cannot cancel it."""
@@ -126,6 +157,9 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
 
     def _restore(self, summary: FlowRunSummary) -> None:
         """Set the fields that an earlier process of this task found."""
+
+    def _restore_order(self, order: Order) -> None:
+        """Set the fields that an earlier process of this task chose for its order."""
 
     @cached_property
     def _hook(self) -> FlowServiceHook:
@@ -165,6 +199,7 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
 
     def _create_once(self, context: Mapping[str, Any], order: Order) -> Outcome:
         from airflow_flowservice.runs.create_once import CreateOnce
+        from airflow_flowservice.runs.question import PersonNeededError
 
         hook, ledger = self._hook, self._ledger_policy(context, order)
         create_once = CreateOnce(
@@ -174,7 +209,11 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             attempt=task_context.attempt_of(context),
             ledger=ledger,
             check_flow=self.check_flow,
-            on_uncertain=self.on_uncertain,
+            # After a wait, Airflow would resume the task that executes this one.
+            on_uncertain="fail" if self.on_uncertain == "ask" and self._is_nested(context) else self.on_uncertain,
+            ask=partial(required_actions.show, ti=context["ti"], order=order),
+            ask_timeout=self.ask_timeout,
+            answer=self._answer,
             adopt=task_context.run_to_adopt(context),
             patience=self.uncertain_patience,
             error_budget=self._first_read_budget,
@@ -187,6 +226,8 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         except FlowRunUncertainError:
             metrics.count("runs.uncertain")
             raise
+        except PersonNeededError as needed:
+            self._ask(context, order, needed)
         except WindowIngestedError as error:
             if getattr(self, "on_ingested", None) != "skip":
                 raise
@@ -194,6 +235,29 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             raise versions.airflow_exception("AirflowSkipException")(str(error)) from error
         metrics.count(f"runs.{outcome.how}")
         return outcome
+
+    def _ask(self, context: Mapping[str, Any], order: Order, needed: PersonNeededError) -> NoReturn:
+        """Wait for the answer to a question. Only the attempt that asks it notifies people."""
+        if needed.is_new:
+            metrics.count("runs.asked")
+        required_actions.notify(self.ask_notifiers if needed.is_new else (), context)
+        required_actions.wait(self, needed.question, ti=context["ti"], order=order)
+
+    def _accepted_answer(self, question: Question, event: Any) -> Answer:
+        """Return the answer to a question.
+
+        :raises FlowRunUncertainError: it is `fail`, or there was none in time.
+        """
+        from airflow_flowservice.runs.question import REMEDY
+
+        answer = question.answer(event)
+        if not answer.fails:
+            return answer
+        metrics.count("runs.uncertain")
+        raise FlowRunUncertainError(
+            f"{answer}; a flow run may have been created, and the dataflow's new flow runs show no window: {question}",
+            remedy=REMEDY,
+        )
 
     def _ledger_policy(self, context: Mapping[str, Any], order: Order) -> LedgerPolicy | None:
         """Return how the ledger takes part in creating the flow run; None if it does not."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from airflow_flowservice.runs.intent import Order, Outcome
     from airflow_flowservice.runs.ledger_intents import LedgerPolicy
     from airflow_flowservice.runs.summary import FlowRunSummary
+    from airflow_flowservice.windows.window import IngestionWindow
 
 __all__ = ["OnDemandFlowRunOperator", "RetriggerFlowRunOperator"]
 
@@ -68,8 +69,12 @@ class OnDemandFlowRunOperator(FlowRunOperator):
     :param on_overlap: reaction if parts of the window are ingested: `fail`, or `restate`: ingest them again.
     :param continues: ids of earlier dataflows that this one replaces; their windows count as ingested.
     :param on_uncertain: reaction if the response to the POST was lost and new flow runs show no window: `fail` with
-        the candidates, `adopt` the oldest candidate, or `create` another flow run.
+        the candidates, `adopt` the oldest candidate, `create` another flow run, or `ask` a person under Airflow's
+        Required Actions (Airflow 3.1 and later), and wait without a worker.
     :param uncertain_patience: seconds to search for a flow run whose response was lost, before another is created.
+    :param ask_timeout: seconds (or `timedelta`) after which a question of `on_uncertain="ask"` fails the task.
+    :param ask_notifiers: notifiers, or functions that take the context, to call when the task asks. The context has
+        the page's address as `required_actions_url`.
     :param flowservice_conn_id: id of a connection of type `flowservice`; templated.
 
     Return the flow run id, and push the XCom `flow_run` (see `FlowRunSummary.to_json`).
@@ -83,7 +88,8 @@ class OnDemandFlowRunOperator(FlowRunOperator):
     :raises FlowRunBatchFailedError: the flow run's batches failed; a retry creates another flow run.
     :raises FlowRunIncompleteError: more records failed than allowed; not retried, since the others are ingested.
     :raises FlowRunEmptyError: there were no records, and `on_empty` is `fail`; not retried.
-    :raises FlowRunUncertainError: a flow run may exist, and `on_uncertain` is `fail`.
+    :raises FlowRunUncertainError: a flow run may exist, and `on_uncertain` is `fail`; or a person chose to fail, or did
+        not answer in time.
 
     Source: https://experienceleague.adobe.com/en/docs/experience-platform/sources/api-tutorials/on-demand-ingestion
     """
@@ -218,9 +224,16 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         )
 
     def _restore(self, summary: FlowRunSummary) -> None:
+        self._restore_window(summary.window)
+
+    def _restore_order(self, order: Order) -> None:
+        self.flow_id = order.flow_id
+        self._restore_window(order.window)
+
+    def _restore_window(self, window: IngestionWindow | None) -> None:
         from airflow_flowservice.windows.window import END, START, window_to_json
 
-        edges = window_to_json(summary.window)
+        edges = window_to_json(window)
         self.window_start, self.window_end = edges[START], edges[END]
 
 
