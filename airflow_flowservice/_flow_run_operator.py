@@ -81,16 +81,20 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         self.deferrable = versions.default_deferrable() if deferrable is None else deferrable
         self.poll_interval = positive_seconds(poll_interval, name="poll_interval")
         self.wait_timeout = None if wait_timeout is None else positive_seconds(wait_timeout, name="wait_timeout")
-        self.on_uncertain = one_of(on_uncertain, _ON_UNCERTAIN, name="on_uncertain")
-        required_actions.require_support(self.on_uncertain)
         self.uncertain_patience = positive_seconds(uncertain_patience, name="uncertain_patience")
-        self.ask_timeout = positive_seconds(ask_timeout, name="ask_timeout")
-        self.ask_notifiers = required_actions.notifiers_of(ask_notifiers)
+        self._configure_asking(on_uncertain, timeout=ask_timeout, notifiers=ask_notifiers)
         # The task chooses its window. Rendering again shows the window among the rendered templates.
         self.overwrite_rtif_after_execution = versions.supports_rerendered_fields()
         self._created: FlowRunSummary | None = None
         self._is_creating = False
         self._answer: Answer | None = None
+
+    def _configure_asking(self, on_uncertain: str, *, timeout: float | timedelta, notifiers: Any) -> None:
+        """Validate and set the reaction to an unknown outcome, when the DAG file is parsed."""
+        self.on_uncertain = one_of(on_uncertain, _ON_UNCERTAIN, name="on_uncertain")
+        required_actions.require_support(self.on_uncertain)
+        self.ask_timeout = positive_seconds(timeout, name="ask_timeout")
+        self.ask_notifiers = required_actions.notifiers_of(notifiers)
 
     def execute(self, context: Context) -> str:
         """Create the flow run, or find the one of an earlier attempt. Optionally wait. Return the flow run id."""
