@@ -17,9 +17,11 @@ from airflow_flowservice.operators import OnDemandFlowRunOperator
 SETTINGS: dict[str, Any] = {
     "on_uncertain": "ask",
     "ask_timeout": timedelta(hours=1),
-    "uncertain_patience": 8,
+    "uncertain_patience": 20,
     "wait_for_completion": True,
     "poll_interval": 1,
+    # On a busy machine, Airflow starts tasks again.
+    "retries": 6,
     "retry_delay": timedelta(seconds=1),
 }
 
@@ -54,7 +56,6 @@ with DAG("e2e_asking_dying", schedule=None, start_date=pendulum.datetime(2026, 1
         flow_id=flow_of("e2e_asking_dying"),
         window_start="2026-02-01T00:00:00Z",
         window_end="2026-02-02T00:00:00Z",
-        retries=6,
         deferrable=False,
         **SETTINGS,
     )
