@@ -136,12 +136,15 @@ def _body(question: Question, *, order: Order, page: str) -> str:
     if question.omitted:
         lines += [f"There are {question.omitted} later flow runs, which are no options.", ""]
     lines += [
-        f"- Dataflow: {_escaped(order.flow_id)}. Window: {_escaped(str(order.window or 'unknown'))}.",
-        "- Choose a flow run if it is of this window. The task uses it.",
-        "- Choose `create` if none of them is. The task creates another flow run. If one of them was of this window, "
+        f"Dataflow: {_escaped(order.flow_id)}. Window: {_escaped(str(order.window or 'unknown'))}. Check which of them "
+        "is of this window, then choose:",
+        "",
+        "- A flow run, if it is of this window. The task uses it.",
+        "- `create`, if none of them is. The task creates another flow run. If one of them was of this window, "
         "the window is ingested twice.",
-        f"- Choose `fail` to fail the task. Without an answer, it fails at {_escaped(until)}.",
-        f"- The address of this page is <{page}>.",
+        f"- `fail`, to fail the task. Without an answer, it fails at {_escaped(until)}.",
+        "",
+        f"The address of this page is <{page}>",
     ]
     return "\n".join(lines)
 
