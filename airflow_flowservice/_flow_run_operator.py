@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import BaseOperator
 
-from airflow_flowservice._airflow import intent_variable, metrics, task_context, task_end, versions
+from airflow_flowservice._airflow import intent_variable, metrics, required_actions, task_context, task_end, versions
 from airflow_flowservice._airflow.flow_run_task import (
     FlowRunTaskMixin,
     log_run_continues,
@@ -27,7 +27,7 @@ from airflow_flowservice.exceptions import (
 from airflow_flowservice.links import DataflowLink, FlowRunLink
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import timedelta
 
     from airflow.sdk import Context
@@ -37,10 +37,11 @@ if TYPE_CHECKING:
     from airflow_flowservice.runs.create_once import CreateOnce
     from airflow_flowservice.runs.intent import Order, Outcome
     from airflow_flowservice.runs.ledger_intents import LedgerPolicy
+    from airflow_flowservice.runs.question import Answer, PersonNeededError, Question
     from airflow_flowservice.runs.summary import FlowRunSummary
     from airflow_flowservice.runs.watch import RunWatch
 
-_ON_UNCERTAIN = ("fail", "adopt", "create")
+_ON_UNCERTAIN = ("fail", "adopt", "create", "ask")
 
 
 class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
@@ -61,8 +62,10 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         max_failed_ratio: float | None = None,
         on_empty: Literal["succeed", "skip", "fail"] = "succeed",
         wait_for_batch: bool = False,
-        on_uncertain: Literal["fail", "adopt", "create"] = "fail",
+        on_uncertain: Literal["fail", "adopt", "create", "ask"] = "fail",
         uncertain_patience: float = 180.0,
+        ask_timeout: float | timedelta = 86400.0,
+        ask_notifiers: Sequence[Callable[[Any], Any]] | Callable[[Any], Any] = (),
         flowservice_conn_id: str = "flowservice_default",
         **kwargs: Any,
     ) -> None:
@@ -79,17 +82,47 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         self.deferrable = versions.default_deferrable() if deferrable is None else deferrable
         self.poll_interval = positive_seconds(poll_interval, name="poll_interval")
         self.wait_timeout = None if wait_timeout is None else positive_seconds(wait_timeout, name="wait_timeout")
-        self.on_uncertain = one_of(on_uncertain, _ON_UNCERTAIN, name="on_uncertain")
         self.uncertain_patience = positive_seconds(uncertain_patience, name="uncertain_patience")
+        self._configure_asking(on_uncertain, timeout=ask_timeout, notifiers=ask_notifiers)
         # The task chooses its window. Rendering again shows the window among the rendered templates.
         self.overwrite_rtif_after_execution = versions.supports_rerendered_fields()
         self._created: FlowRunSummary | None = None
         self._is_creating = False
+        self._answer: Answer | None = None
+
+    def _configure_asking(self, on_uncertain: str, *, timeout: float | timedelta, notifiers: Any) -> None:
+        """Validate and set the reaction to an unknown outcome, when the DAG file is parsed."""
+        self.on_uncertain = one_of(on_uncertain, _ON_UNCERTAIN, name="on_uncertain")
+        required_actions.require_support(self.on_uncertain)
+        self.ask_timeout = positive_seconds(timeout, name="ask_timeout")
+        self.ask_notifiers = required_actions.notifiers_of(notifiers)
 
     def execute(self, context: Context) -> str:
         """Create the flow run, or find the one of an earlier attempt. Optionally wait. Return the flow run id."""
         with task_end.task_errors():
             return self._ingest(context, self._order(context))
+
+    def execute_after_answer(self, context: Context, event: Any, question: Any, order: Any) -> str:
+        """Continue after a person answered which flow run is of the window, or after the time limit.
+
+        :param question: JSON object of the question.
+        :param order: JSON object of the order for which it was asked.
+        :raises FlowRunUncertainError: the answer is `fail`, or there was none in time.
+        """
+        from airflow_flowservice.runs.intent import Order
+        from airflow_flowservice.runs.question import Question
+
+        with task_end.task_errors():
+            asked, ordered = Question.from_json(question), Order.from_json(order)
+            if asked is None:
+                return self._ingest(context, self._order(context))
+            self._restore_order(ordered)
+            # This process sets the addresses of the links itself.
+            self.was_deferred = False
+            self._show_dataflow(context, self._hook.pages.dataflow(ordered.flow_id))
+            with error_context(flow_id=ordered.flow_id, window=str(ordered.window) if ordered.window else None):
+                self._answer = self._accepted_answer(asked, event)
+            return self._ingest(context, ordered)
 
     def on_kill(self) -> None:
         """Log that the flow run continues, because Adobe cannot cancel it."""
@@ -115,6 +148,9 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
 
     def _restore(self, summary: FlowRunSummary) -> None:
         """Set the fields that an earlier process of this task found."""
+
+    def _restore_order(self, order: Order) -> None:
+        """Set the fields that an earlier process of this task chose for its order."""
 
     @cached_property
     def _hook(self) -> FlowServiceHook:
@@ -173,12 +209,16 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         return summary
 
     def _create_once(self, context: Mapping[str, Any], order: Order) -> Outcome:
+        from airflow_flowservice.runs.question import PersonNeededError
+
         create_once = self._creation(context, order)
         try:
             outcome = create_once(order)
         except FlowRunUncertainError:
             metrics.count("runs.uncertain")
             raise
+        except PersonNeededError as needed:
+            self._ask(context, order, needed)
         except WindowIngestedError as error:
             if getattr(self, "on_ingested", None) != "skip":
                 raise
@@ -199,13 +239,40 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             ledger=ledger,
             check_flow=self.check_flow,
             shared_check=hook.flow_check if self.check_flow else None,
-            on_uncertain=self.on_uncertain,
+            # After a wait, Airflow would resume the task that executes this one.
+            on_uncertain="fail" if self.on_uncertain == "ask" and self._is_nested(context) else self.on_uncertain,
+            ask=partial(required_actions.show, ti=context["ti"], order=order),
+            ask_timeout=self.ask_timeout,
+            answer=self._answer,
             adopt=task_context.run_to_adopt(context),
             patience=self.uncertain_patience,
             error_budget=self._first_read_budget,
             clock_offset=lambda: hook.client.clock_offset,
             has_failed_batches=self._has_failed_batches,
             link=lambda flow_run_id: hook.pages.flow_run(order.flow_id, flow_run_id),
+        )
+
+    def _ask(self, context: Mapping[str, Any], order: Order, needed: PersonNeededError) -> NoReturn:
+        """Wait for the answer to a question. Only the attempt that asks it notifies people."""
+        if needed.is_new:
+            metrics.count("runs.asked")
+        required_actions.notify(self.ask_notifiers if needed.is_new else (), context)
+        required_actions.wait(self, needed.question, ti=context["ti"], order=order)
+
+    def _accepted_answer(self, question: Question, event: Any) -> Answer:
+        """Return the answer to a question.
+
+        :raises FlowRunUncertainError: it is `fail`, or there was none in time.
+        """
+        from airflow_flowservice.runs.question import REMEDY
+
+        answer = question.answer(event)
+        if not answer.fails:
+            return answer
+        metrics.count("runs.uncertain")
+        raise FlowRunUncertainError(
+            f"{answer}; a flow run may have been created, and the dataflow's new flow runs show no window: {question}",
+            remedy=REMEDY,
         )
 
     def _ledger_policy(self, context: Mapping[str, Any], order: Order) -> LedgerPolicy | None:

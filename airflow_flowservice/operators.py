@@ -72,8 +72,12 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         run for each contiguous piece, or `restate`: ingest the whole window. See the page Operators and sensor.
     :param continues: ids of earlier dataflows that this one replaces; their windows count as ingested.
     :param on_uncertain: reaction if the response to the POST was lost and new flow runs show no window: `fail` with
-        the candidates, `adopt` the oldest candidate, or `create` another flow run.
+        the candidates, `adopt` the oldest candidate, `create` another flow run, or `ask` a person under Airflow's
+        Required Actions (Airflow 3.1 and later), and wait without a worker.
     :param uncertain_patience: seconds to search for a flow run whose response was lost, before another is created.
+    :param ask_timeout: seconds (or `timedelta`) after which a question of `on_uncertain="ask"` fails the task.
+    :param ask_notifiers: notifiers, or functions that take the context, to call when the task asks. The context has
+        the page's address as `required_actions_url`.
     :param flowservice_conn_id: id of a connection of type `flowservice`; templated.
 
     Return the flow run id, and push the XCom `flow_run` (see `FlowRunSummary.to_json`). If several flow runs ingested
@@ -88,7 +92,8 @@ class OnDemandFlowRunOperator(FlowRunOperator):
     :raises FlowRunBatchFailedError: the flow run's batches failed; a retry creates another flow run.
     :raises FlowRunIncompleteError: more records failed than allowed; not retried, since the others are ingested.
     :raises FlowRunEmptyError: there were no records, and `on_empty` is `fail`; not retried.
-    :raises FlowRunUncertainError: a flow run may exist, and `on_uncertain` is `fail`.
+    :raises FlowRunUncertainError: a flow run may exist, and `on_uncertain` is `fail`; or a person chose to fail, or did
+        not answer in time.
 
     Source: https://experienceleague.adobe.com/en/docs/experience-platform/sources/api-tutorials/on-demand-ingestion
     """
@@ -138,6 +143,11 @@ class OnDemandFlowRunOperator(FlowRunOperator):
             self._shown_edges: tuple[Any, Any] = (None, None)
             self.on_ingested = one_of(on_ingested, _ON_INGESTED, name="on_ingested")
             self.on_overlap = one_of(on_overlap, _ON_OVERLAP, name="on_overlap")
+            if self.on_overlap == "rest" and self.on_uncertain == "ask":
+                raise ConfigurationError(
+                    'on_overlap="rest" and on_uncertain="ask" cannot be combined, because a question is of one window',
+                    remedy='use on_uncertain="fail", and name the flow run in the conf of a DAG run if it happens',
+                )
             self.continues = (continues,) if isinstance(continues, str) else tuple(continues)
             # A template may render to a native None, which is not the same as an omitted argument.
             choose_window.require_edges_in_pairs(window_start, window_end)
@@ -233,9 +243,16 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         )
 
     def _restore(self, summary: FlowRunSummary) -> None:
+        self._restore_window(summary.window if self._parts is None else self._whole)
+
+    def _restore_order(self, order: Order) -> None:
+        self.flow_id = order.flow_id
+        self._restore_window(order.window)
+
+    def _restore_window(self, window: IngestionWindow | None) -> None:
         from airflow_flowservice.windows.window import END, START, window_to_json
 
-        edges = window_to_json(summary.window if self._parts is None else self._whole)
+        edges = window_to_json(window)
         self.window_start, self.window_end = edges[START], edges[END]
 
     def _ingest(self, context: Mapping[str, Any], order: Order) -> str:

@@ -208,6 +208,16 @@ def supports_start_from_trigger() -> bool:
     return version() >= (3, 3)
 
 
+def supports_required_actions() -> bool:
+    """Return whether this Airflow's UI can ask a person (Required Actions, human in the loop)."""
+    return version() >= (3, 1)
+
+
+def supports_awaiting_input() -> bool:
+    """Return whether a task can wait for a person without the triggerer."""
+    return version() >= (3, 3)
+
+
 def supports_plugin_pages() -> bool:
     """Return whether this Airflow's UI shows pages of plugins."""
     return version() >= (3, 1)

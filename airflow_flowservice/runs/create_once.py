@@ -41,17 +41,21 @@ from airflow_flowservice.runs.intent import Attempt, FlowRunService, Intent, Ord
 from airflow_flowservice.runs.intent_store import IntentStore
 from airflow_flowservice.runs.ledger_intents import LedgerIntents
 from airflow_flowservice.runs.ledger_steps import LedgerSteps
+from airflow_flowservice.runs.question import REMEDY, PersonNeededError, Question, answer_to, open_question
 from airflow_flowservice.runs.watch import NOT_YET_READABLE, read_known_run
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from airflow_flowservice.api.models import CreatedRun, FlowRun
     from airflow_flowservice.runs.flow_check import FlowCheck
     from airflow_flowservice.runs.ledger_intents import LedgerPolicy
+    from airflow_flowservice.runs.question import Answer
     from airflow_flowservice.windows.window import IngestionWindow
 
 log = logging.getLogger(__name__)
 
-OnUncertain = Literal["fail", "adopt", "create"]
+OnUncertain = Literal["fail", "adopt", "create", "ask"]
 
 _START_MARGIN = timedelta(seconds=2)
 _LATER_START_MARGIN = timedelta(seconds=60)
@@ -85,6 +89,9 @@ class CreateOnce:
     :param check_flow: read the dataflow before the POST, and refuse an order that cannot work (`flow_check`).
     :param shared_check: dataflows that passed this check some minutes ago; None to read the dataflow each time.
     :param on_uncertain: reaction to new flow runs that show no window.
+    :param ask: show a question to people, and return the options that they see; for `on_uncertain` `ask`.
+    :param ask_timeout: seconds in which a question must be answered.
+    :param answer: of a person, to the question of an earlier attempt or of an earlier process of this one.
     :param adopt: id of the flow run that the DAG run's conf names for this order.
     :param patience: seconds to wait until a flow run that may have been created appears in the list. Adobe
         states two to three minutes.
@@ -104,6 +111,9 @@ class CreateOnce:
     check_flow: bool = False
     shared_check: FlowCheck | None = None
     on_uncertain: OnUncertain = "fail"
+    ask: Callable[[Question], Collection[str]] = lambda _: ()
+    ask_timeout: float = 86400.0
+    answer: Answer | None = None
     adopt: str | None = None
     patience: float = 180.0
     poll: float = 5.0
@@ -122,6 +132,7 @@ class CreateOnce:
     _intent: Intent = field(init=False, repr=False)
     _flow_run_id: str = field(init=False, repr=False)
     _error: FlowServiceError = field(init=False, repr=False)
+    _needed: PersonNeededError | None = field(default=None, init=False, repr=False)
     _has_earlier_intent: bool = field(default=False, init=False, repr=False)
     _posts: int = field(default=0, init=False, repr=False)
     _has_logged_clock: bool = field(default=False, init=False, repr=False)
@@ -132,6 +143,7 @@ class CreateOnce:
         :raises ApiError: Flow Service refused the request, or could not be reached; nothing was created.
         :raises FlowRunUncertainError: a flow run may exist, and `on_uncertain` is `fail`.
         :raises AttemptOvertakenError: another attempt may have taken over; nothing was sent.
+        :raises PersonNeededError: a flow run may exist, `on_uncertain` is `ask`, and the question has no answer yet.
         """
         self._order = self._unchecked = order
         self._intents = self._choose_intents(order)
@@ -144,9 +156,11 @@ class CreateOnce:
         except FlowServiceError as error:
             error.about(flow_id=order.flow_id, window=str(order.window) if order.window else None)
             raise
+        if self._needed is not None:
+            raise self._needed
         if state is CreationState.REUSED and self._steps is not None:
             return self._steps.outcome()
-        intent = replace(self._intent, max_tries=self.attempt.max_tries)
+        intent = replace(self._intent, max_tries=self.attempt.max_tries, question=None)
         self._intents.complete(intent, flow_run_id=self._flow_run_id)
         return Outcome(flow_run_id=self._flow_run_id, how=_HOW[state])
 
@@ -197,7 +211,7 @@ class CreateOnce:
         self._intent = assumed = self._assumed_intent()
         if not self._intents.is_durable:
             log.warning("The task has no store for its intent, so protection against double runs is reduced")
-            self._has_earlier_intent = not self.attempt.is_first
+            self._has_earlier_intent = not self.attempt.is_first or self.answer is not None
         elif stored := self._intents.read(otherwise=assumed) or self._read_intent_without_ledger():
             self._intent, self._has_earlier_intent = stored, True
         # A named flow run is adopted once: a clear afterwards requests the window again.
@@ -242,7 +256,8 @@ class CreateOnce:
         if steps.error is not None:
             self._error = steps.error
         if event is CreationEvent.CLAIM_STAYS:
-            self._intent = steps.other_intent(otherwise=self._assumed_intent())
+            # The other task waits for the answer to its question.
+            self._intent = replace(steps.other_intent(otherwise=self._assumed_intent()), question=None)
         return event
 
     def _check_intent(self) -> CreationEvent:
@@ -384,11 +399,23 @@ class CreateOnce:
         )
 
     def _compare(self) -> CreationEvent:
-        runs = self._search()
+        answer = None if self._posts else answer_to(self._intent, self.answer)
+        question = open_question(self._intent, self.attempt) if self.on_uncertain == "ask" else None
+        if answer is not None and answer.flow_run_id is not None:
+            self._flow_run_id = answer.flow_run_id
+            return CreationEvent.ANSWER_ADOPT
+        is_asked = answer is not None or question is not None
+        runs = self._search(patience=0.0 if is_asked else self.patience)
         if run := next(filter(self._is_ours, runs), None):
             log.warning("Found flow run %s (%s) of this window; no other is created", run.id, run.status_word)
             self._flow_run_id = run.id
             return CreationEvent.MATCH
+        if answer is not None:
+            return CreationEvent.ANSWER_CREATE
+        if question is not None:
+            log.warning("An earlier attempt asked which flow run is of this window; waiting for the answer")
+            self._needed = PersonNeededError(question, is_new=False)
+            return CreationEvent.ASKED_BEFORE
         # A failed flow run has ingested nothing, so it is no candidate.
         unclear = [run for run in runs if self._intent.match(run, self._order) == "unclear" and not run.status.failed]
         if not unclear:
@@ -425,22 +452,35 @@ class CreateOnce:
             log.warning("on_uncertain=adopt: adopting flow run %s out of: %s", chosen.id, lines)
             self._flow_run_id = chosen.id
             return CreationEvent.CANDIDATES_ADOPT
+        if self.on_uncertain == "ask" and self._ask(candidates):
+            return CreationEvent.CANDIDATES_ASK
         self._error = FlowRunUncertainError(
-            f"a flow run may have been created, and the dataflow's new flow runs show no window: {lines}",
-            remedy=(
-                "check whether one of them is of this window. If it is, mark the task as success, or run it again "
-                'with {"flowservice": {"adopt": "FLOW_RUN_ID"}} as conf. If none is, set on_uncertain=\'create\' and '
-                "clear the task (on_uncertain='adopt' would adopt the oldest of them)"
-            ),
+            f"a flow run may have been created, and the dataflow's new flow runs show no window: {lines}", remedy=REMEDY
         )
         return CreationEvent.CANDIDATES_FAIL
 
-    def _search(self) -> list[FlowRun]:
-        """Return the new flow runs: at once if one matches, otherwise when patience ends.
+    def _ask(self, runs: list[FlowRun]) -> bool:
+        """Ask a person which flow run is of this window. Return False if Airflow does not show all of them."""
+        until = self.now().timestamp() + self.ask_timeout
+        # Without a store, the process that receives the answer assumes an intent without a token.
+        intent = self._intent if self._intents.is_durable else replace(self._intent, token="")
+        question = Question.of(runs, intent=intent, attempt=self.attempt, until=until, link=self.link)
+        shown = question.shown_as(self.ask(question))
+        if shown is None:
+            log.warning("Airflow shows the options of the task's first question, in which a flow run is missing")
+            return False
+        # Only after this may the task wait: a retry that finds the question reads its answer.
+        self._intent = replace(self._intent, question=shown.to_json())
+        self._intents.write(self._intent)
+        self._needed = PersonNeededError(shown, is_new=True)
+        return True
+
+    def _search(self, *, patience: float) -> list[FlowRun]:
+        """Return the new flow runs: at once if one matches, otherwise when `patience` (seconds) ends.
 
         :raises FlowRunUncertainError: there are too many to compare.
         """
-        end = self.monotonic() + self.patience
+        end = self.monotonic() + patience
         while True:
             is_last = self.monotonic() >= end
             try:

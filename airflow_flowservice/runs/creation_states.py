@@ -28,6 +28,7 @@ class CreationState(Enum):
     RESUMED = "RESUMED"
     ADOPTED = "ADOPTED"
     REUSED = "REUSED"
+    ASKED = "ASKED"
     FAILED = "FAILED"
 
 
@@ -74,6 +75,10 @@ class CreationEvent(Enum):
     CANDIDATES_FAIL = "hidden windows, on_uncertain=fail"
     CANDIDATES_ADOPT = "hidden windows, on_uncertain=adopt"
     CANDIDATES_CREATE = "hidden windows, on_uncertain=create"
+    CANDIDATES_ASK = "hidden windows, on_uncertain=ask"
+    ASKED_BEFORE = "an earlier attempt asked"
+    ANSWER_ADOPT = "a person chose a flow run"
+    ANSWER_CREATE = "a person chose create"
 
 
 INITIAL = CreationState.READ_INTENT
@@ -83,6 +88,7 @@ FINAL = frozenset(
         CreationState.RESUMED,
         CreationState.ADOPTED,
         CreationState.REUSED,
+        CreationState.ASKED,
         CreationState.FAILED,
     }
 )
@@ -154,5 +160,9 @@ TRANSITIONS: dict[CreationState, dict[CreationEvent, CreationState]] = {
         CreationEvent.CANDIDATES_FAIL: CreationState.FAILED,
         CreationEvent.CANDIDATES_ADOPT: CreationState.ADOPTED,
         CreationEvent.CANDIDATES_CREATE: CreationState.CREATE,
+        CreationEvent.CANDIDATES_ASK: CreationState.ASKED,
+        CreationEvent.ASKED_BEFORE: CreationState.ASKED,
+        CreationEvent.ANSWER_ADOPT: CreationState.ADOPTED,
+        CreationEvent.ANSWER_CREATE: CreationState.CREATE,
     },
 }

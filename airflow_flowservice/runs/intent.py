@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from airflow_flowservice.windows.window import IngestionWindow
+from airflow_flowservice.windows.window import IngestionWindow, iso, parse_instant, window_from_json, window_to_json
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import CreatedRun, DeltaColumn, Flow, FlowRun
@@ -75,6 +75,30 @@ class Order:
     def key(self) -> str:
         """Return a text that is equal for orders of the same flow run."""
         return f"{self.flow_id} {self.retrigger or self.window}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the order as a JSON object."""
+        return {
+            "flow_id": self.flow_id,
+            **window_to_json(self.window),
+            "start_time": iso(self.start_time) if self.start_time else None,
+            "delta_column": self.delta_column.to_json() if self.delta_column else None,
+            "retrigger": self.retrigger,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Order:
+        """Parse what `to_json` returned."""
+        from airflow_flowservice.api.models import DeltaColumn
+
+        start_time, delta_column = value["start_time"], value["delta_column"]
+        return cls(
+            flow_id=value["flow_id"],
+            window=window_from_json(value),
+            start_time=parse_instant(start_time, name="start_time") if start_time else None,
+            delta_column=DeltaColumn.parse(delta_column) if delta_column else None,
+            retrigger=value["retrigger"],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +173,7 @@ class Intent:
     :param known: ids of the dataflow's newest flow runs before the POST.
     :param oldest_known: epoch seconds; flow runs created earlier are not new even if `known` lacks them.
     :param adopted: id of the named flow run, after it was adopted or found to have failed.
+    :param question: JSON object of `runs.question.Question` that waits for an answer.
     """
 
     order: str
@@ -160,11 +185,12 @@ class Intent:
     oldest_known: float | None = None
     flow_run_id: str | None = None
     adopted: str | None = None
+    question: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @classmethod
     def from_json(cls, value: Any) -> Intent | None:
         """Parse a stored value, and ignore unknown fields of a later version. Return None if it is no intent."""
-        names = {field.name for field in fields(cls)}
+        names = {each.name for each in fields(cls)}
         try:
             read = {name: each for name, each in value.items() if name in names}
             return cls(**{**read, "known": tuple(value["known"])})
@@ -173,7 +199,10 @@ class Intent:
 
     def to_json(self) -> dict[str, Any]:
         """Return the intent as a JSON object."""
-        return {**asdict(self), "known": list(self.known)}
+        values = {**asdict(self), "known": list(self.known)}
+        if self.question is None:
+            del values["question"]
+        return values
 
     def is_new(self, run: FlowRun) -> bool:
         """Return True if the flow run did not exist when the intent was written."""

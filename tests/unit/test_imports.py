@@ -194,6 +194,8 @@ def test_the_arguments_of_the_interface_are_pinned():
         "wait_for_batch",
         "on_uncertain",
         "uncertain_patience",
+        "ask_timeout",
+        "ask_notifiers",
         "flowservice_conn_id",
     ]
     window = [

@@ -73,6 +73,7 @@ class Supervisor:
         self.refused: list[Any] = []
         self.variables: dict[str, str] = {}
         self.descriptions: dict[str, str] = {}  # of the Variables
+        self.questions: dict[Any, dict[str, Any]] = {}  # rows of Required Actions by task instance
 
     def send(self, msg: Any, *args: Any, **kwargs: Any) -> Any:
         from airflow.sdk.execution_time.comms import OKResponse
@@ -167,6 +168,36 @@ class Supervisor:
         self.variables.pop(msg.key, None)
         return OKResponse(ok=True)
 
+    def _on_CreateHITLDetailPayload(self, msg: Any) -> Any:
+        """Do as the API server: keep the first options, and remove an answer (seen on 3.1.8 to 3.3.2)."""
+        from airflow.sdk.execution_time.comms import HITLDetailRequestResult
+
+        row = self.questions.setdefault(msg.ti_id, msg.model_dump(exclude={"type"}))
+        row["answer"] = None
+        return HITLDetailRequestResult(**{key: value for key, value in row.items() if key != "answer"})
+
+    def _on_GetHITLDetailResponse(self, msg: Any) -> Any:
+        from airflow.sdk.api.datamodels._generated import HITLDetailResponse
+
+        answer = self.questions[msg.ti_id]["answer"]
+        return HITLDetailResponse(response_received=answer is not None, **(answer or {"responded_at": None}))
+
+    def _on_UpdateHITLDetail(self, msg: Any) -> Any:
+        self.answer(msg.ti_id, msg.chosen_options[0], user=None)
+        return self._on_GetHITLDetailResponse(msg)
+
+    def answer(self, ti_id: Any, option: str, *, user: str | None) -> None:
+        """Store the answer of a user, or the default that Airflow stores after the time limit."""
+        row = self.questions[ti_id]
+        assert row["answer"] is None, "Airflow refuses a second answer with 409"
+        assert option in row["options"]
+        row["answer"] = {
+            "responded_at": datetime.now(timezone.utc),
+            "responded_by_user": {"id": user, "name": user} if user else None,
+            "chosen_options": [option],
+            "params_input": {},
+        }
+
     def _on_ValidateInletsAndOutlets(self, msg: Any) -> Any:
         from airflow.sdk.execution_time.comms import InactiveAssetsResult
 
@@ -235,6 +266,8 @@ class Task:
         self.rescheduled = 0
         self.triggers: list[Any] = []
         self.began = datetime.now(timezone.utc)
+        # A retry has another id; Airflow's database moves the question to it.
+        self.id = uuid4()
 
     def run(self, **upstream: Any) -> Ended:
         """Perform one attempt up to its end, a retry or a reschedule. If the task defers, also run its trigger.
@@ -254,7 +287,35 @@ class Task:
             ended = self.step(*left)
         else:
             ended = self._started_by_the_scheduler() if self.operator.start_from_trigger else self.step()
-        return self._resumed(ended.message) if ended.state == "deferred" else ended
+        return self._continued(ended)
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """Return the question that Airflow shows under Required Actions."""
+        return self.supervisor.questions[self.id]
+
+    def answer(self, option: str, *, user: str | None = "jane") -> Ended:
+        """Answer the question of the waiting task, and perform the attempt to its end."""
+        self.supervisor.answer(self.id, option, user=user)
+        return self._continued(self.waiting)
+
+    def _continued(self, ended: Ended) -> Ended:
+        """Continue a waiting task, unless it waits for a person."""
+        is_asking = "awaiting_input" == ended.state or "HITL" in str(getattr(ended.message, "classpath", ""))
+        if not is_asking:
+            return self._resumed(ended.message) if ended.state == "deferred" else ended
+        self.waiting = ended
+        if self.question["answer"] is None:
+            return Ended("asking", ended.message)
+        return self._continued(self.step(ended.message.next_method, self._after_answer(ended)))
+
+    def _after_answer(self, ended: Ended) -> dict[str, Any]:
+        """Return the arguments with which Airflow resumes the task: by the API server, or by the trigger."""
+        arguments = decode_arguments(json.loads(json.dumps(ended.message.next_kwargs)))
+        if ended.state == "deferred":
+            return {**arguments, "event": self.trigger(ended.message).payload}
+        answer = self.question["answer"]
+        return {**arguments, "event": {**answer, "timedout": answer["responded_by_user"] is None}}
 
     def _resumed(self, deferred: Any) -> Ended:
         if self.deferral_timeout:
@@ -299,7 +360,7 @@ class Task:
 
     def trigger(self, deferred: Any) -> Any:
         """Make the trigger from its serialized form and run it, as the triggerer does."""
-        kwargs = decode_arguments(json.loads(json.dumps(deferred.trigger_kwargs)))
+        kwargs = decode_arguments(json.loads(json.dumps(deferred.trigger_kwargs, default=str)))
         trigger = import_string(deferred.classpath)(**kwargs)
         trigger.task_instance = SimpleNamespace(
             dag_id=self.operator.dag_id, task_id=self.operator.task_id, run_id="run", map_index=self.map_index
@@ -346,7 +407,7 @@ class Task:
             xcom_keys_to_clear=[] if next_method else self.xcom_keys,
         )
         return RuntimeTaskInstance.model_construct(
-            id=uuid4(),
+            id=self.id,
             task_id=self.operator.task_id,
             dag_id=self.operator.dag_id,
             run_id="run",
