@@ -78,7 +78,8 @@ def read_records(
     except FlowServiceError as error:
         return LedgerRecords(error=str(error))
     except SQLAlchemyError as error:
-        return LedgerRecords(error=f"Airflow's metadata database cannot be read ({type(error).__name__})")
+        reason = f"Airflow's metadata database cannot be read ({type(error).__name__})"
+        return LedgerRecords(error=reason, lacks_database=True)
     return LedgerRecords(entries=tuple(dict.fromkeys(found)), unreadable=tuple(unreadable))
 
 

@@ -186,17 +186,28 @@ def cover(
     return Coverage(spans=spans, unplaced=tuple(run for run in runs if run.window is None), totals=totals)
 
 
-def cover_all(found: Iterable[FlowRun], *, within: IngestionWindow, now: datetime) -> Coverage:
-    """Return the coverage by the runs of Flow Service, if the whole range up to now is expected.
+def cover_all(
+    found: Iterable[FlowRun],
+    *,
+    within: IngestionWindow,
+    now: datetime,
+    recorded: Iterable[KnownRun] = (),
+    claimed: Iterable[ExpectedWindow] = (),
+    reason: str | None = None,
+) -> Coverage:
+    """Return the coverage by the runs of Flow Service and of the ledger, if the whole range up to now is expected.
 
     :param now: aware.
+    :param recorded: flow runs in the ledger.
+    :param claimed: windows that the ledger has without a flow run.
+    :param reason: as `ExpectedWindow.reason`, for time without a flow run.
     """
-    runs = [replace(run, outside=False) for run in known_runs((), found)]
+    runs = [replace(run, outside=False) for run in known_runs((), found, recorded=recorded)]
     # A run without a known window may have ingested any part of the range.
     readable = not any(run.window is None and not run.status.failed for run in runs)
     over = _cut(within, IngestionWindow(EPOCH, now))
-    expected = [] if over is None else [ExpectedWindow(window=over, readable=readable)]
-    return cover(expected, runs, within=within)
+    whole = [] if over is None else [ExpectedWindow(window=over, readable=readable, reason=reason)]
+    return cover([*claimed, *whole], runs, within=within)
 
 
 def gaps(coverage: Coverage) -> list[tuple[Span, ...]]:

@@ -1,4 +1,4 @@
-"""DAGs of `test_two_airflows.py`: two DAGs for the same dataflow, with a ledger that two Airflows share."""
+"""DAGs of `test_two_airflows.py`, whose ledger two Airflows share: one for a dataflow, and two for another one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from airflow.sdk import DAG
 
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 
-for dag_id in ("e2e_shared", "e2e_shared_second"):
+DATAFLOWS = {"e2e_shared": "e2e_shared", "e2e_shared_first": "e2e_shared_two", "e2e_shared_second": "e2e_shared_two"}
+
+for dag_id, dataflow in DATAFLOWS.items():
     # The end date is in the past, so only a backfill creates DAG runs.
     with DAG(
         dag_id=dag_id,
@@ -23,7 +25,7 @@ for dag_id in ("e2e_shared", "e2e_shared_second"):
     ):
         OnDemandFlowRunOperator(
             task_id="ingest",
-            flow_id=str(uuid5(NAMESPACE_URL, "e2e_shared")),
+            flow_id=str(uuid5(NAMESPACE_URL, dataflow)),
             wait_for_completion=True,
             deferrable=True,
             poll_interval=1,
