@@ -124,6 +124,7 @@ def _run(run: KnownRun) -> dict[str, Any]:
         "status": run.status.value,
         "records": run.records,
         "failed_records": run.failed_records,
+        "failed_records_derived": run.failed_records_derived,
         "url": run.url,
         "outside": run.outside,
         "replaced_at": None if run.replaced_at is None else iso(datetime.fromtimestamp(run.replaced_at, timezone.utc)),

@@ -74,6 +74,7 @@ class KnownRun:
     """Flow run from a task's XCom, the ledger or Flow Service, or from several of them.
 
     :param window: None if no source reports it.
+    :param failed_records_derived: the number of failed records is derived from the other counts.
     :param outside: True if none of the given tasks pushed the run's id.
     :param batch: status of a batch in the catalogue, of a failed one if there is any; None if no task read it.
     :param status_read: False if a task only created the run, so that its status is unknown.
@@ -87,6 +88,7 @@ class KnownRun:
     status: FlowRunStatus = FlowRunStatus.UNKNOWN
     records: int | None = None
     failed_records: int | None = None
+    failed_records_derived: bool = False
     url: str | None = None
     outside: bool = False
     batch: str | None = None
@@ -381,11 +383,13 @@ def _joined(one: KnownRun, other: KnownRun) -> KnownRun:
     """Join two records of one run: the status of the more certain record, and the window of the first that has one."""
     newer = other if _certainty(other) >= _certainty(one) else one
     older = one if newer is other else other
+    counted = older if newer.failed_records is None else newer
     return replace(
         newer,
         window=one.window or other.window,
         records=older.records if newer.records is None else newer.records,
-        failed_records=older.failed_records if newer.failed_records is None else newer.failed_records,
+        failed_records=counted.failed_records,
+        failed_records_derived=counted.failed_records_derived,
         url=one.url or other.url,
         replaced_at=one.replaced_at or other.replaced_at,
         replaced_by=one.replaced_by or other.replaced_by,
@@ -409,6 +413,7 @@ def _from_summary(summary: FlowRunSummary) -> KnownRun:
         status=FlowRunStatus.parse(summary.status),
         records=summary.output_records,
         failed_records=summary.failed_records,
+        failed_records_derived=summary.failed_records_derived,
         url=summary.url,
         # Failed batches come first.
         batch=summary.batches[0].status_word if summary.batches else None,
@@ -423,5 +428,6 @@ def _from_service(run: FlowRun) -> KnownRun:
         status=run.status,
         records=run.output_records,
         failed_records=run.failed_records,
+        failed_records_derived=run.failed_records_derived,
         outside=True,
     )
