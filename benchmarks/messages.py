@@ -84,7 +84,7 @@ def measure(folder: Path) -> dict[tuple[str, str], Cost]:
 
 
 def cost_of(fixtures: ModuleType, emulator: Any, *, task: str, ledger: str, folder: Path, day: int) -> Cost:
-    """Run one task for a window of its own, and count."""
+    """Run one task for a separate window, and count."""
     import structlog
     from airflow.sdk.execution_time.supervisor import set_supervisor_comms
 

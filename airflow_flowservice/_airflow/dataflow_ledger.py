@@ -154,6 +154,7 @@ def _owned(
     session: Session, source: _Source, prefix: str, *, within: IngestionWindow
 ) -> Iterator[tuple[DataflowKey, str]]:
     """Yield dataflow and owner of the entries whose owner begins with a prefix; the database omits most others."""
+    owners: Iterable[tuple[DataflowKey, str]]
     if source.ledger_conn_id is not None:
         owners = ledgers.stored_sql_ledger(source.ledger_conn_id).owners(prefix, within)
     else:
