@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import choose_window, dag_runs, timetables, versions
 from airflow_flowservice._airflow.pages import ExperiencePages
-from airflow_flowservice.coverage.cover import Coverage, ExpectedWindow, cover, known_runs
+from airflow_flowservice.coverage.cover import Coverage, ExpectedWindow, cover, cover_all, known_runs
 from airflow_flowservice.coverage.ledger_runs import NO_RECORDS, LedgerRecords, claimed_windows, recorded_runs
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.windows.requested import requested_window
@@ -146,6 +146,24 @@ def coverage_of(
     of_ledger = recorded_runs(records.entries, url_of=_url_of, conceals=conceals)
     runs = known_runs((row.flow_run for row in rows if row.flow_run), found, recorded=of_ledger)
     return cover(expected, runs, within=within, most_entries=most_entries)
+
+
+def coverage_without_dag(
+    found: Iterable[FlowRun], *, within: IngestionWindow, now: datetime, records: LedgerRecords
+) -> Coverage:
+    """Return the coverage of a dataflow by Flow Service and the ledger, if the whole range up to now is expected.
+
+    :param now: aware.
+    :param records: the ledger's records of the dataflow. A window that it has as ingested is never missing.
+    """
+    return cover_all(
+        found,
+        within=within,
+        now=now,
+        recorded=recorded_runs(records.entries, url_of=_url_of),
+        claimed=claimed_windows(records, now=now),
+        reason=None if records.error is None else LEDGER_UNREADABLE,
+    )
 
 
 def _with_records(expected: ExpectedWindow, *, recorded: IngestionWindow | None, is_readable: bool) -> ExpectedWindow:

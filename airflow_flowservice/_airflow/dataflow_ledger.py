@@ -14,7 +14,7 @@ from airflow_flowservice.exceptions import ConfigurationError, FlowServiceError
 from airflow_flowservice.ledger.entry import DataflowKey
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from sqlalchemy.orm import Session
 
@@ -78,7 +78,8 @@ def read_records(
     except FlowServiceError as error:
         return LedgerRecords(error=str(error))
     except SQLAlchemyError as error:
-        return LedgerRecords(error=f"Airflow's metadata database cannot be read ({type(error).__name__})")
+        reason = f"Airflow's metadata database cannot be read ({type(error).__name__})"
+        return LedgerRecords(error=reason, lacks_database=True)
     return LedgerRecords(entries=tuple(dict.fromkeys(found)), unreadable=tuple(unreadable))
 
 
@@ -91,16 +92,12 @@ def flows_of_dag(
     """
     from sqlalchemy.exc import SQLAlchemyError
 
+    prefix = f"{dag_id}/"
     try:
-        entries = [entry for source in _sources(conn_ids) for entry in _all_entries(session, source, within=within)]
+        owned = [each for source in _sources(conn_ids) for each in _owned(session, source, prefix, within=within)]
     except (FlowServiceError, SQLAlchemyError):
         return set()  # `read_records` reports the error.
-    owned = f"{dag_id}/"
-    return {
-        entry.dataflow.flow_id
-        for entry in entries
-        if entry.owner.startswith(owned) and task_id in (None, entry.owner.split("/")[-2])
-    }
+    return {dataflow.flow_id for dataflow, owner in owned if task_id in (None, owner.split("/")[-2])}
 
 
 def dag_of(entry: LedgerEntry) -> str:
@@ -137,13 +134,13 @@ def _read(session: Session, source: _Source, *, flow_id: str, within: IngestionW
     found = _Found()
     keys = None if source.place is None else [DataflowKey(*source.place, flow_id)]
     if source.ledger_conn_id is not None:
-        entries = ledgers.stored_sql_ledger(source.ledger_conn_id).entries(keys, within)
-        found.add(entry for entry in entries if entry.dataflow.flow_id == flow_id)
+        stored = ledgers.stored_sql_ledger(source.ledger_conn_id)
+        found.add(stored.entries(stored.dataflows(flow_id) if keys is None else keys, within))
         return found
-    ledger = MetadataLedger(session)
-    for row in ledger.rows(keys, within):
+    ledger, quoted_id = MetadataLedger(session), json.dumps(flow_id)
+    for row in ledger.rows(keys, within, containing=quoted_id if keys is None else None):
         # Parsing is slow. The entry of another dataflow does not contain the id.
-        if row.is_object and json.dumps(flow_id) not in (row.text or ""):
+        if row.is_object and quoted_id not in (row.text or ""):
             continue
         entry = ledger.entry_of(row)
         if entry is None:
@@ -153,12 +150,21 @@ def _read(session: Session, source: _Source, *, flow_id: str, within: IngestionW
     return found
 
 
-def _all_entries(session: Session, source: _Source, *, within: IngestionWindow) -> Iterable[LedgerEntry]:
+def _owned(
+    session: Session, source: _Source, prefix: str, *, within: IngestionWindow
+) -> Iterator[tuple[DataflowKey, str]]:
+    """Yield dataflow and owner of the entries whose owner begins with a prefix; the database omits most others."""
+    owners: Iterable[tuple[DataflowKey, str]]
     if source.ledger_conn_id is not None:
-        entries = ledgers.stored_sql_ledger(source.ledger_conn_id).entries(within=within)
+        owners = ledgers.stored_sql_ledger(source.ledger_conn_id).owners(prefix, within)
     else:
-        entries = MetadataLedger(session).entries(within=within)
-    return (e for e in entries if source.place in (None, (e.dataflow.organization, e.dataflow.sandbox)))
+        ledger = MetadataLedger(session)
+        rows = ledger.rows(within=within, containing=json.dumps(prefix)[:-1])
+        owners = ((entry.dataflow, entry.owner) for row in rows if (entry := ledger.entry_of(row)))
+    for dataflow, owner in owners:
+        # A database may compare without regard to case.
+        if owner.startswith(prefix) and source.place in (None, (dataflow.organization, dataflow.sandbox)):
+            yield dataflow, owner
 
 
 def _of_one_place(found: _Found, *, dag_ids: Collection[str]) -> list[LedgerEntry]:

@@ -86,11 +86,19 @@ class MetadataLedger:
             yield from by_dataflow[dataflow]
 
     def rows(
-        self, dataflows: Iterable[DataflowKey] | None = None, within: IngestionWindow | None = None
+        self,
+        dataflows: Iterable[DataflowKey] | None = None,
+        within: IngestionWindow | None = None,
+        *,
+        containing: str | None = None,
     ) -> list[LedgerRow]:
-        """Return the rows of the entries without parsing them: for many dataflows, this is several times as fast."""
+        """Return the rows of the entries without parsing them: for many dataflows, this is several times as fast.
+
+        :param containing: part of the JSON of the wanted entries. The database omits most of the other rows, but not
+            those whose description is no JSON object.
+        """
         digests = None if dataflows is None else {dataflow.digest for dataflow in dataflows}
-        rows = list(map(LedgerRow._make, self.session.execute(_query(digests))))
+        rows = list(map(LedgerRow._make, self.session.execute(_query(digests, containing=containing))))
         if digests is not None:
             rows = [row for row in rows if row.key[_DIGEST] in digests]
         if within is not None:
@@ -212,15 +220,19 @@ def _is_object(text: str | None) -> bool:
     return text is not None and text[:1] == "{" and text[-1:] == "}"
 
 
-def _query(digests: set[str] | None) -> Any:
-    from sqlalchemy import or_, select
+def _query(digests: set[str] | None, *, containing: str | None = None) -> Any:
+    from sqlalchemy import not_, or_, select
 
     variable = _variable()
     prefixes = [LEDGER_PREFIX]
     if digests is not None and len(digests) <= _MAX_CONDITIONS:
         prefixes = [f"{LEDGER_PREFIX}{digest}." for digest in sorted(digests)]
     query = select(variable.key, variable.description)
-    return query.where(or_(False, *(variable.key.startswith(prefix, autoescape=True) for prefix in prefixes)))
+    query = query.where(or_(False, *(variable.key.startswith(prefix, autoescape=True) for prefix in prefixes)))
+    if containing is None:
+        return query
+    text = variable.description
+    return query.where(or_(text.is_(None), not_(text.like("{%}")), text.contains(containing, autoescape=True)))
 
 
 def _variable() -> Any:

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from airflow_flowservice._airflow.variables import delete_variable, read_variable, variable_keys, write_variable
 from airflow_flowservice.exceptions import LedgerConflictError, LedgerUnavailableError, WindowError
-from airflow_flowservice.ledger.entry import LedgerEntry
+from airflow_flowservice.ledger.entry import EntryState, LedgerEntry
 from airflow_flowservice.windows.window import IngestionWindow
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ class _Reading:
 class VariableLedger:
     """Ledger of a running task, or of a trigger (there, call it by `versions.in_thread`).
 
-    Variables have no compare-and-set. `put` reads the Variable, compares, writes, and reads it back. With two writers
-    at the same time:
+    Variables have no compare-and-set. `put` reads the Variable, compares and writes it. It reads a claim back. With two
+    tasks that claim at the same time:
 
     - If a writer's reading comes after the other's writing, it sees the other version, and writes nothing.
     - If both read before both write, the last writer's entry stays. The first writer sees it if it reads back after
@@ -107,6 +107,9 @@ class VariableLedger:
     - **Not excluded**: both read, then one writes and reads back, and then the other one writes and reads back. Both
       succeed, and the second entry stays. This requires that one writer's two messages fall between the reading and
       the writing of the other, which are next to each other. The first writer's next `put` raises an error.
+
+    Other entries are not read back: the flow run exists by then, so its task could only log that another task wrote at
+    the same time.
 
     Airflow 3.0 deletes and inserts a Variable in one transaction. If two writers collide there, the API server
     responds to one of them with an error, and Airflow's client repeats its request after a second or more. The
@@ -144,10 +147,11 @@ class VariableLedger:
     def put(self, entry: LedgerEntry, /) -> LedgerEntry:
         """Store the entry if the stored one has the same version, and return it with the next version.
 
-        Send three messages, or two if `get` or `overlapping` has just read the Variable.
+        Send three messages for a claim and two for another entry; one less if `get` or `overlapping` has just read the
+        Variable. Only a claim is read back, because only a claim allows a request.
 
-        :raises LedgerConflictError: another process changed, added or removed the entry, or wrote at the same time.
-            Another process may then have the entry, or this one's was overwritten.
+        :raises LedgerConflictError: another process changed, added or removed the entry, or claimed it at the same
+            time. Another process may then have the entry, or this one's was overwritten.
         """
         key = ledger_key(*entry.key)
         self._require_unchanged(key, entry.version)
@@ -155,7 +159,7 @@ class VariableLedger:
         text, description = stored_texts(stored)
         write_variable(key, text, description=description)
         at = self.monotonic()
-        if read_variable(key) != text:
+        if stored.state is EntryState.CLAIMED and read_variable(key) != text:
             raise _conflict(key)
         self._seen[key] = _Reading(text, at, is_reusable=False)
         return stored

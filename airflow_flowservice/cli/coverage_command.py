@@ -56,7 +56,7 @@ def coverage(arguments: argparse.Namespace) -> NoReturn:
         from airflow_flowservice.cli.timeline import print_coverage
 
         print_coverage(airflow_console(), report, output=output)
-    if not report.ledger_read:
+    if not report.ledger_read and report.ledger_required:
         write_note("the ledger could not be read, so the coverage is incomplete; the exit status is 2")
         sys.exit(2)
     sys.exit(0 if report.coverage.whole else 1)
@@ -66,7 +66,7 @@ def _report(arguments: argparse.Namespace) -> CoverageReport:
     within = _within(arguments.from_date, arguments.to_date)
     if arguments.dag_id is None:
         if not (arguments.flow_id and arguments.conn_id):
-            raise CommandError("give --dag-id, or --flow-id and --conn-id to query only Flow Service")
+            raise CommandError("give --dag-id, or --flow-id and --conn-id to query Flow Service and the ledger")
         return _of_flow_service(arguments.flow_id, conn_id=arguments.conn_id, within=within)
     return _of_dag(arguments, within=within)
 
@@ -195,17 +195,34 @@ def _report_of(history: _History, coverage: Coverage, *, within: IngestionWindow
 
 
 def _of_flow_service(flow_id: str, *, conn_id: str, within: IngestionWindow) -> CoverageReport:
-    from airflow_flowservice._airflow import versions
+    from airflow_flowservice._airflow import dag_coverage, dataflow_ledger, versions
     from airflow_flowservice.cli.coverage_report import CoverageReport
-    from airflow_flowservice.coverage.cover import cover_all
+    from airflow_flowservice.coverage.ledger_runs import NO_RECORDS
     from airflow_flowservice.exceptions import FlowServiceError
 
     try:
         runs = _runs_at_flow_service(flow_id, conn_id=conn_id, within=within)
     except FlowServiceError as error:
         raise CommandError(str(error)) from error
-    coverage = cover_all(runs, within=within, now=versions.utc_now())
-    return CoverageReport(within=within, coverage=coverage, flow_id=flow_id, flow_service_queried=True)
+    # The session connects only to read Variables: a SQL ledger needs no metadata database.
+    with metadata_session() as session:
+        records = dataflow_ledger.read_records(session, flow_id=flow_id, conn_ids=[conn_id], dag_ids=(), within=within)
+    used = NO_RECORDS if records.lacks_database else records
+    coverage = dag_coverage.coverage_without_dag(runs, within=within, now=versions.utc_now(), records=used)
+    if records.lacks_database:
+        notices = [f"Only Flow Service was queried, and not the ledger in Airflow's Variables: {records.error}."]
+    else:
+        notices = dag_coverage.notices_of(coverage, plans=(), records=records)
+    return CoverageReport(
+        within=within,
+        coverage=coverage,
+        flow_id=flow_id,
+        flow_service_queried=True,
+        notices=tuple(notices),
+        ledger_read=records.error is None,
+        ledger_required=used.error is not None,
+        from_ledger=bool(records.entries or records.unreadable),
+    )
 
 
 def _found(flow_id: str | None, *, conn_id: str | None, within: IngestionWindow) -> tuple[list[FlowRun], bool]:

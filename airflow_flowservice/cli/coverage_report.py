@@ -30,7 +30,7 @@ class CoverageReport:
     """Coverage of a dataflow with the commands that fill its gaps.
 
     :param within: range of the coverage.
-    :param dag_id: None if only Flow Service was queried.
+    :param dag_id: None if no DAG was given.
     :param flow_id: None if it is unknown.
     :param fill: backfill commands for missing and failed windows.
     :param trigger: trigger commands for windows that no backfill creates exactly.
@@ -38,6 +38,8 @@ class CoverageReport:
     :param history_begin: begin of Airflow's history of the DAG; None if it has no begin.
     :param notices: sentences about incomplete records.
     :param ledger_read: False if the ledger could not be read.
+    :param ledger_required: True if the coverage is incomplete without the ledger.
+    :param from_ledger: the ledger has entries of the dataflow.
     """
 
     within: IngestionWindow
@@ -51,6 +53,8 @@ class CoverageReport:
     history_begin: datetime | None = None
     notices: tuple[str, ...] = ()
     ledger_read: bool = True
+    ledger_required: bool = True
+    from_ledger: bool = False
 
     @property
     def summary(self) -> str:
@@ -120,6 +124,7 @@ def _run(run: KnownRun) -> dict[str, Any]:
         "status": run.status.value,
         "records": run.records,
         "failed_records": run.failed_records,
+        "failed_records_derived": run.failed_records_derived,
         "url": run.url,
         "outside": run.outside,
         "replaced_at": None if run.replaced_at is None else iso(datetime.fromtimestamp(run.replaced_at, timezone.utc)),

@@ -201,7 +201,8 @@ def _table_rows(rows: Sequence[TimelineRow]) -> list[dict[str, Any]]:
 
 
 def _title(report: CoverageReport) -> str:
-    source = f"DAG {report.dag_id}" if report.dag_id else "Flow Service only"
+    without_dag = "Flow Service and ledger" if report.from_ledger else "Flow Service only"
+    source = f"DAG {report.dag_id}" if report.dag_id else without_dag
     return f"Dataflow {report.flow_id or 'unknown'}, {source}"
 
 

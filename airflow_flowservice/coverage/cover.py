@@ -74,6 +74,7 @@ class KnownRun:
     """Flow run from a task's XCom, the ledger or Flow Service, or from several of them.
 
     :param window: None if no source reports it.
+    :param failed_records_derived: the number of failed records is derived from the other counts.
     :param outside: True if none of the given tasks pushed the run's id.
     :param batch: status of a batch in the catalogue, of a failed one if there is any; None if no task read it.
     :param status_read: False if a task only created the run, so that its status is unknown.
@@ -87,6 +88,7 @@ class KnownRun:
     status: FlowRunStatus = FlowRunStatus.UNKNOWN
     records: int | None = None
     failed_records: int | None = None
+    failed_records_derived: bool = False
     url: str | None = None
     outside: bool = False
     batch: str | None = None
@@ -186,17 +188,28 @@ def cover(
     return Coverage(spans=spans, unplaced=tuple(run for run in runs if run.window is None), totals=totals)
 
 
-def cover_all(found: Iterable[FlowRun], *, within: IngestionWindow, now: datetime) -> Coverage:
-    """Return the coverage by the runs of Flow Service, if the whole range up to now is expected.
+def cover_all(
+    found: Iterable[FlowRun],
+    *,
+    within: IngestionWindow,
+    now: datetime,
+    recorded: Iterable[KnownRun] = (),
+    claimed: Iterable[ExpectedWindow] = (),
+    reason: str | None = None,
+) -> Coverage:
+    """Return the coverage by the runs of Flow Service and of the ledger, if the whole range up to now is expected.
 
     :param now: aware.
+    :param recorded: flow runs in the ledger.
+    :param claimed: windows that the ledger has without a flow run.
+    :param reason: as `ExpectedWindow.reason`, for time without a flow run.
     """
-    runs = [replace(run, outside=False) for run in known_runs((), found)]
+    runs = [replace(run, outside=False) for run in known_runs((), found, recorded=recorded)]
     # A run without a known window may have ingested any part of the range.
     readable = not any(run.window is None and not run.status.failed for run in runs)
     over = _cut(within, IngestionWindow(EPOCH, now))
-    expected = [] if over is None else [ExpectedWindow(window=over, readable=readable)]
-    return cover(expected, runs, within=within)
+    whole = [] if over is None else [ExpectedWindow(window=over, readable=readable, reason=reason)]
+    return cover([*claimed, *whole], runs, within=within)
 
 
 def gaps(coverage: Coverage) -> list[tuple[Span, ...]]:
@@ -370,11 +383,13 @@ def _joined(one: KnownRun, other: KnownRun) -> KnownRun:
     """Join two records of one run: the status of the more certain record, and the window of the first that has one."""
     newer = other if _certainty(other) >= _certainty(one) else one
     older = one if newer is other else other
+    counted = older if newer.failed_records is None else newer
     return replace(
         newer,
         window=one.window or other.window,
         records=older.records if newer.records is None else newer.records,
-        failed_records=older.failed_records if newer.failed_records is None else newer.failed_records,
+        failed_records=counted.failed_records,
+        failed_records_derived=counted.failed_records_derived,
         url=one.url or other.url,
         replaced_at=one.replaced_at or other.replaced_at,
         replaced_by=one.replaced_by or other.replaced_by,
@@ -398,6 +413,7 @@ def _from_summary(summary: FlowRunSummary) -> KnownRun:
         status=FlowRunStatus.parse(summary.status),
         records=summary.output_records,
         failed_records=summary.failed_records,
+        failed_records_derived=summary.failed_records_derived,
         url=summary.url,
         # Failed batches come first.
         batch=summary.batches[0].status_word if summary.batches else None,
@@ -412,5 +428,6 @@ def _from_service(run: FlowRun) -> KnownRun:
         status=run.status,
         records=run.output_records,
         failed_records=run.failed_records,
+        failed_records_derived=run.failed_records_derived,
         outside=True,
     )

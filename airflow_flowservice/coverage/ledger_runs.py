@@ -32,11 +32,13 @@ class LedgerRecords:
     :param entries: entries of the dataflow around the range of the coverage.
     :param unreadable: windows with an entry that cannot be read.
     :param error: sentence that states why the ledger cannot be read; None if it was read, or is disabled.
+    :param lacks_database: the error is that Airflow's database, which has the ledger's Variables, cannot be read.
     """
 
     entries: tuple[LedgerEntry, ...] = ()
     unreadable: tuple[IngestionWindow, ...] = ()
     error: str | None = None
+    lacks_database: bool = False
 
     @property
     def recorded(self) -> IngestionWindow | None:

@@ -118,17 +118,31 @@ class SqlLedger:
 
         Each hundred dataflows are read in a transaction, so an entry that changes meanwhile may be new or old.
         """
-        remaining = iter(sorted(set(self._dataflows() if dataflows is None else dataflows)))
+        remaining = iter(sorted(set(self.dataflows() if dataflows is None else dataflows)))
         while batch := tuple(islice(remaining, _BATCH)):
             yield from self._entries_of(batch, within)
 
-    def _dataflows(self) -> Iterator[DataflowKey]:
+    def dataflows(self, flow_id: str | None = None) -> list[DataflowKey]:
+        """Return the dataflows of all entries, or those with a dataflow id, which several sandboxes can have."""
         from sqlalchemy import select
 
         table = ledger_table()
         query = select(table.c.organization, table.c.sandbox, table.c.flow_id).distinct()
+        if flow_id is not None:
+            query = query.where(table.c.flow_id == flow_id)
         rows = in_transaction(self._engine, lambda connection: connection.execute(query).fetchall())
-        return (DataflowKey(*row) for row in rows)
+        # A database may compare without regard to case.
+        return [DataflowKey(*row) for row in rows if flow_id in (None, row.flow_id)]
+
+    def owners(self, prefix: str, within: IngestionWindow) -> list[tuple[DataflowKey, str]]:
+        """Return dataflow and owner of the entries that overlap `within`, and whose owner begins with a prefix."""
+        from sqlalchemy import select
+
+        table = ledger_table()
+        query = select(table.c.organization, table.c.sandbox, table.c.flow_id, table.c.owner).distinct()
+        query = query.where(table.c.owner.startswith(prefix, autoescape=True), *_overlaps(within))
+        rows = in_transaction(self._engine, lambda connection: connection.execute(query).fetchall())
+        return [(DataflowKey(*row[:3]), row.owner) for row in rows]
 
     def _entries_of(self, dataflows: tuple[DataflowKey, ...], within: IngestionWindow | None) -> Iterator[LedgerEntry]:
         from sqlalchemy import select
@@ -137,9 +151,7 @@ class SqlLedger:
         found: dict[str, list[Any]] = {dataflow.digest: [] for dataflow in dataflows}
         query = select(*(table.c[name] for name in _COLUMNS)).where(table.c.dataflow_digest.in_(list(found)))
         if within is not None:
-            query = query.where(
-                table.c.window_start < epoch_seconds(within.end), table.c.window_end > epoch_seconds(within.start)
-            )
+            query = query.where(*_overlaps(within))
         rows = in_transaction(self._engine, lambda connection: connection.execute(query).fetchall())
         for row in rows:
             found[row[0]].append(row)
@@ -155,6 +167,11 @@ def _is_key(dataflow: DataflowKey, window: IngestionWindow) -> tuple[Any, ...]:
         columns.window_start == epoch_seconds(window.start),
         columns.window_end == epoch_seconds(window.end),
     )
+
+
+def _overlaps(window: IngestionWindow) -> tuple[Any, ...]:
+    columns = ledger_table().c
+    return columns.window_start < epoch_seconds(window.end), columns.window_end > epoch_seconds(window.start)
 
 
 def _is_version(entry: LedgerEntry) -> tuple[Any, ...]:

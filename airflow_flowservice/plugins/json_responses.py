@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 
 _STATES = tuple(State)
 _TASK_COLUMNS = ("dag_id", "dag_run_id", "task_id", "map_index", "task_state")
-_RUN_COLUMNS = ("id", "status", "records", "failed_records", "url", "outside", "batch", "replaced")
+_RUN_COLUMNS = (
+    "id",
+    "status",
+    "records",
+    "failed_records",
+    "failed_records_derived",
+    "url",
+    "outside",
+    "batch",
+    "replaced",
+)
 
 
 def dataflows_json(feeds: Iterable[Feed]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ function row(window, isSelected) {
     cell("End", timeElement(window.end)),
     cell("State", el("span", badge, swatch(window.state), `${sign} ${stateLabel(window)}`)),
     numberCell("Records", sum(window.runs, "records")),
-    numberCell("Failed", sum(window.runs, "failed_records")),
+    failedCell(window.runs),
     cell("DAG run", ...lines([...window.tasks.map(taskLink), ...more(window.moreTasks)])),
     cell("Flow run", ...lines([...window.runs.map((run) => flowRunElement(run)), ...more(window.moreRuns)])),
   );
@@ -56,6 +56,15 @@ function numberCell(label, value) {
   const isKnown = value !== null;
   const classes = `number${label === "Failed" && value ? " bad" : ""}${isKnown ? "" : " nothing"}`;
   return el("td", { "data-label": label, class: classes, text: isKnown ? countText(value) : "" });
+}
+
+/** Return the cell of the failed records, marked if Flow Service did not report one of the counts. */
+function failedCell(runs) {
+  const made = numberCell("Failed", sum(runs, "failed_records"));
+  if (runs.some((run) => run.failed_records_derived)) {
+    made.append(el("span", { title: "Derived from the records read and written", text: " (derived)" }));
+  }
+  return made;
 }
 
 function timeElement(iso) {

@@ -180,3 +180,32 @@ def delta_column(client, flow_id=TABLE_FLOW_ID):
     flow = client.get(f"/flows/{flow_id}").json()["items"][0]
     copy = next(t for t in flow["transformations"] if t["name"] == "Copy")
     return copy["params"].get("deltaColumn", {})
+
+
+def flow_state(client, flow_id):
+    [flow] = client.request("GET", f"/flows/{flow_id}").json()["items"]
+    return flow["state"]
+
+
+def test_first_run_of_a_table_based_flow_updates_it(client_with):
+    """With `update_s`, the flow is `updating` for this time, and refuses runs. Later runs do not update it."""
+    with client_with(update_s=30.0) as client:
+        client.created()
+        assert "updating" == flow_state(client, TABLE_FLOW_ID)
+        assert 400 <= client.create().status_code < 500
+        client.clock.advance(29)
+        assert "updating" == flow_state(client, TABLE_FLOW_ID)
+        client.clock.advance(1)
+        assert "enabled" == flow_state(client, TABLE_FLOW_ID)
+        client.created()
+        assert "enabled" == flow_state(client, TABLE_FLOW_ID)
+
+
+def test_file_based_flow_is_not_updated(client_with):
+    """Neither is a table-based flow without `update_s`."""
+    with client_with(update_s=30.0) as client:
+        assert 200 == client.create(FILE_FLOW_ID, deltaColumn=None).status_code
+        assert "enabled" == flow_state(client, FILE_FLOW_ID)
+    with client_with() as client:
+        client.created()
+        assert "enabled" == flow_state(client, TABLE_FLOW_ID)

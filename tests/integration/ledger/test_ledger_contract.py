@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -225,3 +226,26 @@ def test_sql_ledger_is_the_memory_ledger(one_file: SqlLedger, steps: list[Any]) 
     for step in steps:
         assert _outcome(memory, *step) == _outcome(one_file, *step)
         assert list(memory.entries()) == list(one_file.entries())
+
+
+@pytest.mark.parametrize("flow_id", ["orders", "ord_rs", "100%", "ORDERS"])
+def test_dataflows_with_an_id(sql_url: str, migrate: Callable[[str], SqlLedger], flow_id: str) -> None:
+    """The id is a text, and no pattern. Several sandboxes can have it."""
+    ledger = migrate(sql_url)
+    keys = [DataflowKey("ORG@AdobeOrg", sandbox, each) for sandbox in ("dev", "prod") for each in ("orders", flow_id)]
+    for key in {*keys, CLICKS}:
+        ledger.put(entry(key))
+    assert {key for key in keys if key.flow_id == flow_id} == set(ledger.dataflows(flow_id))
+    assert {*keys, CLICKS} == set(ledger.dataflows())
+
+
+def test_owners_with_a_prefix(sql_url: str, migrate: Callable[[str], SqlLedger]) -> None:
+    """Only entries that overlap the range count. The prefix is a text, and no pattern."""
+    ledger = migrate(sql_url)
+    owners = ["a_g/run/task/-1", "a_g/other/task/-1", "dag/run/task/-1", "a_gs/run/task/-1"]
+    for number, owner in enumerate(owners):
+        ledger.put(entry(day=number, owner=owner))
+    ledger.put(entry(CLICKS, day=0, owner=owners[0]))
+    ledger.put(entry(CLICKS, day=9, owner=owners[1]))
+    found = ledger.owners("a_g/", window(0, 9))
+    assert [(CLICKS, owners[0]), (ORDERS, owners[1]), (ORDERS, owners[0])] == sorted(found)

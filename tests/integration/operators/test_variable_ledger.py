@@ -231,6 +231,31 @@ def test_a_put_after_a_reading_needs_two_messages(ledger, supervisor):
     assert ["Get", "Get", "Put", "Get"] == kinds(supervisor)
 
 
+@pytest.mark.parametrize("state", [EntryState.CREATED, EntryState.INGESTED])
+def test_only_a_claim_is_read_back(ledger, supervisor, state):
+    """Without a read-back, an entry needs one message after a reading, and two otherwise."""
+    stored = ledger.put(entry())
+    kinds(supervisor)
+    stored = ledger.put(replace(stored, state=state))
+    assert ["Get", "Put"] == kinds(supervisor)
+    stored = ledger.get(ORDERS, day(0))
+    ledger.put(replace(stored, delivered=True))
+    assert ["Get", "Put"] == kinds(supervisor)
+
+
+@pytest.mark.parametrize("state", [EntryState.CREATED, EntryState.INGESTED])
+def test_an_entry_is_not_overwritten_without_its_version(supervisor, state):
+    """An entry without a read-back is compared before it is written, also if another writer has the same version."""
+    ledgers = [VariableLedger(), VariableLedger()]
+    claims = [ledgers[0].put(entry())]
+    claims.append(ledgers[1].get(ORDERS, day(0)))
+    ledgers[1].monotonic = lambda: float("inf")  # its reading is old
+    last = ledgers[0].put(replace(claims[0], state=state, flow_run_id="first"))
+    with pytest.raises(LedgerConflictError):
+        ledgers[1].put(replace(claims[1], state=state, flow_run_id="second"))
+    assert last == VariableLedger().get(ORDERS, day(0))
+
+
 def test_a_claim_needs_three_messages_and_the_search(ledger, supervisor):
     """Before 3.3, a missing Variable is read again, since one response does not prove that there is none."""
     ledger.overlapping([ORDERS], day(0))

@@ -57,7 +57,7 @@ def database(airflow_db: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     _register_dags(tmp_path_factory.mktemp("dags"))
     url = f"sqlite:///{airflow_db}"
     seen = DagHistory(dag_id="page_seen", flow_id=FLOW)
-    seen.add_run(day(1), window=window(0), failed_records=3)
+    seen.add_run(day(1), window=window(0), failed_records=3, failed_records_derived=True)
     seen.add_run(day(2), window=window(1), state="failed", status="failed")
     seen.add_run(day(3), window=window(2))
     seen.add_run(day(3), window=window(2), manual=True)

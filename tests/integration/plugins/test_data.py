@@ -56,6 +56,8 @@ def test_columns_reference_dag_runs_and_flow_runs(request_coverage: Any) -> None
     assert ["manual", "scheduled"] == sorted(response["tasks"]["dag_run_id"][n].partition("__")[0] for n in duplicates)
     assert ["success", "success"] == [response["runs"]["status"][n] for n in response["spans"]["runs"][2]]
     assert [3] == [response["runs"]["failed_records"][n] for n in response["spans"]["runs"][0]]
+    derived = response["runs"]["failed_records_derived"]
+    assert [[True], [False], [False, False]] == [[derived[n] for n in runs] for runs in response["spans"]["runs"][:3]]
     assert [[]] * 7 == response["spans"]["tasks"][3:]
 
 

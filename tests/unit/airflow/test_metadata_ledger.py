@@ -117,3 +117,15 @@ def test_rows_show_dataflow_and_window_without_parsing(session):
     rows = MetadataLedger(session).rows()
     assert sorted((each.dataflow.digest, each.window) for each in ENTRIES) == [(row.digest, row.window) for row in rows]
     assert ENTRIES == sorted((row.entry for row in rows), key=lambda each: each.key)
+
+
+@pytest.mark.parametrize("flow_id", ["orders", "ord_rs", "100%", 'a"b', "a\\b/c", "\N{SNOWMAN}"])
+def test_the_database_omits_rows_of_other_dataflows(session, flow_id):
+    """The id is a text, and no pattern. A row without a readable description is kept."""
+    wanted = entry(DataflowKey("ORG@AdobeOrg", "dev", flow_id), day(20))
+    hidden = entry(VIEWS, day(21))
+    store(session, wanted)
+    store(session, hidden, description="The entry is in the value.")
+    rows = MetadataLedger(session).rows(containing=json.dumps(flow_id))
+    expected = [each for each in (*ENTRIES, wanted, hidden) if each.dataflow.flow_id == flow_id or each == hidden]
+    assert sorted(ledger_key(*each.key) for each in expected) == sorted(row.key for row in rows)

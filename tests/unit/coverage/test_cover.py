@@ -273,3 +273,15 @@ def test_nested_windows_have_a_linear_number_of_entries() -> None:
 
 def _summary(name: str, start: int | None, status: str) -> FlowRunSummary:
     return FlowRunSummary(id=name, status=status, window=None if start is None else window(start))
+
+
+@pytest.mark.parametrize("derived", [True, False])
+def test_derived_counts_stay_marked(derived: bool) -> None:
+    """The mark belongs to the record whose count is used, from XComs and from Flow Service."""
+    pushed = FlowRunSummary(id="run", status="success", failed_records=3, failed_records_derived=derived)
+    without_count = KnownRun(id="run", status=FlowRunStatus.SUCCESS)
+    (joined,) = known_runs([pushed], recorded=[without_count])
+    assert (3, derived) == (joined.failed_records, joined.failed_records_derived)
+    found = FlowRun(id="run", failed_records=3, failed_records_derived=derived)
+    (listed,) = known_runs([], [found])
+    assert (3, derived) == (listed.failed_records, listed.failed_records_derived)

@@ -1,0 +1,142 @@
+"""Count the messages to Airflow and the requests to Adobe for one window, for each kind of ledger.
+
+`python benchmarks/messages.py` runs an operator with Airflow's task runner and its trigger, as the integration tests
+do: the messages to Airflow's supervisor end in memory, and the requests end in an emulator on loopback. It exits with
+status 1 if a ledger costs more than two messages, or a request.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+LEDGERS = ("none", "airflow", "sql")
+TASKS = ("creates", "waits in the triggerer", "waits on a worker")
+MAX_MORE_MESSAGES = 2
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Messages and requests of one task, by kind."""
+
+    messages: Counter[str]
+    requests: Counter[str]
+
+    @property
+    def total(self) -> tuple[int, int]:
+        """Return the number of messages and of requests, without those of polls."""
+        polls = sum(count for kind, count in self.requests.items() if kind.startswith("GET /runs/"))
+        return self.messages.total(), self.requests.total() - polls
+
+
+def main() -> None:
+    """Measure each kind of task with each ledger, and print a table."""
+    folder = tempfile.TemporaryDirectory(prefix="flowservice-benchmark-")
+    os.environ |= {
+        "AIRFLOW_HOME": folder.name,
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder.name}/airflow.db",
+        "AIRFLOW__OPENLINEAGE__DISABLED": "True",
+    }
+    with folder:
+        costs = measure(Path(folder.name))
+    print("| task | ledger | messages | more | requests | more | messages of the ledger's store |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    passed = True
+    for (task, ledger), cost in costs.items():
+        messages, requests = (a - b for a, b in zip(cost.total, costs[task, "none"].total, strict=True))
+        passed &= messages <= MAX_MORE_MESSAGES and requests <= 0
+        differing = cost.messages.copy()
+        differing.subtract(costs[task, "none"].messages)
+        kinds = ", ".join(f"{kind} {count:+}" for kind, count in sorted(differing.items()) if count)
+        total = cost.total
+        print(f"| {task} | {ledger} | {total[0]} | {messages:+} | {total[1]} | {requests:+} | {kinds} |")
+    sys.exit(not passed)
+
+
+def measure(folder: Path) -> dict[tuple[str, str], Cost]:
+    """Return the cost of each kind of task with each ledger."""
+    from airflow_flowservice.ledger.sql_ledger import SqlLedger
+
+    sys.path.insert(0, str(TESTS / "support"))
+    fixtures = load_fixtures()
+    SqlLedger(f"sqlite:///{folder}/ledger.db").migrate()
+    costs = {}
+    with running_emulator(fixtures) as (emulator, clock):
+        # The first task fetches the token, which all others share.
+        cost_of(fixtures, emulator, task=TASKS[0], ledger="none", folder=folder, day=len(LEDGERS))
+        for task in TASKS:
+            for number, ledger in enumerate(LEDGERS):
+                clock.set(at=time.time(), speed=fixtures.SPEED)
+                emulator.reset()
+                costs[task, ledger] = cost_of(fixtures, emulator, task=task, ledger=ledger, folder=folder, day=number)
+    return costs
+
+
+def cost_of(fixtures: ModuleType, emulator: Any, *, task: str, ledger: str, folder: Path, day: int) -> Cost:
+    """Run one task for a separate window, and count."""
+    import structlog
+    from airflow.sdk.execution_time.supervisor import set_supervisor_comms
+
+    from airflow_flowservice.operators import OnDemandFlowRunOperator
+
+    os.environ["AIRFLOW__FLOWSERVICE__LEDGER"] = "none" if ledger == "none" else "airflow"
+    supervisor = fixtures.Supervisor()
+    connection = fixtures.connection_to(emulator)
+    if ledger == "sql":
+        connection["extra"]["ledger_conn_id"] = "ledger"
+        supervisor.connections["ledger"] = {"conn_type": "sqlite", "host": f"{folder}/ledger.db", "extra": {}}
+    supervisor.connections["flowservice_default"] = connection
+    flow_id = f"00000000-0000-4000-8000-{day:04}{TASKS.index(task):08}"
+    emulator.add_flow(id=flow_id, kind="file")
+    waits = task != "creates"
+    made = fixtures.Worker(supervisor, structlog.get_logger("task")).task(
+        OnDemandFlowRunOperator,
+        flow_id=flow_id,
+        wait_for_completion=waits,
+        deferrable=waits and "triggerer" in task,
+        poll_interval=0.2,
+    )
+    earlier = Counter(emulator.ledger()["requests"])
+    with set_supervisor_comms(supervisor):
+        ended = made.run()
+    if ended.state != "success":
+        raise SystemExit(f"the task with the ledger {ledger} ended as {ended.state}: {ended.error}")
+    requests = Counter(emulator.ledger()["requests"]) - earlier
+    return Cost(Counter(type(each).__name__ for each in supervisor.sent), requests)
+
+
+@contextmanager
+def running_emulator(fixtures: ModuleType) -> Iterator[tuple[Any, Any]]:
+    """Start an emulator with the fast clock of the integration tests."""
+    from airflow_flowservice.emulator import Settings
+    from airflow_flowservice.emulator import running_emulator as start
+
+    clock = fixtures.Clock()
+    with start(Settings(queue_s=1.0, run_s=2.0), clock=clock) as emulator:
+        yield emulator, clock
+
+
+def load_fixtures() -> ModuleType:
+    """Return the module of the integration tests with the worker and the supervisor."""
+    spec = importlib.util.spec_from_file_location("fixtures", TESTS / "integration" / "operators" / "conftest.py")
+    if spec is None or spec.loader is None:
+        raise SystemExit("this benchmark needs the tests of a checkout of the repository")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fixtures"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    main()
