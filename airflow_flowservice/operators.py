@@ -141,19 +141,23 @@ class OnDemandFlowRunOperator(FlowRunOperator):
             self.check_flow = check_flow
             # The DAG run's own window, which the task shows in these two fields.
             self._shown_edges: tuple[Any, Any] = (None, None)
-            self.on_ingested = one_of(on_ingested, _ON_INGESTED, name="on_ingested")
-            self.on_overlap = one_of(on_overlap, _ON_OVERLAP, name="on_overlap")
-            if self.on_overlap == "rest" and self.on_uncertain == "ask":
-                raise ConfigurationError(
-                    'on_overlap="rest" and on_uncertain="ask" cannot be combined, because a question is of one window',
-                    remedy='use on_uncertain="fail", and name the flow run in the conf of a DAG run if it happens',
-                )
+            self._configure_ledger(on_ingested, on_overlap)
             self.continues = (continues,) if isinstance(continues, str) else tuple(continues)
             # A template may render to a native None, which is not the same as an omitted argument.
             choose_window.require_edges_in_pairs(window_start, window_end)
             self._given: set[str] = set()
             self._given = self._given_arguments()
             one_of(window, _WINDOWS, name="window")
+
+    def _configure_ledger(self, on_ingested: str, on_overlap: str) -> None:
+        """Validate and set the reactions to windows in the ledger."""
+        self.on_ingested = one_of(on_ingested, _ON_INGESTED, name="on_ingested")
+        self.on_overlap = one_of(on_overlap, _ON_OVERLAP, name="on_overlap")
+        if self.on_overlap == "rest" and self.on_uncertain == "ask":
+            raise ConfigurationError(
+                'on_overlap="rest" and on_uncertain="ask" cannot be combined, because a question is of one window',
+                remedy='use on_uncertain="fail", and name the flow run in the conf of a DAG run if it happens',
+            )
 
     def _given_arguments(self) -> set[str]:
         """Return the names of the optional arguments that are given to the constructor, or set since.

@@ -28,20 +28,19 @@ from airflow_flowservice.exceptions import (
     FlowRunUncertainError,
     FlowServiceError,
     NoAnswerError,
-    NotSentError,
-    RateLimitedError,
     RunNotFoundError,
     ServerError,
     StartTimeInPastError,
     UnreadableAnswerError,
 )
 from airflow_flowservice.runs.creation_states import FINAL, INITIAL, TRANSITIONS, CreationEvent, CreationState
-from airflow_flowservice.runs.flow_check import checked
+from airflow_flowservice.runs.flow_check import OrderCheck
 from airflow_flowservice.runs.intent import Attempt, FlowRunService, Intent, Order, Outcome, Store
 from airflow_flowservice.runs.intent_store import IntentStore
 from airflow_flowservice.runs.ledger_intents import LedgerIntents
 from airflow_flowservice.runs.ledger_steps import LedgerSteps
 from airflow_flowservice.runs.question import REMEDY, PersonNeededError, Question, answer_to, open_question
+from airflow_flowservice.runs.service_clock import MAX_CLOCK_CORRECTION, ServiceClock
 from airflow_flowservice.runs.watch import NOT_YET_READABLE, read_known_run
 
 if TYPE_CHECKING:
@@ -65,8 +64,6 @@ _MAX_RUNS_READ = 10_000
 _MAX_POSTS = 3
 # Flow Service's clock stamps the flow runs, the worker's clock stamps the intent.
 _MAX_CLOCK_DIFFERENCE = timedelta(minutes=15)
-# A gateway with a wrong clock can set `Date`, so a larger difference is not believed.
-MAX_CLOCK_CORRECTION = timedelta(minutes=10)
 # If Flow Service also reports that the start time is in the past, a larger difference is believed.
 _MAX_CONFIRMED_CORRECTION = timedelta(days=1)
 # Without a store, only the time distinguishes the flow runs of this DAG run from older ones.
@@ -125,8 +122,7 @@ class CreateOnce:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _order: Order = field(init=False, repr=False)
-    _unchecked: Order = field(init=False, repr=False)
-    _is_check_shared: bool = field(default=False, init=False, repr=False)
+    _check: OrderCheck | None = field(default=None, init=False, repr=False)
     _intents: IntentStore | LedgerIntents = field(init=False, repr=False)
     _steps: LedgerSteps | None = field(default=None, init=False, repr=False)
     _intent: Intent = field(init=False, repr=False)
@@ -135,7 +131,10 @@ class CreateOnce:
     _needed: PersonNeededError | None = field(default=None, init=False, repr=False)
     _has_earlier_intent: bool = field(default=False, init=False, repr=False)
     _posts: int = field(default=0, init=False, repr=False)
-    _has_logged_clock: bool = field(default=False, init=False, repr=False)
+    _clock: ServiceClock = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._clock = ServiceClock(local=self.now, difference=self.clock_offset)
 
     def __call__(self, order: Order) -> Outcome:
         """Return the flow run of this order.
@@ -145,7 +144,9 @@ class CreateOnce:
         :raises AttemptOvertakenError: another attempt may have taken over; nothing was sent.
         :raises PersonNeededError: a flow run may exist, `on_uncertain` is `ask`, and the question has no answer yet.
         """
-        self._order = self._unchecked = order
+        self._order = order
+        if self.check_flow:
+            self._check = OrderCheck(order=order, read_flow=self.service.get_flow, shared=self.shared_check)
         self._intents = self._choose_intents(order)
         actions, state = self._actions(), INITIAL
         try:
@@ -226,7 +227,7 @@ class CreateOnce:
 
     def _assumed_intent(self) -> Intent:
         """Return the intent to assume for an earlier attempt that left nothing readable."""
-        since = self.attempt.began or self._service_now() - timedelta(days=1)
+        since = self.attempt.began or self._clock.now() - timedelta(days=1)
         return Intent(order=self._order.key, max_tries=self.attempt.max_tries, token="", written_at=since.timestamp())
 
     def _read_named_run(self) -> CreationEvent:
@@ -277,7 +278,7 @@ class CreateOnce:
         try:
             run = self._get_run(flow_run_id)
         except RunNotFoundError:
-            if cleared and self._service_now().timestamp() - self._intent.written_at > NOT_YET_READABLE:
+            if cleared and self._clock.now().timestamp() - self._intent.written_at > NOT_YET_READABLE:
                 log.info("Flow run %s does not exist, and the task was cleared; creating a new one", flow_run_id)
                 return CreationEvent.CLEARED_AND_GONE
             log.info("Flow run %s of an earlier attempt is not readable yet; no new one is created", flow_run_id)
@@ -308,41 +309,15 @@ class CreateOnce:
         )
 
     def _create(self) -> CreationEvent:
-        if self.check_flow:
-            self._check_flow()
+        if self._check is not None:
+            self._order = self._check.before_post(is_retry=not self.attempt.is_first or self._posts > 0)
         event = self._post(self._start_time(margin=_START_MARGIN))
         if event is CreationEvent.START_TIME_PASSED and self._order.start_time is not None:
             return CreationEvent.REFUSED
         return event
 
-    def _check_flow(self) -> None:
-        if self.shared_check is None:
-            self._order = checked(self._unchecked, self.service.get_flow(self._order.flow_id))
-        elif self.attempt.is_first and self._posts == 0:
-            self._order, self._is_check_shared = self.shared_check.check(self._unchecked, self.service.get_flow)
-        else:
-            # The earlier attempt or request may have failed because of the dataflow.
-            self._order = self.shared_check.check_again(self._unchecked, self.service.get_flow)
-
-    def _is_changed_by_check(self, refusal: ApiError) -> bool:
-        """Return whether the refused order differs from the order by the dataflow's present state.
-
-        :raises FlowServiceError: the dataflow no longer passes the checks, which explains the refusal.
-        """
-        is_about_flow = not isinstance(refusal, StartTimeInPastError | NotSentError | RateLimitedError)
-        if self.shared_check is None or not (self._is_check_shared and is_about_flow):
-            return False
-        self._is_check_shared, refused = False, self._order
-        try:
-            self._order = self.shared_check.check_again(self._unchecked, self.service.get_flow)
-        except ApiError as error:
-            if not error.retryable:
-                raise
-            log.warning("After the refusal, the dataflow could not be read: %s", error)
-        return self._order != refused
-
     def _create_later(self) -> CreationEvent:
-        confirmed = min(self._clock_offset(), _MAX_CONFIRMED_CORRECTION) - self._clock_correction()
+        confirmed = min(self._clock.offset(), _MAX_CONFIRMED_CORRECTION) - self._clock.correction()
         start = self._start_time(margin=_LATER_START_MARGIN + max(confirmed, timedelta(0)))
         log.warning("Flow Service reports that the start time is in the past; trying again with %s", start)
         event = self._post(start)
@@ -360,8 +335,9 @@ class CreateOnce:
         except ApiError as error:
             self._intents.drop()
             self._error = error
-            if self._is_changed_by_check(error):
+            if self._check is not None and (changed := self._check.after_refusal(error, self._order)):
                 log.warning("Flow Service refused the request, and the dataflow has changed; sending it again")
+                self._order = changed
                 return self._post(start)
             return CreationEvent.START_TIME_PASSED if isinstance(error, StartTimeInPastError) else CreationEvent.REFUSED
         self._flow_run_id = created.id
@@ -375,14 +351,14 @@ class CreateOnce:
             order=self._order.key,
             max_tries=self.attempt.max_tries,
             token=uuid4().hex,
-            written_at=self._service_now().timestamp(),
+            written_at=self._clock.now().timestamp(),
             start_time=int(start.timestamp()),
             known=tuple(run.id for run in runs),
             oldest_known=min(created) if len(created) == _MAX_KNOWN_RUNS else None,
             adopted=self.adopt,
         )
         self._intents.write(self._intent)
-        if self._intents.is_durable and self._service_now().timestamp() - self._intent.written_at > self.patience / 2:
+        if self._intents.is_durable and self._clock.now().timestamp() - self._intent.written_at > self.patience / 2:
             raise AttemptOvertakenError("this attempt hung before it sent anything, so it ends without sending")
 
     def _submit(self, start: datetime) -> CreatedRun:
@@ -505,7 +481,7 @@ class CreateOnce:
 
     def _search_start(self) -> datetime:
         """Return the time from which on a lost flow run is searched: the earlier of both clocks, with a margin."""
-        behind = min(self._clock_offset(), timedelta(0))
+        behind = min(self._clock.offset(), timedelta(0))
         if not self._intents.is_durable:
             behind = max(behind, -_MAX_SEARCH_CORRECTION_WITHOUT_STORE)
         # The intent's time may contain a correction that was wrong.
@@ -518,25 +494,5 @@ class CreateOnce:
     def _start_time(self, *, margin: timedelta) -> datetime:
         if self._order.start_time is not None:
             return self._order.start_time
-        soon = (self._service_now() + margin).replace(microsecond=0) + timedelta(seconds=1)
+        soon = (self._clock.now() + margin).replace(microsecond=0) + timedelta(seconds=1)
         return max(soon, self._order.window.end) if self._order.window else soon
-
-    def _service_now(self) -> datetime:
-        return self.now() + self._clock_correction()
-
-    def _clock_offset(self) -> timedelta:
-        return self.clock_offset() or timedelta(0)
-
-    def _clock_correction(self) -> timedelta:
-        """Return the difference of the clocks if it is plausible, otherwise zero."""
-        offset = self._clock_offset()
-        if abs(offset) <= MAX_CLOCK_CORRECTION:
-            return offset
-        if not self._has_logged_clock:
-            self._has_logged_clock = True
-            log.warning(
-                "The Date header of Flow Service's responses differs from this machine's clock by %.0f seconds; "
-                "using this machine's clock. Check both clocks, and gateways between them",
-                offset.total_seconds(),
-            )
-        return timedelta(0)

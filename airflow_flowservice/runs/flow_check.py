@@ -6,17 +6,21 @@ A dataflow that passed is not read again for some minutes, also not by other pro
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.api.flow_states import is_passing_state
 from airflow_flowservice.api.models import Flow
 from airflow_flowservice.exceptions import (
+    ApiError,
     DeltaColumnDiffersError,
     FlowDisabledError,
     FlowNotReadyError,
     FlowServiceError,
     NotOnDemandError,
+    NotSentError,
+    RateLimitedError,
+    StartTimeInPastError,
 )
 from airflow_flowservice.runs.intent import Order
 
@@ -87,6 +91,51 @@ class FlowCheck:
         except FlowServiceError:
             return None
         return found if flow.id == order.flow_id and found.delta_column is None else None
+
+
+@dataclass(kw_only=True)
+class OrderCheck:
+    """Check of one order, before its POST and after a refusal.
+
+    :param order: the order as the task gives it.
+    :param shared: dataflows that passed the check some minutes ago; None to read the dataflow each time.
+    """
+
+    order: Order
+    read_flow: Callable[[str], Flow]
+    shared: FlowCheck | None = None
+    _is_remembered: bool = field(default=False, init=False, repr=False)
+
+    def before_post(self, *, is_retry: bool) -> Order:
+        """Return the order as it can be sent.
+
+        :param is_retry: read the dataflow, because the earlier attempt or request may have failed because of it.
+        :raises FlowServiceError: as `checked`; also an error of reading the dataflow.
+        """
+        if self.shared is None:
+            return checked(self.order, self.read_flow(self.order.flow_id))
+        if is_retry:
+            return self.shared.check_again(self.order, self.read_flow)
+        order, self._is_remembered = self.shared.check(self.order, self.read_flow)
+        return order
+
+    def after_refusal(self, refusal: ApiError, refused: Order) -> Order | None:
+        """Return the order to send after a refusal; None if the dataflow's present state does not change it.
+
+        :raises FlowServiceError: the dataflow no longer passes the checks, which explains the refusal.
+        """
+        is_about_flow = not isinstance(refusal, StartTimeInPastError | NotSentError | RateLimitedError)
+        if self.shared is None or not (self._is_remembered and is_about_flow):
+            return None
+        self._is_remembered = False
+        try:
+            order = self.shared.check_again(self.order, self.read_flow)
+        except ApiError as error:
+            if not error.retryable:
+                raise
+            log.warning("After the refusal, the dataflow could not be read: %s", error)
+            return None
+        return None if order == refused else order
 
 
 def _flow_to_json(flow: Flow) -> dict[str, Any]:

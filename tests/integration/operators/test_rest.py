@@ -265,3 +265,10 @@ def test_the_event_of_an_outlet_has_the_whole_window(ledger, ingest, part, super
     extra = event["extra"]
     assert WHOLE == (extra["window_start"], extra["window_end"])
     assert sum(each["output_records"] for each in task.xcoms["flow_runs"]) == extra["output_records"]
+
+
+@pytest.mark.needs_airflow(3, 1, "questions to a person")
+def test_a_question_and_the_rest_cannot_be_combined():
+    """A question is of one window."""
+    with pytest.raises(ConfigurationError, match="cannot be combined"):
+        OnDemandFlowRunOperator(task_id="task", flow_id=FLOW, on_overlap="rest", on_uncertain="ask")

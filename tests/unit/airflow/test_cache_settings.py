@@ -53,7 +53,10 @@ def test_a_fernet_key_encrypts_in_every_mode(configure, mode):
     assert shared_cache().stores_secrets
 
 
-@pytest.mark.parametrize("key", ["", "{FERNET_KEY}", "no key", f"{NEW},no key", ","])
+KEYS = {"empty": "", "literal": "{FERNET_KEY}", "no key": "no key", "one valid": f"{NEW},no key", "comma": ","}
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
 def test_without_a_valid_key_no_token_is_stored_by_default(configure, key):
     """Since Airflow 3.2, the default of a worker is the unexpanded `{FERNET_KEY}`."""
     configure("", key)
