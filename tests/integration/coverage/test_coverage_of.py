@@ -79,6 +79,17 @@ def test_sensor_adds_the_outcome_of_another_tasks_run(ran: Any, coverage_until: 
     assert [("create", 1440)] == [(s.expected[0].task_id, s.runs[0].records) for s in coverage.spans]
 
 
+@pytest.mark.parametrize("early", ["ingested", "missing"])
+def test_pieces_of_a_window_are_ingested(ran: Any, coverage_until: Any, early: str) -> None:
+    """With `on_overlap="rest"`, the task's XCom has its last piece; the whole window is expected."""
+    six = day(0) + timedelta(hours=6)
+    ran(day(1), pushed={**summary(1, six, day(1)), "part_of": str(IngestionWindow(day(0), day(1)))})
+    if early == "ingested":
+        ran(day(1), task_id="early", pushed=summary(2, day(0), six))
+    spans = coverage_until(1).spans
+    assert [(day(0), early), (six, "ingested")] == [(span.window.start, span.state.value) for span in spans]
+
+
 def test_forms_of_xcoms(ran: Any, coverage_until: Any) -> None:
     """XComs are JSON, JSON in JSON (Airflow 3.0), a reference of a custom backend, or of another package."""
     ran(day(1), pushed=summary(1, day(0)))
