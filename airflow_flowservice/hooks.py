@@ -93,8 +93,10 @@ class FlowServiceHook(BaseHook):
     def ledger(self) -> Ledger | None:
         """Ledger of ingested windows that the connection or Airflow's configuration names; None if it is disabled."""
         from airflow_flowservice._airflow.ledgers import ledger_of
+        from airflow_flowservice.api.connection_extra import parse_extra
 
-        return ledger_of(self._connection.extra_dejson)
+        # Not by `extra_dejson`, which sends the whole extra to Airflow's supervisor again.
+        return ledger_of(parse_extra(self._connection))
 
     def dataflow_key(self, flow_id: str) -> DataflowKey:
         """Return the key of a dataflow in the ledger: organization, sandbox and dataflow id."""
