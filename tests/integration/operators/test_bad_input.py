@@ -494,7 +494,7 @@ def test_unknown_on_uncertain(operator):
     with pytest.raises(ConfigurationError) as caught:
         operator(task_id="task", on_uncertain="maybe", **{name: FLOW})
     assert "on_uncertain is 'maybe'" == caught.value.message
-    assert "use one of ('fail', 'adopt', 'create')" == caught.value.remedy
+    assert "use one of ('fail', 'adopt', 'create', 'ask')" == caught.value.remedy
 
 
 @pytest.mark.parametrize("operator", [FlowRunSensor, RetriggerFlowRunOperator])
