@@ -290,12 +290,19 @@ class CreateOnce:
             if run.status.succeeded and not self._has_failed(run):
                 self._intents.replaces(run.id)
             why = "the task was cleared" if cleared else "this is a retry"
-            log.info("Flow run %s ended as %s, and %s; creating a new one", run.id, run.status_word, why)
-            return CreationEvent.CLEARED_AFTER_SUCCESS if cleared and not run.status.failed else CreationEvent.FAILED
+            log.info("Flow run %s ended as %s, and %s; a new one is needed", run.id, run.status_word, why)
+            if cleared and not run.status.failed:
+                return CreationEvent.CLEARED_AFTER_SUCCESS
+            return self._unless_ingested(CreationEvent.FAILED)
         log.info("Flow run %s of an earlier attempt is %s; no new one is created", flow_run_id, run.status_word)
         if run.status is FlowRunStatus.ENDED_UNCLEAR:
             return CreationEvent.OUTCOME_UNKNOWN
         return CreationEvent.SUCCEEDED if run.status.ended else CreationEvent.RUNNING
+
+    def _unless_ingested(self, event: CreationEvent) -> CreationEvent:
+        """Return the event, which creates a flow run, unless other flow runs have ingested the window or parts."""
+        found = self._by_ledger(partial(LedgerSteps.check_before_another, after=event, intent=self._intent))
+        return event if found is CreationEvent.FREE else found
 
     def _get_run(self, flow_run_id: str) -> FlowRun:
         """Read a known flow run. Errors that can pass do not fail the attempt until the error budget is used up."""
@@ -395,8 +402,8 @@ class CreateOnce:
         # A failed flow run has ingested nothing, so it is no candidate.
         unclear = [run for run in runs if self._intent.match(run, self._order) == "unclear" and not run.status.failed]
         if not unclear:
-            log.warning("No flow run was created for this window before; creating it")
-            return CreationEvent.NO_CANDIDATE
+            log.warning("No flow run was created for this window before")
+            return self._unless_ingested(CreationEvent.NO_CANDIDATE)
         return self._resolve(unclear)
 
     def _is_ours(self, run: FlowRun) -> bool:
@@ -422,7 +429,7 @@ class CreateOnce:
         )
         if self.on_uncertain == "create":
             log.warning("on_uncertain=create: creating a flow run although these may be of this window: %s", lines)
-            return CreationEvent.CANDIDATES_CREATE
+            return self._unless_ingested(CreationEvent.CANDIDATES_CREATE)
         if self.on_uncertain == "adopt":
             chosen = min(candidates, key=lambda run: (run.created_at is None, run.created_at))
             log.warning("on_uncertain=adopt: adopting flow run %s out of: %s", chosen.id, lines)

@@ -170,6 +170,8 @@ class LedgerIntents:
         is_own = stored is not None and (stored.flow_run_id, stored.owner) == (flow_run_id, self.policy.owner)
         if stored and is_own and Intent.from_json(stored.intent) == replace(intent, known=(), flow_run_id=None):
             return
+        if stored and stored.state is EntryState.INGESTED and stored.flow_run_id not in (None, flow_run_id):
+            self.replaces(str(stored.flow_run_id))
         entry = LedgerEntry(
             dataflow=self.policy.dataflow,
             window=self.window,
@@ -178,7 +180,7 @@ class LedgerIntents:
             flow_run_id=flow_run_id,
             # The ids of other flow runs are needed only until this one is known.
             intent=replace(intent, known=()).to_json(),
-            earlier=stored.earlier if stored else (),
+            earlier=self._earlier(stored),
             updated_at=self.now(),
             version=stored.version if stored else 0,
         )

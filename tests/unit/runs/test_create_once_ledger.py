@@ -357,6 +357,58 @@ class TestPartsThatCoverTheWindow:
             tasks.attempt("other/two/task/-1", order=order)
 
 
+class TestBeforeAnotherFlowRun:
+    """Before a flow run replaces another one, other flow runs may have ingested the window or parts of it."""
+
+    def half(self, tasks: LedgerWorld) -> Any:
+        window = tasks.world.order().window
+        return tasks.world.order(window=IngestionWindow(window.start, window.start + timedelta(hours=12)))
+
+    def ingest_half(self, tasks: LedgerWorld, owner: str) -> None:
+        outcome = tasks.attempt(owner, order=self.half(tasks))
+        tasks.world.service.end(outcome.flow_run_id, SUCCESS)
+        window = self.half(tasks).window
+        deliver(tasks.ledger, dataflow=DATAFLOW, window=window, flow_run_id=outcome.flow_run_id, owner=owner)
+
+    @pytest.mark.parametrize("clears", [0, 1], ids=["retry", "clear"])
+    def test_parts_ingested_after_the_own_run_failed_are_an_error(self, tasks: LedgerWorld, clears: int) -> None:
+        tasks.attempt()
+        tasks.world.service.end("run-1", FAILED)
+        self.ingest_half(tasks, "other/two/task/-1")
+        with pytest.raises(WindowOverlapError, match="run-2 of other/two/task/-1"):
+            tasks.attempt(number=2, clears=clears)
+        assert ["run-1", "run-2"] == tasks.ids
+
+    @pytest.mark.parametrize("on_uncertain", ["fail", "create"])
+    def test_the_request_of_a_dead_task_is_not_repeated(self, tasks: LedgerWorld, on_uncertain: Any) -> None:
+        """A task that was to ingest the window again died before its POST. Another task reuses the earlier run."""
+        tasks.succeed(tasks.attempt())
+        tasks.world.dies_at("post before")
+        with pytest.raises(tasks.world.Died):
+            tasks.attempt("other/two/task/-1", restate=True)
+        assert reused() == tasks.attempt("third/three/task/-1", on_uncertain=on_uncertain)
+        assert created(2) == tasks.attempt("other/two/task/-1", restate=True, number=2)
+
+    def test_parts_that_a_dead_task_was_to_ingest_again_are_an_error(self, tasks: LedgerWorld) -> None:
+        self.ingest_half(tasks, "dag/one/task/-1")
+        tasks.world.dies_at("post before")
+        with pytest.raises(tasks.world.Died):
+            tasks.attempt("other/two/task/-1", restate=True)
+        with pytest.raises(WindowOverlapError):
+            tasks.attempt("third/three/task/-1")
+        assert ["run-1"] == tasks.ids
+
+    @pytest.mark.parametrize("owner", ["other/two/task/-1", "third/three/task/-1"])
+    def test_a_named_run_that_failed_leaves_the_window_ingested(self, tasks: LedgerWorld, owner: str) -> None:
+        tasks.succeed(tasks.attempt())
+        tasks.world.service.add()
+        tasks.attempt("other/two/task/-1", adopt="run-2")
+        tasks.world.service.end("run-2", FAILED)
+        adopt = "run-2" if owner == "other/two/task/-1" else None
+        assert reused() == tasks.attempt(owner, number=2, adopt=adopt)
+        assert ["run-1", "run-2"] == tasks.ids
+
+
 class FailingLedger(MemoryLedger):
     """Ledger whose methods fail if their name is in `failing`."""
 
