@@ -273,8 +273,8 @@ class CreateOnce:
 
     def _read_flow_run(self) -> CreationEvent:
         flow_run_id = self._flow_run_id
-        # The first try of a DAG run that a cleaned database has forgotten is no clear.
-        cleared = self._intent.max_tries != self.attempt.max_tries and self.attempt.try_number > 1
+        # The tries of a DAG run that a cleaned database has forgotten are no clear.
+        cleared = self._intent.max_tries != self.attempt.max_tries and self.attempt.was_cleared
         try:
             run = self._get_run(flow_run_id)
         except RunNotFoundError:

@@ -237,6 +237,16 @@ class TestOwnAttempts:
         tasks.world.retries = 9
         assert ("run-1", ["run-1"]) == (tasks.attempt().flow_run_id, tasks.ids)
 
+    def test_a_retry_in_a_new_dag_run_is_no_clear(self, tasks: LedgerWorld) -> None:
+        """The deleted DAG run had a clear. The DAG run exists again with its id, and its first try was killed."""
+        tasks.attempt()
+        tasks.world.service.end("run-1", FAILED)
+        tasks.succeed(tasks.attempt(number=2, clears=1))
+        if tasks.world.store:
+            tasks.world.store.values.clear()
+        assert ("run-2", "run-2") == (tasks.attempt().flow_run_id, tasks.attempt(number=2).flow_run_id)
+        assert ["run-1", "run-2"] == tasks.ids
+
 
 class TestRestating:
     @pytest.mark.parametrize("terms", [{"restate": True}, {"on_ingested": "restate"}])
