@@ -221,7 +221,8 @@ class CreateOnce:
 
     def _read_intent_without_ledger(self) -> Intent | None:
         """Return the intent of an earlier attempt that used no ledger, for instance before an upgrade."""
-        if self._steps is None or self.store is None or self.attempt.is_first:
+        is_first_ever = self.attempt.try_number == 1 and self.attempt.is_first
+        if self._steps is None or self.store is None or is_first_ever:
             return None
         return IntentStore(store=self.store, order=self._order.key).read(otherwise=self._intent)
 

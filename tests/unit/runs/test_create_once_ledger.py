@@ -247,6 +247,18 @@ class TestOwnAttempts:
         assert ("run-2", "run-2") == (tasks.attempt().flow_run_id, tasks.attempt(number=2).flow_run_id)
         assert ["run-1", "run-2"] == tasks.ids
 
+    @pytest.mark.parametrize("call", ["post after", None], ids=["killed", "time limit"])
+    def test_a_clear_after_an_upgrade_reads_the_task_state(
+        self, make_world: Any, ledger: MemoryLedger, call: str | None
+    ) -> None:
+        """The task failed before the upgrade, and its flow run is active."""
+        tasks = LedgerWorld(make_world(), ledger)
+        if call:
+            tasks.world.dies_at(call)
+        with contextlib.suppress(tasks.world.Died):
+            tasks.world.attempt()
+        assert ("run-1", ["run-1"]) == (tasks.attempt(number=2, clears=1).flow_run_id, tasks.ids)
+
 
 class TestRestating:
     @pytest.mark.parametrize("terms", [{"restate": True}, {"on_ingested": "restate"}])
