@@ -366,6 +366,8 @@ class CreateOnce:
             adopted=self.adopt,
         )
         self._intents.write(self._intent)
+        if self._steps is not None:
+            self._steps.require_no_overlapping_claim()
         if self._intents.is_durable and self._clock.now().timestamp() - self._intent.written_at > self.patience / 2:
             raise AttemptOvertakenError("this attempt hung before it sent anything, so it ends without sending")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from airflow_flowservice.exceptions import AttemptOvertakenError, LedgerConflictError, LedgerError
+from airflow_flowservice.exceptions import AttemptOvertakenError, FlowRunActiveError, LedgerConflictError, LedgerError
 from airflow_flowservice.ledger.entry import EarlierRun, EntryState, LedgerEntry
 from airflow_flowservice.runs.intent import Intent
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from airflow_flowservice.windows.window import IngestionWindow
 
 log = logging.getLogger(__name__)
+
+_OVERTAKEN = "another attempt or task has claimed this window in the ledger; this one sent nothing"
 
 OnIngested = Literal["reuse", "fail", "skip", "restate"]
 OnOverlap = Literal["fail", "rest", "restate"]
@@ -145,9 +147,32 @@ class LedgerIntents:
         try:
             self._remember(self.policy.ledger.put(claim))
         except LedgerConflictError as error:
-            raise AttemptOvertakenError(
-                "another attempt or task has claimed this window in the ledger; this one sent nothing"
-            ) from error
+            raise AttemptOvertakenError(_OVERTAKEN) from error
+
+    def require_no_overlapping_claim(self) -> None:
+        """Read the entries again after a claim. If another one changed meanwhile, undo the claim.
+
+        Two tasks whose windows overlap can both read before both claim. The one that claims last sees the other claim.
+
+        :raises FlowRunActiveError: another task claimed an overlapping window; nothing was sent.
+        :raises AttemptOvertakenError: another attempt or task claimed the same window; nothing was sent.
+        """
+        if self.policy.restate or self.policy.on_overlap == "restate":
+            return
+        claim, before = self._stored, {entry.key: entry.version for entry in self.others}
+        try:
+            self.refresh()
+        except LedgerError:
+            self.drop()
+            raise
+        if claim is None or self._stored is None or self._stored.intent != claim.intent:
+            raise AttemptOvertakenError(_OVERTAKEN)
+        changed = [entry for entry in self.others if before.get(entry.key) != entry.version]
+        if changed:
+            self.drop()
+            raise FlowRunActiveError(
+                f"{changed[0].owner} claimed {changed[0].window}, which overlaps this window, at the same time"
+            )
 
     def drop(self) -> None:
         """Undo the claim of a refused request. Only log errors of the ledger."""

@@ -152,6 +152,10 @@ class LedgerSteps:
             return CreationEvent.FREE  # The task's own request to ingest the window again.
         return self._ingested(entry.earlier[-1].flow_run_id, entry)
 
+    def require_no_overlapping_claim(self) -> None:
+        """See `LedgerIntents.require_no_overlapping_claim`."""
+        self.intents.require_no_overlapping_claim()
+
     def await_claim(self) -> CreationEvent:
         """Wait until the other task instance's claim changes, or is older than `patience`."""
         claim = self.intents.entry

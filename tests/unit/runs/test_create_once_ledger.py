@@ -512,3 +512,31 @@ def test_two_attempts_at_once_make_one_run(make_world: Any, step: str, same_owne
     final = tasks.attempt("third/three/task/-1", number=1)
     assert {"run-1"} == {final.flow_run_id, *(result.flow_run_id for result in results)}
     assert ["run-1"] == tasks.ids
+
+
+@pytest.mark.parametrize("step", ["list before", "list after", "put before", "put after", "post after"])
+def test_overlapping_windows_at_once_make_one_run(make_world: Any, step: str) -> None:
+    """At a step of one attempt, another task orders a part of the window. A retry of the loser is an error."""
+    ledger = ListenedLedger()
+    tasks, results, errors = LedgerWorld(make_world(), ledger), [], []
+    window = tasks.world.order().window
+    half = tasks.world.order(window=IngestionWindow(window.start, window.start + timedelta(hours=12)))
+
+    def attempt(owner: str, order: Any) -> None:
+        try:
+            results.append(tasks.attempt(owner, order=order).flow_run_id)
+        except FlowRunActiveError as error:
+            errors.append(error)
+
+    def on_call(name: str) -> None:
+        if name != step:
+            return
+        tasks.world.stop_listening()
+        ledger.on_call = lambda name: None
+        attempt("other/two/task/-1", half)
+
+    tasks.world.listen(on_call)
+    ledger.on_call = on_call
+    attempt("dag/one/task/-1", tasks.world.order())
+    assert (["run-1"], ["run-1"], 1) == (results, tasks.ids, len(errors))
+    assert 1 == len(ledger.overlapping([DATAFLOW], window))
