@@ -86,8 +86,9 @@ class LedgerIntents:
 
     @property
     def others(self) -> list[LedgerEntry]:
-        """Return the entries of other windows that overlap the window."""
-        return [entry for entry in self._entries if entry.window != self.window]
+        """Return the other entries that overlap the window; also those of exactly it in other dataflows."""
+        exact = self.entry
+        return [entry for entry in self._entries if exact is None or entry.key != exact.key]
 
     @property
     def own(self) -> list[LedgerEntry]:

@@ -431,6 +431,27 @@ class TestBeforeAnotherFlowRun:
         assert ["run-1", "run-2"] == tasks.ids
 
 
+class TestContinuedDataflow:
+    @pytest.mark.parametrize(("owner", "number"), [("dag/one/task/-1", 2), ("third/three/task/-1", 1)])
+    def test_a_window_that_only_the_earlier_dataflow_ingested(
+        self, tasks: LedgerWorld, owner: str, number: int
+    ) -> None:
+        """The new dataflow's flow run failed. Then the earlier dataflow ingested exactly the same window."""
+
+        def attempt(owner: str, number: int = 1) -> Outcome:
+            new = DataflowKey("org", "prod", "new")
+            policy = LedgerPolicy(ledger=tasks.ledger, dataflow=new, owner=owner, continues=(DATAFLOW,))
+            order = tasks.world.order(flow_id="new")
+            outcome: Outcome = tasks.world.attempt(order, number=number, clears=number - 1, ledger=policy)
+            return outcome
+
+        attempt("dag/one/task/-1")
+        tasks.world.service.end("run-1", FAILED)
+        tasks.succeed(tasks.attempt("other/two/task/-1"), "other/two/task/-1")
+        outcome = attempt(owner, number)
+        assert ("run-2", "reused", ["run-1", "run-2"]) == (outcome.flow_run_id, outcome.how, tasks.ids)
+
+
 class FailingLedger(MemoryLedger):
     """Ledger whose methods fail if their name is in `failing`."""
 
