@@ -277,7 +277,16 @@ class LedgerSteps:
                 raise FlowRunActiveError(f"{entry.owner} has claimed {entry.window}, which overlaps this window")
             return f"{entry.window} claimed by {entry.owner}, result unknown"
         if entry.state is not EntryState.INGESTED:
-            run = self.get_run(flow_run_id)
+            try:
+                run = self.get_run(flow_run_id)
+            except RunNotFoundError:
+                if self.now().timestamp() - entry.updated_at <= NOT_YET_READABLE:
+                    raise FlowRunActiveError(
+                        f"flow run {flow_run_id} of {entry.owner} for {entry.window}, which overlaps this window, "
+                        "cannot be read yet",
+                        flow_run_id=flow_run_id,
+                    ) from None
+                return f"{entry.window} by flow run {flow_run_id} of {entry.owner}, which Flow Service no longer has"
             if not run.status.ended:
                 raise FlowRunActiveError(
                     f"flow run {flow_run_id} is active for {entry.window}, which overlaps this window",

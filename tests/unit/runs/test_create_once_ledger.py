@@ -452,6 +452,25 @@ class TestContinuedDataflow:
         assert ("run-2", "reused", ["run-1", "run-2"]) == (outcome.flow_run_id, outcome.how, tasks.ids)
 
 
+class TestPartsThatCannotBeRead:
+    def test_a_run_that_is_not_readable_yet_is_active(self, tasks: LedgerWorld) -> None:
+        tasks.attempt()
+        tasks.world.service.lag = 60.0
+        window = tasks.world.order().window
+        order = tasks.world.order(window=IngestionWindow(window.start - timedelta(days=1), window.end))
+        with pytest.raises(FlowRunActiveError, match="run-1 of dag/one/task/-1"):
+            tasks.attempt("other/two/task/-1", order=order)
+
+    def test_a_run_that_vanished_is_an_overlap(self, tasks: LedgerWorld) -> None:
+        tasks.attempt()
+        tasks.world.service.runs.clear()
+        tasks.world.time.sleep(3600)
+        window = tasks.world.order().window
+        order = tasks.world.order(window=IngestionWindow(window.start - timedelta(days=1), window.end))
+        with pytest.raises(WindowOverlapError, match="run-1 of dag/one/task/-1, which Flow Service no longer has"):
+            tasks.attempt("other/two/task/-1", order=order)
+
+
 class FailingLedger(MemoryLedger):
     """Ledger whose methods fail if their name is in `failing`."""
 
