@@ -286,13 +286,17 @@ def record_repetition(
     window: IngestionWindow,
     flow_run_id: str,
     owner: str,
+    repeats: str | None = None,
     now: Callable[[], float] = time.time,
-) -> None:
-    """Record a new flow run that repeats the window's flow run. Only log errors of the ledger."""
+) -> bool:
+    """Record a new flow run that repeats the window's flow run. Log errors of the ledger, and return False.
+
+    :param repeats: change the entry only if it has this flow run.
+    """
     try:
         stored = ledger.get(dataflow, window)
-        if stored is not None and stored.flow_run_id == flow_run_id:
-            return
+        if stored is not None and (stored.flow_run_id == flow_run_id or repeats not in (None, stored.flow_run_id)):
+            return True
         earlier = stored.earlier if stored else ()
         if stored and stored.state is EntryState.INGESTED and stored.flow_run_id:
             earlier += (EarlierRun(flow_run_id=stored.flow_run_id, replaced_at=now(), replaced_by=owner),)
@@ -310,6 +314,8 @@ def record_repetition(
         )
     except LedgerError as error:
         log.warning("Flow run %s could not be stored in the ledger: %s", flow_run_id, error)
+        return False
+    return True
 
 
 def _delivered(
