@@ -280,6 +280,8 @@ class CreateOnce:
             run = self._get_run(flow_run_id)
         except RunNotFoundError:
             if cleared and self._clock.now().timestamp() - self._intent.written_at > NOT_YET_READABLE:
+                if self._steps is not None and self._steps.is_ingested_undelivered:
+                    return self._by_ledger(LedgerSteps.reuse_own)
                 log.info("Flow run %s does not exist, and the task was cleared; creating a new one", flow_run_id)
                 return CreationEvent.CLEARED_AND_GONE
             log.info("Flow run %s of an earlier attempt is not readable yet; no new one is created", flow_run_id)

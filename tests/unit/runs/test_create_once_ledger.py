@@ -259,6 +259,15 @@ class TestOwnAttempts:
             tasks.world.attempt()
         assert ("run-1", ["run-1"]) == (tasks.attempt(number=2, clears=1).flow_run_id, tasks.ids)
 
+    def test_a_clear_after_the_run_vanished_restates_nothing(self, tasks: LedgerWorld) -> None:
+        """A sensor saw the success, the task had none, and Flow Service no longer has the flow run."""
+        outcome = tasks.attempt()
+        window = tasks.world.order().window
+        deliver(tasks.ledger, dataflow=DATAFLOW, window=window, flow_run_id=outcome.flow_run_id, owner=None)
+        tasks.world.service.runs.clear()
+        tasks.world.time.sleep(3600)
+        assert (reused(is_ingested=True), []) == (tasks.attempt(number=2, clears=1), tasks.ids)
+
 
 class TestRestating:
     @pytest.mark.parametrize("terms", [{"restate": True}, {"on_ingested": "restate"}])
