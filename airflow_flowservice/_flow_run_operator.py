@@ -259,6 +259,10 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         required_actions.notify(self.ask_notifiers if needed.is_new else (), context)
         required_actions.wait(self, needed.question, ti=context["ti"], order=order)
 
+    def _can_fail_afterwards(self, context: Mapping[str, Any]) -> bool:
+        is_overridden = task_end.is_overridden(self.execute, FlowRunOperator.execute)
+        return is_overridden or super()._can_fail_afterwards(context)
+
     def _accepted_answer(self, question: Question, event: Any) -> Answer:
         """Return the answer to a question.
 

@@ -384,6 +384,8 @@ class RetriggerFlowRunOperator(FlowRunOperator):
 
     template_fields: Sequence[str] = ("flow_run_id", "flowservice_conn_id")
 
+    _is_recorded = True
+
     def __init__(self, *, flow_run_id: str, **kwargs: Any) -> None:
         with task_end.constructor_errors(self, flow_run_id=flow_run_id):
             super().__init__(**kwargs)
@@ -405,18 +407,40 @@ class RetriggerFlowRunOperator(FlowRunOperator):
         return Order(flow_id=run.flow_id, window=run.window, retrigger=self.flow_run_id)
 
     def _create_once(self, context: Mapping[str, Any], order: Order) -> Outcome:
+        outcome = super()._create_once(context, order)
+        self._is_recorded = self._record_repetition(context, order.flow_id, order.window, outcome.flow_run_id)
+        return outcome
+
+    def _record_repetition(
+        self,
+        context: Mapping[str, Any],
+        flow_id: str | None,
+        window: IngestionWindow | None,
+        flow_run_id: str,
+        *,
+        repeats: str | None = None,
+    ) -> bool:
+        """Record the new flow run in the ledger. Return False if this is necessary and failed."""
         from airflow_flowservice.runs.ledger_intents import record_repetition
 
-        outcome = super()._create_once(context, order)
-        if order.window is not None and (ledger := self._hook.ledger) is not None:
-            record_repetition(
-                ledger,
-                dataflow=self._hook.dataflow_key(order.flow_id),
-                window=order.window,
-                flow_run_id=outcome.flow_run_id,
-                owner=task_context.owner_of(context),
-            )
-        return outcome
+        if flow_id is None or window is None or (ledger := self._hook.ledger) is None:
+            return True
+        return record_repetition(
+            ledger,
+            dataflow=self._hook.dataflow_key(flow_id),
+            window=window,
+            flow_run_id=flow_run_id,
+            owner=task_context.owner_of(context),
+            repeats=repeats,
+        )
+
+    def _can_end_in_triggerer(self) -> bool:
+        return self._is_recorded and super()._can_end_in_triggerer()
+
+    def _deliver(self, context: Mapping[str, Any], summary: FlowRunSummary, *, succeeded: bool = True) -> None:
+        # The ledger may have been unreachable after the POST. Unrecorded, the window would be ingested again.
+        self._record_repetition(context, summary.flow_id, summary.window, summary.id, repeats=self.flow_run_id)
+        super()._deliver(context, summary, succeeded=succeeded)
 
 
 def _offset(offset: timedelta | None) -> timedelta | None:

@@ -258,7 +258,16 @@ class FlowRunTaskMixin(_Task):
         :param succeeded: whether the flow run is known to have ingested the window.
         """
         owner = task_context.owner_of(context) if self._creates_flow_run else None
-        self._record(summary, owner=owner, succeeded=succeeded)
+        if owner is None or not self._can_fail_afterwards(context):
+            self._record(summary, owner=owner, succeeded=succeeded)
+            return
+        # If the task fails afterwards, a clear must accept the flow run.
+        self._record(summary, owner=None, succeeded=succeeded)
+        task_end.call_after_success(context, lambda _: self._record(summary, owner=owner, succeeded=succeeded))
+
+    def _can_fail_afterwards(self, context: Mapping[str, Any]) -> bool:
+        """Return whether another task, or a subclass, executes more after the flow run's success."""
+        return self._is_nested(context)
 
     def _record(self, summary: FlowRunSummary, *, owner: str | None, succeeded: bool = True) -> None:
         """Record the result of a flow run in the ledger.

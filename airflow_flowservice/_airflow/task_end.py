@@ -44,6 +44,16 @@ async def was_undeferred(ti: Any) -> bool:
     return bool(states) and all(task_context.text_of(state) != "deferred" for state in states.values())
 
 
+def call_after_success(context: Any, callback: Callable[[Any], Any]) -> None:
+    """Call a function with the context after Airflow has stored that the task succeeded or was skipped."""
+    task = context["ti"].task
+    for name in ("on_success_callback", "on_skipped_callback"):
+        callbacks = getattr(task, name, None) or []
+        callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+        # A new list: copies of the task share the old one.
+        setattr(task, name, [*callbacks, callback])
+
+
 def has_listeners() -> bool:
     """Return whether a listener, such as OpenLineage's, receives ends of tasks."""
     return bool(versions.listener_manager().has_listeners)

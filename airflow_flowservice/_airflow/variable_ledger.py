@@ -211,8 +211,14 @@ class VariableLedger:
         windows = ((key, window_of_key(key)) for key in keys)
         wanted = [key for key, window in windows if window and (within is None or window.overlaps(within))]
         for key in wanted:
-            self._seen[key] = self._read(key)
+            if not self._has_just_put(key):
+                self._seen[key] = self._read(key)
         return [_entry(key, text) for key in wanted if (text := self._seen[key].text) is not None]
+
+    def _has_just_put(self, key: str) -> bool:
+        seen = self._seen.get(key)
+        is_put = seen is not None and seen.text is not None and not seen.is_reusable
+        return seen is not None and is_put and self.monotonic() - seen.at <= _FRESH_S
 
     def _read(self, key: str) -> _Reading:
         """Read a Variable. If the API server reports none, confirm it by the list of keys, if there is one.

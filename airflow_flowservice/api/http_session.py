@@ -48,6 +48,8 @@ CONNECT_TIMEOUT_S = 10.0
 ATTEMPT_TIMEOUTS = 2
 """Limit of an attempt as a whole, from connecting to the last byte of the response, as a multiple of `timeout_s`."""
 MAX_RETRY_AFTER_S = 120.0
+MAX_POST_DELAY_S = 150.0
+"""Seconds after which a POST is not repeated. Another task waits longer for the flow run, and then creates it."""
 _MAX_BACKOFF_S = 30.0
 _BUSY_OR_BROKEN = frozenset({429, *range(500, 600)})
 _HALF_A_SECOND = timedelta(milliseconds=500)
@@ -191,7 +193,9 @@ class HttpSession:
         headers = {**headers, "Connection": "close"}
         with self._new_session() as session:
             attempt = partial(self._attempt, session, "POST", path, headers, body, auth, secrets)
-            return self._send(attempt, is_repeatable=_can_repeat_post, within_s=math.inf)
+            return self._send(
+                attempt, is_repeatable=_can_repeat_post, within_s=math.inf, begins_within_s=MAX_POST_DELAY_S
+            )
 
     @hides_secrets
     def stream(
@@ -254,8 +258,13 @@ class HttpSession:
         *,
         is_repeatable: Callable[[HttpResponse | FlowServiceError], bool],
         within_s: float,
+        begins_within_s: float = math.inf,
     ) -> HttpResponse:
-        """Make attempts until the result is final, or until the number of attempts or their time is used up."""
+        """Make attempts until the result is final, or until the number of attempts or their time is used up.
+
+        :param begins_within_s: seconds after which no further attempt begins.
+        """
+        first_at, paused_s = time.monotonic(), 0.0
         ends_at, timeout_s = time.monotonic() + within_s, self._timeout[1]
         remaining = (self._max_attempts + 1) * timeout_s
         for failures in range(1, self._max_attempts + 1):
@@ -267,7 +276,10 @@ class HttpSession:
             pause = pause_s(failures, result.headers if isinstance(result, HttpResponse) else {})
             if time.monotonic() + pause >= ends_at:
                 break
+            if max(time.monotonic() - first_at, paused_s) + pause > begins_within_s:
+                break
             self._pause(pause)
+            paused_s += pause
         if isinstance(result, FlowServiceError):
             raise result
         return result

@@ -221,7 +221,8 @@ class CreateOnce:
 
     def _read_intent_without_ledger(self) -> Intent | None:
         """Return the intent of an earlier attempt that used no ledger, for instance before an upgrade."""
-        if self._steps is None or self.store is None or self.attempt.is_first:
+        is_first_ever = self.attempt.try_number == 1 and self.attempt.is_first
+        if self._steps is None or self.store is None or is_first_ever:
             return None
         return IntentStore(store=self.store, order=self._order.key).read(otherwise=self._intent)
 
@@ -273,12 +274,14 @@ class CreateOnce:
 
     def _read_flow_run(self) -> CreationEvent:
         flow_run_id = self._flow_run_id
-        # The first try of a DAG run that a cleaned database has forgotten is no clear.
-        cleared = self._intent.max_tries != self.attempt.max_tries and self.attempt.try_number > 1
+        # The tries of a DAG run that a cleaned database has forgotten are no clear.
+        cleared = self._intent.max_tries != self.attempt.max_tries and self.attempt.was_cleared
         try:
             run = self._get_run(flow_run_id)
         except RunNotFoundError:
             if cleared and self._clock.now().timestamp() - self._intent.written_at > NOT_YET_READABLE:
+                if self._steps is not None and self._steps.is_ingested_undelivered:
+                    return self._by_ledger(LedgerSteps.reuse_own)
                 log.info("Flow run %s does not exist, and the task was cleared; creating a new one", flow_run_id)
                 return CreationEvent.CLEARED_AND_GONE
             log.info("Flow run %s of an earlier attempt is not readable yet; no new one is created", flow_run_id)
@@ -290,12 +293,19 @@ class CreateOnce:
             if run.status.succeeded and not self._has_failed(run):
                 self._intents.replaces(run.id)
             why = "the task was cleared" if cleared else "this is a retry"
-            log.info("Flow run %s ended as %s, and %s; creating a new one", run.id, run.status_word, why)
-            return CreationEvent.CLEARED_AFTER_SUCCESS if cleared and not run.status.failed else CreationEvent.FAILED
+            log.info("Flow run %s ended as %s, and %s; a new one is needed", run.id, run.status_word, why)
+            if cleared and not run.status.failed:
+                return CreationEvent.CLEARED_AFTER_SUCCESS
+            return self._unless_ingested(CreationEvent.FAILED)
         log.info("Flow run %s of an earlier attempt is %s; no new one is created", flow_run_id, run.status_word)
         if run.status is FlowRunStatus.ENDED_UNCLEAR:
             return CreationEvent.OUTCOME_UNKNOWN
         return CreationEvent.SUCCEEDED if run.status.ended else CreationEvent.RUNNING
+
+    def _unless_ingested(self, event: CreationEvent) -> CreationEvent:
+        """Return the event, which creates a flow run, unless other flow runs have ingested the window or parts."""
+        found = self._by_ledger(partial(LedgerSteps.check_before_another, after=event, intent=self._intent))
+        return event if found is CreationEvent.FREE else found
 
     def _get_run(self, flow_run_id: str) -> FlowRun:
         """Read a known flow run. Errors that can pass do not fail the attempt until the error budget is used up."""
@@ -358,6 +368,8 @@ class CreateOnce:
             adopted=self.adopt,
         )
         self._intents.write(self._intent)
+        if self._steps is not None:
+            self._steps.require_no_overlapping_claim()
         if self._intents.is_durable and self._clock.now().timestamp() - self._intent.written_at > self.patience / 2:
             raise AttemptOvertakenError("this attempt hung before it sent anything, so it ends without sending")
 
@@ -395,8 +407,8 @@ class CreateOnce:
         # A failed flow run has ingested nothing, so it is no candidate.
         unclear = [run for run in runs if self._intent.match(run, self._order) == "unclear" and not run.status.failed]
         if not unclear:
-            log.warning("No flow run was created for this window before; creating it")
-            return CreationEvent.NO_CANDIDATE
+            log.warning("No flow run was created for this window before")
+            return self._unless_ingested(CreationEvent.NO_CANDIDATE)
         return self._resolve(unclear)
 
     def _is_ours(self, run: FlowRun) -> bool:
@@ -422,7 +434,7 @@ class CreateOnce:
         )
         if self.on_uncertain == "create":
             log.warning("on_uncertain=create: creating a flow run although these may be of this window: %s", lines)
-            return CreationEvent.CANDIDATES_CREATE
+            return self._unless_ingested(CreationEvent.CANDIDATES_CREATE)
         if self.on_uncertain == "adopt":
             chosen = min(candidates, key=lambda run: (run.created_at is None, run.created_at))
             log.warning("on_uncertain=adopt: adopting flow run %s out of: %s", chosen.id, lines)

@@ -119,6 +119,11 @@ class Attempt:
     started_before: bool = False
 
     @property
+    def was_cleared(self) -> bool:
+        """Return True if the task was cleared in this DAG run: only a clear allows more tries than `retries`."""
+        return self.try_number > 1 and self.max_tries > self.retries
+
+    @property
     def is_first(self) -> bool:
         """Return True if no earlier attempt since the last clear can have created a flow run."""
         return not self.started_before and self.try_number <= self.max_tries - self.retries + 1

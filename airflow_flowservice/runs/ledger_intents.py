@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from airflow_flowservice.exceptions import AttemptOvertakenError, LedgerConflictError, LedgerError
+from airflow_flowservice.exceptions import AttemptOvertakenError, FlowRunActiveError, LedgerConflictError, LedgerError
 from airflow_flowservice.ledger.entry import EarlierRun, EntryState, LedgerEntry
 from airflow_flowservice.runs.intent import Intent
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from airflow_flowservice.windows.window import IngestionWindow
 
 log = logging.getLogger(__name__)
+
+_OVERTAKEN = "another attempt or task has claimed this window in the ledger; this one sent nothing"
 
 OnIngested = Literal["reuse", "fail", "skip", "restate"]
 OnOverlap = Literal["fail", "rest", "restate"]
@@ -84,8 +86,9 @@ class LedgerIntents:
 
     @property
     def others(self) -> list[LedgerEntry]:
-        """Return the entries of other windows that overlap the window."""
-        return [entry for entry in self._entries if entry.window != self.window]
+        """Return the other entries that overlap the window; also those of exactly it in other dataflows."""
+        exact = self.entry
+        return [entry for entry in self._entries if exact is None or entry.key != exact.key]
 
     @property
     def own(self) -> list[LedgerEntry]:
@@ -145,9 +148,32 @@ class LedgerIntents:
         try:
             self._remember(self.policy.ledger.put(claim))
         except LedgerConflictError as error:
-            raise AttemptOvertakenError(
-                "another attempt or task has claimed this window in the ledger; this one sent nothing"
-            ) from error
+            raise AttemptOvertakenError(_OVERTAKEN) from error
+
+    def require_no_overlapping_claim(self) -> None:
+        """Read the entries again after a claim. If another one changed meanwhile, undo the claim.
+
+        Two tasks whose windows overlap can both read before both claim. The one that claims last sees the other claim.
+
+        :raises FlowRunActiveError: another task claimed an overlapping window; nothing was sent.
+        :raises AttemptOvertakenError: another attempt or task claimed the same window; nothing was sent.
+        """
+        if self.policy.restate or self.policy.on_overlap == "restate":
+            return
+        claim, before = self._stored, {entry.key: entry.version for entry in self.others}
+        try:
+            self.refresh()
+        except LedgerError:
+            self.drop()
+            raise
+        if claim is None or self._stored is None or self._stored.intent != claim.intent:
+            raise AttemptOvertakenError(_OVERTAKEN)
+        changed = [entry for entry in self.others if before.get(entry.key) != entry.version]
+        if changed:
+            self.drop()
+            raise FlowRunActiveError(
+                f"{changed[0].owner} claimed {changed[0].window}, which overlaps this window, at the same time"
+            )
 
     def drop(self) -> None:
         """Undo the claim of a refused request. Only log errors of the ledger."""
@@ -170,6 +196,8 @@ class LedgerIntents:
         is_own = stored is not None and (stored.flow_run_id, stored.owner) == (flow_run_id, self.policy.owner)
         if stored and is_own and Intent.from_json(stored.intent) == replace(intent, known=(), flow_run_id=None):
             return
+        if stored and stored.state is EntryState.INGESTED and stored.flow_run_id not in (None, flow_run_id):
+            self.replaces(str(stored.flow_run_id))
         entry = LedgerEntry(
             dataflow=self.policy.dataflow,
             window=self.window,
@@ -178,7 +206,7 @@ class LedgerIntents:
             flow_run_id=flow_run_id,
             # The ids of other flow runs are needed only until this one is known.
             intent=replace(intent, known=()).to_json(),
-            earlier=stored.earlier if stored else (),
+            earlier=self._earlier(stored),
             updated_at=self.now(),
             version=stored.version if stored else 0,
         )
@@ -258,13 +286,17 @@ def record_repetition(
     window: IngestionWindow,
     flow_run_id: str,
     owner: str,
+    repeats: str | None = None,
     now: Callable[[], float] = time.time,
-) -> None:
-    """Record a new flow run that repeats the window's flow run. Only log errors of the ledger."""
+) -> bool:
+    """Record a new flow run that repeats the window's flow run. Log errors of the ledger, and return False.
+
+    :param repeats: change the entry only if it has this flow run.
+    """
     try:
         stored = ledger.get(dataflow, window)
-        if stored is not None and stored.flow_run_id == flow_run_id:
-            return
+        if stored is not None and (stored.flow_run_id == flow_run_id or repeats not in (None, stored.flow_run_id)):
+            return True
         earlier = stored.earlier if stored else ()
         if stored and stored.state is EntryState.INGESTED and stored.flow_run_id:
             earlier += (EarlierRun(flow_run_id=stored.flow_run_id, replaced_at=now(), replaced_by=owner),)
@@ -282,6 +314,8 @@ def record_repetition(
         )
     except LedgerError as error:
         log.warning("Flow run %s could not be stored in the ledger: %s", flow_run_id, error)
+        return False
+    return True
 
 
 def _delivered(

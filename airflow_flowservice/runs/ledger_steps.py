@@ -125,13 +125,55 @@ class LedgerSteps:
             return CreationEvent.RUNNING
         if not self.has_failed(run):
             return self._ingested(run.id, entry) if run.status.succeeded else self._unclear(run)
-        if entry.earlier:
-            return self._ingested(entry.earlier[-1].flow_run_id, entry)
-        # Since it failed, other tasks may have ingested parts of the window.
-        if (event := self._check_overlaps()) is not CreationEvent.FREE:
+        if (event := self.check_before_another()) is not CreationEvent.FREE:
             return event
         log.warning("Flow run %s of %s ended as %s; creating another", run.id, entry.owner, run.status_word)
         return CreationEvent.FAILED
+
+    def check_before_another(
+        self, *, after: CreationEvent = CreationEvent.FAILED, intent: Intent | None = None
+    ) -> CreationEvent:
+        """Return whether other flow runs ingested the window, before a flow run is created in place of another one.
+
+        That one failed, or was only claimed. Meanwhile, other tasks may have ingested parts of the window. If it was to
+        ingest the window again, an earlier flow run has ingested it.
+
+        :param after: event after which the task creates a flow run.
+        :param intent: of that flow run. If a user named it, it was no request to ingest the window again.
+        :raises FlowRunActiveError: a part of the window is being ingested.
+        """
+        entry, is_own = self.intents.entry, self.intents.is_own
+        if is_own and after is not CreationEvent.FAILED:
+            return CreationEvent.FREE  # The task's own claim: other tasks ingest no parts meanwhile.
+        if entry is None or not entry.earlier:
+            return self._check_overlaps()
+        is_named = intent is not None and intent.adopted is not None and intent.adopted == intent.flow_run_id
+        if is_own and not is_named:
+            return CreationEvent.FREE  # The task's own request to ingest the window again.
+        return self._ingested(entry.earlier[-1].flow_run_id, entry)
+
+    @property
+    def is_ingested_undelivered(self) -> bool:
+        """Return whether the task's own flow run ingested the window, and the task did not end with it."""
+        entry = self.intents.entry
+        return (
+            entry is not None
+            and self.intents.is_own
+            and not entry.delivered
+            and entry.state is EntryState.INGESTED
+            and entry.flow_run_id is not None
+        )
+
+    def reuse_own(self) -> CreationEvent:
+        """Use the task's own flow run, which ingested the window and which Flow Service no longer has."""
+        entry = self.intents.entry
+        self.flow_run_id = None if entry is None else entry.flow_run_id
+        log.warning("Flow run %s of this task ingested this window; no new one is created", self.flow_run_id)
+        return CreationEvent.INGESTED_REUSE
+
+    def require_no_overlapping_claim(self) -> None:
+        """See `LedgerIntents.require_no_overlapping_claim`."""
+        self.intents.require_no_overlapping_claim()
 
     def await_claim(self) -> CreationEvent:
         """Wait until the other task instance's claim changes, or is older than `patience`."""
@@ -254,7 +296,16 @@ class LedgerSteps:
                 raise FlowRunActiveError(f"{entry.owner} has claimed {entry.window}, which overlaps this window")
             return f"{entry.window} claimed by {entry.owner}, result unknown"
         if entry.state is not EntryState.INGESTED:
-            run = self.get_run(flow_run_id)
+            try:
+                run = self.get_run(flow_run_id)
+            except RunNotFoundError:
+                if self.now().timestamp() - entry.updated_at <= NOT_YET_READABLE:
+                    raise FlowRunActiveError(
+                        f"flow run {flow_run_id} of {entry.owner} for {entry.window}, which overlaps this window, "
+                        "cannot be read yet",
+                        flow_run_id=flow_run_id,
+                    ) from None
+                return f"{entry.window} by flow run {flow_run_id} of {entry.owner}, which Flow Service no longer has"
             if not run.status.ended:
                 raise FlowRunActiveError(
                     f"flow run {flow_run_id} is active for {entry.window}, which overlaps this window",

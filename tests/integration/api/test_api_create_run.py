@@ -333,6 +333,18 @@ def test_429_is_repeated(server, client, pauses, headers, shortest, longest):
     assert shortest <= pauses[0] <= longest
 
 
+def test_429_is_not_repeated_after_a_long_pause(server, make_client, pauses):
+    """Another task waits for a limited time before it creates the flow run, so a later POST would be a second one."""
+    answers = [server.answer(b"", 429, **{"Retry-After": "60"})] * 4
+    server.then(*answers, server.answer(CREATED))
+
+    with pytest.raises(RateLimitedError):
+        make_client().create_run(**TUTORIAL)
+
+    assert len(server.requests) <= 3
+    assert sum(pauses) <= 150
+
+
 def test_429_after_all_attempts(server, make_client, pauses):
     """After `max_attempts`, the error has Adobe's code and message."""
     server.then(server.answer({"error_code": "429050", "message": "Too many requests"}, 429))

@@ -1,4 +1,4 @@
-"""Cost of the ledger for each window: at most two more messages to Airflow, and no more requests to Adobe."""
+"""Cost of the ledger for each window: at most three more messages to Airflow, and no more requests to Adobe."""
 
 from __future__ import annotations
 
@@ -45,13 +45,16 @@ def cost(worker, supervisor, emulator, connection, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_ledger_needs_at_most_two_more_messages(cost, mode):
-    """The ledger replaces the task's own store of the intent; each step reads at most once and writes once."""
+def test_a_ledger_needs_at_most_three_more_messages(cost, mode):
+    """The ledger replaces the task's own store of the intent; each step reads at most once and writes once.
+
+    The claim also searches for other tasks' claims of overlapping windows.
+    """
     cost("none", {"wait_for_completion": False})  # fetches the token
     messages, requests = cost("none", mode)
     for ledger in ("airflow", "sql"):
         more_messages, same_requests = cost(ledger, mode)
-        assert more_messages.total() - messages.total() <= 2, (ledger, more_messages, messages)
+        assert more_messages.total() - messages.total() <= 3, (ledger, more_messages, messages)
         assert requests == same_requests, ledger
 
 

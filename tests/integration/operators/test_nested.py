@@ -105,6 +105,21 @@ def test_lost_response_in_a_loop_without_task_state(looping, emulator, runs_of):
     assert DAYS[:3] == [run["window_start"] for run in runs_of()]
 
 
+@pytest.mark.parametrize("options", [{}, {"wait_for_completion": True, "poll_interval": 0.05}], ids=["create", "wait"])
+def test_clear_of_a_task_that_failed_after_a_nested_operator(looping, runs_of, clock, options):
+    """The outer task failed, so a clear accepts the flow runs. A clear after its success ingests the windows again."""
+    task = looping(uncertain_patience=0.3, **options)
+    assert "up_for_retry" == task.run().state
+    clock.advance(60)
+    task.clear()
+    assert "success" == task.run().state
+    assert DAYS[:3] == [run["window_start"] for run in runs_of()]
+    clock.advance(60)
+    task.clear()
+    assert "success" == task.run().state
+    assert 2 * DAYS[:3] == [run["window_start"] for run in runs_of()]
+
+
 class SetsWindow(OnDemandFlowRunOperator):
     """Subclass that sets its window before each execution."""
 

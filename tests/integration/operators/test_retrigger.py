@@ -6,6 +6,7 @@ import pytest
 
 from airflow_flowservice.exceptions import FlowRunFailedError, RetriggerNotYetError, RunNotFoundError, ServerError
 from airflow_flowservice.operators import RetriggerFlowRunOperator
+from airflow_flowservice.runs import ledger_intents
 
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 WINDOW = "2026-01-09T00:00:00Z/2026-01-10T00:00:00Z"
@@ -30,6 +31,26 @@ def again(worker):
         return worker.task(RetriggerFlowRunOperator, flow_run_id=flow_run_id, **{**defaults, **arguments})
 
     return make
+
+
+@WAYS
+def test_the_new_run_is_recorded_after_an_error_of_the_ledger(
+    again, failed_run, runs_of, supervisor, monkeypatch, deferrable
+):
+    """The ledger cannot be written after the POST. Without an entry, a new DAG run would ingest the window again."""
+    record, calls = ledger_intents.record_repetition, []
+
+    def fail_first(*args, **options):
+        calls.append(options)
+        return len(calls) > 1 and record(*args, **options)
+
+    monkeypatch.setattr(ledger_intents, "record_repetition", fail_first)
+    assert "success" == again(failed_run, wait_for_completion=True, deferrable=deferrable).run().state
+    _, new = runs_of()
+    texts = [str(value) for key, value in supervisor.variables.items() if key.startswith("flowservice.ledger.")]
+    assert 1 == len(texts)
+    assert new["id"] in texts[0]
+    assert "ingested" in texts[0]
 
 
 @WAYS

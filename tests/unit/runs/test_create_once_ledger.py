@@ -237,6 +237,37 @@ class TestOwnAttempts:
         tasks.world.retries = 9
         assert ("run-1", ["run-1"]) == (tasks.attempt().flow_run_id, tasks.ids)
 
+    def test_a_retry_in_a_new_dag_run_is_no_clear(self, tasks: LedgerWorld) -> None:
+        """The deleted DAG run had a clear. The DAG run exists again with its id, and its first try was killed."""
+        tasks.attempt()
+        tasks.world.service.end("run-1", FAILED)
+        tasks.succeed(tasks.attempt(number=2, clears=1))
+        if tasks.world.store:
+            tasks.world.store.values.clear()
+        assert ("run-2", "run-2") == (tasks.attempt().flow_run_id, tasks.attempt(number=2).flow_run_id)
+        assert ["run-1", "run-2"] == tasks.ids
+
+    @pytest.mark.parametrize("call", ["post after", None], ids=["killed", "time limit"])
+    def test_a_clear_after_an_upgrade_reads_the_task_state(
+        self, make_world: Any, ledger: MemoryLedger, call: str | None
+    ) -> None:
+        """The task failed before the upgrade, and its flow run is active."""
+        tasks = LedgerWorld(make_world(), ledger)
+        if call:
+            tasks.world.dies_at(call)
+        with contextlib.suppress(tasks.world.Died):
+            tasks.world.attempt()
+        assert ("run-1", ["run-1"]) == (tasks.attempt(number=2, clears=1).flow_run_id, tasks.ids)
+
+    def test_a_clear_after_the_run_vanished_restates_nothing(self, tasks: LedgerWorld) -> None:
+        """A sensor saw the success, the task had none, and Flow Service no longer has the flow run."""
+        outcome = tasks.attempt()
+        window = tasks.world.order().window
+        deliver(tasks.ledger, dataflow=DATAFLOW, window=window, flow_run_id=outcome.flow_run_id, owner=None)
+        tasks.world.service.runs.clear()
+        tasks.world.time.sleep(3600)
+        assert (reused(is_ingested=True), []) == (tasks.attempt(number=2, clears=1), tasks.ids)
+
 
 class TestRestating:
     @pytest.mark.parametrize("terms", [{"restate": True}, {"on_ingested": "restate"}])
@@ -357,6 +388,98 @@ class TestPartsThatCoverTheWindow:
             tasks.attempt("other/two/task/-1", order=order)
 
 
+class TestBeforeAnotherFlowRun:
+    """Before a flow run replaces another one, other flow runs may have ingested the window or parts of it."""
+
+    def half(self, tasks: LedgerWorld) -> Any:
+        window = tasks.world.order().window
+        return tasks.world.order(window=IngestionWindow(window.start, window.start + timedelta(hours=12)))
+
+    def ingest_half(self, tasks: LedgerWorld, owner: str) -> None:
+        outcome = tasks.attempt(owner, order=self.half(tasks))
+        tasks.world.service.end(outcome.flow_run_id, SUCCESS)
+        window = self.half(tasks).window
+        deliver(tasks.ledger, dataflow=DATAFLOW, window=window, flow_run_id=outcome.flow_run_id, owner=owner)
+
+    @pytest.mark.parametrize("clears", [0, 1], ids=["retry", "clear"])
+    def test_parts_ingested_after_the_own_run_failed_are_an_error(self, tasks: LedgerWorld, clears: int) -> None:
+        tasks.attempt()
+        tasks.world.service.end("run-1", FAILED)
+        self.ingest_half(tasks, "other/two/task/-1")
+        with pytest.raises(WindowOverlapError, match="run-2 of other/two/task/-1"):
+            tasks.attempt(number=2, clears=clears)
+        assert ["run-1", "run-2"] == tasks.ids
+
+    @pytest.mark.parametrize("on_uncertain", ["fail", "create"])
+    def test_the_request_of_a_dead_task_is_not_repeated(self, tasks: LedgerWorld, on_uncertain: Any) -> None:
+        """A task that was to ingest the window again died before its POST. Another task reuses the earlier run."""
+        tasks.succeed(tasks.attempt())
+        tasks.world.dies_at("post before")
+        with pytest.raises(tasks.world.Died):
+            tasks.attempt("other/two/task/-1", restate=True)
+        assert reused() == tasks.attempt("third/three/task/-1", on_uncertain=on_uncertain)
+        assert created(2) == tasks.attempt("other/two/task/-1", restate=True, number=2)
+
+    def test_parts_that_a_dead_task_was_to_ingest_again_are_an_error(self, tasks: LedgerWorld) -> None:
+        self.ingest_half(tasks, "dag/one/task/-1")
+        tasks.world.dies_at("post before")
+        with pytest.raises(tasks.world.Died):
+            tasks.attempt("other/two/task/-1", restate=True)
+        with pytest.raises(WindowOverlapError):
+            tasks.attempt("third/three/task/-1")
+        assert ["run-1"] == tasks.ids
+
+    @pytest.mark.parametrize("owner", ["other/two/task/-1", "third/three/task/-1"])
+    def test_a_named_run_that_failed_leaves_the_window_ingested(self, tasks: LedgerWorld, owner: str) -> None:
+        tasks.succeed(tasks.attempt())
+        tasks.world.service.add()
+        tasks.attempt("other/two/task/-1", adopt="run-2")
+        tasks.world.service.end("run-2", FAILED)
+        adopt = "run-2" if owner == "other/two/task/-1" else None
+        assert reused() == tasks.attempt(owner, number=2, adopt=adopt)
+        assert ["run-1", "run-2"] == tasks.ids
+
+
+class TestContinuedDataflow:
+    @pytest.mark.parametrize(("owner", "number"), [("dag/one/task/-1", 2), ("third/three/task/-1", 1)])
+    def test_a_window_that_only_the_earlier_dataflow_ingested(
+        self, tasks: LedgerWorld, owner: str, number: int
+    ) -> None:
+        """The new dataflow's flow run failed. Then the earlier dataflow ingested exactly the same window."""
+
+        def attempt(owner: str, number: int = 1) -> Outcome:
+            new = DataflowKey("org", "prod", "new")
+            policy = LedgerPolicy(ledger=tasks.ledger, dataflow=new, owner=owner, continues=(DATAFLOW,))
+            order = tasks.world.order(flow_id="new")
+            outcome: Outcome = tasks.world.attempt(order, number=number, clears=number - 1, ledger=policy)
+            return outcome
+
+        attempt("dag/one/task/-1")
+        tasks.world.service.end("run-1", FAILED)
+        tasks.succeed(tasks.attempt("other/two/task/-1"), "other/two/task/-1")
+        outcome = attempt(owner, number)
+        assert ("run-2", "reused", ["run-1", "run-2"]) == (outcome.flow_run_id, outcome.how, tasks.ids)
+
+
+class TestPartsThatCannotBeRead:
+    def test_a_run_that_is_not_readable_yet_is_active(self, tasks: LedgerWorld) -> None:
+        tasks.attempt()
+        tasks.world.service.lag = 60.0
+        window = tasks.world.order().window
+        order = tasks.world.order(window=IngestionWindow(window.start - timedelta(days=1), window.end))
+        with pytest.raises(FlowRunActiveError, match="run-1 of dag/one/task/-1"):
+            tasks.attempt("other/two/task/-1", order=order)
+
+    def test_a_run_that_vanished_is_an_overlap(self, tasks: LedgerWorld) -> None:
+        tasks.attempt()
+        tasks.world.service.runs.clear()
+        tasks.world.time.sleep(3600)
+        window = tasks.world.order().window
+        order = tasks.world.order(window=IngestionWindow(window.start - timedelta(days=1), window.end))
+        with pytest.raises(WindowOverlapError, match="run-1 of dag/one/task/-1, which Flow Service no longer has"):
+            tasks.attempt("other/two/task/-1", order=order)
+
+
 class FailingLedger(MemoryLedger):
     """Ledger whose methods fail if their name is in `failing`."""
 
@@ -438,3 +561,31 @@ def test_two_attempts_at_once_make_one_run(make_world: Any, step: str, same_owne
     final = tasks.attempt("third/three/task/-1", number=1)
     assert {"run-1"} == {final.flow_run_id, *(result.flow_run_id for result in results)}
     assert ["run-1"] == tasks.ids
+
+
+@pytest.mark.parametrize("step", ["list before", "list after", "put before", "put after", "post after"])
+def test_overlapping_windows_at_once_make_one_run(make_world: Any, step: str) -> None:
+    """At a step of one attempt, another task orders a part of the window. A retry of the loser is an error."""
+    ledger = ListenedLedger()
+    tasks, results, errors = LedgerWorld(make_world(), ledger), [], []
+    window = tasks.world.order().window
+    half = tasks.world.order(window=IngestionWindow(window.start, window.start + timedelta(hours=12)))
+
+    def attempt(owner: str, order: Any) -> None:
+        try:
+            results.append(tasks.attempt(owner, order=order).flow_run_id)
+        except FlowRunActiveError as error:
+            errors.append(error)
+
+    def on_call(name: str) -> None:
+        if name != step:
+            return
+        tasks.world.stop_listening()
+        ledger.on_call = lambda name: None
+        attempt("other/two/task/-1", half)
+
+    tasks.world.listen(on_call)
+    ledger.on_call = on_call
+    attempt("dag/one/task/-1", tasks.world.order())
+    assert (["run-1"], ["run-1"], 1) == (results, tasks.ids, len(errors))
+    assert 1 == len(ledger.overlapping([DATAFLOW], window))
