@@ -109,8 +109,8 @@ class FlowServiceHook(BaseHook):
         from airflow_flowservice.checks.checkup import of_credential
 
         try:
-            # A shared token would hide that the secret is no longer valid.
-            client = client_of(self._connection, shared_cache=None)
+            # A token of this or another process would hide that the secret is no longer valid.
+            client = client_of(self._connection, shared_cache=None, reuses_tokens=False)
         except FlowServiceError as error:
             return False, str(error)
         findings = list(of_credential(client))

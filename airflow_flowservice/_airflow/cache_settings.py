@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 _DEFAULT = "encrypted"
 _VALUES = (_DEFAULT, "owner_only", "none")
+_FOLDERS = ("/tmp", "/var/tmp", "/usr/tmp")  # noqa: S108  # those of Python's `tempfile`
 
 
 def shared_cache() -> SharedCache | None:
@@ -38,10 +39,11 @@ def shared_cache() -> SharedCache | None:
     from airflow_flowservice.api.shared_cache import SharedCache
 
     try:
-        folder = os.path.join(tempfile.gettempdir(), f"airflow-flowservice-{os.geteuid()}")
+        parent = _temporary_folder()
     except OSError as error:
         log.debug("There is no temporary folder, so processes share nothing: %s", error)
         return None
+    folder = os.path.join(parent, f"airflow-flowservice-{os.geteuid()}")
     keys = _fernet_keys()
     try:
         from cryptography.fernet import Fernet, MultiFernet
@@ -53,6 +55,19 @@ def shared_cache() -> SharedCache | None:
         log.debug("[core] fernet_key is invalid, so it is not used")
     digest = hashlib.sha256(b"airflow_flowservice" + keys[0]).digest() if keys else b""
     return SharedCache(folder, cipher=cipher, key=digest, stores_secrets=cipher is not None or mode == "owner_only")
+
+
+def _temporary_folder() -> str:
+    """Return the temporary folder of the machine.
+
+    :raises FileNotFoundError: there is none that can be used.
+    """
+    folder = tempfile.gettempdir()
+    named = [*map(os.environ.get, ("TMPDIR", "TEMP", "TMP")), *_FOLDERS]
+    # If no other folder can be used, Python uses the working directory, which may be a repository or a shared disk.
+    if folder not in [os.path.abspath(each) for each in named if each] and folder == os.getcwd():
+        raise FileNotFoundError("only the working directory can be used")
+    return folder
 
 
 def _fernet_keys() -> list[bytes]:

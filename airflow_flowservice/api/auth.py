@@ -63,6 +63,9 @@ class Auth(Protocol):
     def renew(self, rejected: str, *, within_s: float = math.inf) -> bool:
         """Replace a token after a 401; return True if there is another token than the rejected one."""
 
+    def renew_shared(self, refused: str, *, within_s: float = math.inf) -> bool:
+        """Replace a token of another process after a 403; return True if there is another token."""
+
     @property
     def secrets(self) -> tuple[str, ...]:
         """Values that no message may contain."""
@@ -98,6 +101,10 @@ class GivenToken(AuthBase):
         """Return False: the token cannot be renewed."""
         return False
 
+    def renew_shared(self, refused: str, *, within_s: float = math.inf) -> bool:
+        """Return False: the token is not of another process."""
+        return False
+
     @property
     def secrets(self) -> tuple[str, ...]:
         """The token."""
@@ -117,6 +124,7 @@ class ImsAuth(AuthBase):
     :param cache: shares tokens among processes; None, or a cache that stores no secrets, shares none.
     :param org_id: organization in which the token is used. A token that one organization refuses is not removed for
         another one.
+    :param reuses_tokens: False to share no token with other clients of the process, to test the credential.
     """
 
     def __init__(
@@ -130,6 +138,7 @@ class ImsAuth(AuthBase):
         clock: Callable[[], float] = time.monotonic,
         cache: SharedCache | None = None,
         org_id: str = "",
+        reuses_tokens: bool = True,
     ) -> None:
         self._http = http
         self._client_id = client_id
@@ -138,9 +147,10 @@ class ImsAuth(AuthBase):
         self._on_token = on_token
         self._clock = clock
         self._last: str | None = None
-        self._shared = _shared_token(http.base_url, client_id, scopes, client_secret)
+        credential = (http.base_url, client_id, scopes, client_secret)
+        self._shared = _shared_token(*credential) if reuses_tokens else _SharedToken()
         self._cached: _CachedToken | None = None
-        if cache is not None and cache.stores_secrets:
+        if reuses_tokens and cache is not None and cache.stores_secrets:
             name = cache.name("token", http.base_url, client_id, client_secret, scopes, org_id)
             self._cached = _CachedToken(cache, name, clock)
 
@@ -180,6 +190,22 @@ class ImsAuth(AuthBase):
         self._announce(self._shared.get(fetch, self._clock, rejected=rejected, within_s=within_s).value)
         return True
 
+    def renew_shared(self, refused: str, *, within_s: float = math.inf) -> bool:
+        """Replace a token of another process that was refused with a 403; return True if there is another token.
+
+        The permission may have been granted after the token was issued, and without a cache this process would have
+        requested a token. The refused token remains valid for other requests. If no other token can be fetched,
+        return False, so that the 403 is the error.
+        """
+        if self._cached is None or not self._shared.is_of_other_process(refused):
+            return False
+        fetch = partial(self._cached.get, self._request, unwanted=refused, within_s=within_s)
+        try:
+            self._announce(self._shared.get(fetch, self._clock, rejected=refused, within_s=within_s).value)
+        except ApiError:
+            return False
+        return True
+
     def _announce(self, token: str) -> str:
         """Call `on_token` with a new token, and return the token."""
         if token != self._last and self._on_token:
@@ -190,7 +216,7 @@ class ImsAuth(AuthBase):
     def _fetch(self, within_s: float, *, rejected: str | None = None) -> ImsToken:
         if self._cached is None:
             return self._request(within_s)
-        return self._cached.get(self._request, rejected=rejected, within_s=within_s)
+        return self._cached.get(self._request, unwanted=rejected, is_invalid=rejected is not None, within_s=within_s)
 
     def _request(self, within_s: float) -> ImsToken:
         form = {
@@ -208,11 +234,15 @@ class ImsAuth(AuthBase):
 
 @dataclass(frozen=True, kw_only=True)
 class ImsToken:
-    """Access token and its times, in seconds of the clock of `ImsAuth`."""
+    """Access token and its times, in seconds of the clock of `ImsAuth`.
+
+    :param is_of_other_process: True if the token was read from the cache, so that it may be hours old.
+    """
 
     value: str = field(repr=False)
     refresh_at: float
     expires_at: float
+    is_of_other_process: bool = False
 
 
 @dataclass(frozen=True)
@@ -223,28 +253,38 @@ class _CachedToken:
     name: str
     clock: Callable[[], float] = field(repr=False)
 
-    def get(self, request: Callable[[float], ImsToken], *, rejected: str | None, within_s: float) -> ImsToken:
+    def get(
+        self,
+        request: Callable[[float], ImsToken],
+        *,
+        unwanted: str | None,
+        is_invalid: bool = False,
+        within_s: float,
+    ) -> ImsToken:
         """Return the token of another process, or request one. While one process requests it, the others wait.
 
         :param request: requests a token of IMS within some seconds.
-        :param rejected: token that Flow Service refused.
+        :param unwanted: token that Flow Service refused.
+        :param is_invalid: the refused token is invalid for all requests, so it is removed.
         """
-        if (token := self._read(rejected)) is not None:
+        if (token := self._read(unwanted)) is not None:
             return token
         ends_at = time.monotonic() + within_s
-        with self.cache.lock(self.name, within_s=within_s):
-            if (token := self._read(rejected)) is not None:
+        # The other half remains for the request, also if a process with the lock is stopped.
+        with self.cache.lock(self.name, within_s=within_s / 2):
+            if (token := self._read(unwanted)) is not None:
                 return token
-            if rejected is not None:
+            if is_invalid:
                 self.cache.remove(self.name)
-            return self._request(request, within_s=ends_at - time.monotonic())
+            return self._request(request, unwanted=unwanted, within_s=ends_at - time.monotonic())
 
-    def _request(self, request: Callable[[float], ImsToken], *, within_s: float) -> ImsToken:
+    def _request(self, request: Callable[[float], ImsToken], *, unwanted: str | None, within_s: float) -> ImsToken:
         """Request a token and share it. If IMS cannot be reached, return the shared token that expires soon."""
         try:
             token = request(within_s)
         except ApiError as error:
-            if not error.retryable or (due := self._read(is_due=True)) is None:
+            # A refused token remains in the cache if it could not be removed.
+            if not error.retryable or (due := self._read(unwanted, is_due=True)) is None:
                 raise
             return due
         now = self.clock()
@@ -252,14 +292,15 @@ class _CachedToken:
         self.cache.write(self.name, {"token": token.value, **times})
         return token
 
-    def _read(self, rejected: str | None = None, *, is_due: bool = False) -> ImsToken | None:
+    def _read(self, unwanted: str | None, *, is_due: bool = False) -> ImsToken | None:
         """Return the stored token; None if there is none that can be used.
 
+        :param unwanted: token that is not returned.
         :param is_due: also return a token that is to be replaced soon.
         """
         found = self.cache.read(self.name, max_age_s=_MAX_LIFETIME_S)
         token = _token_from_cache(found, now=self.clock()) if found is not None else None
-        if token is None or token.value == rejected:
+        if token is None or token.value == unwanted:
             return None
         return token if self.clock() < (token.expires_at if is_due else token.refresh_at) else None
 
@@ -294,6 +335,11 @@ class _SharedToken:
         """Return the token if it is still valid, although it is due for renewal."""
         with self._lock:
             return self._token if self._token and clock() < self._token.expires_at else None
+
+    def is_of_other_process(self, value: str) -> bool:
+        """Return whether this is the token, and was read from the cache."""
+        with self._lock:
+            return self._token is not None and self._token.value == value and self._token.is_of_other_process
 
     def _fetch_for_all(self, fetch: Callable[[], ImsToken], pending: Future[ImsToken]) -> ImsToken:
         try:
@@ -362,14 +408,15 @@ def _is_token(value: Any) -> TypeGuard[str]:
 def _token_from_cache(found: CachedValue, *, now: float) -> ImsToken | None:
     """Return the token of an entry of the cache; None if the entry has another form."""
     value = found.value.get("token")
-    times: list[Any] = [found.value.get(name) for name in ("refresh_after_s", "expires_after_s")]
+    stored: list[Any] = [found.value.get(name) for name in ("refresh_after_s", "expires_after_s")]
     seconds = [
-        float(each) - found.age_s for each in times if type(each) in (int, float) and 0 <= each <= _MAX_LIFETIME_S
+        float(each) - found.age_s for each in stored if type(each) in (int, float) and 0 <= each <= _MAX_LIFETIME_S
     ]
-    if not _is_token(value) or len(seconds) != len(times):
+    if not _is_token(value) or len(seconds) != len(stored):
         return None
     refresh_after_s, expires_after_s = seconds
-    return ImsToken(value=value, refresh_at=now + refresh_after_s, expires_at=now + expires_after_s)
+    times = {"refresh_at": now + refresh_after_s, "expires_at": now + expires_after_s}
+    return ImsToken(value=value, **times, is_of_other_process=True)
 
 
 def lifetime_s(expires_in: Any) -> float:

@@ -89,6 +89,7 @@ class FlowServiceClient:
     :param pause: function that waits some seconds before a repetition.
     :param clock: monotonic clock in seconds, for the token's lifetime.
     :param shared_cache: shares tokens with other processes; None keeps them in memory only.
+    :param reuses_tokens: False to use no token of other clients or processes, to test the credential.
     :raises ConfigurationError: a setting is missing or invalid; the message names it.
     """
 
@@ -110,6 +111,7 @@ class FlowServiceClient:
         pause: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         shared_cache: SharedCache | None = None,
+        reuses_tokens: bool = True,
     ) -> None:
         attempts = validation.validate_positive_integer(max_attempts, "max_attempts")
         timeout = validation.validate_seconds(timeout_s, "timeout_s")
@@ -130,7 +132,8 @@ class FlowServiceClient:
             self._auth = GivenToken(token or "", on_token=on_token)
         else:
             ims_auth = partial(ImsAuth, http=self._ims, client_id=client_id, on_token=on_token, clock=clock)
-            self._auth = ims_auth(client_secret=secret, scopes=scope, cache=shared_cache, org_id=org_id)
+            ims_auth = partial(ims_auth, cache=shared_cache, org_id=org_id, reuses_tokens=reuses_tokens)
+            self._auth = ims_auth(client_secret=secret, scopes=scope)
         self._transport = Transport(http=self._platform, auth=self._auth, headers=self._headers, pause=pause)
 
     def __repr__(self) -> str:

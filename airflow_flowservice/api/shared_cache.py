@@ -17,6 +17,7 @@ import hmac
 import json
 import logging
 import os
+import re
 import secrets
 import stat
 import time
@@ -160,9 +161,12 @@ class SharedCache:
         try:
             yield
         except _UnsafeError as error:
-            if self._folder not in _warned:
-                _warned.add(self._folder)
-                log.warning("%s: %s, so processes share nothing there", self._folder, error)
+            path, effect = self._folder, "processes share nothing there"
+            if error.file is not None:
+                path, effect = os.path.join(self._folder, error.file), "it is not used"
+            if path not in _warned:
+                _warned.add(path)
+                log.warning("%s: %s, so %s", path, error, effect)
         except OSError as error:
             log.debug("%r cannot be used: %s", self, errno.errorcode.get(error.errno or 0, type(error).__name__))
 
@@ -187,20 +191,30 @@ class SharedCache:
             os.close(descriptor)
 
     def _remove_old_files(self, folder: int) -> None:
-        """Remove entries that are no longer used, for instance those of an earlier client secret."""
-        for name in os.listdir(folder):
-            if name.endswith(_LOCK_SUFFIX):
-                continue
+        """Remove entries that are no longer used, for instance those of an earlier client secret.
+
+        Other files remain, because a user who can write to the parent can rename another folder of this user.
+        """
+        for name in filter(_OWN_FILE.fullmatch, os.listdir(folder)):
             with suppress(OSError):
                 if self._clock() - os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime > _OLDEST_S:
                     os.unlink(name, dir_fd=folder)
 
 
 class _UnsafeError(Exception):
-    """A file or folder that another user could have prepared, or could read."""
+    """A file or folder that another user could have prepared, or could read.
+
+    :param file: name of the file; None for the folder.
+    """
+
+    def __init__(self, reason: str, *, file: str | None = None) -> None:
+        super().__init__(reason)
+        self.file = file
 
 
 _LOCK_SUFFIX = ".lock"
+_OWN_FILE = re.compile(r"[a-z]+-[0-9a-f]{64}|new-[0-9]+-[0-9a-f]{16}")
+"""Names of entries, and of entries that a killed process did not complete."""
 
 
 def _lock_file(name: str) -> str:
@@ -235,19 +249,21 @@ def _open_owned(name: str, flags: int, folder: int) -> int:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise _UnsafeError(f"{name} is no regular file")
-        _require_owner_only(status)
+            raise _UnsafeError("it is no regular file", file=name)
+        _require_owner_only(status, file=name)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _require_owner_only(status: os.stat_result) -> None:
-    if status.st_uid != os.geteuid():
-        raise _UnsafeError(f"it belongs to the user {status.st_uid}, not to the user {os.geteuid()} of this process")
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        raise _UnsafeError(f"its mode {stat.S_IMODE(status.st_mode):o} permits other users to use it")
+def _require_owner_only(status: os.stat_result, *, file: str | None = None) -> None:
+    user, mode = os.geteuid(), stat.S_IMODE(status.st_mode)
+    if status.st_uid != user:
+        reason = f"it belongs to the user {status.st_uid}, not to the user {user} of this process"
+        raise _UnsafeError(reason, file=file)
+    if mode & 0o077:
+        raise _UnsafeError(f"its mode {mode:o} permits other users to use it", file=file)
 
 
 def _read_owned(name: str, folder: int) -> bytes | None:

@@ -75,7 +75,7 @@ class Transport:
         return self._send_with_token(self._auth, send, within_s=within_s)
 
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> HttpResponse:
-        """Create a resource; repeat the request only if nothing was sent, and after 429 and 401.
+        """Create a resource; repeat the request only if nothing was sent, and after 429, 401 and 403.
 
         :param path: quoted path below Flow Service's root.
         :raises NotSentError: no connection could be made, or no token could be fetched.
@@ -126,12 +126,18 @@ class Transport:
     ) -> HttpResponse:
         """Send a request; after a 401, which means that nothing was done, send it again with a new token.
 
+        After a 403, send it again if the token is of another process, because it may lack a recent permission.
+
         :param send: sends the request with a token, within some seconds.
         """
         ends_at = time.monotonic() + within_s
         for renewed in range(_MAX_TOKENS):
             token = auth.token(within_s=ends_at - time.monotonic())
             response = send(token, ends_at - time.monotonic())
+            # The page of a proxy says nothing about the token.
+            lacks_permission = response.status == 403 and not response.is_html
+            if lacks_permission and not renewed and auth.renew_shared(token, within_s=ends_at - time.monotonic()):
+                continue
             if response.status != 401 or renewed == _MAX_TOKENS - 1:
                 break
             if renewed:
@@ -155,6 +161,9 @@ class _AuthBeforePost:
     def renew(self, rejected: str, *, within_s: float) -> bool:
         with _raise_as_not_sent("the token was refused and no other could be fetched, so nothing was created"):
             return self._auth.renew(rejected, within_s=within_s)
+
+    def renew_shared(self, refused: str, *, within_s: float) -> bool:
+        return self._auth.renew_shared(refused, within_s=within_s)
 
 
 @contextmanager

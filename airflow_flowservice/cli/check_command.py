@@ -67,7 +67,7 @@ def _findings_of_connection(connection: Any, *, flow_id: str | None) -> Iterator
     if org_id_error := settings.org_id_error:
         errors["org_id"] = org_id_error
     yield from (_finding_of_setting(name, error) for name, error in errors.items())
-    with settings.create_client(on_token=connections.mask, max_attempts=_MAX_ATTEMPTS) as client:
+    with settings.create_client(on_token=connections.mask, max_attempts=_MAX_ATTEMPTS, reuses_tokens=False) as client:
         if not errors:
             yield findings.ok(SETTINGS, f"Flow Service at {client.base_url}, IMS at {client.ims_url}")
         yield from checkup.everything(

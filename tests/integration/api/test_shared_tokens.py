@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,10 +24,12 @@ from airflow_flowservice.api.client import FlowServiceClient
 from airflow_flowservice.api.shared_cache import SharedCache
 from airflow_flowservice.emulator import Settings, running_emulator
 from airflow_flowservice.emulator.server import Emulator
-from airflow_flowservice.exceptions import AuthenticationError, ServerError
+from airflow_flowservice.exceptions import AccessDeniedError, AuthenticationError, FlowServiceError, ServerError
+from airflow_flowservice.windows.window import IngestionWindow
 
 PROGRAM = "show(read_a_dataflow())"
 TOKEN = "POST /ims/token/v3"
+FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 IMPORTS = """
 import logging
 from cryptography.fernet import Fernet, MultiFernet
@@ -221,6 +225,71 @@ def test_a_refused_token_is_removed_although_no_other_can_be_fetched(emulator, n
     next(new_process().list_flows(limit=1))
 
 
+def test_a_refused_token_is_not_used_again_if_it_cannot_be_removed(emulator, new_process, folder, fetched, monkeypatch):
+    """On a read-only disk, the error is that of IMS, which can pass, and not that of the refused token."""
+    new_process().fetch_token()
+    emulator.state.expire_tokens()
+    emulator.plan_fault(kind=TOKEN, action="refuse", status=503)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "read-only file system")
+
+    monkeypatch.setattr(os, "unlink", fails)
+    with pytest.raises(ServerError):
+        next(new_process().list_flows(limit=1))
+    assert 1 == len(files_of(folder))
+
+
+def test_a_shared_token_that_lacks_a_permission_is_replaced(emulator, new_process, fetched):
+    """The permission may have been granted after the token was issued. A new process would have a new token."""
+    new_process().fetch_token()
+    emulator.plan_fault(kind="GET /flows", action="refuse", status=403, times=1)
+    next(new_process().list_flows(limit=1))
+    assert 2 == fetched()
+
+
+def test_a_post_without_a_permission_is_sent_again_with_another_token(emulator, new_process, fetched):
+    """A 403 creates nothing."""
+    new_process().fetch_token()
+    emulator.plan_fault(kind="POST /runs", action="refuse", status=403, times=1)
+    begin = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    window = IngestionWindow(begin, begin + timedelta(days=1))
+    start = datetime.now(timezone.utc) + timedelta(minutes=1)
+    new_process().create_run(flow_id=FLOW, window=window, start_time=start, delta_column="updated_at")
+    assert (2, 1) == (fetched(), len(emulator.ledger()["flows"][FLOW]["runs"]))
+
+
+def test_the_page_of_a_proxy_replaces_no_token(emulator, new_process, fetched):
+    new_process().fetch_token()
+    page = {"body": "<html>Forbidden</html>", "headers": {"Content-Type": "text/html"}}
+    emulator.plan_fault(kind="GET /flows", action="refuse", status=403, **page)
+    with pytest.raises(FlowServiceError):
+        next(new_process().list_flows(limit=1))
+    assert (1, 1) == (fetched(), emulator.ledger()["requests"]["GET /flows"])
+
+
+def test_a_missing_permission_requests_one_token_in_each_process(emulator, new_process, fetched):
+    """As without a cache. The error is that of the last response, and the process keeps its token."""
+    new_process().fetch_token()
+    emulator.plan_fault(kind="GET /flows", action="refuse", status=403)
+    for count in (2, 3):
+        client = new_process()
+        for _ in range(3):
+            with pytest.raises(AccessDeniedError):
+                next(client.list_flows(limit=1))
+        assert count == fetched()
+
+
+def test_a_missing_permission_removes_no_token_if_ims_cannot_be_reached(emulator, new_process, fetched):
+    """Other processes have the permission that they need, and continue with the token."""
+    token = new_process().fetch_token()
+    emulator.plan_fault(kind="GET /flows", action="refuse", status=403)
+    emulator.plan_fault(kind=TOKEN, action="refuse", status=503)
+    with pytest.raises(AccessDeniedError):
+        next(new_process().list_flows(limit=1))
+    assert token == new_process().fetch_token()
+
+
 def test_a_revoked_secret_is_reported(emulator, new_process, monkeypatch, folder):
     """The error is that of IMS, as soon as the shared token no longer works."""
     new_process().fetch_token()
@@ -317,6 +386,15 @@ def test_a_process_that_keeps_the_lock_delays_others_for_a_limited_time(new_proc
         began = time.monotonic()
         new_process().fetch_token()
     assert 0.3 <= time.monotonic() - began < 3
+
+
+def test_the_wait_for_the_lock_leaves_time_for_the_request(new_process, folder, cache):
+    """A short limit must not fail each read for as long as a process with the lock is stopped."""
+    new_process().fetch_token()
+    [file] = files_of(folder)
+    cache.remove(file.name)
+    with cache.lock(file.name):
+        new_process()._auth.token(within_s=2.0)
 
 
 def test_the_limit_of_a_request_includes_the_wait_for_the_lock(emulator, new_process, folder, cache, settings):

@@ -234,3 +234,12 @@ def test_the_connection_test_requests_a_token(emulator, checked, count, monkeypa
     before = count(TOKEN)
     assert FlowServiceHook().test_connection()[0]
     assert before + 1 == count(TOKEN)
+
+
+def test_the_connection_test_ignores_the_tokens_of_its_process(emulator, checked, count):
+    """The API server runs for days, and has a token of an earlier test or query."""
+    hook = FlowServiceHook()
+    assert hook.test_connection()[0]
+    hook.client.fetch_token()
+    emulator.plan_fault(kind=TOKEN, action="refuse", status=401, body={"error": "invalid_client"})
+    assert (False, True) == (hook.test_connection()[0], bool(hook.client.fetch_token()))

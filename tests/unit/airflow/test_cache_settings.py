@@ -110,3 +110,11 @@ def test_without_a_temporary_folder_there_is_no_cache(configure, monkeypatch):
 
     monkeypatch.setattr(tempfile, "gettempdir", fails)
     assert shared_cache() is None
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+def test_the_working_directory_is_no_temporary_folder(configure, monkeypatch, tmp_path, is_named):
+    """Python uses it if the other folders are full or read-only. It may be a repository, or on a shared disk."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path) if is_named else "/nowhere")
+    assert (shared_cache() is not None) == is_named

@@ -110,7 +110,7 @@ def test_an_entry_from_the_future_is_missing(cache, clock, name):
 
 def test_files_that_are_no_longer_used_are_removed(cache, folder, clock, name, file):
     """An earlier secret leaves no token for longer than two days, and a killed process no temporary file."""
-    (folder / "new-1-0").write_text("")
+    (folder / f"new-1-{0:016x}").write_text("")
     with cache.lock(name):
         pass
     for each in folder.iterdir():
@@ -118,6 +118,16 @@ def test_files_that_are_no_longer_used_are_removed(cache, folder, clock, name, f
     cache.write(cache.name("token", "another secret"), TOKEN)
     assert 1 == len(list(folder.glob("*.lock")))
     assert [cache.name("token", "another secret")] == [each.name for each in folder.iterdir() if each.suffix != ".lock"]
+
+
+def test_files_of_other_programs_are_not_removed(cache, folder, clock, name):
+    """A user who can write to the parent can give the folder's name to another private folder of this user."""
+    folder.mkdir(0o700)
+    for each in (others := {"backup.tar", "token-1", "new-1-0", "token-" + "a" * 65}):
+        (folder / each).touch()
+        os.utime(folder / each, (clock.now - 3 * 24 * 3600,) * 2)
+    cache.write(name, TOKEN)
+    assert {*others, name} == set(os.listdir(folder))
 
 
 def test_the_name_reveals_only_its_kind(name):
@@ -236,6 +246,14 @@ def test_a_readable_file_is_not_read(cache, name, file):
     assert value_of(cache, name) is None
     cache.write(name, TOKEN)
     assert (TOKEN, 0o600) == (value_of(cache, name), stat.S_IMODE(file.stat().st_mode))
+
+
+def test_the_warning_names_the_file_that_others_can_use(cache, folder, name, file, caplog):
+    """It does not prevent a later warning about the folder."""
+    for path in (file, file, folder):
+        path.chmod(0o750)
+        assert value_of(cache, name) is None
+    assert [str(file), str(folder)] == [record.getMessage().partition(": its mode 750")[0] for record in caplog.records]
 
 
 def test_a_link_instead_of_a_file_is_neither_read_nor_written(cache, folder, name, file, tmp_path):
