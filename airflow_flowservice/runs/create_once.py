@@ -46,7 +46,7 @@ from airflow_flowservice.runs.watch import NOT_YET_READABLE, read_known_run
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from airflow_flowservice.api.models import CreatedRun, FlowRun
+    from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.runs.flow_check import FlowCheck
     from airflow_flowservice.runs.ledger_intents import LedgerPolicy
     from airflow_flowservice.runs.question import Answer
@@ -337,7 +337,7 @@ class CreateOnce:
         self._write_intent(start)
         self._posts += 1
         try:
-            created = self._submit(start)
+            created = self._order.send(self.service, start_time=start)
         except _OUTCOME_UNKNOWN as error:
             log.warning("The outcome of the POST is unknown: %s", error)
             self._error = error
@@ -372,19 +372,6 @@ class CreateOnce:
             self._steps.require_no_overlapping_claim()
         if self._intents.is_durable and self._clock.now().timestamp() - self._intent.written_at > self.patience / 2:
             raise AttemptOvertakenError("this attempt hung before it sent anything, so it ends without sending")
-
-    def _submit(self, start: datetime) -> CreatedRun:
-        order = self._order
-        if order.retrigger is not None:
-            return self.service.retrigger_run(order.retrigger)
-        if order.window is None:
-            raise TypeError("an order needs a window or a run to repeat")
-        return self.service.create_run(
-            flow_id=order.flow_id,
-            window=order.window,
-            start_time=start,
-            delta_column=order.delta_column,
-        )
 
     def _compare(self) -> CreationEvent:
         answer = None if self._posts else answer_to(self._intent, self.answer)

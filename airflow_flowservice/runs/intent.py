@@ -71,6 +71,20 @@ class Order:
     delta_column: DeltaColumn | None = None
     retrigger: str | None = None
 
+    def send(self, service: FlowRunService, *, start_time: datetime) -> CreatedRun:
+        """Create the flow run, and return it.
+
+        :param start_time: when the flow run begins; aware.
+        :raises ApiError: Flow Service refused the request, or its outcome is unknown.
+        """
+        if self.retrigger is not None:
+            return service.retrigger_run(self.retrigger)
+        if self.window is None:
+            raise TypeError("an order needs a window or a run to repeat")
+        return service.create_run(
+            flow_id=self.flow_id, window=self.window, start_time=start_time, delta_column=self.delta_column
+        )
+
     @property
     def key(self) -> str:
         """Return a text that is equal for orders of the same flow run."""
