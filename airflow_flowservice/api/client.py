@@ -114,9 +114,8 @@ class FlowServiceClient:
         reuses_tokens: bool = True,
     ) -> None:
         attempts = validation.validate_positive_integer(max_attempts, "max_attempts")
-        timeout = validation.validate_seconds(timeout_s, "timeout_s")
-        self._timeout_s = timeout
-        http = partial(HttpSession, timeout_s=timeout, max_attempts=attempts, pause=pause)
+        self._timeout_s = validation.validate_seconds(timeout_s, "timeout_s")
+        http = partial(HttpSession, timeout_s=self._timeout_s, max_attempts=attempts, pause=pause)
         self._platform = http(validation.validate_base_url(base_url, "base_url", known_path=ROOT))
         self._ims = http(validation.validate_base_url(ims_url, "ims_url", known_path=IMS_PATH))
         self._headers = {
@@ -127,9 +126,8 @@ class FlowServiceClient:
         self._epochs = EpochForms(epoch_format=epoch_format, connection=(self.base_url, *self._headers.values()))
         scope = validation.validate_scopes(scopes)
         secret, token = validation.validate_credential(client_secret, access_token)
-        self._auth: Auth
         if secret is None:
-            self._auth = GivenToken(token or "", on_token=on_token)
+            self._auth: Auth = GivenToken(token or "", on_token=on_token)
         else:
             ims_auth = partial(ImsAuth, http=self._ims, client_id=client_id, on_token=on_token, clock=clock)
             ims_auth = partial(ims_auth, cache=shared_cache, org_id=org_id, reuses_tokens=reuses_tokens)
