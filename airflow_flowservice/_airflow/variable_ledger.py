@@ -25,6 +25,8 @@ LEDGER_PREFIX = "flowservice.ledger."
 _INSTANT = "%Y%m%dT%H%M%SZ"
 # About as long as one message to the API server takes (10 to 60 ms), in seconds.
 _FRESH_S = 0.1
+# A claim is read back, so the search for overlapping claims directly after it need not read it again. In seconds.
+_JUST_PUT_S = 2.0
 # A description is a column of type TEXT, which has 65,535 bytes on MySQL; a value may be longer.
 _MAX_DESCRIPTION = 60_000
 
@@ -218,7 +220,7 @@ class VariableLedger:
     def _has_just_put(self, key: str) -> bool:
         seen = self._seen.get(key)
         is_put = seen is not None and seen.text is not None and not seen.is_reusable
-        return seen is not None and is_put and self.monotonic() - seen.at <= _FRESH_S
+        return seen is not None and is_put and self.monotonic() - seen.at <= _JUST_PUT_S
 
     def _read(self, key: str) -> _Reading:
         """Read a Variable. If the API server reports none, confirm it by the list of keys, if there is one.

@@ -33,7 +33,7 @@ from airflow_flowservice.exceptions import (
     StartTimeInPastError,
     UnreadableAnswerError,
 )
-from airflow_flowservice.runs.creation_states import FINAL, INITIAL, TRANSITIONS, CreationEvent, CreationState
+from airflow_flowservice.runs.creation_states import FINAL, HOW, INITIAL, TRANSITIONS, CreationEvent, CreationState
 from airflow_flowservice.runs.flow_check import OrderCheck
 from airflow_flowservice.runs.intent import Attempt, FlowRunService, Intent, Order, Outcome, Store
 from airflow_flowservice.runs.intent_store import IntentStore
@@ -69,12 +69,6 @@ _MAX_CONFIRMED_CORRECTION = timedelta(days=1)
 # Without a store, only the time distinguishes the flow runs of this DAG run from older ones.
 _MAX_SEARCH_CORRECTION_WITHOUT_STORE = timedelta(days=1)
 _OUTCOME_UNKNOWN = (NoAnswerError, ServerError, UnreadableAnswerError)
-_HOW: dict[CreationState, Literal["created", "resumed", "adopted", "reused"]] = {
-    CreationState.CREATED: "created",
-    CreationState.RESUMED: "resumed",
-    CreationState.ADOPTED: "adopted",
-    CreationState.REUSED: "reused",
-}
 
 
 @dataclass(kw_only=True)
@@ -163,7 +157,7 @@ class CreateOnce:
             return self._steps.outcome()
         intent = replace(self._intent, max_tries=self.attempt.max_tries, question=None)
         self._intents.complete(intent, flow_run_id=self._flow_run_id)
-        return Outcome(flow_run_id=self._flow_run_id, how=_HOW[state])
+        return Outcome(flow_run_id=self._flow_run_id, how=HOW[state])
 
     def pieces(self, order: Order) -> list[IngestionWindow]:
         """Return the windows to order instead of the order's window, for `on_overlap="rest"`; see `LedgerSteps.pieces`.
@@ -221,8 +215,7 @@ class CreateOnce:
 
     def _read_intent_without_ledger(self) -> Intent | None:
         """Return the intent of an earlier attempt that used no ledger, for instance before an upgrade."""
-        is_first_ever = self.attempt.try_number == 1 and self.attempt.is_first
-        if self._steps is None or self.store is None or is_first_ever:
+        if self._steps is None or self.store is None or (self.attempt.try_number == 1 and self.attempt.is_first):
             return None
         return IntentStore(store=self.store, order=self._order.key).read(otherwise=self._intent)
 
@@ -280,8 +273,8 @@ class CreateOnce:
             run = self._get_run(flow_run_id)
         except RunNotFoundError:
             if cleared and self._clock.now().timestamp() - self._intent.written_at > NOT_YET_READABLE:
-                if self._steps is not None and self._steps.is_ingested_undelivered:
-                    return self._by_ledger(LedgerSteps.reuse_own)
+                if (event := self._by_ledger(LedgerSteps.reuse_undelivered)) is not CreationEvent.FREE:
+                    return event
                 log.info("Flow run %s does not exist, and the task was cleared; creating a new one", flow_run_id)
                 return CreationEvent.CLEARED_AND_GONE
             log.info("Flow run %s of an earlier attempt is not readable yet; no new one is created", flow_run_id)
@@ -294,9 +287,8 @@ class CreateOnce:
                 self._intents.replaces(run.id)
             why = "the task was cleared" if cleared else "this is a retry"
             log.info("Flow run %s ended as %s, and %s; a new one is needed", run.id, run.status_word, why)
-            if cleared and not run.status.failed:
-                return CreationEvent.CLEARED_AFTER_SUCCESS
-            return self._unless_ingested(CreationEvent.FAILED)
+            is_request = cleared and not run.status.failed
+            return CreationEvent.CLEARED_AFTER_SUCCESS if is_request else self._unless_ingested(CreationEvent.FAILED)
         log.info("Flow run %s of an earlier attempt is %s; no new one is created", flow_run_id, run.status_word)
         if run.status is FlowRunStatus.ENDED_UNCLEAR:
             return CreationEvent.OUTCOME_UNKNOWN
@@ -304,8 +296,8 @@ class CreateOnce:
 
     def _unless_ingested(self, event: CreationEvent) -> CreationEvent:
         """Return the event, which creates a flow run, unless other flow runs have ingested the window or parts."""
-        found = self._by_ledger(partial(LedgerSteps.check_before_another, after=event, intent=self._intent))
-        return event if found is CreationEvent.FREE else found
+        check = partial(LedgerSteps.check_before_another, after=event, intent=self._intent)
+        return event if (found := self._by_ledger(check)) is CreationEvent.FREE else found
 
     def _get_run(self, flow_run_id: str) -> FlowRun:
         """Read a known flow run. Errors that can pass do not fail the attempt until the error budget is used up."""
@@ -322,9 +314,8 @@ class CreateOnce:
         if self._check is not None:
             self._order = self._check.before_post(is_retry=not self.attempt.is_first or self._posts > 0)
         event = self._post(self._start_time(margin=_START_MARGIN))
-        if event is CreationEvent.START_TIME_PASSED and self._order.start_time is not None:
-            return CreationEvent.REFUSED
-        return event
+        is_final = event is CreationEvent.START_TIME_PASSED and self._order.start_time is not None
+        return CreationEvent.REFUSED if is_final else event
 
     def _create_later(self) -> CreationEvent:
         confirmed = min(self._clock.offset(), _MAX_CONFIRMED_CORRECTION) - self._clock.correction()
@@ -368,8 +359,7 @@ class CreateOnce:
             adopted=self.adopt,
         )
         self._intents.write(self._intent)
-        if self._steps is not None:
-            self._steps.require_no_overlapping_claim()
+        self._intents.require_no_overlapping_claim()
         if self._intents.is_durable and self._clock.now().timestamp() - self._intent.written_at > self.patience / 2:
             raise AttemptOvertakenError("this attempt hung before it sent anything, so it ends without sending")
 

@@ -8,6 +8,7 @@ an event ends the attempt. The drawing in docs/guarantees.md is made from `TRANS
 from __future__ import annotations
 
 from enum import Enum
+from typing import Literal
 
 
 class CreationState(Enum):
@@ -92,6 +93,13 @@ FINAL = frozenset(
         CreationState.FAILED,
     }
 )
+
+HOW: dict[CreationState, Literal["created", "resumed", "adopted", "reused"]] = {
+    CreationState.CREATED: "created",
+    CreationState.RESUMED: "resumed",
+    CreationState.ADOPTED: "adopted",
+    CreationState.REUSED: "reused",
+}
 
 TRANSITIONS: dict[CreationState, dict[CreationEvent, CreationState]] = {
     CreationState.READ_INTENT: {

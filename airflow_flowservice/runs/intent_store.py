@@ -82,6 +82,9 @@ class IntentStore:
         if self.store.get(self._key) != self._last_seen:
             raise AttemptOvertakenError(_OVERTAKEN)
 
+    def require_no_overlapping_claim(self) -> None:
+        """Do nothing: only a ledger has other windows."""
+
     def drop(self) -> None:
         """Remove the intent of a refused request. Only log errors of the store."""
         if self.store is None:

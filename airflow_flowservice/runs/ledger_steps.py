@@ -152,28 +152,14 @@ class LedgerSteps:
             return CreationEvent.FREE  # The task's own request to ingest the window again.
         return self._ingested(entry.earlier[-1].flow_run_id, entry)
 
-    @property
-    def is_ingested_undelivered(self) -> bool:
-        """Return whether the task's own flow run ingested the window, and the task did not end with it."""
+    def reuse_undelivered(self) -> CreationEvent:
+        """Use the task's own flow run, if it ingested the window, and the task did not end with it."""
         entry = self.intents.entry
-        return (
-            entry is not None
-            and self.intents.is_own
-            and not entry.delivered
-            and entry.state is EntryState.INGESTED
-            and entry.flow_run_id is not None
-        )
-
-    def reuse_own(self) -> CreationEvent:
-        """Use the task's own flow run, which ingested the window and which Flow Service no longer has."""
-        entry = self.intents.entry
-        self.flow_run_id = None if entry is None else entry.flow_run_id
-        log.warning("Flow run %s of this task ingested this window; no new one is created", self.flow_run_id)
+        if entry is None or not self.intents.is_own or entry.delivered or entry.state is not EntryState.INGESTED:
+            return CreationEvent.FREE
+        log.warning("Flow run %s of this task ingested this window; no new one is created", entry.flow_run_id)
+        self.flow_run_id = entry.flow_run_id
         return CreationEvent.INGESTED_REUSE
-
-    def require_no_overlapping_claim(self) -> None:
-        """See `LedgerIntents.require_no_overlapping_claim`."""
-        self.intents.require_no_overlapping_claim()
 
     def await_claim(self) -> CreationEvent:
         """Wait until the other task instance's claim changes, or is older than `patience`."""
