@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from airflow_flowservice._airflow import variable_ledger
 from airflow_flowservice.ledger.sql_ledger import SqlLedger
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 
@@ -22,6 +23,9 @@ MODES = [
 def cost(worker, supervisor, emulator, connection, tmp_path, monkeypatch):
     """Return a function that runs a task with a ledger, and returns its messages and its requests other than polls."""
     SqlLedger(f"sqlite:///{tmp_path}/ledger.db").migrate()
+    # On a busy machine, a reading may be too old to be used again.
+    for limit in ("_FRESH_S", "_JUST_PUT_S"):
+        monkeypatch.setattr(variable_ledger, limit, 60.0)
     supervisor.connections["ledger"] = {"conn_type": "sqlite", "host": f"{tmp_path}/ledger.db", "extra": {}}
 
     def count(ledger: str, mode: dict[str, Any]) -> tuple[Counter[str], Counter[str]]:
