@@ -7,6 +7,7 @@ status 1 if a ledger costs more than three messages, or a request.
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
 import sys
@@ -42,6 +43,7 @@ class Cost:
 
 def main() -> None:
     """Measure each kind of task with each ledger, and print a table."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     folder = tempfile.TemporaryDirectory(prefix="flowservice-benchmark-")
     os.environ |= {
         "AIRFLOW_HOME": folder.name,

@@ -180,6 +180,7 @@ def test_there_are_commands() -> None:
         "python -m airflow_flowservice.demo --nope",
         "python benchmarks/nope.py",
         "python benchmarks/windows.py --nope 3",
+        "python benchmarks/messages.py --nope",
         "pip install -c nowhere.txt airflow-flowservice",
         "pip install 'airflow-flowservice[nope]'",
         "pip install left-pad",
