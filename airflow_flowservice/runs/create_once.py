@@ -375,6 +375,9 @@ class CreateOnce:
             log.warning("Found flow run %s (%s) of this window; no other is created", run.id, run.status_word)
             self._flow_run_id = run.id
             return CreationEvent.MATCH
+        event = self._unless_ingested(CreationEvent.NO_CANDIDATE)
+        if event not in (CreationEvent.NO_CANDIDATE, CreationEvent.INGESTED_RESTATE):
+            return event
         if answer is not None:
             return CreationEvent.ANSWER_CREATE
         if question is not None:
@@ -385,7 +388,7 @@ class CreateOnce:
         unclear = [run for run in runs if self._intent.match(run, self._order) == "unclear" and not run.status.failed]
         if not unclear:
             log.warning("No flow run was created for this window before")
-            return self._unless_ingested(CreationEvent.NO_CANDIDATE)
+            return event
         return self._resolve(unclear)
 
     def _is_ours(self, run: FlowRun) -> bool:
@@ -411,7 +414,7 @@ class CreateOnce:
         )
         if self.on_uncertain == "create":
             log.warning("on_uncertain=create: creating a flow run although these may be of this window: %s", lines)
-            return self._unless_ingested(CreationEvent.CANDIDATES_CREATE)
+            return CreationEvent.CANDIDATES_CREATE
         if self.on_uncertain == "adopt":
             chosen = min(candidates, key=lambda run: (run.created_at is None, run.created_at))
             log.warning("on_uncertain=adopt: adopting flow run %s out of: %s", chosen.id, lines)

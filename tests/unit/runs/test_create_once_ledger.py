@@ -420,6 +420,18 @@ class TestBeforeAnotherFlowRun:
         assert reused() == tasks.attempt("third/three/task/-1", on_uncertain=on_uncertain)
         assert created(2) == tasks.attempt("other/two/task/-1", restate=True, number=2)
 
+    @pytest.mark.parametrize("on_uncertain", ["fail", "adopt", "create", "ask"])
+    def test_an_ingested_window_has_no_candidates(self, tasks: LedgerWorld, on_uncertain: Any) -> None:
+        """The request of the dead task is not this task's, so its candidates do not matter."""
+        tasks.succeed(tasks.attempt())
+        tasks.world.dies_at("post before")
+        with pytest.raises(tasks.world.Died):
+            tasks.attempt("other/two/task/-1", restate=True)
+        tasks.world.service.hides_windows = True
+        tasks.world.service.add()
+        assert reused() == tasks.attempt("third/three/task/-1", on_uncertain=on_uncertain)
+        assert ["run-1", "run-2"] == tasks.ids
+
     def test_parts_that_a_dead_task_was_to_ingest_again_are_an_error(self, tasks: LedgerWorld) -> None:
         self.ingest_half(tasks, "dag/one/task/-1")
         tasks.world.dies_at("post before")
