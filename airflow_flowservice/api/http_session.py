@@ -48,8 +48,6 @@ CONNECT_TIMEOUT_S = 10.0
 ATTEMPT_TIMEOUTS = 2
 """Limit of an attempt as a whole, from connecting to the last byte of the response, as a multiple of `timeout_s`."""
 MAX_RETRY_AFTER_S = 120.0
-MAX_POST_DELAY_S = 150.0
-"""Seconds after which a POST is not repeated. Another task waits longer for the flow run, and then creates it."""
 _MAX_BACKOFF_S = 30.0
 _BUSY_OR_BROKEN = frozenset({429, *range(500, 600)})
 _HALF_A_SECOND = timedelta(milliseconds=500)
@@ -182,9 +180,11 @@ class HttpSession:
         body: str | None,
         auth: AuthBase,
         secrets: tuple[str, ...] = (),
+        begins_within_s: float = math.inf,
     ) -> HttpResponse:
         """Send a POST that creates something; repeat it only if it was not sent, or if the response is 429.
 
+        :param begins_within_s: seconds after which it is not repeated.
         :raises NotSentError: no connection could be made, so nothing was created.
         :raises NoAnswerError: no complete response arrived, so the outcome is unknown.
         :raises UnreadableAnswerError: the response cannot be read, so the outcome is unknown.
@@ -194,7 +194,7 @@ class HttpSession:
         with self._new_session() as session:
             attempt = partial(self._attempt, session, "POST", path, headers, body, auth, secrets)
             return self._send(
-                attempt, is_repeatable=_can_repeat_post, within_s=math.inf, begins_within_s=MAX_POST_DELAY_S
+                attempt, is_repeatable=_can_repeat_post, within_s=math.inf, begins_within_s=begins_within_s
             )
 
     @hides_secrets
@@ -264,8 +264,8 @@ class HttpSession:
 
         :param begins_within_s: seconds after which no further attempt begins.
         """
-        first_at, paused_s = time.monotonic(), 0.0
-        ends_at, timeout_s = time.monotonic() + within_s, self._timeout[1]
+        started, timeout_s = time.monotonic(), self._timeout[1]
+        ends_at, last_begin = started + within_s, started + min(within_s, begins_within_s)
         remaining = (self._max_attempts + 1) * timeout_s
         for failures in range(1, self._max_attempts + 1):
             began = time.monotonic()
@@ -274,12 +274,9 @@ class HttpSession:
             if failures == self._max_attempts or remaining <= 0 or not is_repeatable(result):
                 break
             pause = pause_s(failures, result.headers if isinstance(result, HttpResponse) else {})
-            if time.monotonic() + pause >= ends_at:
-                break
-            if max(time.monotonic() - first_at, paused_s) + pause > begins_within_s:
+            if time.monotonic() + pause >= last_begin:
                 break
             self._pause(pause)
-            paused_s += pause
         if isinstance(result, FlowServiceError):
             raise result
         return result

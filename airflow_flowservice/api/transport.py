@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 ROOT = "/data/foundation/flowservice"
 EXPORT_ROOT = "/data/foundation/export"
+MAX_POST_DELAY_S = 150.0
+"""Seconds after which no POST begins. Another task waits longer for the flow run, and then creates it."""
 _MAX_TOKENS = 3
 # IMS has just issued this token, so the credential is valid; Flow Service may need some time to accept the token.
 _FRESH_TOKEN_PAUSE_S = 1.0
@@ -77,6 +79,8 @@ class Transport:
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> HttpResponse:
         """Create a resource; repeat the request only if nothing was sent, and after 429, 401 and 403.
 
+        It is not repeated after `MAX_POST_DELAY_S` seconds, which include the requests for tokens.
+
         :param path: quoted path below Flow Service's root.
         :raises NotSentError: no connection could be made, or no token could be fetched.
         :raises NoAnswerError: no complete response to this request arrived; never about the token's request.
@@ -86,11 +90,17 @@ class Transport:
             headers = {**headers, "Content-Type": "application/json"}
             text = json.dumps(body, separators=(",", ":"))
 
-        def send(token: str, _: float) -> HttpResponse:
-            secrets = (*self._auth.secrets, token)
-            return self._http.send_once(ROOT + path, headers=headers, body=text, auth=Bearer(token), secrets=secrets)
+        def send(token: str, remaining_s: float) -> HttpResponse:
+            return self._http.send_once(
+                ROOT + path,
+                headers=headers,
+                body=text,
+                auth=Bearer(token),
+                secrets=(*self._auth.secrets, token),
+                begins_within_s=remaining_s,
+            )
 
-        return self._send_with_token(_AuthBeforePost(self._auth), send)
+        return self._send_with_token(_AuthBeforePost(self._auth), send, within_s=MAX_POST_DELAY_S)
 
     def get_export(self, path: str) -> HttpResponse:
         """Read a resource of the Data Access API, as `get`.

@@ -211,6 +211,25 @@ def test_rejected_token_is_replaced(server, make_client, secret, call):
     assert (ims.tokens_used(), announced) == (["token-1", "token-2"], ["token-1", "token-2"])
 
 
+def test_a_post_is_not_sent_again_after_a_long_wait_for_a_token(server, make_client, secret, pauses, monkeypatch):
+    """Another task waits for a limited time before it creates the flow run, so a later POST would be a second one."""
+    monotonic = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + sum(pauses))
+    ims = Ims(server, valid=lambda token: token == "token-2")
+    busy = [server.answer(b"", 429, **{"Retry-After": "60"})] * 4
+
+    def answer(request):
+        return busy.pop() if ims.fetched and busy and request.target.startswith("/ims/") else ims(request)
+
+    server.then(answer)
+
+    with pytest.raises(ApiError) as caught:
+        make_client(client_secret=secret).create_run(**WINDOW)
+
+    assert (ims.tokens_used(), caught.value.retryable) == (["token-1"], True)
+    assert sum(pauses) <= 150
+
+
 @pytest.mark.parametrize("method", ["get_run", "retrigger_run"])
 def test_token_that_is_always_rejected(server, make_client, secret, method):
     """The third 401 is raised; there is no fourth request."""
