@@ -216,10 +216,6 @@ def _conflict(key: str) -> LedgerConflictError:
     return LedgerConflictError(f"another process changed the ledger's entry of this window at the same time ({key})")
 
 
-def _is_object(text: str | None) -> bool:
-    return text is not None and text[:1] == "{" and text[-1:] == "}"
-
-
 def _query(digests: set[str] | None, *, containing: str | None = None) -> Any:
     from sqlalchemy import not_, or_, select
 
