@@ -41,13 +41,28 @@ def tasks(
     release(DAG_ID)
     tell("outcomes", flow_id=flow_of(DAG_ID), status="success", run_s=86_400, times=None)
     run_id = airflow.trigger(DAG_ID)
-    wait_until(
-        lambda: WAITING == [each["state"] for each in airflow.task_instances(DAG_ID, run_id)].count("deferred"),
-        what=f"{WAITING} deferred tasks",
-    )
+    wait_until(lambda: _are_all_waiting(airflow, run_id), what=f"{WAITING} deferred tasks that have left the executor")
     tell("end", flow_id=flow_of(DAG_ID))
     airflow.wait_for_runs(DAG_ID, count=1)
     return {(each["task_id"], each["map_index"]): each for each in airflow.task_instances(DAG_ID, run_id)}
+
+
+def _are_all_waiting(airflow: LocalAirflow, run_id: str) -> bool:
+    """Return whether all tasks are deferred, and the scheduler has read the ends of their workers.
+
+    If a task resumes before, the scheduler takes the end of its first worker for the loss of its second one, and the
+    task fails (Airflow's `SchedulerJobRunner.process_executor_events`).
+    """
+    deferred = [each for each in airflow.task_instances(DAG_ID, run_id) if each["state"] == "deferred"]
+    log = (airflow.home / "logs" / "processes" / "scheduler.log").read_text()
+    key = f"Received executor event with state success for task instance TaskInstanceKey(dag_id='{DAG_ID}', "
+    ends = [
+        f"{key}task_id='{each['task_id']}', run_id='{run_id}', try_number=1, map_index={each['map_index']})"
+        for each in deferred
+        # A task that began in the triggerer had no worker.
+        if each["pid"] is not None
+    ]
+    return WAITING == len(deferred) and all(end in log for end in ends)
 
 
 def xcom(airflow: LocalAirflow, task: dict[str, Any], key: str) -> Any:
