@@ -78,7 +78,7 @@ def oldest(session: nox.Session) -> None:
     """Run unit and integration tests and a backfill on the oldest Airflow, or the arguments after `--`."""
     _install(session, _OLDEST)
     # A test that is named would otherwise have everything run in one process.
-    all_of_it = ["--numprocesses=2", _THOROUGHLY, "tests/unit", "tests/integration", _BACKFILL_TEST]
+    all_of_it = ["--numprocesses=2", "tests/unit", "tests/integration", _BACKFILL_TEST]
     session.run("pytest", *_warnings(_OLDEST), *(session.posargs or all_of_it))
 
 

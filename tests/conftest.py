@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,15 @@ settings.register_profile(
 settings.load_profile("quick")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of CI, which runs a plain `pytest` before."""
+    parser.addoption(
+        "--remaining",
+        action="store_true",
+        help="run only the tests that a plain `pytest` does not run, or runs with fewer examples",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Decide whether this is the quick selection: a plain `pytest`, without paths and without a profile."""
     # The workers of pytest-xdist receive the paths as arguments, so they read the decision here.
@@ -126,14 +136,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     items.sort(key=_place)
     if os.environ[_QUICK] == "1":
-        slow = [item for item in items if item.get_closest_marker("slow")]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in slow]
+        _select(config, items, lambda item: not item.get_closest_marker("slow"))
+    if config.getoption("--remaining"):
+        _select(config, items, _is_remaining)
     for item in items:
         for mark in item.iter_markers("needs_airflow"):
             major, minor, reason = mark.args
             if versions.version() < (major, minor):
                 item.add_marker(pytest.mark.skip(reason=f"needs Airflow {major}.{minor}: {reason}"))
+
+
+def _select(config: pytest.Config, items: list[pytest.Item], condition: Callable[[pytest.Item], bool]) -> None:
+    config.hook.pytest_deselected(items=[item for item in items if not condition(item)])
+    items[:] = [item for item in items if condition(item)]
+
+
+def _is_remaining(item: pytest.Item) -> bool:
+    """Return whether a plain `pytest` does not run a test, or runs it with fewer examples than others do."""
+    is_e2e = E2E in item.path.parents and item.path.name != "test_smoke.py"
+    # Hypothesis marks its tests.
+    return is_e2e or any(item.get_closest_marker(name) for name in ("slow", "hypothesis"))
 
 
 def _place(item: pytest.Item) -> int:
