@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,29 @@ _EXAMPLES = _HERE.parents[1] / "dags_examples"
 # Files that an earlier Airflow cannot import.
 _SINCE = {"e2e_partitions.py": (3, 2)}
 _BORN_FLOWS = {"flowservice_daily": "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the logs of Airflow's latest failed tasks to the report of a failed test."""
+    report = yield
+    airflow = getattr(item, "funcargs", {}).get("airflow")
+    if report.failed and airflow is not None:
+        # An Airflow that does not respond must not hide the failure itself.
+        with suppress(Exception):
+            report.sections.append(("Airflow's latest failed tasks", _failed_tasks(airflow)))
+    return report
+
+
+def _failed_tasks(airflow: LocalAirflow) -> str:
+    """Return the states and the ends of the logs of at most three failed tasks, latest first."""
+    latest = {"state": "failed", "order_by": "-end_date", "limit": 3}
+    parts = []
+    for each in airflow.api("GET", "/dags/~/dagRuns/~/taskInstances", params=latest)["task_instances"]:
+        names = (each["dag_id"], each["dag_run_id"], each["task_id"], each["try_number"])
+        parts += [f"{names} [{each['map_index']}] ended at {each['end_date']}"]
+        parts += airflow.task_log(*names, map_index=each["map_index"]).splitlines()[-40:]
+    return "\n".join(parts) or "no task has failed"
 
 
 @pytest.fixture(scope="session")
@@ -71,8 +95,12 @@ def airflow(
         home=tmp_path_factory.mktemp("airflow"),
         dags_folder=dags_folder,
         connections={"flowservice_default": emulator.connection},
-        # The example DAGs set no retry delay. If Airflow loses an attempt, the default would delay the next by minutes.
-        config={"AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1"},
+        config={
+            # The example DAGs set no retry delay. If Airflow loses an attempt, the default would delay it by minutes.
+            "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
+            # A callback of a task counts as a parsing, after which Airflow 3.0 takes the file's DAGs for deleted.
+            "AIRFLOW__DAG_PROCESSOR__STALE_DAG_THRESHOLD": "3600",
+        },
     ) as running:
         running.wait_healthy()
         yield running

@@ -45,7 +45,6 @@ HOUR = timedelta(hours=1)
 SHORT_TIMEOUTS = {
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
-    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
 }
 MORE_THAN_CLIENT_RETRIES = 6
 # The faults occur one after another: the emulator applies the first planned fault until it is exhausted.
