@@ -157,7 +157,7 @@ class RateLimitedError(ApiError):
     """HTTP 429 after all attempts of the client; nothing was created."""
 
     retryable = True
-    default_remedy = "lower max_active_runs or the pool's size, or raise retry_delay; a retry is safe"
+    default_remedy = "lower max_active_runs, or use a smaller pool that includes deferred tasks; a retry is safe"
 
 
 class ServerError(ApiError):
