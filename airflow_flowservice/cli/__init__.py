@@ -41,6 +41,14 @@ _FAILED_RECORDS_EPILOG = """
 Exit status: 0 if no row and no file failed; 1 if some failed; 2 if there is nothing to show: an unknown flow run, no
 error diagnostics, an incomplete download, or invalid arguments.
 """
+_FLOWS_DESCRIPTION = """
+Lists the dataflows of a connection's sandbox: id, name, state, schedule, source and last flow run. With --output dag,
+it prints a DAG file with one task for each listed dataflow. Nothing is created.
+"""
+_FLOWS_EPILOG = """
+Examples: `airflow flowservice flows --one-time`, `airflow flowservice flows --one-time --output dag > ingest.py`. Exit
+status: 0 if there are dataflows; 2 if there is none, Flow Service cannot be used, or the arguments are invalid.
+"""
 _WINDOWS_DESCRIPTION = """
 Shows the window that each DAG run between two dates ingests, and reports whether these windows are contiguous. It reads
 only the DAG's file: it needs no running Airflow and no database, and creates nothing. The DAG runs are those that the
@@ -114,6 +122,7 @@ def get_flowservice_cli_commands() -> list[CLICommand]:
             _check_command(config),
             _coverage_command(config),
             _failed_records_command(config),
+            _flows_command(config),
             _ledger_commands(config),
             _windows_command(config),
         ),
@@ -174,6 +183,28 @@ def _failed_records_command(config: Any) -> Any:
                 ("--format",),
                 help="format of the output; default: table",
                 choices=("table", "json", "yaml", "plain"),
+                default="table",
+            ),
+        ),
+    )
+
+
+def _flows_command(config: Any) -> Any:
+    default = "flowservice_default"
+    return config.ActionCommand(
+        name="flows",
+        help="List the dataflows of a sandbox, or print a DAG file for them",
+        description=_FLOWS_DESCRIPTION,
+        epilog=_FLOWS_EPILOG,
+        func=config.lazy_load_command("airflow_flowservice.cli.flows_command.flows"),
+        args=(
+            config.Arg(("--conn-id",), help=f"the connection; default: {default}", default=default),
+            config.Arg(("--flow-id",), help="only this dataflow; can be repeated", action="append", default=[]),
+            config.Arg(("--one-time",), help="only dataflows that on-demand flow runs can use", action="store_true"),
+            config.Arg(
+                ("-o", "--output"),
+                help="format of the output; default: table",
+                choices=("table", "json", "yaml", "plain", "dag"),
                 default="table",
             ),
         ),
