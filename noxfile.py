@@ -88,4 +88,6 @@ def _warnings(airflow: Airflow) -> tuple[str, ...]:
 
 
 def _install(session: nox.Session, airflow: Airflow) -> None:
-    session.install("-e", ".[test]", f"apache-airflow=={airflow.version}", *airflow.resolve)
+    # uv compiles nothing otherwise, and each process of Airflow would compile all that it imports.
+    compiled = "--compile-bytecode"
+    session.install("-e", ".[test]", f"apache-airflow=={airflow.version}", *airflow.resolve, compiled)

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ E2E = TESTS / "e2e"
 HOME = Path(tempfile.mkdtemp(prefix="airflow-flowservice-tests-"))
 # Environment variable of the workers: 1 for the quick selection.
 _QUICK = "FLOWSERVICE_QUICK_TESTS"
+# Number of cases of a parametrized test that a plain `pytest` runs.
+_QUICK_CASES = 6
 DAG_FOLDER = TESTS / "integration" / "operators" / "dags"
 
 
@@ -49,6 +52,8 @@ def _use_separate_airflow() -> None:
             "SCARF_ANALYTICS": "false",
         }
     )
+    # Without bytecode, each process of Airflow would compile the package.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 _use_separate_airflow()
@@ -96,10 +101,13 @@ def _is_plain(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return the number of processes for `-n auto`: none for a file or a test that is named, at most four for more."""
+    """Return the number of processes for `-n auto`: none for a file or a test that is named, at most four for more.
+
+    Many tests wait, so the quick selection uses two processes for each processor.
+    """
     if any(".py" in argument for argument in config.args) and config.args_source is pytest.Config.ArgsSource.ARGS:
         return 0
-    return min(os.cpu_count() or 1, 4)
+    return min((os.cpu_count() or 1) * (2 if os.environ[_QUICK] == "1" else 1), 4)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -129,16 +137,17 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the end-to-end tests first, since they take longest; skip what needs a later Airflow.
 
-    That is what is marked with `needs_airflow(major, minor, reason)`. The quick selection has no test that is marked
-    with `slow`.
+    That is what is marked with `needs_airflow(major, minor, reason)`.
     """
     from airflow_flowservice._airflow import versions
 
     items.sort(key=_place)
+    quick = _quick_selection(items)
     if os.environ[_QUICK] == "1":
-        _select(config, items, lambda item: not item.get_closest_marker("slow"))
+        _select(config, items, lambda item: item in quick)
     if config.getoption("--remaining"):
-        _select(config, items, _is_remaining)
+        # Hypothesis marks its tests, which a plain `pytest` runs with fewer examples.
+        _select(config, items, lambda item: item not in quick or item.get_closest_marker("hypothesis") is not None)
     for item in items:
         for mark in item.iter_markers("needs_airflow"):
             major, minor, reason = mark.args
@@ -151,11 +160,21 @@ def _select(config: pytest.Config, items: list[pytest.Item], condition: Callable
     items[:] = [item for item in items if condition(item)]
 
 
-def _is_remaining(item: pytest.Item) -> bool:
-    """Return whether a plain `pytest` does not run a test, or runs it with fewer examples than others do."""
-    is_e2e = E2E in item.path.parents and item.path.name != "test_smoke.py"
-    # Hypothesis marks its tests.
-    return is_e2e or any(item.get_closest_marker(name) for name in ("slow", "hypothesis"))
+def _quick_selection(items: list[pytest.Item]) -> set[pytest.Item]:
+    """Return the tests that a plain `pytest` runs: without slow ones, and some cases of each parametrized test."""
+    cases: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        is_other_e2e = E2E in item.path.parents and item.path.name != "test_smoke.py"
+        if not is_other_e2e and not item.get_closest_marker("slow"):
+            cases[item.nodeid.partition("[")[0]].append(item)
+    return {each for found in cases.values() for each in _evenly_spaced(found)}
+
+
+def _evenly_spaced(cases: list[pytest.Item]) -> list[pytest.Item]:
+    """Return at most `_QUICK_CASES` of the cases, always the first and the last one."""
+    if len(cases) <= _QUICK_CASES:
+        return cases
+    return [cases[number * (len(cases) - 1) // (_QUICK_CASES - 1)] for number in range(_QUICK_CASES)]
 
 
 def _place(item: pytest.Item) -> int:

@@ -62,6 +62,8 @@ def airflow(emulator: EmulatedFlowService, tmp_path_factory: pytest.TempPathFact
             "flowservice_default": emulator.connection,
             "flowservice_sql": {**emulator.connection, "extra": shared},
         },
+        # `airflow db clean` deletes DAGs that were not parsed lately.
+        config={"AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5"},
     ) as running:
         running.wait_healthy()
         create_sql_ledger(running)

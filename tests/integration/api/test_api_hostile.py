@@ -267,7 +267,13 @@ def page(items, token):
     ("pages", "message", "most"),
     [
         pytest.param(lambda n: page([], f"t{n}"), f"{MAX_EMPTY_PAGES} consecutive pages are empty", 20, id="empty"),
-        pytest.param(lambda n: page([{"id": f"r{n}"}], f"t{n}"), f"more than {MAX_PAGES} pages", 1000, id="items"),
+        pytest.param(
+            lambda n: page([{"id": f"r{n}"}], f"t{n}"),
+            f"more than {MAX_PAGES} pages",
+            1000,
+            id="items",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(lambda n: page([{"id": "r"}], "t" * 5000), "more than 4096 characters", 1, id="long token"),
     ],
 )

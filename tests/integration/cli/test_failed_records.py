@@ -269,6 +269,7 @@ def test_memory_is_bounded(failed_records: Any, tmp_path: Path) -> None:
     assert grown < 20_000  # kB
 
 
+@pytest.mark.slow
 def test_slow_download_ends(failed_records: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that sends one byte again and again cannot hold the command for longer than the limit."""
     monkeypatch.setattr("airflow_flowservice.api.client.DOWNLOAD_TIMEOUTS", 1)

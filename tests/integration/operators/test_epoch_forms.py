@@ -56,7 +56,9 @@ def posts(service):
     return service.ledger()["requests"]["POST /runs"]
 
 
-@pytest.mark.parametrize("waiting", [{}, {"wait_for_completion": True, "deferrable": False}])
+@pytest.mark.parametrize(
+    "waiting", [{}, pytest.param({"wait_for_completion": True, "deferrable": False}, marks=pytest.mark.slow)]
+)
 def test_one_flow_run_with_the_accepted_type(ingest, service, log, contract, waiting):
     """The refused POST created nothing; the accepted type is remembered and logged one time."""
     assert "success" == ingest(**waiting).run().state

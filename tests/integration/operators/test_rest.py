@@ -140,6 +140,7 @@ def test_on_ingested_applies_to_a_window_ingested_in_parts(ledger, ingest, part,
     assert state == "skipped" or isinstance(ended.error, WindowIngestedError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["before", "after"])
 def test_a_worker_that_dies_between_the_pieces_is_continued(ledger, ingest, part, runs_of, monkeypatch, call):
     """The worker dies before or after the POST for the second piece."""

@@ -107,6 +107,7 @@ def test_execution_timeout_holds_without_the_alarm(worker, emulator, create_run,
 
 # Airflow's alarm for `execution_timeout` can be raised in the callback of a weak reference, where Python ignores it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", ["timeout", "execution_timeout"])
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
 def test_time_limits_of_a_sensor_hold(worker, connection, raw, limit, mode):

@@ -141,6 +141,7 @@ def test_run_with_unknown_counts_is_not_empty(waiting, emulator, way):
     assert "success" == to_the_end(waiting(way, on_empty="fail")).state
 
 
+@pytest.mark.slow
 @WAYS
 def test_run_that_ends_without_a_status(waiting, emulator, runs_of, way):
     """The outcome is unknown: it is neither accepted nor skipped, and the wait ends within seconds."""

@@ -148,6 +148,7 @@ def test_a_hidden_batch_is_waited_for(waiting, emulator):
     assert "success" == to_the_end(waiting("worker")).state
 
 
+@pytest.mark.slow
 @WAYS
 def test_errors_of_the_catalogue_have_the_error_budget(waiting, emulator, way):
     """A short outage does not fail the task."""

@@ -130,6 +130,7 @@ def _page(number: int) -> bytes:
     return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pages", "status"), [(0, 502), (2, 200)], ids=["no page", "two pages"])
 def test_slow_server_does_not_extend_the_listing(
     request_coverage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, pages: int, status: int
@@ -170,6 +171,7 @@ def _refuse() -> Any:
     raise flow_run_lookup.FlowServiceError("enough")
 
 
+@pytest.mark.slow
 def test_third_concurrent_query_is_refused(request_coverage: Callable[..., Any]) -> None:
     """While two queries run, the next one fails immediately, so the API server keeps free threads."""
     with flow_run_lookup._QUERY_SLOTS, flow_run_lookup._QUERY_SLOTS:

@@ -135,6 +135,7 @@ def test_values_of_any_xcom_or_event_are_stored(connection: Any, value: Any) -> 
     require_stored(connection, *texts_of(from_dict(value)))
 
 
+@pytest.mark.slow
 @SHARED
 @given(TEXT)
 def test_event_of_any_flow_run_id_is_stored(connection: Any, flow_run_id: str) -> None:
