@@ -108,9 +108,12 @@ def _rows(planned: Sequence[PlannedWindow], *, local: tzinfo | None) -> list[dic
 
     utc = shortest_format((instant for each in planned for instant in _instants(each)), zone=timezone.utc)
     in_zone = shortest_format((each.run_after for each in planned), zone=local) if local else None
+    # A backfill's dates are logical dates, which differ from the starts of the DAG runs in some timetables.
+    differ = _have_other_logical_dates(planned)
     return [
         {
-            "run": utc(each.run_after),
+            **({"logical_date": utc(each.logical_date or each.run_after)} if differ else {}),
+            "run_after" if differ else "run": utc(each.run_after),
             **({"run_local": in_zone(each.run_after)} if in_zone else {}),
             "window_start": utc(each.window.start) if each.window else "none",
             "window_end": utc(each.window.end) if each.window else "",
@@ -125,10 +128,17 @@ def _legend(planned: Sequence[PlannedWindow], *, zone: tzinfo | None) -> Iterato
     yield "Times are in UTC; a window does not include its end."
     if zone is not None:
         yield f"The schedule's time zone is {zone}."
+    if _have_other_logical_dates(planned):
+        yield "The dates of a backfill are logical dates; a DAG run starts after run_after."
     if any(each.logical_date is None for each in planned):
         yield "For a partitioned DAG run, the dates are partition dates, as in a backfill."
 
 
+def _have_other_logical_dates(planned: Sequence[PlannedWindow]) -> bool:
+    return any(each.logical_date not in (None, each.run_after) for each in planned)
+
+
 def _instants(planned: PlannedWindow) -> tuple[datetime, ...]:
     window = planned.window
-    return (planned.run_after, window.start, window.end) if window else (planned.run_after,)
+    dates = (planned.run_after, planned.logical_date or planned.run_after)
+    return (*dates, window.start, window.end) if window else dates

@@ -197,6 +197,15 @@ def test_plain_has_only_rows(show: Any) -> None:
     assert 3 == len(lines)
 
 
+def test_logical_dates_that_differ_from_the_starts(show: Any) -> None:
+    """The dates that `airflow backfill create` takes are shown beside the starts of the DAG runs."""
+    shown = show("data_interval", "2026-01-01T23:00", "2026-01-02T23:00", "-o", "plain").out.splitlines()
+    assert ["logical_date", "run_after", "run_local", "window_start"] == shown[0].split()[:4]
+    assert ["2026-01-01", "23:00", "2026-01-02", "23:00"] == shown[1].split()[:4]
+    table = show("data_interval", "2026-01-01T23:00", "2026-01-02T23:00").out
+    assert "The dates of a backfill are logical dates; a DAG run starts after run_after." in table
+
+
 @pytest.mark.parametrize(
     ("first", "last", "hours"),
     [("2026-03-28T23:00", "2026-03-29T22:00", 23), ("2026-10-24T22:00", "2026-10-25T23:00", 25)],
