@@ -22,7 +22,7 @@ _EXAMPLE = WindowRefusedError(
 _PAGE = """\
 # Errors and remedies
 
-The last line of a task's log states the problem, the affected objects and the remedy:
+The error in a task's log states the problem, the affected objects and the remedy:
 
 ```text
 {example}
@@ -32,7 +32,8 @@ The message names the dataflow, window, flow run, HTTP status, Adobe's code and 
 Adobe's support needs the `x-request-id`.
 
 - Errors that a retry cannot fix (*Retried: no*) fail the task immediately, without retries and without a retry policy.
-- The other errors use the task's `retries`.
+- The other errors use the task's `retries`. A `FlowRunSensor` is not retried after a failed or incomplete flow run:
+  clear the task that created it.
 - A retry never repeats a request that may have arrived: [Guarantees](guarantees.md).
 
 ## List of errors
