@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 
 from airflow_flowservice._airflow import versions
 
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
+FILES = "c9cef9cb-c934-4467-8ef9-cbc934546741"
+LOCAL_BUNDLE = "airflow.dag_processing.bundles.local.LocalDagBundle"
+EXAMPLES = str(Path(__file__).parents[3] / "dags_examples")
 
 
 @pytest.fixture
@@ -27,8 +31,12 @@ def run_dag(airflow_db, emulator, connection, monkeypatch):
     with create_session() as session:
         session.query(Variable).filter(Variable.key.startswith("flowservice.")).delete(synchronize_session=False)
 
-    def run(dag_id, day):
-        dag = versions.dag_bag().get_dag(dag_id)
+    def run(dag_id, day, *, folder=None):
+        if folder is not None:
+            # `dag.test()` stores the DAGs of the bundle.
+            bundle = {"name": "dags-folder", "classpath": LOCAL_BUNDLE, "kwargs": {"path": folder}}
+            monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+        dag = versions.dag_bag(folder).get_dag(dag_id)
         dag_run = dag.test(logical_date=datetime(2026, 1, day, 3, tzinfo=timezone.utc))
         with create_session() as session:
             rows = session.query(XComModel).filter_by(dag_id=dag_id, run_id=dag_run.run_id).all()
@@ -65,3 +73,32 @@ def test_a_failed_run_fails_its_task_and_can_be_repeated(run_dag, emulator, runs
     assert ("failed", "success", old["id"]) == (old["status"], new["status"], new["parent_flow_run_id"])
     assert new["id"] == xcoms["again", "return_value"]
     assert ("failed", "success") == (xcoms["failing", "flow_run"]["status"], xcoms["again", "flow_run"]["status"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dag_id", "dataflows"),
+    [
+        ("flowservice_daily", [FLOW]),
+        ("flowservice_files_hourly", [FILES]),
+        ("flowservice_from_yaml", [FLOW, FILES]),
+        ("flowservice_mapped", [FLOW, FILES]),
+        ("flowservice_sensor", [FLOW]),
+    ],
+)
+def test_an_example_ingests_its_windows(run_dag, runs_of, dag_id, dataflows):
+    """All tasks of the example DAGs succeed, with one flow run for each dataflow."""
+    states, _ = run_dag(dag_id, 10, folder=EXAMPLES)
+    assert {"success"} == set(states.values())
+    assert [1] * len(dataflows) == [len(runs_of(flow_id)) for flow_id in dataflows]
+
+
+@pytest.mark.slow
+def test_an_example_with_two_sandboxes(run_dag, connection, monkeypatch, runs_of):
+    """Each task group uses the connection of its sandbox."""
+    for sandbox in ("dev", "prod"):
+        extra = {**connection["extra"], "sandbox": sandbox}
+        monkeypatch.setenv(f"AIRFLOW_CONN_FLOWSERVICE_{sandbox.upper()}", json.dumps({**connection, "extra": extra}))
+    states, _ = run_dag("flowservice_sandboxes", 10, folder=EXAMPLES)
+    assert {"dev.clicks", "prod.clicks"} == set(states)
+    assert "success" == states["prod.clicks"]
