@@ -228,11 +228,11 @@ def _warn_of_last_second(window: IngestionWindow) -> None:
 
 
 def _requested(context: Mapping[str, Any]) -> ChosenWindow | None:
-    from airflow_flowservice.windows.requested import requested_window, require_no_other_spelling
+    from airflow_flowservice.windows import requested
 
     run_type = task_context.run_type(context)
     conf = task_context.conf_of(context)
-    if window := requested_window(conf, where="the run's conf"):
+    if window := requested.requested_window(conf, where="the run's conf"):
         if run_type == "backfill":
             raise WindowError(
                 "every run of this backfill has the same window in its conf, and would ingest it again",
@@ -240,11 +240,14 @@ def _requested(context: Mapping[str, Any]) -> ChosenWindow | None:
                 remedy="create the backfill without window_start and window_end in --dag-run-conf",
             )
         return ChosenWindow(window=window, source="window_start and window_end in the run's conf")
-    require_no_other_spelling(conf, where="the run's conf")
+    requested.require_no_other_spelling(conf, where="the run's conf")
     if run_type in task_context.AUTOMATIC_RUN_TYPES:
         return None
-    if window := requested_window(context.get("params") or {}, where="the DAG's params"):
+    params = context.get("params") or {}
+    if window := requested.requested_window(params, where="the DAG's params"):
         return ChosenWindow(window=window, source="window_start and window_end in the DAG's params")
+    requested.require_no_other_spelling(params, where="the DAG's params")
+    requested.require_no_unread_times(conf, where="the run's conf")
     return None
 
 

@@ -110,6 +110,8 @@ def test_window_in_the_conf_of_a_backfill_is_refused(window_of, emulator):
         ({"windowEndTime": 1767398400}, "has the key 'windowEndTime', which is not read as window_end"),
         ({"conf": REQUESTED}, "has a window inside the key 'conf'"),
         ({"flowservice": REQUESTED}, "has a window inside the key 'flowservice'"),
+        ({"windows": [REQUESTED]}, "has a window inside the key 'windows'"),
+        ({"a": {"b": [{"c": REQUESTED}]}}, "has a window inside the key 'a'"),
     ],
     ids=str,
 )
@@ -122,7 +124,57 @@ def test_window_under_another_key_of_the_conf_is_an_error(window_of, emulator, c
     assert {} == emulator.ledger()["requests"]
 
 
-@pytest.mark.parametrize("conf", [{"windowStart": None, "windowEnd": ""}, {"window": "7d", "start": "x", "a": {}}])
+START, END = REQUESTED["window_start"], REQUESTED["window_end"]
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ({"window": f"{START}/{END}"}, "has a time in the key 'window'"),
+        ({"window": [START, END]}, "has a time in the key 'window'"),
+        ({"window": {"start": START, "end": END}}, "has a time in the key 'window'"),
+        ({"window_from": START, "window_to": END}, "has a time in the key 'window_from'"),
+        ({"window_star": START}, "has a time in the key 'window_star'"),
+        ({"widnow_start": START}, "has a time in the key 'widnow_start'"),
+        ({"start": START, "end": END}, "has times in the keys 'start' and 'end'"),
+        ({"start_date": "2026-01-02", "endDate": "2026-01-03"}, "has times in the keys 'start_date' and 'endDate'"),
+        ({"data_interval_start": START, "data_interval_end": END}, "'data_interval_start' and 'data_interval_end'"),
+        ({"from": 1767312000, "to": 1767398400}, "has times in the keys 'from' and 'to'"),
+        ({"start": "20260102", "end": 20260103}, "has times in the keys 'start' and 'end'"),
+    ],
+    ids=str,
+)
+def test_times_in_a_conf_without_a_window_are_an_error(window_of, emulator, conf, message):
+    """A user who triggers a DAG run with these times expects that the task ingests them."""
+    with pytest.raises(WindowError, match=message) as caught:
+        window_of(run_type="manual", conf=conf)
+    assert "window_start and window_end" in caught.value.remedy
+    assert {} == emulator.ledger()["requests"]
+    assert REQUESTED_WINDOW == window_of(run_type="manual", conf={**conf, **REQUESTED})
+
+
+@pytest.mark.parametrize("run_type", ["scheduled", "backfill"])
+def test_other_times_in_the_conf_of_an_automatic_run_are_ignored(window_of, run_type):
+    """A backfill cannot have a window in its conf, so its runs could not tell the task to ignore other times."""
+    assert YESTERDAY == window_of(run_type=run_type, conf={"start": START, "end": END, "window": START})
+
+
+def test_window_under_another_key_of_the_params_is_an_error(window_of, emulator):
+    with pytest.raises(WindowError, match="the DAG's params has the key 'windowStart'"):
+        window_of(run_type="manual", dag_settings={"params": {"windowStart": START, "windowEnd": END}})
+    assert {} == emulator.ledger()["requests"]
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"windowStart": None, "windowEnd": ""},
+        {"window": "7d", "start": "x", "a": {}},
+        {"start": START, "end": None, "from": "a", "to": "b", "windows": 3, "maintenance_window": ["sunday"]},
+        {"start_date": START, "end": END, "order": 1767312000, "rows": [1, "2026-01-02"]},
+    ],
+    ids=str,
+)
 def test_other_keys_of_the_conf_are_ignored(window_of, conf):
     """A conf may have keys for other tasks, and empty fields of Airflow's form."""
     assert YESTERDAY == window_of(run_type="manual", conf=conf)
