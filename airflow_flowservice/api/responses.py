@@ -111,9 +111,11 @@ _PERMISSION_CODES = (2118, 2120, 2121)
 
 _INVALID_PARAMS_CODE = 1384
 _UNKNOWN_ACTION_CODE = 1401
-# A validating server names the field, or states the type that it expects. `Content-Type` is no such type.
+# A validating server names the field, or states the type that it expects. `Content-Type` and the address of a kind of
+# error, such as `/errors/type/400`, are no such types.
 _TYPE_OF_TIME = re.compile(
-    r"(?<![\w-])(?:startTime|windowStartTime|windowEndTime|types?|integers?|strings?)(?![\w-])", re.IGNORECASE
+    r"(?<![\w-])(?:startTime|windowStartTime|windowEndTime|integers?|strings?|(?<!/)types?(?!/))(?![\w-])",
+    re.IGNORECASE,
 )
 
 _WRONG_HOST = "check the connection's host: this is not a response of Flow Service"

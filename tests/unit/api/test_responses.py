@@ -307,6 +307,8 @@ def test_refusals_because_of_another_state_are_final(state):
         (b"startTime must be integer", 400, True),
         ({"type": "about:blank", "title": "Bad Request"}, 400, False),
         ({"message": "A valid content-type must be specified"}, 400, False),
+        ({"type": "/placeholder/type/uri", "detail": "A valid content-type must be specified"}, 400, False),
+        ({"message": "/params/windowStartTime is of another form"}, 400, True),
         ({"code": "1360-400", "message": "startTime is in the past"}, 400, False),
         ({"code": "1381-400", "message": "windowEndTime must be after windowStartTime"}, 400, False),
         ({"code": "1427-400", "message": "startTime"}, 400, False),
