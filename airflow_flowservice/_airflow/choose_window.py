@@ -66,7 +66,14 @@ def choose(context: Mapping[str, Any], *, offset: timedelta | None = None) -> Ch
     if chosen is not None:
         return chosen
     timetable = context["dag"].timetable
-    return _from_schedule(timetable=timetable, dates=task_context.run_dates(context), offset=offset)
+    dates = task_context.run_dates(context)
+    key = getattr(context["dag_run"], "partition_key", None)
+    if dates.manual and key is not None and dates.partition_date is None:
+        raise WindowError(
+            f"this DAG run has the partition key {key!r}, and no date of its partition",
+            remedy="trigger the run with window_start and window_end in its conf",
+        )
+    return _from_schedule(timetable=timetable, dates=dates, offset=offset)
 
 
 def of_arguments(start: Any, end: Any, context: Mapping[str, Any], *, offset: timedelta | None = None) -> ChosenWindow:

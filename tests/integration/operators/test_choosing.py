@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 
 import pendulum
 import pytest
 from airflow.sdk import Asset, Param
 from airflow_versions import AssetOrTimeSchedule, CronPartitionTimetable, CronTriggerTimetable
 
+from airflow_flowservice._airflow import choose_window
 from airflow_flowservice.assets import flow_asset
 from airflow_flowservice.exceptions import ConfigurationError, FlowRunActiveError, RunNotFoundError, WindowError
 from airflow_flowservice.operators import OnDemandFlowRunOperator
@@ -178,6 +180,28 @@ def test_window_under_another_key_of_the_params_is_an_error(window_of, emulator)
 def test_other_keys_of_the_conf_are_ignored(window_of, conf):
     """A conf may have keys for other tasks, and empty fields of Airflow's form."""
     assert YESTERDAY == window_of(run_type="manual", conf=conf)
+
+
+@pytest.mark.needs_airflow(3, 2, "partitions")
+def test_partition_key_without_a_date_is_an_error():
+    """A worker of Airflow 3.2 receives only the key of a manual run, which names another period than the last one."""
+    run = SimpleNamespace(
+        run_type="manual",
+        run_after=utc(2026, 1, 10),
+        logical_date=None,
+        data_interval_start=None,
+        data_interval_end=None,
+        partition_date=None,
+        partition_key="2026-01-05T00:00:00",
+        conf={},
+    )
+    timetable = CronPartitionTimetable("@daily", timezone="UTC", run_offset=-1)
+    with pytest.raises(WindowError, match="partition key '2026-01-05T00:00:00'") as caught:
+        choose_window.choose({"dag_run": run, "dag": SimpleNamespace(timetable=timetable)})
+    assert "window_start and window_end in its conf" in caught.value.remedy
+    run.partition_date = utc(2026, 1, 5)
+    chosen = choose_window.choose({"dag_run": run, "dag": SimpleNamespace(timetable=timetable)})
+    assert "2026-01-05T00:00:00Z/2026-01-06T00:00:00Z" == str(chosen.window)
 
 
 @pytest.mark.parametrize("name", ["window_start", "window_end"])
