@@ -255,6 +255,8 @@ def _requested(context: Mapping[str, Any]) -> ChosenWindow | None:
         return ChosenWindow(window=window, source="window_start and window_end in the DAG's params")
     requested.require_no_other_spelling(params, where="the DAG's params")
     requested.require_no_unread_times(conf, where="the run's conf")
+    logical_date = context["dag_run"].logical_date
+    requested.require_same_logical_date(conf, logical_date=logical_date, where="the run's conf")
     return None
 
 

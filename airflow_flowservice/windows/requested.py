@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timezone
 from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
 
 from airflow_flowservice.exceptions import WindowError
-from airflow_flowservice.windows.window import END, START, IngestionWindow, parse_instant
+from airflow_flowservice.windows.window import END, START, IngestionWindow, iso, parse_instant
 
 _EMPTY = (None, "")
 # Other spellings of the two keys, without case and punctuation; also the names in Adobe's API.
@@ -23,6 +24,8 @@ _PAIRS = tuple(
     for prefix in ("", "datainterval", "interval", "period")
     for start, end in ((f"{prefix}{one}{suffix}", f"{prefix}{other}{suffix}"), (f"{suffix}{one}", f"{suffix}{other}"))
 )
+# Airflow's names of a logical date, without case and punctuation.
+_LOGICAL_DATES = frozenset({"logicaldate", "executiondate", "ds", "dsnodash", "ts"})
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}|\d{8,}", re.ASCII)
 # The smallest date in digits.
 _EARLIEST_STAMP = 19_000_101
@@ -89,6 +92,37 @@ def require_no_unread_times(values: Mapping[str, Any], *, where: str) -> None:
                 "window_start and window_end"
             ),
         )
+
+
+def require_same_logical_date(values: Mapping[str, Any], *, logical_date: datetime | None, where: str) -> None:
+    """Raise an error if a mapping without a window names another logical date than that of the DAG run.
+
+    :param values: as for `require_no_other_spelling`; Airflow reads no logical date from it.
+    :raises WindowError: the error has both dates.
+    """
+    for key, value in values.items():
+        if _plain(key) in _LOGICAL_DATES and _contains_time(value) and not _names(value, logical_date):
+            own = f"is {iso(logical_date)}" if logical_date else "is not set"
+            raise WindowError(
+                f"{where} has the {_shown(key)} {str(value)[:60]}, but the logical date of this run {own}",
+                remedy=(
+                    "trigger the run with this logical date (--logical-date of `airflow dags trigger`), or with "
+                    "window_start and window_end in its conf"
+                ),
+            )
+
+
+def _names(value: Any, logical_date: datetime | None) -> bool:
+    """Return whether a value is a logical date, or its day in UTC."""
+    if logical_date is None:
+        return False
+    date = logical_date.astimezone(timezone.utc)
+    if str(value).strip() in (f"{date:%Y-%m-%d}", f"{date:%Y%m%d}"):
+        return True
+    try:
+        return parse_instant(value, name="date") == date.replace(microsecond=0)
+    except WindowError:
+        return False
 
 
 def _spellings(values: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:

@@ -155,6 +155,41 @@ def test_times_in_a_conf_without_a_window_are_an_error(window_of, emulator, conf
     assert REQUESTED_WINDOW == window_of(run_type="manual", conf={**conf, **REQUESTED})
 
 
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"logical_date": "2026-01-02T00:00:00+00:00"},
+        {"execution_date": "2026-01-02"},
+        {"ds": "2026-01-02"},
+        {"logicalDate": 1767312000},
+        {"ds_nodash": "20260102"},
+    ],
+    ids=str,
+)
+def test_another_logical_date_in_the_conf_is_an_error(window_of, emulator, conf):
+    """Airflow does not read the logical date from the conf, so the task would ingest another period."""
+    for date in (utc(2026, 1, 10), None):
+        with pytest.raises(WindowError, match="the run's conf has the") as caught:
+            window_of(run_type="manual", date=date, conf=conf)
+        assert "--logical-date" in caught.value.remedy
+    assert {} == emulator.ledger()["requests"]
+    assert REQUESTED_WINDOW == window_of(run_type="manual", conf={**conf, **REQUESTED})
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"logical_date": "2026-01-10T00:00:00+00:00", "ds": "2026-01-10", "ds_nodash": "20260110"},
+        {"execution_date": "2026-01-10T01:00:00+01:00"},
+        {"ds": None, "logical_date": "", "execution_date": "latest"},
+    ],
+    ids=str,
+)
+def test_the_logical_date_of_the_run_in_the_conf_is_accepted(window_of, conf):
+    """For example, `TriggerDagRunOperator` passes the same date in both ways."""
+    assert YESTERDAY == window_of(run_type="manual", conf=conf)
+
+
 @pytest.mark.parametrize("run_type", ["scheduled", "backfill"])
 def test_other_times_in_the_conf_of_an_automatic_run_are_ignored(window_of, run_type):
     """A backfill cannot have a window in its conf, so its runs could not tell the task to ignore other times."""
