@@ -21,7 +21,7 @@ _PAIRS = tuple(
     (start, end)
     for one, other in (("start", "end"), ("begin", "end"), ("from", "to"), ("since", "until"))
     for suffix in ("", "date", "time", "datetime", "ts")
-    for prefix in ("", "datainterval", "interval", "period")
+    for prefix in ("", "datainterval", "interval", "logical", "period")
     for start, end in ((f"{prefix}{one}{suffix}", f"{prefix}{other}{suffix}"), (f"{suffix}{one}", f"{suffix}{other}"))
 )
 # Airflow's names of a logical date, without case and punctuation.

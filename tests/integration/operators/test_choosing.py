@@ -129,6 +129,11 @@ def test_window_under_another_key_of_the_conf_is_an_error(window_of, emulator, c
 START, END = REQUESTED["window_start"], REQUESTED["window_end"]
 
 
+def key_names(value) -> str:
+    """Return the id of a parameter: a conf by its keys, without the times."""
+    return ",".join(value) if isinstance(value, dict) else str(value)
+
+
 @pytest.mark.parametrize(
     ("conf", "message"),
     [
@@ -141,10 +146,11 @@ START, END = REQUESTED["window_start"], REQUESTED["window_end"]
         ({"start": START, "end": END}, "has times in the keys 'start' and 'end'"),
         ({"start_date": "2026-01-02", "endDate": "2026-01-03"}, "has times in the keys 'start_date' and 'endDate'"),
         ({"data_interval_start": START, "data_interval_end": END}, "'data_interval_start' and 'data_interval_end'"),
+        ({"logical_start_date": START, "logical_end_date": END}, "'logical_start_date' and 'logical_end_date'"),
         ({"from": 1767312000, "to": 1767398400}, "has times in the keys 'from' and 'to'"),
         ({"start": "20260102", "end": 20260103}, "has times in the keys 'start' and 'end'"),
     ],
-    ids=str,
+    ids=key_names,
 )
 def test_times_in_a_conf_without_a_window_are_an_error(window_of, emulator, conf, message):
     """A user who triggers a DAG run with these times expects that the task ingests them."""
@@ -164,7 +170,7 @@ def test_times_in_a_conf_without_a_window_are_an_error(window_of, emulator, conf
         {"logicalDate": 1767312000},
         {"ds_nodash": "20260102"},
     ],
-    ids=str,
+    ids=key_names,
 )
 def test_another_logical_date_in_the_conf_is_an_error(window_of, emulator, conf):
     """Airflow does not read the logical date from the conf, so the task would ingest another period."""
@@ -183,7 +189,7 @@ def test_another_logical_date_in_the_conf_is_an_error(window_of, emulator, conf)
         {"execution_date": "2026-01-10T01:00:00+01:00"},
         {"ds": None, "logical_date": "", "execution_date": "latest"},
     ],
-    ids=str,
+    ids=key_names,
 )
 def test_the_logical_date_of_the_run_in_the_conf_is_accepted(window_of, conf):
     """For example, `TriggerDagRunOperator` passes the same date in both ways."""
@@ -210,7 +216,7 @@ def test_window_under_another_key_of_the_params_is_an_error(window_of, emulator)
         {"start": START, "end": None, "from": "a", "to": "b", "windows": 3, "maintenance_window": ["sunday"]},
         {"start_date": START, "end": END, "order": 1767312000, "rows": [1, "2026-01-02"]},
     ],
-    ids=str,
+    ids=key_names,
 )
 def test_other_keys_of_the_conf_are_ignored(window_of, conf):
     """A conf may have keys for other tasks, and empty fields of Airflow's form."""
