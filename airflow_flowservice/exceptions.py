@@ -276,7 +276,7 @@ class NotOnDemandError(RunRefusedError):
 
 
 class FlowChangingError(RunRefusedError):
-    """Adobe code 1380 while the dataflow is in a passing state, such as updating; nothing was created."""
+    """The dataflow is in a passing state, such as updating (1380), or a run of it is active; nothing was created."""
 
     retryable = True
     default_remedy = "wait until the dataflow is enabled; a retry is safe"

@@ -66,7 +66,14 @@ def choose(context: Mapping[str, Any], *, offset: timedelta | None = None) -> Ch
     if chosen is not None:
         return chosen
     timetable = context["dag"].timetable
-    return _from_schedule(timetable=timetable, dates=task_context.run_dates(context), offset=offset)
+    dates = task_context.run_dates(context)
+    key = getattr(context["dag_run"], "partition_key", None)
+    if dates.manual and key is not None and dates.partition_date is None:
+        raise WindowError(
+            f"this DAG run has the partition key {key!r}, and no date of its partition",
+            remedy="trigger the run with window_start and window_end in its conf",
+        )
+    return _from_schedule(timetable=timetable, dates=dates, offset=offset)
 
 
 def of_arguments(start: Any, end: Any, context: Mapping[str, Any], *, offset: timedelta | None = None) -> ChosenWindow:
@@ -228,11 +235,11 @@ def _warn_of_last_second(window: IngestionWindow) -> None:
 
 
 def _requested(context: Mapping[str, Any]) -> ChosenWindow | None:
-    from airflow_flowservice.windows.requested import requested_window, require_no_other_spelling
+    from airflow_flowservice.windows import requested
 
     run_type = task_context.run_type(context)
     conf = task_context.conf_of(context)
-    if window := requested_window(conf, where="the run's conf"):
+    if window := requested.requested_window(conf, where="the run's conf"):
         if run_type == "backfill":
             raise WindowError(
                 "every run of this backfill has the same window in its conf, and would ingest it again",
@@ -240,11 +247,16 @@ def _requested(context: Mapping[str, Any]) -> ChosenWindow | None:
                 remedy="create the backfill without window_start and window_end in --dag-run-conf",
             )
         return ChosenWindow(window=window, source="window_start and window_end in the run's conf")
-    require_no_other_spelling(conf, where="the run's conf")
+    requested.require_no_other_spelling(conf, where="the run's conf")
     if run_type in task_context.AUTOMATIC_RUN_TYPES:
         return None
-    if window := requested_window(context.get("params") or {}, where="the DAG's params"):
+    params = context.get("params") or {}
+    if window := requested.requested_window(params, where="the DAG's params"):
         return ChosenWindow(window=window, source="window_start and window_end in the DAG's params")
+    requested.require_no_other_spelling(params, where="the DAG's params")
+    requested.require_no_unread_times(conf, where="the run's conf")
+    logical_date = context["dag_run"].logical_date
+    requested.require_same_logical_date(conf, logical_date=logical_date, where="the run's conf")
     return None
 
 

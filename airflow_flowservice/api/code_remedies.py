@@ -17,6 +17,10 @@ TIMES_REMEDY = (
     "check the window, start_time and delta_column; if Adobe's message is about the type of a time, set epoch_format "
     "in the connection's extra to 'integer' or 'string'"
 )
+ACTIVE_RUN_REMEDY = (
+    "wait until the active flow run of the dataflow has ended; a retry is safe. If it occurs often, raise retry_delay, "
+    "or lower max_active_runs of the DAG"
+)
 
 _API_KEY_REMEDY = (
     "check login (client id) of the connection, which is sent as API key: it must be the client id of the credential, "

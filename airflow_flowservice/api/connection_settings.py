@@ -276,10 +276,11 @@ def _number(extra: Values, name: str, kind: type[int] | type[float]) -> int | fl
     if value is None or value == "":
         return None
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool) or (kind is int and value != kind(value) and not isinstance(value, str)):
             raise TypeError
         return kind(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigurationError(
-            f"{name} is {value!r}, which is not a number", remedy=f"set {name} in the connection's extra to a number"
+            f"{name} is {value!r}, which is not a number{' of attempts' if kind is int else ''}",
+            remedy=f"set {name} in the connection's extra to a {'whole ' if kind is int else ''}number",
         ) from error

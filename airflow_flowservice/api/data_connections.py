@@ -12,6 +12,8 @@ from typing import Any
 from airflow_flowservice.api.json_values import objects_at, required_id, text_at, value_at
 from airflow_flowservice.plain_text import ID_LENGTH
 
+_MESSAGES = ("message", "errorMessage", "errorDetails", "reason")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConnection:
@@ -57,10 +59,13 @@ class ConnectionTest:
 
     @classmethod
     def parse(cls, raw: Any) -> ConnectionTest:
-        """Parse `{"items": [{"result": true}]}` or `{"result": true}`."""
-        item = next(objects_at(raw, "items"), raw)
+        """Parse `{"items": [{"result": true}]}` or `{"result": true}`; of several results, a failure decides."""
+        items = list(objects_at({"items": raw} if isinstance(raw, list) else raw, "items"))
+        results = [item for item in items or [raw] if isinstance(value_at(item, "result"), bool)]
+        item = min(results, key=lambda each: bool(value_at(each, "result")), default=next(iter(items), raw))
         result = value_at(item, "result")
-        texts = (text_at(item, name) for name in ("message", "errorMessage", "errorDetails", "reason"))
+        parts = (item, *objects_at(item, "errors"))
+        texts = (text_at(part, name) for part in parts for name in _MESSAGES)
         return cls(result=result if isinstance(result, bool) else None, message=next(filter(None, texts), None))
 
 

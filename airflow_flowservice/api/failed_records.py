@@ -22,7 +22,13 @@ from airflow_flowservice.api.redaction import may_contain, redact_json
 from airflow_flowservice.api.responses import Call, raise_for_status
 from airflow_flowservice.api.transport import EXPORT_ROOT
 from airflow_flowservice.api.validation import is_identifier
-from airflow_flowservice.exceptions import AccessDeniedError, NoAnswerError, UnreadableAnswerError
+from airflow_flowservice.exceptions import (
+    AccessDeniedError,
+    ApiError,
+    NoAnswerError,
+    RunRefusedError,
+    UnreadableAnswerError,
+)
 from airflow_flowservice.plain_text import ID_LENGTH, clean_text
 
 if TYPE_CHECKING:
@@ -58,6 +64,11 @@ _DENIED_REMEDY = (
     "ask the Adobe administrator to add the credential to a role or product profile with the permission to view "
     "datasets in this sandbox; the Data Access API requires it"
 )
+_REMOVED_REMEDY = (
+    "run this command again, since Adobe's list of files may be older than the files: Adobe removes failed rows after "
+    "30 days"
+)
+_REFUSED_REMEDY = "read Adobe's message; if it is not clear, give the x-request-id to Adobe's support"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +129,8 @@ class FailedRecords:
     def batch_ids(self) -> tuple[str, ...]:
         """Batches of the flow run, also those that only its manifests name.
 
-        :raises UnreadableAnswerError: an id cannot be requested, or a manifest is at another host.
+        :raises UnreadableAnswerError: an id cannot be requested; or the run names no batch, and a manifest is at
+            another host.
         """
         with self._context():
             return tuple(self._listings())
@@ -165,7 +177,12 @@ class FailedRecords:
         """Return the path that lists the failed rows of each batch: the manifest's address, or the documented one."""
         found = {}
         for address in _manifest_addresses(self._raw):
-            path = own_path(address, base_url=self._base_url)
+            try:
+                path = own_path(address, base_url=self._base_url)
+            except UnreadableAnswerError:
+                if self.run.batch_ids:
+                    continue
+                raise
             found[_requestable(unquote(path.split("/")[2].partition("?")[0]))] = path
         for batch in map(_requestable, self.run.batch_ids):
             found.setdefault(batch, f"/batches/{quote(batch, safe='')}/meta?path={_ROW_ERRORS}")
@@ -259,9 +276,13 @@ def _download_errors() -> Iterator[None]:
 def _raise_for_export(response: HttpResponse, call: Call) -> None:
     try:
         raise_for_status(response, call)
-    except AccessDeniedError as error:
-        if error.remedy == AccessDeniedError.default_remedy:
+    except ApiError as error:
+        if isinstance(error, AccessDeniedError) and error.remedy == AccessDeniedError.default_remedy:
             error.remedy = _DENIED_REMEDY
+        elif response.status in (404, 410) and not response.is_html:
+            error.remedy = _REMOVED_REMEDY
+        elif isinstance(error, RunRefusedError) and not response.is_html:
+            error.remedy = _REFUSED_REMEDY
         raise
 
 

@@ -160,13 +160,13 @@ class FlowRun:
         A run without a status is `SCHEDULED`, with an empty `status_word`. If it has a completion time, its status is
         that of its activities, or `ENDED_UNCLEAR`.
 
-        :param briefly: if the run has not ended, parse only id, dataflow and status.
+        :param briefly: if the run has not ended and its status is known, parse only id, dataflow and status.
         :raises UnreadableAnswerError: the value is not an object, or has no id.
         """
         run_id = required_id(raw, "flow run")
         metrics = value_at(raw, "metrics")
         status, word = _status(raw, metrics)
-        if briefly and not status.ended:
+        if briefly and not status.ended and status is not FlowRunStatus.UNKNOWN:
             return cls(id=run_id, flow_id=text_at(raw, "flowId", length=ID_LENGTH), status=status, status_word=word)
         activities = tuple(_activities(raw))
         return cls(

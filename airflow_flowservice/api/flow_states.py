@@ -16,6 +16,13 @@ _IN_TEXT = re.compile(
     re.IGNORECASE,
 )
 
+# Adobe's documents have such a message for another API: a run is already in progress for a dataflow.
+_ACTIVE_RUN = re.compile(
+    r"\b(?:already|currently|still)\s+(?:running|going\s+on|in[\s-]?progress|active)\b"
+    r"|\banother\s+(?:flow[\s-]?)?run\b|\brun\b[^.]{0,60}\bis\s+in[\s-]?progress\b",
+    re.IGNORECASE,
+)
+
 
 def is_passing_state(state: str) -> bool:
     """Return whether a dataflow's state is a passing one, ignoring case and punctuation."""
@@ -25,3 +32,8 @@ def is_passing_state(state: str) -> bool:
 def names_passing_state(message: str) -> bool:
     """Return whether a message of Flow Service contains the name of a passing state."""
     return _IN_TEXT.search(message) is not None
+
+
+def names_active_run(message: str) -> bool:
+    """Return whether a message of Flow Service states that a run of the dataflow is active."""
+    return _ACTIVE_RUN.search(message) is not None

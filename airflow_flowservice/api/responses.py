@@ -17,9 +17,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_flowservice.api.code_remedies import TIMES_REMEDY, remedy_of_code
+from airflow_flowservice.api.code_remedies import ACTIVE_RUN_REMEDY, TIMES_REMEDY, remedy_of_code
 from airflow_flowservice.api.error_body import body_texts, parse_error_body
-from airflow_flowservice.api.flow_states import names_passing_state
+from airflow_flowservice.api.flow_states import names_active_run, names_passing_state
 from airflow_flowservice.api.json_values import objects_at, text_at, value_at
 from airflow_flowservice.api.models import CreatedRun, etag_of
 from airflow_flowservice.api.validation import is_identifier
@@ -111,9 +111,11 @@ _PERMISSION_CODES = (2118, 2120, 2121)
 
 _INVALID_PARAMS_CODE = 1384
 _UNKNOWN_ACTION_CODE = 1401
-# A validating server names the field, or states the type that it expects. `Content-Type` is no such type.
+# A validating server names the field, or states the type that it expects. `Content-Type` and the address of a kind of
+# error, such as `/errors/type/400`, are no such types.
 _TYPE_OF_TIME = re.compile(
-    r"(?<![\w-])(?:startTime|windowStartTime|windowEndTime|types?|integers?|strings?)(?![\w-])", re.IGNORECASE
+    r"(?<![\w-])(?:startTime|windowStartTime|windowEndTime|integers?|strings?|(?<!/)types?(?!/))(?![\w-])",
+    re.IGNORECASE,
 )
 
 _WRONG_HOST = "check the connection's host: this is not a response of Flow Service"
@@ -209,6 +211,8 @@ def raise_for_status(response: HttpResponse, call: Call) -> None:
     remedy = remedy_of_code(kind, status=response.status, number=body.number, is_post=call in _POSTS)
     if _is_wrong_host(response, kind):
         remedy = _WRONG_HOST
+    elif remedy is None and kind.retryable and _is_because_of_active_run(response, call):
+        remedy = ACTIVE_RUN_REMEDY
     elif remedy is None and call is Call.CREATE_RUN and refuses_times(response):
         remedy = TIMES_REMEDY
     raise _error(kind, response, f"{call.value} was refused: {body.message}", body.code, remedy)
@@ -234,7 +238,15 @@ def _error_class(response: HttpResponse, call: Call, body: ErrorBody) -> type[Ap
         return AccessDeniedError
     if status == 404:
         return _class_of_404(response, call)
+    if _is_because_of_active_run(response, call):
+        return FlowChangingError if call is Call.CREATE_RUN else RetriggerNotYetError
     return RunRefusedError
+
+
+def _is_because_of_active_run(response: HttpResponse, call: Call) -> bool:
+    """Return whether a POST was refused because a run of the dataflow is active. Nothing was created."""
+    is_refusal = call in _POSTS and response.status in (400, 409, 423) and not response.is_html
+    return is_refusal and names_active_run(body_texts(response))
 
 
 def _class_of_code(call: Call, number: int, texts: str) -> type[ApiError] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import tempfile
 from contextlib import closing, contextmanager, nullcontext
@@ -16,6 +17,7 @@ from airflow_flowservice.cli.output import (
     quiet_stdout,
     write_document,
     write_error,
+    write_note,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     Advance = Callable[[int], Any]
 
 _FORMATS = ("table", "json", "yaml", "plain")
+# As shells report a process that SIGINT ended.
+_INTERRUPTED = 130
 # The progress bar is drawn after each of these steps.
 _STEP_BYTES = 65_536
 _ENABLE_DIAGNOSTICS = (
@@ -50,6 +54,9 @@ def failed_records(arguments: argparse.Namespace) -> NoReturn:
     except (CommandError, FlowServiceError) as error:
         write_error(CommandError(str(error)))
         sys.exit(2)
+    except KeyboardInterrupt:
+        write_error(CommandError("interrupted; no file was written"))
+        sys.exit(_INTERRUPTED)
     output = arguments.format
     if output in ("json", "yaml"):
         write_document(report.to_dict(), output=output)
@@ -57,6 +64,8 @@ def failed_records(arguments: argparse.Namespace) -> NoReturn:
         from airflow_flowservice.cli.failed_records_report import print_report
 
         print_report(airflow_console(), report, output=output)
+    if report.files_error:
+        write_note(f"The files that failed could not be listed: {report.files_error}")
     sys.exit(0 if report.is_empty else 1)
 
 
@@ -82,7 +91,7 @@ def _read(records: FailedRecords, *, limit: int | None, output: Path | None) -> 
 
     counts = RowCounts()
     row_files = records.row_files()
-    failed_files = records.failed_files()
+    failed_files, files_error = _failed_files(records, has_rows=bool(row_files))
     file: AbstractContextManager[Write | None] = nullcontext() if output is None else _complete_file(output)
     is_cut = False
     with file as write, _progress(row_files) as advance:
@@ -95,9 +104,22 @@ def _read(records: FailedRecords, *, limit: int | None, output: Path | None) -> 
         run=records.run,
         counts=counts,
         files=tuple(failed_files),
+        files_error=files_error,
         is_cut=is_cut,
         output=str(output) if output is not None and counts.rows else None,
     )
+
+
+def _failed_files(records: FailedRecords, *, has_rows: bool) -> tuple[list[DiagnosticFile], str | None]:
+    """Return the files that failed, and the error if they cannot be listed and there are failed rows to show."""
+    from airflow_flowservice.exceptions import ApiError
+
+    try:
+        return records.failed_files(), None
+    except ApiError as error:
+        if not has_rows:
+            raise
+        return [], str(error)
 
 
 def _rows(records: FailedRecords, files: Sequence[DiagnosticFile], *, advance: Advance) -> Iterator[FailedRow | None]:
@@ -148,11 +170,19 @@ def _require_new_or_regular(path: Path) -> None:
 
     :raises CommandError: the path is a format, a folder or a device, or its folder does not exist.
     """
+    if str(path) == "-":
+        raise CommandError("--output - is not a file; rows are written only to a file, which only its owner can read")
     if str(path) in _FORMATS:
         raise CommandError(f"--output is a file for the failed rows; for the format, use --format {path}")
-    if not path.parent.is_dir():
-        raise CommandError(f"--output {path}: the folder {path.parent} does not exist")
-    if path.is_symlink() or (path.exists() and not path.is_file()):
+    try:
+        if not path.parent.is_dir():
+            raise CommandError(f"--output {path}: the folder {path.parent} does not exist")
+        is_regular = stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise CommandError(f"--output {path} cannot be written: {getattr(error, 'strerror', error)}") from error
+    if not is_regular:
         raise CommandError(f"--output {path} is not a regular file; name a new file, or one that can be replaced")
 
 

@@ -77,6 +77,7 @@ def _example(row: FailedRow) -> str:
 class FailedRecordsReport:
     """Failed rows and files of one flow run.
 
+    :param files_error: the error if the failed files could not be listed.
     :param is_cut: True if there may be more rows than the limit.
     :param output: file with the rows, if one was written.
     """
@@ -84,6 +85,7 @@ class FailedRecordsReport:
     run: FlowRun
     counts: RowCounts = field(default_factory=RowCounts)
     files: tuple[DiagnosticFile, ...] = ()
+    files_error: str | None = None
     is_cut: bool = False
     output: str | None = None
 
@@ -109,6 +111,7 @@ class FailedRecordsReport:
             "other_codes": self.counts.other,
             "unreadable_lines": self.counts.unreadable,
             "failed_files": [{"batch_id": each.batch_id, "name": each.name, "bytes": each.size} for each in self.files],
+            "failed_files_error": self.files_error,
             "output": self.output,
         }
 

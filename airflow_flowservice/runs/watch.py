@@ -34,6 +34,8 @@ NOT_YET_READABLE = 300.0
 ERROR_BUDGET = 1800.0
 # A completion time may become visible before the status.
 STATUS_PATIENCE = 120.0
+# A run with a completion time and an unknown status has ended, unless another status follows.
+UNKNOWN_PATIENCE = 1800.0
 _MIN_DELAY_S = 1.0
 # A read that begins when a time limit ends has this time, so that a run that has ended by then is found.
 MIN_READ_S = 1.0
@@ -88,7 +90,8 @@ class RunWatch:
     def poll(self, read: ReadRun, read_batches: ReadBatches | None = None) -> FlowRun | None:
         """Read the run one time, or the batches of a run that has succeeded. Return the run if all ended, else None.
 
-        A run that has ended without a status is returned `STATUS_PATIENCE` seconds later.
+        A run that has ended without a status is returned `STATUS_PATIENCE` seconds later. A run that has ended with an
+        unknown status is returned as `ENDED_UNCLEAR`, `UNKNOWN_PATIENCE` seconds later.
 
         Each read takes at most the time that is left of a time limit, and at least `MIN_READ_S`.
 
@@ -107,7 +110,8 @@ class RunWatch:
             else:
                 self._handle_run(run)
                 if self._has_final_status(run) and not self._must_wait_for_batches(run):
-                    return run
+                    is_unclear = run.status is FlowRunStatus.UNKNOWN
+                    return replace(run, status=FlowRunStatus.ENDED_UNCLEAR) if is_unclear else run
         if read_batches is not None and self.pending_batches:
             return self.poll_batches(read_batches)
         self._require_time()
@@ -231,13 +235,15 @@ class RunWatch:
         return (self.last.status_word if self.last else logged) or "not known"
 
     def _has_final_status(self, run: FlowRun) -> bool:
-        if run.status is not FlowRunStatus.ENDED_UNCLEAR:
+        is_unknown = run.status is FlowRunStatus.UNKNOWN and run.completed_at is not None
+        if run.status is not FlowRunStatus.ENDED_UNCLEAR and not is_unknown:
             return run.status.ended
         now = self.monotonic()
         if self._without_status_since is None:
             self._without_status_since = now
         since_end = 0.0 if run.completed_at is None else self.wall() - run.completed_at.timestamp()
-        return max(now - self._without_status_since, since_end) >= STATUS_PATIENCE
+        patience = UNKNOWN_PATIENCE if is_unknown else STATUS_PATIENCE
+        return max(now - self._without_status_since, since_end) >= patience
 
     @property
     def _has_succeeded(self) -> bool:

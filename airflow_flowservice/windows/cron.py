@@ -11,18 +11,26 @@ at which the scheduler creates no DAG run.
 from __future__ import annotations
 
 from bisect import bisect_left
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from airflow_flowservice.exceptions import WindowError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from croniter import croniter
+
+_Found = TypeVar("_Found")
 
 _SECOND = timedelta(seconds=1)
 # The largest clock change: Samoa skipped a day in 2011. No clock change moves a run by more.
 _DAY = timedelta(days=1)
+_NEVER = datetime.max.replace(tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +45,14 @@ class CronSchedule:
     zone: tzinfo
 
     def next(self, instant: datetime) -> datetime:
-        """Return the first run date after an instant."""
+        """Return the first run date after an instant.
+
+        :raises WindowError: there is none, because the expression has years.
+        """
         instant = _whole_second_utc(instant)
         wall_clock = _wall_clock(instant, zone=self.zone)
-        reading: datetime = self._cron(wall_clock).get_next(datetime)
+        with self._no_date("later"):
+            reading: datetime = self._cron(wall_clock).get_next(datetime)
         if self.covers_every_hour:
             return instant + (reading - wall_clock)
         return self._instants_of(reading)[1]
@@ -54,8 +66,12 @@ class CronSchedule:
         return MultipleCronSchedule(schedules=(self,)).floor(instant)
 
     def last_reading(self, instant: datetime) -> tuple[datetime, datetime]:
-        """Return the last wall clock reading up to an instant that the expression matches, and its instant in UTC."""
-        reading: datetime = self._cron(_wall_clock(instant, zone=self.zone) + _SECOND).get_prev(datetime)
+        """Return the last wall clock reading up to an instant that the expression matches, and its instant in UTC.
+
+        :raises WindowError: there is none, because the expression has years.
+        """
+        with self._no_date("earlier"):
+            reading: datetime = self._cron(_wall_clock(instant, zone=self.zone) + _SECOND).get_prev(datetime)
         first, second = self._instants_of(reading)
         if second <= instant or (change := _clock_change(instant, second, zone=self.zone)) is None:
             return reading, second
@@ -79,6 +95,18 @@ class CronSchedule:
         days = _parsed(self.expression).expanded[2:5]
         return bool((self.covers_every_hour and days != [["*"]] * 3) or not {29, 30, 31}.isdisjoint(days[0]))
 
+    @contextmanager
+    def _no_date(self, side: Literal["earlier", "later"]) -> Iterator[None]:
+        from croniter import CroniterBadDateError
+
+        try:
+            yield
+        except CroniterBadDateError as error:
+            raise WindowError(
+                f"the cron {self.expression!r} has no {side} run date, so this run has no period",
+                remedy="pass window_start and window_end for this run, for instance in the conf of a manual run",
+            ) from error
+
     def _cron(self, start: datetime) -> croniter:
         cron = copy(_parsed(self.expression))
         cron.set_current(start, force=True)
@@ -100,8 +128,12 @@ class MultipleCronSchedule:
     schedules: tuple[CronSchedule, ...]
 
     def next(self, instant: datetime) -> datetime:
-        """Return the first run date of any cron after an instant."""
-        return min(schedule.next(instant) for schedule in self.schedules)
+        """Return the first run date of any cron after an instant.
+
+        :raises WindowError: there is none, because the expressions have years.
+        """
+        dates = [date for schedule in self.schedules if (date := _optional(schedule.next, instant))]
+        return min(dates) if dates else self.schedules[0].next(instant)  # raises
 
     def previous(self, instant: datetime) -> datetime:
         """Return the last run date of any cron before an instant."""
@@ -115,18 +147,19 @@ class MultipleCronSchedule:
         """Return the last run date up to an instant, and the first one after it."""
         date, following = self._estimate(instant)
         while following <= instant:
-            date, following = following, self.next(following)
+            date, following = following, self._next_or_never(following)
         return date, following
 
     def _estimate(self, instant: datetime) -> tuple[datetime, datetime]:
         """Return a run date up to the instant, usually the last one, and the run date that follows it."""
         reading, date = self._last_reading(instant)
-        if reliable := self._last_reliable_instant(date, instant):
-            before, after = self._surrounding(reliable)
+        reliable = self._last_reliable_instant(date, instant)
+        if reliable and (found := _optional(self._surrounding, reliable)):
+            before, after = found
             # A clock change moves only the first run date after it. Later readings are run dates again.
             if after > instant or reading <= _wall_clock(after, zone=self._zone):
                 return before, after
-        return date, self.next(date)
+        return date, self._next_or_never(date)
 
     def _last_reliable_instant(self, date: datetime, instant: datetime) -> datetime | None:
         """Return an instant from which steps forward find all run dates; None if the date of a reading is reliable.
@@ -139,15 +172,27 @@ class MultipleCronSchedule:
             return change - _SECOND
         if not any(schedule.may_miss_dates for schedule in self.schedules):
             return None
-        _, run = self._last_reading(date - _DAY)
-        return run if self.next(run) > date else None
+        earlier = _optional(self._last_reading, date - _DAY)
+        return earlier[1] if earlier and self._next_or_never(earlier[1]) > date else None
+
+    def _next_or_never(self, instant: datetime) -> datetime:
+        return _optional(self.next, instant) or _NEVER
 
     @property
     def _zone(self) -> tzinfo:
         return self.schedules[0].zone
 
     def _last_reading(self, instant: datetime) -> tuple[datetime, datetime]:
-        return max(schedule.last_reading(instant) for schedule in self.schedules)
+        readings = [found for schedule in self.schedules if (found := _optional(schedule.last_reading, instant))]
+        return max(readings) if readings else self.schedules[0].last_reading(instant)  # raises
+
+
+def _optional(step: Callable[[datetime], _Found], instant: datetime) -> _Found | None:
+    """Return the result of a step from an instant; None if there is no run date."""
+    try:
+        return step(instant)
+    except WindowError:
+        return None
 
 
 @lru_cache(maxsize=256)

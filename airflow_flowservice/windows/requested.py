@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timezone
+from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
 
 from airflow_flowservice.exceptions import WindowError
-from airflow_flowservice.windows.window import END, START, IngestionWindow, parse_instant
+from airflow_flowservice.windows.window import END, START, IngestionWindow, iso, parse_instant
 
 _EMPTY = (None, "")
 # Other spellings of the two keys, without case and punctuation; also the names in Adobe's API.
 _SPELLINGS = {"windowstart": START, "windowstarttime": START, "windowend": END, "windowendtime": END}
+
+# Keys that people use for a span of time, without case and punctuation.
+_PAIRS = tuple(
+    (start, end)
+    for one, other in (("start", "end"), ("begin", "end"), ("from", "to"), ("since", "until"))
+    for suffix in ("", "date", "time", "datetime", "ts")
+    for prefix in ("", "datainterval", "interval", "logical", "period")
+    for start, end in ((f"{prefix}{one}{suffix}", f"{prefix}{other}{suffix}"), (f"{suffix}{one}", f"{suffix}{other}"))
+)
+# Airflow's names of a logical date, without case and punctuation.
+_LOGICAL_DATES = frozenset({"logicaldate", "executiondate", "ds", "dsnodash", "ts"})
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}|\d{8,}", re.ASCII)
+# The smallest date in digits.
+_EARLIEST_STAMP = 19_000_101
+_MAX_DEPTH = 5
 
 
 def requested_window(values: Mapping[str, Any], *, where: str) -> IngestionWindow | None:
@@ -37,7 +54,7 @@ def require_no_other_spelling(values: Mapping[str, Any], *, where: str) -> None:
     """Raise an error if a mapping without a window has one under other keys, which would be ignored.
 
     :param values: mapping without `window_start` and `window_end`; empty values count as missing.
-    :raises WindowError: a key is another spelling, or another mapping in it contains a window.
+    :raises WindowError: a key is another spelling, or another object or list in it contains a window.
     """
     for key, name in _spellings(values):
         if key != name:
@@ -46,19 +63,109 @@ def require_no_other_spelling(values: Mapping[str, Any], *, where: str) -> None:
                 remedy=f"name the keys window_start and window_end in {where}",
             )
     for key, value in values.items():
-        if isinstance(value, Mapping) and any(_spellings(value)):
+        if _contains_window(value):
             raise WindowError(
-                f"{where} has a window inside the key {str(key)[:60]!r}, where it is not read",
+                f"{where} has a window inside the key {_shown(key)}, where it is not read",
                 remedy=f"put window_start and window_end directly into {where}, not into another object",
             )
+
+
+def require_no_unread_times(values: Mapping[str, Any], *, where: str) -> None:
+    """Raise an error if a mapping without a window has times that are probably meant as one.
+
+    These are times under a key with a name that is similar to `window_start`, and two times under keys such as `start`
+    and `end`. The keys may be for another task, so a window in the same mapping takes precedence.
+
+    :param values: as for `require_no_other_spelling`.
+    :raises WindowError: the error names the keys.
+    """
+    keys = {_plain(key): key for key, value in values.items() if _contains_time(value)}
+    problem = next((f"a time in the key {_shown(key)}" for name, key in keys.items() if _is_similar(name)), None)
+    if problem is None:
+        pair = next((pair for pair in _PAIRS if keys.keys() >= set(pair)), None)
+        problem = pair and f"times in the keys {_shown(keys[pair[0]])} and {_shown(keys[pair[1]])}"
+    if problem:
+        raise WindowError(
+            f"{where} has {problem}, which this task does not read as a window",
+            remedy=(
+                f"name the keys window_start and window_end in {where}; if these times are for another task, add "
+                "window_start and window_end"
+            ),
+        )
+
+
+def require_same_logical_date(values: Mapping[str, Any], *, logical_date: datetime | None, where: str) -> None:
+    """Raise an error if a mapping without a window names another logical date than that of the DAG run.
+
+    :param values: as for `require_no_other_spelling`; Airflow reads no logical date from it.
+    :raises WindowError: the error has both dates.
+    """
+    for key, value in values.items():
+        if _plain(key) in _LOGICAL_DATES and _contains_time(value) and not _names(value, logical_date):
+            own = f"is {iso(logical_date)}" if logical_date else "is not set"
+            raise WindowError(
+                f"{where} has the {_shown(key)} {str(value)[:60]}, but the logical date of this run {own}",
+                remedy=(
+                    "trigger the run with this logical date (--logical-date of `airflow dags trigger`), or with "
+                    "window_start and window_end in its conf"
+                ),
+            )
+
+
+def _names(value: Any, logical_date: datetime | None) -> bool:
+    """Return whether a value is a logical date, or its day in UTC."""
+    if logical_date is None:
+        return False
+    date = logical_date.astimezone(timezone.utc)
+    if str(value).strip() in (f"{date:%Y-%m-%d}", f"{date:%Y%m%d}"):
+        return True
+    try:
+        return parse_instant(value, name="date") == date.replace(microsecond=0)
+    except WindowError:
+        return False
 
 
 def _spellings(values: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
     """Yield the keys with a value that look like an edge of a window, and the name of the edge."""
     for key, value in values.items():
-        name = _SPELLINGS.get(re.sub(r"[\W_]", "", str(key)).lower())
+        name = _SPELLINGS.get(_plain(key))
         if name is not None and value not in _EMPTY:
             yield str(key), name
+
+
+def _plain(key: Any) -> str:
+    """Return a key without case and punctuation."""
+    return re.sub(r"[\W_]", "", str(key)).lower()
+
+
+def _shown(key: Any) -> str:
+    return repr(str(key)[:60])
+
+
+def _contains_window(value: Any, *, depth: int = _MAX_DEPTH) -> bool:
+    if isinstance(value, Mapping) and any(_spellings(value)):
+        return True
+    return depth > 0 and any(_contains_window(each, depth=depth - 1) for each in _items(value))
+
+
+def _contains_time(value: Any, *, depth: int = _MAX_DEPTH) -> bool:
+    """Return whether a value is a date, a time or epoch seconds, or contains one."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return abs(value) >= _EARLIEST_STAMP
+    if isinstance(value, str):
+        return _DATE.match(value.strip()) is not None
+    return depth > 0 and any(_contains_time(each, depth=depth - 1) for each in _items(value))
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _is_similar(name: str) -> bool:
+    """Return whether a plain key is similar to the name of an edge."""
+    return "window" in name or bool(get_close_matches(name, _SPELLINGS, n=1, cutoff=0.8))
 
 
 def window_of_events(events: Iterable[tuple[str, Mapping[str, Any]]]) -> IngestionWindow | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import resource
+import signal
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from itertools import chain, repeat
@@ -23,6 +24,7 @@ DAY = timedelta(days=1)
 MAPPER = {"code": "MAPPER-3700-400", "message": "The amount is not a number."}
 MISSING = {"code": "INGEST-1555-400", "message": "A required field is missing."}
 META = "GET /batches/{id}/meta"
+FAILED_FILES = "GET /batches/{id}/failed"
 
 
 @pytest.fixture
@@ -202,7 +204,11 @@ def test_rows_are_not_logged(
         (("--output", "/nowhere/rows.jsonl"), "does not exist"),
         (("--output", "/dev/null"), "not a regular file"),
         (("--output", "/tmp"), "not a regular file"),
+        (("--output", "-"), "--output - is not a file"),
+        (("--output", "r" * 300), "cannot be written: File name too long"),
+        (("--output", "a\0b"), "cannot be written"),
     ],
+    ids=["limit", "format", "no folder", "device", "folder", "dash", "long name", "null character"],
 )
 def test_invalid_options(
     failed_records: Any, emulator: Any, options: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
@@ -221,14 +227,60 @@ def test_read_only_permission_of_datasets(failed_records: Any, created: Any, emu
     assert "permission to view datasets" in shown.err
 
 
+@pytest.mark.parametrize("status", [404, 410])
+def test_file_of_failed_rows_that_was_removed(failed_records: Any, created: Any, emulator: Any, status: int) -> None:
+    """The host is correct, since the list of files came from it."""
+    run = created(status="partialSuccess", failed_records=1200)
+    emulator.plan_fault(kind=META, action="refuse", status=status, message="no such file", nth=2)
+    shown = failed_records(run)
+    assert (2, "") == (shown.status, shown.out)
+    assert "no such file" in shown.err
+    assert "30 days" in shown.err
+    assert "the connection's host" not in shown.err
+
+
+def test_remedy_of_a_refused_list(failed_records: Any, created: Any, emulator: Any) -> None:
+    """No task is concerned, so the remedy does not name one."""
+    emulator.plan_fault(kind=META, action="refuse", status=400, message="bad")
+    shown = failed_records(created(status="partialSuccess", failed_records=2))
+    assert 2 == shown.status
+    assert "x-request-id" in shown.err
+    assert "clear the task" not in shown.err
+
+
+@pytest.mark.parametrize("status", [400, 403, 500])
+def test_rows_are_shown_if_the_failed_files_cannot_be_listed(
+    failed_records: Any, created: Any, emulator: Any, status: int
+) -> None:
+    run = created(status="partialSuccess", failed_records=2)
+    emulator.plan_fault(kind=FAILED_FILES, action="refuse", status=status, message="no list", times=5)
+    shown = failed_records(run, "--format", "json")
+    assert (1, 2) == (shown.status, shown.json["rows"])
+    assert "no list" in shown.json["failed_files_error"]
+    assert "Note: The files that failed could not be listed" in shown.err
+
+
+def test_failed_files_that_cannot_be_listed_are_an_error_without_rows(
+    failed_records: Any, created: Any, emulator: Any
+) -> None:
+    run = created(status="failed", failed_files=["orders-1.csv"])
+    emulator.plan_fault(kind=FAILED_FILES, action="refuse", status=500, message="no list", times=5)
+    shown = failed_records(run)
+    assert (2, "") == (shown.status, shown.out)
+    assert "no list" in shown.err
+
+
 RUN = "0d0d0d0d-0000-4000-8000-000000000000"
 LIST = {
     "data": [{"name": "r", "_links": {"self": {"href": "/data/foundation/export/batches/B1/meta?path=row_errors%2Fr"}}}]
 }
 
 
-def serving(rows: Callable[[], Any]) -> RawServer:
-    """Create a server with one flow run whose batch has the rows."""
+def serving(rows: Callable[[], Any], *, manifest: str | None = None) -> RawServer:
+    """Create a server with one flow run whose batch has the rows.
+
+    :param manifest: address of the failed rows in the flow run's manifest.
+    """
 
     def answer(value: Any) -> list[bytes]:
         body = json.dumps(value).encode()
@@ -242,7 +294,9 @@ def serving(rows: Callable[[], Any]) -> RawServer:
             return answer({"data": []})
         if path.endswith(b"row_errors"):
             return answer(LIST)
-        target = [{"targetInfo": [{"reference": {"ids": ["B1"]}}]}]
+        target: list[Any] = [{"targetInfo": [{"reference": {"ids": ["B1"]}}]}]
+        if manifest:
+            target.append({"statusSummary": {"extensions": {"manifest": {"failedRecords": manifest}}}})
         return answer(
             {"items": [{"id": RUN, "metrics": {"statusSummary": {"status": "failed"}}, "activities": target}]}
         )
@@ -277,3 +331,33 @@ def test_slow_download_ends(failed_records: Any, monkeypatch: pytest.MonkeyPatch
         shown = failed_records(RUN, **of_server(server, timeout_s=3, max_attempts=1))
     assert 2 == shown.status
     assert "no complete response arrived within 3 s" in shown.err
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    ["https://platform-int.adobe.io/data/foundation/export/batches/B1/meta?path=row_errors", "{ADDRESS}", "/tmp/rows"],
+    ids=["other host", "placeholder", "path"],
+)
+def test_manifest_that_cannot_be_followed(failed_records: Any, manifest: str) -> None:
+    """The rows are those of the batch, at the connection's host. One of Adobe's examples has another host."""
+    with serving(lambda: [json.dumps({"_errors": [MAPPER]}).encode()], manifest=manifest) as server:
+        shown = failed_records(RUN, **of_server(server))
+    assert 1 == shown.status, shown.err
+    assert "1 failed row." in shown.out
+
+
+def test_interrupt_leaves_no_file(failed_records: Any, tmp_path: Path) -> None:
+    """The message is one line, without a traceback."""
+    row = json.dumps({"_errors": [MAPPER]}).encode() + b"\n"
+
+    def interrupted() -> Any:
+        yield row
+        signal.raise_signal(signal.SIGINT)
+        yield from repeat(row, 100)
+
+    file = tmp_path / "rows.jsonl"
+    with serving(interrupted) as server:
+        shown = failed_records(RUN, "--output", str(file), **of_server(server))
+    assert (130, "") == (shown.status, shown.out)
+    assert "Error: interrupted" in shown.err
+    assert [] == list(tmp_path.iterdir())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 
 import pendulum
 import pytest
 from airflow.sdk import Asset, Param
 from airflow_versions import AssetOrTimeSchedule, CronPartitionTimetable, CronTriggerTimetable
 
+from airflow_flowservice._airflow import choose_window
 from airflow_flowservice.assets import flow_asset
 from airflow_flowservice.exceptions import ConfigurationError, FlowRunActiveError, RunNotFoundError, WindowError
 from airflow_flowservice.operators import OnDemandFlowRunOperator
@@ -110,6 +112,8 @@ def test_window_in_the_conf_of_a_backfill_is_refused(window_of, emulator):
         ({"windowEndTime": 1767398400}, "has the key 'windowEndTime', which is not read as window_end"),
         ({"conf": REQUESTED}, "has a window inside the key 'conf'"),
         ({"flowservice": REQUESTED}, "has a window inside the key 'flowservice'"),
+        ({"windows": [REQUESTED]}, "has a window inside the key 'windows'"),
+        ({"a": {"b": [{"c": REQUESTED}]}}, "has a window inside the key 'a'"),
     ],
     ids=str,
 )
@@ -122,10 +126,123 @@ def test_window_under_another_key_of_the_conf_is_an_error(window_of, emulator, c
     assert {} == emulator.ledger()["requests"]
 
 
-@pytest.mark.parametrize("conf", [{"windowStart": None, "windowEnd": ""}, {"window": "7d", "start": "x", "a": {}}])
+START, END = REQUESTED["window_start"], REQUESTED["window_end"]
+
+
+def key_names(value) -> str:
+    """Return the id of a parameter: a conf by its keys, without the times."""
+    return ",".join(value) if isinstance(value, dict) else str(value)
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ({"window": f"{START}/{END}"}, "has a time in the key 'window'"),
+        ({"window": [START, END]}, "has a time in the key 'window'"),
+        ({"window": {"start": START, "end": END}}, "has a time in the key 'window'"),
+        ({"window_from": START, "window_to": END}, "has a time in the key 'window_from'"),
+        ({"window_star": START}, "has a time in the key 'window_star'"),
+        ({"widnow_start": START}, "has a time in the key 'widnow_start'"),
+        ({"start": START, "end": END}, "has times in the keys 'start' and 'end'"),
+        ({"start_date": "2026-01-02", "endDate": "2026-01-03"}, "has times in the keys 'start_date' and 'endDate'"),
+        ({"data_interval_start": START, "data_interval_end": END}, "'data_interval_start' and 'data_interval_end'"),
+        ({"logical_start_date": START, "logical_end_date": END}, "'logical_start_date' and 'logical_end_date'"),
+        ({"from": 1767312000, "to": 1767398400}, "has times in the keys 'from' and 'to'"),
+        ({"start": "20260102", "end": 20260103}, "has times in the keys 'start' and 'end'"),
+    ],
+    ids=key_names,
+)
+def test_times_in_a_conf_without_a_window_are_an_error(window_of, emulator, conf, message):
+    """A user who triggers a DAG run with these times expects that the task ingests them."""
+    with pytest.raises(WindowError, match=message) as caught:
+        window_of(run_type="manual", conf=conf)
+    assert "window_start and window_end" in caught.value.remedy
+    assert {} == emulator.ledger()["requests"]
+    assert REQUESTED_WINDOW == window_of(run_type="manual", conf={**conf, **REQUESTED})
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"logical_date": "2026-01-02T00:00:00+00:00"},
+        {"execution_date": "2026-01-02"},
+        {"ds": "2026-01-02"},
+        {"logicalDate": 1767312000},
+        {"ds_nodash": "20260102"},
+    ],
+    ids=key_names,
+)
+def test_another_logical_date_in_the_conf_is_an_error(window_of, emulator, conf):
+    """Airflow does not read the logical date from the conf, so the task would ingest another period."""
+    for date in (utc(2026, 1, 10), None):
+        with pytest.raises(WindowError, match="the run's conf has the") as caught:
+            window_of(run_type="manual", date=date, conf=conf)
+        assert "--logical-date" in caught.value.remedy
+    assert {} == emulator.ledger()["requests"]
+    assert REQUESTED_WINDOW == window_of(run_type="manual", conf={**conf, **REQUESTED})
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"logical_date": "2026-01-10T00:00:00+00:00", "ds": "2026-01-10", "ds_nodash": "20260110"},
+        {"execution_date": "2026-01-10T01:00:00+01:00"},
+        {"ds": None, "logical_date": "", "execution_date": "latest"},
+    ],
+    ids=key_names,
+)
+def test_the_logical_date_of_the_run_in_the_conf_is_accepted(window_of, conf):
+    """For example, `TriggerDagRunOperator` passes the same date in both ways."""
+    assert YESTERDAY == window_of(run_type="manual", conf=conf)
+
+
+@pytest.mark.parametrize("run_type", ["scheduled", "backfill"])
+def test_other_times_in_the_conf_of_an_automatic_run_are_ignored(window_of, run_type):
+    """A backfill cannot have a window in its conf, so its runs could not tell the task to ignore other times."""
+    assert YESTERDAY == window_of(run_type=run_type, conf={"start": START, "end": END, "window": START})
+
+
+def test_window_under_another_key_of_the_params_is_an_error(window_of, emulator):
+    with pytest.raises(WindowError, match="the DAG's params has the key 'windowStart'"):
+        window_of(run_type="manual", dag_settings={"params": {"windowStart": START, "windowEnd": END}})
+    assert {} == emulator.ledger()["requests"]
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"windowStart": None, "windowEnd": ""},
+        {"window": "7d", "start": "x", "a": {}},
+        {"start": START, "end": None, "from": "a", "to": "b", "windows": 3, "maintenance_window": ["sunday"]},
+        {"start_date": START, "end": END, "order": 1767312000, "rows": [1, "2026-01-02"]},
+    ],
+    ids=key_names,
+)
 def test_other_keys_of_the_conf_are_ignored(window_of, conf):
     """A conf may have keys for other tasks, and empty fields of Airflow's form."""
     assert YESTERDAY == window_of(run_type="manual", conf=conf)
+
+
+@pytest.mark.needs_airflow(3, 2, "partitions")
+def test_partition_key_without_a_date_is_an_error():
+    """A worker of Airflow 3.2 receives only the key of a manual run, which names another period than the last one."""
+    run = SimpleNamespace(
+        run_type="manual",
+        run_after=utc(2026, 1, 10),
+        logical_date=None,
+        data_interval_start=None,
+        data_interval_end=None,
+        partition_date=None,
+        partition_key="2026-01-05T00:00:00",
+        conf={},
+    )
+    timetable = CronPartitionTimetable("@daily", timezone="UTC", run_offset=-1)
+    with pytest.raises(WindowError, match="partition key '2026-01-05T00:00:00'") as caught:
+        choose_window.choose({"dag_run": run, "dag": SimpleNamespace(timetable=timetable)})
+    assert "window_start and window_end in its conf" in caught.value.remedy
+    run.partition_date = utc(2026, 1, 5)
+    chosen = choose_window.choose({"dag_run": run, "dag": SimpleNamespace(timetable=timetable)})
+    assert "2026-01-05T00:00:00Z/2026-01-06T00:00:00Z" == str(chosen.window)
 
 
 @pytest.mark.parametrize("name", ["window_start", "window_end"])

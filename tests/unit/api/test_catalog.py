@@ -89,3 +89,16 @@ def test_response_is_keyed_by_id() -> None:
 )
 def test_connection_test(raw: Any, result: bool | None) -> None:
     assert result is ConnectionTest.parse(raw).result
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"items": [{"result": True}, {"result": False, "message": "expired"}]},
+        [{"result": True}, {"result": False, "errorMessage": "expired"}],
+        {"result": False, "errors": [{"code": "C-1", "message": "expired"}]},
+    ],
+    ids=["items", "list", "errors"],
+)
+def test_a_connection_test_with_a_failure_has_failed(raw: Any) -> None:
+    assert ConnectionTest(result=False, message="expired") == ConnectionTest.parse(raw)

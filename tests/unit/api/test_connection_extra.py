@@ -187,6 +187,11 @@ def test_number_of_another_type(name, value):
     assert f"{name} is {value!r}, which is not a number" in error_of(extra={"org_id": ORG, name: value}).message
 
 
+def test_fraction_of_an_attempt():
+    assert "max_attempts is 1.5, which is not" in error_of(extra={"org_id": ORG, "max_attempts": 1.5}).message
+    assert 3 == parse(extra={"org_id": ORG, "max_attempts": 3.0}).max_attempts
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", " ", "\t"])
 def test_line_break_after_the_credential(end):
     """Secrets that are copied from a file often end with a line break."""

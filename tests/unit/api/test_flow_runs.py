@@ -30,6 +30,14 @@ def texts(run: FlowRun) -> list[str]:
     return [str(error) for error in run.errors]
 
 
+def test_an_unknown_status_is_never_read_briefly() -> None:
+    """Its completion time decides how long a task waits for another status."""
+    metrics = {"statusSummary": {"status": "cancelled"}, "durationSummary": {"completedAtUTC": 1767225600000}}
+    run = FlowRun.parse({"id": "run", "metrics": metrics}, briefly=True)
+    assert ("unknown", "cancelled") == (run.status.value, run.status_word)
+    assert run.completed_at is not None
+
+
 class TestStatus:
     @pytest.mark.parametrize(
         ("state", "status"),

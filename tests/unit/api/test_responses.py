@@ -288,6 +288,42 @@ def test_refusals_because_of_a_passing_state_are_retryable(state):
         raise_for_status(response({**body, "code": "1380"}, 500), Call.CREATE_RUN)
 
 
+@pytest.mark.parametrize("status", [400, 409, 423])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"message": "Run already in progress for flow f with run id r"},
+        {"code": "FLOW-1380-400", "message": "Failed to create flow run. Error message: another flow run is active"},
+        {"title": "Conflict", "detail": "The flow run r is in progress"},
+        {"message": "The dataflow is currently running."},
+    ],
+    ids=["already", "1380", "detail", "currently"],
+)
+def test_refusals_because_of_an_active_run_are_retryable(body, status):
+    """Adobe documents such a message only for another API. Nothing was created, and the active run ends."""
+    for call, kind in ((Call.CREATE_RUN, FlowChangingError), (Call.RETRIGGER_RUN, RetriggerNotYetError)):
+        with pytest.raises(ApiError) as caught:
+            raise_for_status(response(body, status), call)
+        assert (kind, True) == (type(caught.value), caught.value.retryable)
+        assert "max_active_runs" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "message"),
+    [
+        ("1384", 400, "The params={} provided for creating flow run are invalid or empty."),
+        ("1386", 400, "A run is already in progress, and the frequency is hour"),
+        ("1380", 400, "The run is not active"),
+        (None, 404, "No flow run in progress"),
+    ],
+    ids=["1384", "1386", "1380", "404"],
+)
+def test_other_refusals_about_runs_are_final(code, status, message):
+    with pytest.raises(ApiError) as caught:
+        raise_for_status(response({"code": code, "message": message}, status), Call.CREATE_RUN)
+    assert not caught.value.retryable
+
+
 @pytest.mark.parametrize("state", ["disabled", "draft", "my-updating", "appending"])
 def test_refusals_because_of_another_state_are_final(state):
     """A disabled dataflow has to be enabled by a user."""
@@ -307,6 +343,8 @@ def test_refusals_because_of_another_state_are_final(state):
         (b"startTime must be integer", 400, True),
         ({"type": "about:blank", "title": "Bad Request"}, 400, False),
         ({"message": "A valid content-type must be specified"}, 400, False),
+        ({"type": "/placeholder/type/uri", "detail": "A valid content-type must be specified"}, 400, False),
+        ({"message": "/params/windowStartTime is of another form"}, 400, True),
         ({"code": "1360-400", "message": "startTime is in the past"}, 400, False),
         ({"code": "1381-400", "message": "windowEndTime must be after windowStartTime"}, 400, False),
         ({"code": "1427-400", "message": "startTime"}, 400, False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,14 @@ from airflow_flowservice.exceptions import (
     ServerError,
     UnreadableAnswerError,
 )
-from airflow_flowservice.runs.watch import ERROR_BUDGET, NOT_YET_READABLE, STATUS_PATIENCE, RunWatch, wait_for_end
+from airflow_flowservice.runs.watch import (
+    ERROR_BUDGET,
+    NOT_YET_READABLE,
+    STATUS_PATIENCE,
+    UNKNOWN_PATIENCE,
+    RunWatch,
+    wait_for_end,
+)
 
 URL = "https://adobe.test/run"
 Read = Callable[..., FlowRun]
@@ -136,6 +144,22 @@ def test_a_new_process_counts_from_the_completion_time(watch: RunWatch, clock: A
     ended = unclear(clock)
     clock.sleep(STATUS_PATIENCE + 1)
     assert watch.poll(lambda flow_run_id, **limit: ended) is ended
+
+
+def test_a_run_that_ended_with_an_unknown_status_is_unclear_in_the_end(watch: RunWatch, clock: Any) -> None:
+    """Flow Service may have a status for a cancelled run that no document names; without a limit, nothing ends it."""
+    cancelled, begin = replace(run("cancelled"), completed_at=clock.now()), clock.monotonic()
+    ended = wait_for_end(watch, lambda flow_run_id, **limit: cancelled, sleep=clock.sleep)
+    assert ("ended_unclear", "cancelled") == (ended.status.value, ended.status_word)
+    assert UNKNOWN_PATIENCE <= clock.monotonic() - begin <= UNKNOWN_PATIENCE + 60
+    assert watch.poll(lambda flow_run_id, **limit: cancelled).status is FlowRunStatus.ENDED_UNCLEAR
+
+
+def test_an_unknown_status_without_a_completion_time_is_waited_for(watch: RunWatch, clock: Any) -> None:
+    read = responses("melted")
+    for _ in range(5):
+        assert watch.poll(read) is None
+        clock.sleep(UNKNOWN_PATIENCE)
 
 
 # --- 404 ---

@@ -13,12 +13,11 @@ from airflow.timetables import trigger as core
 from croniter import croniter
 
 from airflow_flowservice._airflow.timetables import parse_timetable
-from airflow_flowservice.windows.cron import CronSchedule
+from airflow_flowservice.exceptions import WindowError
+from airflow_flowservice.windows.cron import CronSchedule, MultipleCronSchedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from airflow_flowservice.windows.cron import MultipleCronSchedule
 
 UTC = timezone.utc
 # Clock changes forward and back: by one hour, by half an hour, at midnight, and by a whole day.
@@ -146,3 +145,29 @@ def test_threads_do_not_affect_each_other(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(croniter, "get_prev", other_thread_first)
     assert datetime(2026, 1, 1, tzinfo=UTC) == schedule.previous(datetime(2026, 1, 2, tzinfo=UTC))
     assert interrupted
+
+
+class TestYears:
+    """Croniter supports a seventh field with years, so a schedule can have a first and a last run date."""
+
+    SCHEDULE = CronSchedule(expression="0 0 1 1 * 0 2024-2026", zone=UTC)
+
+    def test_last_date_has_an_earlier_one(self) -> None:
+        last = datetime(2026, 1, 1, tzinfo=UTC)
+        assert datetime(2025, 1, 1, tzinfo=UTC) == self.SCHEDULE.previous(last)
+        assert last == self.SCHEDULE.floor(last) == self.SCHEDULE.floor(datetime(2026, 11, 30, tzinfo=UTC))
+
+    def test_first_date_has_no_earlier_one(self) -> None:
+        with pytest.raises(WindowError, match="no earlier run date") as caught:
+            self.SCHEDULE.previous(datetime(2024, 1, 1, tzinfo=UTC))
+        assert "window_start and window_end" in str(caught.value.remedy)
+
+    def test_last_date_has_no_later_one(self) -> None:
+        with pytest.raises(WindowError, match="no later run date"):
+            self.SCHEDULE.next(datetime(2026, 1, 1, tzinfo=UTC))
+
+    def test_another_cron_continues(self) -> None:
+        both = MultipleCronSchedule(schedules=(self.SCHEDULE, CronSchedule(expression="0 0 2 1 *", zone=UTC)))
+        assert datetime(2027, 1, 2, tzinfo=UTC) == both.next(datetime(2026, 1, 2, tzinfo=UTC))
+        assert datetime(2023, 1, 2, tzinfo=UTC) == both.previous(datetime(2024, 1, 1, tzinfo=UTC))
+        assert datetime(2026, 1, 2, tzinfo=UTC) == both.floor(datetime(2026, 11, 30, tzinfo=UTC))
