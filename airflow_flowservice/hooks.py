@@ -45,7 +45,7 @@ class FlowServiceHook(BaseHook):
 
         :raises ConfigurationError: the connection does not exist, or a setting is invalid.
         """
-        return client_of(self._connection, shared_cache=self._shared_cache)
+        return client_of(self._connection, is_masked=True, shared_cache=self._shared_cache)
 
     @cached_property
     def _shared_cache(self) -> SharedCache | None:
@@ -110,7 +110,7 @@ class FlowServiceHook(BaseHook):
 
         try:
             # A token of this or another process would hide that the secret is no longer valid.
-            client = client_of(self._connection, shared_cache=None, reuses_tokens=False)
+            client = client_of(self._connection, is_masked=True, shared_cache=None, reuses_tokens=False)
         except FlowServiceError as error:
             return False, str(error)
         findings = list(of_credential(client))
@@ -142,13 +142,21 @@ class FlowServiceHook(BaseHook):
         return {name: field(spec) for name, spec in CONNECTION_FIELDS.items()}
 
 
-def client_of(connection: Connection, **options: Any) -> FlowServiceClient:
+async def connected_hook(conn_id: str) -> FlowServiceHook:
+    """Return a hook that has looked its connection up, without blocking the event loop."""
+    hook = FlowServiceHook(conn_id)
+    hook._connection = await connections.get_connection_async(conn_id)
+    return hook
+
+
+def client_of(connection: Connection, *, is_masked: bool = False, **options: Any) -> FlowServiceClient:
     """Return a client with the settings of a connection, which Airflow's form and REST API do not validate.
 
+    :param is_masked: Airflow has looked the connection up, and has masked the password as it is stored.
     :param options: parameters of `FlowServiceClient`, which take precedence over the connection's.
     :raises ConfigurationError: a setting is missing or invalid; the message names the connection and the field.
     """
-    settings = connections.parse_connection(connection)
+    settings = connections.parse_connection(connection, is_masked=is_masked)
     settings.raise_errors()
     if "shared_cache" not in options:
         options["shared_cache"] = cache_settings.shared_cache()
