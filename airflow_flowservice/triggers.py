@@ -305,5 +305,8 @@ class _CountedReader:
         """Return a hook that has looked its connection up at most a minute ago, for all triggers of the poller."""
         if time.monotonic() > self._hook_until:
             # Two triggers may both make one, which is harmless.
-            self._hook, self._hook_until = FlowServiceHook(self._hook.flowservice_conn_id), time.monotonic() + _HOOK_AGE_S
+            self._hook, self._hook_until = (
+                FlowServiceHook(self._hook.flowservice_conn_id),
+                time.monotonic() + _HOOK_AGE_S,
+            )
         return self._hook
