@@ -67,6 +67,13 @@ class FlowServiceHook(BaseHook):
     def _connection(self) -> Connection:
         return connections.get_connection(self.flowservice_conn_id)
 
+    @classmethod
+    async def connected(cls, conn_id: str) -> FlowServiceHook:
+        """Return a hook that has looked its connection up, without blocking the event loop."""
+        hook = cls(conn_id)
+        hook._connection = await connections.get_connection_async(conn_id)
+        return hook
+
     def get_conn(self) -> FlowServiceClient:
         """Return the client; Airflow's hooks share this method."""
         return self.client
@@ -140,13 +147,6 @@ class FlowServiceHook(BaseHook):
             return StringField(spec["label"], widget=BS3TextFieldWidget(), description=spec["description"])
 
         return {name: field(spec) for name, spec in CONNECTION_FIELDS.items()}
-
-
-async def connected_hook(conn_id: str) -> FlowServiceHook:
-    """Return a hook that has looked its connection up, without blocking the event loop."""
-    hook = FlowServiceHook(conn_id)
-    hook._connection = await connections.get_connection_async(conn_id)
-    return hook
 
 
 def client_of(connection: Connection, *, is_masked: bool = False, **options: Any) -> FlowServiceClient:

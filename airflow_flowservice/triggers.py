@@ -17,7 +17,7 @@ from airflow_flowservice._airflow.task_context import DATAFLOW_KEY, URL_KEY
 from airflow_flowservice._airflow.tolerance import Tolerance
 from airflow_flowservice.api.validation import is_identifier, validate_seconds
 from airflow_flowservice.exceptions import ConfigurationError, FlowRunError, FlowServiceError
-from airflow_flowservice.hooks import FlowServiceHook, connected_hook
+from airflow_flowservice.hooks import FlowServiceHook
 from airflow_flowservice.runs.batch_reader import CATALOG_BATCHES
 from airflow_flowservice.runs.batch_watch import CatalogReader
 from airflow_flowservice.runs.polling import Poller, wait_together
@@ -282,13 +282,13 @@ def _batch_poller_of(conn_id: str) -> Poller[CatalogBatch]:
 
 
 async def _connect_catalog(conn_id: str, in_thread: Callable[..., Awaitable[Any]]) -> RunReader[CatalogBatch]:
-    hook = await connected_hook(conn_id)
+    hook = await FlowServiceHook.connected(conn_id)
     client: FlowServiceClient = await in_thread(hook.get_conn)
     return CatalogReader(metrics.counted(client.list_batches))
 
 
 async def _connect(conn_id: str, in_thread: Callable[..., Awaitable[Any]]) -> RunReader[FlowRun]:
-    hook = await connected_hook(conn_id)
+    hook = await FlowServiceHook.connected(conn_id)
     return _CountedReader(hook, await in_thread(hook.get_conn))
 
 

@@ -197,7 +197,7 @@ class VariableLedger:
         keys = variable_keys(_prefix(dataflow))
         own = ledger_key(dataflow, window)
         if keys is None:
-            entry = self.get(dataflow, window)
+            entry = parse_entry(self._seen[own].text) if self._has_just_put(own) else self.get(dataflow, window)
             return [entry] if entry else []
         if own not in keys:
             self._seen[own] = _Reading(None, at)
