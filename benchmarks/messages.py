@@ -41,9 +41,9 @@ class Cost:
 
     @property
     def total(self) -> tuple[int, int]:
-        """Return the number of messages and of requests, without those of polls."""
-        polls = sum(count for kind, count in self.requests.items() if kind.startswith("GET /runs/"))
-        return self.messages.total(), self.requests.total() - polls
+        """Return the number of messages and of requests, without reads of flow runs, which depend on time."""
+        reads = sum(count for kind, count in self.requests.items() if kind.startswith("GET /runs"))
+        return self.messages.total(), self.requests.total() - reads
 
 
 def main() -> None:
@@ -136,18 +136,20 @@ def recording_supervisor(fixtures: ModuleType) -> tuple[Any, list[str]]:
     class Recording(fixtures.Supervisor):
         def send(self, msg: Any, *args: Any, **kwargs: Any) -> Any:
             subject = getattr(msg, "key", None) or getattr(msg, "prefix", None) or getattr(msg, "conn_id", None) or ""
-            senders.append(f"{type(msg).__name__:20} {subject[:60]:60} {sender()}")
+            senders.append(f"{type(msg).__name__:20} {subject[:60]:60} {sender(type(msg).__name__)}")
             return super().send(msg, *args, **kwargs)
 
     return Recording(), senders
 
 
-def sender() -> str:
-    """Return the lines of this package that send the present message, or else the line of Airflow's task runner."""
+def sender(kind: str) -> str:
+    """Return the lines of this package that send a message of this kind, or the line of Airflow's task runner."""
     frames = traceback.extract_stack()
     ours = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
     airflow = [frame for frame in frames if Path(frame.filename).name == "task_runner.py"]
-    source = "airflow_flowservice" if ours else "Airflow"
+    # `BaseHook.get_connection` masks the secrets of a connection that a task looks up.
+    is_masking = bool(ours) and kind == "MaskSecret" and "get_connection" in ours[-1].name
+    source = "airflow_flowservice" if ours and not is_masking else "Airflow"
     return f"{source}: " + " < ".join(
         f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(ours[-3:] or airflow[-1:])
     )

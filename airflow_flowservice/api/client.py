@@ -3,7 +3,7 @@
 Source: https://developer.adobe.com/experience-platform-apis/references/flow-service/ and, for creating runs,
 https://experienceleague.adobe.com/en/docs/experience-platform/sources/api-tutorials/on-demand-ingestion
 
-Each task imports this module, so it imports modules that creating a flow run does not need where they are used.
+Each task imports this module; a module that creating a flow run does not need is imported where it is used.
 """
 
 from __future__ import annotations
@@ -286,6 +286,7 @@ class FlowServiceClient:
         limit: int | None = 100,
         max_pages: int | None = None,
         briefly: bool = False,
+        only_ids: bool = False,
         within_s: float | None = None,
     ) -> Iterator[FlowRun]:
         """Read flow runs, one page after the other as needed: `GET /runs`. Filters are combined with AND.
@@ -297,8 +298,8 @@ class FlowServiceClient:
         :param order_by: name of a field, with a leading `-` for descending order.
         :param limit: number of runs on a page.
         :param max_pages: maximum number of pages.
-        :param briefly: of runs that have not ended, parse only id, dataflow and status, which takes a third of
-            the time.
+        :param briefly: of runs that have not ended, parse only id, dataflow and status.
+        :param only_ids: parse only id, dataflow and time of creation.
         :param within_s: limit in seconds for the requests of all pages; the default is also the maximum.
         :raises UnreadableAnswerError: the pages do not end.
         """
@@ -309,7 +310,7 @@ class FlowServiceClient:
             query = _query(filters, order_by=order_by, limit=limit)
             pages = self._items_of_pages("/runs", query, Call.LIST_RUNS, max_pages=max_pages, within_s=within_s)
             for item in pages:
-                yield FlowRun.parse(item, briefly=briefly)
+                yield FlowRun.parse_id(item) if only_ids else FlowRun.parse(item, briefly=briefly)
 
     def retrigger_run(self, flow_run_id: str) -> CreatedRun:
         """Create a new run for a failed run's window: `POST /runs/{id}/action?op=re-trigger`.

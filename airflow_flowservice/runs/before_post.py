@@ -56,7 +56,7 @@ class BeforePost:
         return self.order
 
     def newest_runs(self) -> list[FlowRun]:
-        """Return the dataflow's newest flow runs, at most `MAX_KNOWN_RUNS`."""
+        """Return id and time of creation of the dataflow's newest flow runs, at most `MAX_KNOWN_RUNS`."""
         runs, self._runs = self._runs, None
         return self._list() if runs is None else runs
 
@@ -64,4 +64,5 @@ class BeforePost:
         return self.order if self.check is None else self.check.before_post(is_retry=is_retry)
 
     def _list(self) -> list[FlowRun]:
-        return list(islice(self.service.list_runs(flow_id=self.order.flow_id, limit=MAX_KNOWN_RUNS), MAX_KNOWN_RUNS))
+        listed = self.service.list_runs(flow_id=self.order.flow_id, limit=MAX_KNOWN_RUNS, only_ids=True)
+        return list(islice(listed, MAX_KNOWN_RUNS))
