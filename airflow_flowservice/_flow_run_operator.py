@@ -84,8 +84,8 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         self.wait_timeout = None if wait_timeout is None else positive_seconds(wait_timeout, name="wait_timeout")
         self.uncertain_patience = positive_seconds(uncertain_patience, name="uncertain_patience")
         self._configure_asking(on_uncertain, timeout=ask_timeout, notifiers=ask_notifiers)
-        # The task chooses its window. Rendering again shows the window among the rendered templates.
-        self.overwrite_rtif_after_execution = versions.supports_rerendered_fields()
+        self._rendered: tuple[Any, ...] | None = None
+        self._overwrites_rendered_fields: bool | None = None
         self._created: FlowRunSummary | None = None
         self._is_creating = False
         self._answer: Answer | None = None
@@ -123,6 +123,34 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             with error_context(flow_id=ordered.flow_id, window=str(ordered.window) if ordered.window else None):
                 self._answer = self._accepted_answer(asked, event)
             return self._ingest(context, ordered)
+
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
+        """Render the templates, and set the fields that are known before the task begins."""
+        super().render_template_fields(context, jinja_env)
+        if versions.supports_rerendered_fields():
+            self._after_rendering(context)
+        self._rendered = self._field_values
+
+    def _after_rendering(self, context: Mapping[str, Any]) -> None:
+        """Set the template fields that are known before the task begins."""
+
+    @property
+    def overwrite_rtif_after_execution(self) -> bool:
+        """Return whether Airflow stores the rendered templates again at the end: if the task has changed a field.
+
+        The task chooses its window, and shows it among them. Airflow renders a mapped task by another method.
+        """
+        if self._overwrites_rendered_fields is not None:
+            return self._overwrites_rendered_fields
+        return versions.supports_rerendered_fields() and self._rendered != self._field_values
+
+    @overwrite_rtif_after_execution.setter
+    def overwrite_rtif_after_execution(self, value: bool) -> None:
+        self._overwrites_rendered_fields = value
+
+    @property
+    def _field_values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name, None) for name in self.template_fields)
 
     def on_kill(self) -> None:
         """Log that the flow run continues, because Adobe cannot cancel it."""

@@ -45,7 +45,7 @@ class FlowServiceHook(BaseHook):
 
         :raises ConfigurationError: the connection does not exist, or a setting is invalid.
         """
-        return client_of(self._connection, shared_cache=self._shared_cache)
+        return client_of(self._connection, is_masked=True, shared_cache=self._shared_cache)
 
     @cached_property
     def _shared_cache(self) -> SharedCache | None:
@@ -66,6 +66,13 @@ class FlowServiceHook(BaseHook):
     @cached_property
     def _connection(self) -> Connection:
         return connections.get_connection(self.flowservice_conn_id)
+
+    @classmethod
+    async def connected(cls, conn_id: str) -> FlowServiceHook:
+        """Return a hook that has looked its connection up, without blocking the event loop."""
+        hook = cls(conn_id)
+        hook._connection = await connections.get_connection_async(conn_id)
+        return hook
 
     def get_conn(self) -> FlowServiceClient:
         """Return the client; Airflow's hooks share this method."""
@@ -110,7 +117,7 @@ class FlowServiceHook(BaseHook):
 
         try:
             # A token of this or another process would hide that the secret is no longer valid.
-            client = client_of(self._connection, shared_cache=None, reuses_tokens=False)
+            client = client_of(self._connection, is_masked=True, shared_cache=None, reuses_tokens=False)
         except FlowServiceError as error:
             return False, str(error)
         findings = list(of_credential(client))
@@ -142,13 +149,14 @@ class FlowServiceHook(BaseHook):
         return {name: field(spec) for name, spec in CONNECTION_FIELDS.items()}
 
 
-def client_of(connection: Connection, **options: Any) -> FlowServiceClient:
+def client_of(connection: Connection, *, is_masked: bool = False, **options: Any) -> FlowServiceClient:
     """Return a client with the settings of a connection, which Airflow's form and REST API do not validate.
 
+    :param is_masked: Airflow has looked the connection up, and has masked the password as it is stored.
     :param options: parameters of `FlowServiceClient`, which take precedence over the connection's.
     :raises ConfigurationError: a setting is missing or invalid; the message names the connection and the field.
     """
-    settings = connections.parse_connection(connection)
+    settings = connections.parse_connection(connection, is_masked=is_masked)
     settings.raise_errors()
     if "shared_cache" not in options:
         options["shared_cache"] = cache_settings.shared_cache()

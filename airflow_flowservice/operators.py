@@ -176,6 +176,23 @@ class OnDemandFlowRunOperator(FlowRunOperator):
             )
         return given
 
+    def _after_rendering(self, context: Mapping[str, Any]) -> None:
+        """Set the window of a DAG run of the schedule, so that the first rendered templates show it.
+
+        A subclass or a callback may do something before `execute` that depends on the arguments as they are given.
+        """
+        is_plain = type(self) is OnDemandFlowRunOperator and not task_end.must_start_on_worker(self)
+        if not is_plain or self.window != "period" or not task_context.is_of_schedule(context):
+            return
+        from airflow_flowservice.windows.window import iso
+
+        try:
+            if self._given_arguments().isdisjoint(_EDGES):
+                window = choose_window.choose(context, offset=self.window_offset).window
+                self.window_start, self.window_end = self._shown_edges = iso(window.start), iso(window.end)
+        except Exception as error:  # `execute` raises it.
+            self.log.debug("The window cannot be shown before the task begins: %s", error)
+
     def _order(self, context: Mapping[str, Any]) -> Order:
         from airflow_flowservice.api.models import DeltaColumn
         from airflow_flowservice.runs.intent import Order

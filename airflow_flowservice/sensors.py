@@ -196,8 +196,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
             run = watch.poll(metrics.counted(self._hook.client.get_run), self._read_batches)
             watch.url = self._url(watch.last) or watch.url
             self._remember(context, watch)
-            if watch.url != self.flow_run_url:
-                self._show_page(context, watch.url)
+            self._show_page(context, watch.url)
             if run is None:
                 if self.deferrable and not self._is_nested(context):
                     self._defer(context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,13 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_flowservice._airflow import connections, intent_variable, metrics, task_context, task_end, versions
+from airflow_flowservice._airflow import intent_variable, metrics, task_context, task_end, versions
 from airflow_flowservice._airflow.pages import dataflow_page
 from airflow_flowservice._airflow.task_context import DATAFLOW_KEY, URL_KEY
 from airflow_flowservice._airflow.tolerance import Tolerance
 from airflow_flowservice.api.validation import is_identifier, validate_seconds
 from airflow_flowservice.exceptions import ConfigurationError, FlowRunError, FlowServiceError
-from airflow_flowservice.hooks import FlowServiceHook, client_of
+from airflow_flowservice.hooks import FlowServiceHook
 from airflow_flowservice.runs.batch_reader import CATALOG_BATCHES
 from airflow_flowservice.runs.batch_watch import CatalogReader
 from airflow_flowservice.runs.polling import Poller, wait_together
@@ -41,6 +42,8 @@ _OPTIONAL: dict[str, Any] = {
     "error_budget": ERROR_BUDGET,
     "wait_for_batch": False,
 }
+# Time for which triggers share a look-up of the connection, in seconds. A changed connection is used after it.
+_HOOK_AGE_S = 60.0
 # Pollers by event loop and connection id. Only triggers keep a poller alive.
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[str, Poller[FlowRun]]] = WeakKeyDictionary()
 _batch_pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[str, Poller[CatalogBatch]]] = (
@@ -101,6 +104,7 @@ class FlowRunTrigger(BaseTrigger):
             max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
         )
         self._dataflow_url = dataflow_page(url) if url else None
+        self._reader: RunReader[FlowRun] | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path, which is stored in Airflow's database, and the arguments.
@@ -171,7 +175,10 @@ class FlowRunTrigger(BaseTrigger):
         if self.seen:
             watch.mark_seen()
         batch_poller = _batch_poller_of(self.flowservice_conn_id) if self.wait_for_batch else None
-        run = await wait_together(watch, _poller_of(self.flowservice_conn_id), batch_poller)
+        poller = _poller_of(self.flowservice_conn_id)
+        run = await wait_together(watch, poller, batch_poller)
+        # Not the poller, which ends with the last waiter.
+        self._reader = poller.service
         window = IngestionWindow.parse(self.window) if self.window else None
         if self.url is None and run.flow_id:
             pages = await versions.in_thread(self._pages)
@@ -179,8 +186,14 @@ class FlowRunTrigger(BaseTrigger):
         return FlowRunSummary.of(run, flow_id=self.flow_id, window=window, url=self.url)
 
     def _pages(self) -> ExperiencePages:
-        """Return the pages of the connection's sandbox. Blocks, because it looks the connection up."""
-        return FlowServiceHook(self.flowservice_conn_id).pages
+        """Return the pages of the connection's sandbox. Blocks, because it may look the connection up."""
+        return self._recent_hook().pages
+
+    def _recent_hook(self) -> FlowServiceHook:
+        """Return the hook of the poller if it has looked the connection up recently, or else a new one."""
+        if isinstance(self._reader, _CountedReader):
+            return self._reader.recent_hook()
+        return FlowServiceHook(self.flowservice_conn_id)
 
     async def _end_task(self, summary: FlowRunSummary) -> bool:
         """Push the XComs that a worker would push. Return whether the task can end in the triggerer.
@@ -210,10 +223,10 @@ class FlowRunTrigger(BaseTrigger):
         return True
 
     def _deliver(self, summary: FlowRunSummary) -> None:
-        """Record the success in the ledger. Blocks, because it reads the connection and the ledger."""
+        """Record the success in the ledger. Blocks, because it reads the ledger, and may look the connection up."""
         from airflow_flowservice.runs.ledger_intents import deliver
 
-        hook = FlowServiceHook(self.flowservice_conn_id)
+        hook = self._recent_hook()
         if summary.flow_id is None or summary.window is None or (ledger := hook.ledger) is None:
             return
         deliver(
@@ -269,20 +282,31 @@ def _batch_poller_of(conn_id: str) -> Poller[CatalogBatch]:
 
 
 async def _connect_catalog(conn_id: str, in_thread: Callable[..., Awaitable[Any]]) -> RunReader[CatalogBatch]:
-    connection = await connections.get_connection_async(conn_id)
-    client: FlowServiceClient = await in_thread(client_of, connection)
+    hook = await FlowServiceHook.connected(conn_id)
+    client: FlowServiceClient = await in_thread(hook.get_conn)
     return CatalogReader(metrics.counted(client.list_batches))
 
 
 async def _connect(conn_id: str, in_thread: Callable[..., Awaitable[Any]]) -> RunReader[FlowRun]:
-    connection = await connections.get_connection_async(conn_id)
-    client: FlowServiceClient = await in_thread(client_of, connection)
-    return _CountedReader(client)
+    hook = await FlowServiceHook.connected(conn_id)
+    return _CountedReader(hook, await in_thread(hook.get_conn))
 
 
 class _CountedReader:
     """Reads flow runs, and counts the requests as `flowservice.polls`."""
 
-    def __init__(self, client: FlowServiceClient) -> None:
+    def __init__(self, hook: FlowServiceHook, client: FlowServiceClient) -> None:
+        self._hook = hook
+        self._hook_until = time.monotonic() + _HOOK_AGE_S
         self.get_run = metrics.counted(client.get_run)
         self.list_runs = metrics.counted(client.list_runs)
+
+    def recent_hook(self) -> FlowServiceHook:
+        """Return a hook that has looked its connection up at most a minute ago, for all triggers of the poller."""
+        if time.monotonic() > self._hook_until:
+            # Two triggers may both make one, which is harmless.
+            self._hook, self._hook_until = (
+                FlowServiceHook(self._hook.flowservice_conn_id),
+                time.monotonic() + _HOOK_AGE_S,
+            )
+        return self._hook

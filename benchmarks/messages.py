@@ -3,6 +3,8 @@
 `python benchmarks/messages.py` runs an operator with Airflow's task runner and its trigger, as the integration tests
 do: the messages to Airflow's supervisor end in memory, and the requests end in an emulator on loopback. It exits with
 status 1 if a ledger costs more than three messages, or a request.
+
+`--list` prints each message with the code that sends it: a line of this package, or the line of Airflow's task runner.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +25,7 @@ from types import ModuleType
 from typing import Any
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
+PACKAGE = Path(__file__).resolve().parents[1] / "airflow_flowservice"
 LEDGERS = ("none", "airflow", "sql")
 TASKS = ("creates", "waits in the triggerer", "waits on a worker")
 MAX_MORE_MESSAGES = 3
@@ -29,29 +33,36 @@ MAX_MORE_MESSAGES = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """Messages and requests of one task, by kind."""
+    """Messages and requests of one task, by kind; and each message with its sender."""
 
     messages: Counter[str]
     requests: Counter[str]
+    senders: tuple[str, ...] = ()
 
     @property
     def total(self) -> tuple[int, int]:
-        """Return the number of messages and of requests, without those of polls."""
-        polls = sum(count for kind, count in self.requests.items() if kind.startswith("GET /runs/"))
-        return self.messages.total(), self.requests.total() - polls
+        """Return the number of messages and of requests, without reads of flow runs, which depend on time."""
+        reads = sum(count for kind, count in self.requests.items() if kind.startswith("GET /runs"))
+        return self.messages.total(), self.requests.total() - reads
 
 
 def main() -> None:
     """Measure each kind of task with each ledger, and print a table."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="print each message with the code that sends it")
+    arguments = parser.parse_args()
     folder = tempfile.TemporaryDirectory(prefix="flowservice-benchmark-")
     os.environ |= {
         "AIRFLOW_HOME": folder.name,
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder.name}/airflow.db",
         "AIRFLOW__OPENLINEAGE__DISABLED": "True",
+        # The examples have a listener, for which a deferred task ends on a worker.
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     }
     with folder:
         costs = measure(Path(folder.name))
+    for (task, ledger), cost in costs.items() if arguments.list else ():
+        print(f"{task}, ledger {ledger}:", *cost.senders, sep="\n    ")
     print("| task | ledger | messages | more | requests | more | messages of the ledger's store |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     passed = True
@@ -93,7 +104,7 @@ def cost_of(fixtures: ModuleType, emulator: Any, *, task: str, ledger: str, fold
     from airflow_flowservice.operators import OnDemandFlowRunOperator
 
     os.environ["AIRFLOW__FLOWSERVICE__LEDGER"] = "none" if ledger == "none" else "airflow"
-    supervisor = fixtures.Supervisor()
+    supervisor, senders = recording_supervisor(fixtures)
     connection = fixtures.connection_to(emulator)
     if ledger == "sql":
         connection["extra"]["ledger_conn_id"] = "ledger"
@@ -115,7 +126,33 @@ def cost_of(fixtures: ModuleType, emulator: Any, *, task: str, ledger: str, fold
     if ended.state != "success":
         raise SystemExit(f"the task with the ledger {ledger} ended as {ended.state}: {ended.error}")
     requests = Counter(emulator.ledger()["requests"]) - earlier
-    return Cost(Counter(type(each).__name__ for each in supervisor.sent), requests)
+    return Cost(Counter(type(each).__name__ for each in supervisor.sent), requests, tuple(senders))
+
+
+def recording_supervisor(fixtures: ModuleType) -> tuple[Any, list[str]]:
+    """Return a supervisor, and a list to which it adds each message with its sender."""
+    senders: list[str] = []
+
+    class Recording(fixtures.Supervisor):
+        def send(self, msg: Any, *args: Any, **kwargs: Any) -> Any:
+            subject = getattr(msg, "key", None) or getattr(msg, "prefix", None) or getattr(msg, "conn_id", None) or ""
+            senders.append(f"{type(msg).__name__:20} {subject[:60]:60} {sender(type(msg).__name__)}")
+            return super().send(msg, *args, **kwargs)
+
+    return Recording(), senders
+
+
+def sender(kind: str) -> str:
+    """Return the lines of this package that send a message of this kind, or the line of Airflow's task runner."""
+    frames = traceback.extract_stack()
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
+    airflow = [frame for frame in frames if Path(frame.filename).name == "task_runner.py"]
+    # `BaseHook.get_connection` masks the secrets of a connection that a task looks up.
+    is_masking = bool(ours) and kind == "MaskSecret" and "get_connection" in ours[-1].name
+    source = "airflow_flowservice" if ours and not is_masking else "Airflow"
+    return f"{source}: " + " < ".join(
+        f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(ours[-3:] or airflow[-1:])
+    )
 
 
 @contextmanager

@@ -153,21 +153,37 @@ def _require_type(connection: Connection) -> Connection:
     return connection
 
 
-def parse_connection(connection: Any) -> ConnectionSettings:
-    """Return the settings of a connection with all its errors; mask its secrets in Airflow's logs."""
+def parse_connection(connection: Any, *, is_masked: bool = False) -> ConnectionSettings:
+    """Return the settings of a connection with all its errors; mask its secrets in Airflow's logs.
+
+    :param is_masked: Airflow has looked the connection up, and has masked the password as it is stored.
+    """
     from airflow_flowservice.api.connection_settings import ConnectionSettings
 
     settings = ConnectionSettings.parse(connection)
+    known = connection.password if is_masked else None
     for secret in settings.secrets:
         # Airflow masks the password as it is stored, so not without the line break at its end.
         for form in {secret, secret.strip()} - {""}:
-            mask(form)
+            if form == known:
+                _mask_all(_url_forms(form) - {form})
+            else:
+                mask(form)
     return settings
 
 
 def mask(secret: str) -> None:
     """Make Airflow replace a secret by `***` in all logs and rendered fields, also in its URL-encoded form."""
+    _mask_all({secret} | _url_forms(secret))
+
+
+def _url_forms(secret: str) -> set[str]:
     from urllib.parse import quote, quote_plus
 
-    for form in {secret, quote(secret, safe=""), quote_plus(secret)}:
+    return {quote(secret, safe=""), quote_plus(secret)}
+
+
+def _mask_all(forms: set[str]) -> None:
+    """Mask each form, with a message to Airflow's supervisor for each."""
+    for form in forms:
         versions.mask_secret(form)

@@ -190,15 +190,25 @@ class FlowRunTaskMixin(_Task):
         if url is None:
             return
         self._show_dataflow(context, dataflow_page(url))
-        self.flow_run_url = url
-        context["ti"].xcom_push(key=URL_KEY, value=url)
+        self._push_link(context, URL_KEY, url)
 
     def _show_dataflow(self, context: Mapping[str, Any], url: str) -> None:
         """Push the page of the dataflow for its link."""
-        if self.dataflow_url == url:
-            return
-        self.dataflow_url = url
-        context["ti"].xcom_push(key=DATAFLOW_KEY, value=url)
+        self._push_link(context, DATAFLOW_KEY, url)
+
+    def _push_link(self, context: Mapping[str, Any], key: str, url: str) -> None:
+        """Push the address of a link, unless this task has pushed it already.
+
+        Airflow pushes the address of each link again when the process ends, so a link that is pushed is removed from
+        the links of this process. A resumed sensor keeps its links, because the triggerer's event has its address.
+        """
+        known = getattr(self, key)
+        setattr(self, key, url)
+        is_pushed_before_deferral = self.was_deferred and self._creates_flow_run and known is None
+        if url != known and not is_pushed_before_deferral:
+            context["ti"].xcom_push(key=key, value=url)
+        if self._creates_flow_run or not self.was_deferred:
+            self.operator_extra_links = [link for link in self.operator_extra_links if not is_link(link, key=key)]
 
     def _finish(self, context: Mapping[str, Any], summary: FlowRunSummary) -> str:
         """End the task with the result of its flow run, and return the flow run id.
@@ -363,6 +373,11 @@ def positive_seconds(value: float | timedelta, *, name: str) -> float:
     if seconds is None or isinstance(value, bool) or not 0 < seconds < float("inf"):
         raise ConfigurationError(f"{name} is {value!r}", remedy=f"set {name} to a positive number of seconds")
     return float(seconds)
+
+
+def is_link(link: Any, *, key: str) -> bool:
+    """Return whether a link of a task is the one of this package that reads the address from this XCom."""
+    return getattr(link, "xcom_key", None) == key and type(link).__module__ == "airflow_flowservice.links"
 
 
 def pushed_summary(context: Mapping[str, Any]) -> FlowRunSummary | None:

@@ -72,6 +72,11 @@ def run_type(context: Mapping[str, Any]) -> str:
     return text_of(context["dag_run"].run_type)
 
 
+def is_of_schedule(context: Mapping[str, Any]) -> bool:
+    """Return whether the DAG run is of the schedule or of a backfill."""
+    return run_type(context) in _SCHEDULE_RUN_TYPES
+
+
 def conf_of(context: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the DAG run's conf; empty if there is none."""
     conf = getattr(context["dag_run"], "conf", None)

@@ -2,6 +2,8 @@
 
 Source: https://developer.adobe.com/experience-platform-apis/references/flow-service/ and, for creating runs,
 https://experienceleague.adobe.com/en/docs/experience-platform/sources/api-tutorials/on-demand-ingestion
+
+Each task imports this module; a module that creating a flow run does not need is imported where it is used.
 """
 
 from __future__ import annotations
@@ -15,9 +17,6 @@ from urllib.parse import urlencode
 
 from airflow_flowservice.api import validation
 from airflow_flowservice.api.auth import DEFAULT_SCOPES, IMS_PATH, GivenToken, ImsAuth
-from airflow_flowservice.api.catalog import CATALOG_ROOT, PROPERTIES, batches_in
-from airflow_flowservice.api.data_connections import ConnectionTest, SourceConnection, TargetConnection
-from airflow_flowservice.api.failed_records import DOWNLOAD_TIMEOUTS, FailedRecords
 from airflow_flowservice.api.http_session import HttpSession
 from airflow_flowservice.api.models import CreatedRun, DeltaColumn, Flow, FlowRun, FlowSpec
 from airflow_flowservice.api.request_forms import EPOCH_TYPES, EpochForms, retrigger_run
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
 
     from airflow_flowservice.api.auth import Auth
     from airflow_flowservice.api.catalog import CatalogBatch
+    from airflow_flowservice.api.data_connections import ConnectionTest, SourceConnection, TargetConnection
+    from airflow_flowservice.api.failed_records import FailedRecords
     from airflow_flowservice.api.http_session import HttpResponse
     from airflow_flowservice.api.shared_cache import SharedCache
     from airflow_flowservice.windows.window import IngestionWindow
@@ -285,6 +286,7 @@ class FlowServiceClient:
         limit: int | None = 100,
         max_pages: int | None = None,
         briefly: bool = False,
+        only_ids: bool = False,
         within_s: float | None = None,
     ) -> Iterator[FlowRun]:
         """Read flow runs, one page after the other as needed: `GET /runs`. Filters are combined with AND.
@@ -296,8 +298,8 @@ class FlowServiceClient:
         :param order_by: name of a field, with a leading `-` for descending order.
         :param limit: number of runs on a page.
         :param max_pages: maximum number of pages.
-        :param briefly: of runs that have not ended, parse only id, dataflow and status, which takes a third of
-            the time.
+        :param briefly: of runs that have not ended, parse only id, dataflow and status.
+        :param only_ids: parse only id, dataflow and time of creation.
         :param within_s: limit in seconds for the requests of all pages; the default is also the maximum.
         :raises UnreadableAnswerError: the pages do not end.
         """
@@ -308,7 +310,7 @@ class FlowServiceClient:
             query = _query(filters, order_by=order_by, limit=limit)
             pages = self._items_of_pages("/runs", query, Call.LIST_RUNS, max_pages=max_pages, within_s=within_s)
             for item in pages:
-                yield FlowRun.parse(item, briefly=briefly)
+                yield FlowRun.parse_id(item) if only_ids else FlowRun.parse(item, briefly=briefly)
 
     def retrigger_run(self, flow_run_id: str) -> CreatedRun:
         """Create a new run for a failed run's window: `POST /runs/{id}/action?op=re-trigger`.
@@ -329,6 +331,8 @@ class FlowServiceClient:
 
         :raises RunNotFoundError: no run has this id here.
         """
+        from airflow_flowservice.api.failed_records import DOWNLOAD_TIMEOUTS, FailedRecords
+
         about = partial(self._about, flow_run_id=flow_run_id)
         with about():
             path = f"/runs/{validation.path_segment(flow_run_id, 'flow_run_id')}"
@@ -344,6 +348,8 @@ class FlowServiceClient:
 
     def get_source_connection(self, source_connection_id: str) -> SourceConnection:
         """Read the source connection of a dataflow: `GET /sourceConnections/{id}`."""
+        from airflow_flowservice.api.data_connections import SourceConnection
+
         with self._about():
             segment = validation.path_segment(source_connection_id, "source_connection_id")
             response = self._transport.get(f"/sourceConnections/{segment}")
@@ -351,6 +357,8 @@ class FlowServiceClient:
 
     def get_target_connection(self, target_connection_id: str) -> TargetConnection:
         """Read the target connection of a dataflow: `GET /targetConnections/{id}`."""
+        from airflow_flowservice.api.data_connections import TargetConnection
+
         with self._about():
             segment = validation.path_segment(target_connection_id, "target_connection_id")
             response = self._transport.get(f"/targetConnections/{segment}")
@@ -361,6 +369,8 @@ class FlowServiceClient:
 
         :param connection_id: base connection, as `SourceConnection.base_connection_id`.
         """
+        from airflow_flowservice.api.data_connections import ConnectionTest
+
         with self._about():
             segment = validation.path_segment(connection_id, "connection_id")
             response = self._transport.get(f"/connections/{segment}/test")
@@ -374,6 +384,8 @@ class FlowServiceClient:
         :param within_s: limit in seconds for all attempts and their pauses, and for the token's request.
         :raises BatchNotFoundError: the catalogue has none of the batches, or refuses to list one.
         """
+        from airflow_flowservice.api.catalog import CATALOG_ROOT, PROPERTIES, batches_in
+
         with self._about():
             segments = {batch_id: validation.path_segment(batch_id, "batch_id") for batch_id in ids}
             path = f"/batches/{','.join(segments.values())}"

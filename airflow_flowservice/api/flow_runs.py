@@ -184,6 +184,18 @@ class FlowRun:
             **_counts(metrics, has_ended=status.ended),
         )
 
+    @classmethod
+    def parse_id(cls, raw: Any) -> FlowRun:
+        """Parse only id, dataflow and time of creation of a flow run's JSON object.
+
+        :raises UnreadableAnswerError: as `parse`.
+        """
+        return cls(
+            id=required_id(raw, "flow run"),
+            flow_id=text_at(raw, "flowId", length=ID_LENGTH),
+            created_at=instant_at(raw, "createdAt"),
+        )
+
 
 _MAX_BATCHES = 1000
 # Such as `{platform}/data/foundation/export/batches/{BATCH}/meta?path=row_errors`.

@@ -84,6 +84,8 @@ def errors_of_run(raw: Any, activities: Iterable[Mapping[str, Any]]) -> Iterator
 
 def _errors_in(value: Any) -> Iterator[RunError]:
     """Yield the errors of a list, an object or a text."""
+    if value is None:
+        return
     for error in value if isinstance(value, list) else [value]:
         if isinstance(error, str) and (text := text_at({"text": error}, "text")):
             yield RunError(code=None, message=text)

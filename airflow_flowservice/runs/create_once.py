@@ -33,6 +33,7 @@ from airflow_flowservice.exceptions import (
     StartTimeInPastError,
     UnreadableAnswerError,
 )
+from airflow_flowservice.runs.before_post import MAX_KNOWN_RUNS, BeforePost
 from airflow_flowservice.runs.creation_states import FINAL, HOW, INITIAL, TRANSITIONS, CreationEvent, CreationState
 from airflow_flowservice.runs.flow_check import OrderCheck
 from airflow_flowservice.runs.intent import Attempt, FlowRunService, Intent, Order, Outcome, Store
@@ -58,7 +59,6 @@ OnUncertain = Literal["fail", "adopt", "create", "ask"]
 
 _START_MARGIN = timedelta(seconds=2)
 _LATER_START_MARGIN = timedelta(seconds=60)
-_MAX_KNOWN_RUNS = 50
 _MAX_RUNS_READ = 10_000
 # Limit per attempt. After each POST with an unknown outcome, the flow runs are compared.
 _MAX_POSTS = 3
@@ -116,7 +116,7 @@ class CreateOnce:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _order: Order = field(init=False, repr=False)
-    _check: OrderCheck | None = field(default=None, init=False, repr=False)
+    _before: BeforePost = field(init=False, repr=False)
     _intents: IntentStore | LedgerIntents = field(init=False, repr=False)
     _steps: LedgerSteps | None = field(default=None, init=False, repr=False)
     _intent: Intent = field(init=False, repr=False)
@@ -139,8 +139,8 @@ class CreateOnce:
         :raises PersonNeededError: a flow run may exist, `on_uncertain` is `ask`, and the question has no answer yet.
         """
         self._order = order
-        if self.check_flow:
-            self._check = OrderCheck(order=order, read_flow=self.service.get_flow, shared=self.shared_check)
+        check = OrderCheck(order=order, read_flow=self.service.get_flow, shared=self.shared_check)
+        self._before = BeforePost(service=self.service, order=order, check=check if self.check_flow else None)
         self._intents = self._choose_intents(order)
         actions, state = self._actions(), INITIAL
         try:
@@ -171,7 +171,9 @@ class CreateOnce:
 
     def _choose_intents(self, order: Order) -> IntentStore | LedgerIntents:
         if self.ledger is None or order.window is None or order.retrigger is not None:
-            return IntentStore(store=self.store, order=order.key)
+            return IntentStore(
+                store=self.store, order=order.key, is_first=self._is_only_attempt, monotonic=self.monotonic
+            )
         intents = LedgerIntents(
             policy=self.ledger, window=order.window, order=order.key, now=lambda: self.now().timestamp()
         )
@@ -207,11 +209,19 @@ class CreateOnce:
         if not self._intents.is_durable:
             log.warning("The task has no store for its intent, so protection against double runs is reduced")
             self._has_earlier_intent = not self.attempt.is_first or self.answer is not None
-        elif stored := self._intents.read(otherwise=assumed) or self._read_intent_without_ledger():
-            self._intent, self._has_earlier_intent = stored, True
+        else:
+            # With a ledger, the reading may show that no request is needed.
+            if self._steps is None and self._is_only_attempt:
+                self._before.send_early()
+            if stored := self._intents.read(otherwise=assumed) or self._read_intent_without_ledger():
+                self._intent, self._has_earlier_intent = stored, True
         # A named flow run is adopted once: a clear afterwards requests the window again.
         is_named = self.adopt and self._intent.adopted != self.adopt
         return CreationEvent.RUN_NAMED if is_named else CreationEvent.NO_RUN_NAMED
+
+    @property
+    def _is_only_attempt(self) -> bool:
+        return self.attempt.try_number == 1 and self.attempt.is_first and not self.adopt
 
     def _read_intent_without_ledger(self) -> Intent | None:
         """Return the intent of an earlier attempt that used no ledger, for instance before an upgrade."""
@@ -311,8 +321,7 @@ class CreateOnce:
         )
 
     def _create(self) -> CreationEvent:
-        if self._check is not None:
-            self._order = self._check.before_post(is_retry=not self.attempt.is_first or self._posts > 0)
+        self._order = self._before.check_order(is_retry=not self.attempt.is_first or self._posts > 0)
         event = self._post(self._start_time(margin=_START_MARGIN))
         is_final = event is CreationEvent.START_TIME_PASSED and self._order.start_time is not None
         return CreationEvent.REFUSED if is_final else event
@@ -336,7 +345,8 @@ class CreateOnce:
         except ApiError as error:
             self._intents.drop()
             self._error = error
-            if self._check is not None and (changed := self._check.after_refusal(error, self._order)):
+            check = self._before.check
+            if check is not None and (changed := check.after_refusal(error, self._order)):
                 log.warning("Flow Service refused the request, and the dataflow has changed; sending it again")
                 self._order = changed
                 return self._post(start)
@@ -345,8 +355,7 @@ class CreateOnce:
         return CreationEvent.ID_RETURNED
 
     def _write_intent(self, start: datetime) -> None:
-        listed = self.service.list_runs(flow_id=self._order.flow_id, limit=_MAX_KNOWN_RUNS)
-        runs = list(islice(listed, _MAX_KNOWN_RUNS))
+        runs = self._before.newest_runs()
         created = [run.created_at.timestamp() for run in runs if run.created_at]
         self._intent = Intent(
             order=self._order.key,
@@ -355,7 +364,7 @@ class CreateOnce:
             written_at=self._clock.now().timestamp(),
             start_time=int(start.timestamp()),
             known=tuple(run.id for run in runs),
-            oldest_known=min(created) if len(created) == _MAX_KNOWN_RUNS else None,
+            oldest_known=min(created) if len(created) == MAX_KNOWN_RUNS else None,
             adopted=self.adopt,
         )
         self._intents.write(self._intent)

@@ -51,9 +51,14 @@ class FlowRunService(Protocol):
         """Read one flow run, within some seconds."""
 
     def list_runs(
-        self, *, flow_id: str | None = None, created_since: datetime | None = None, limit: int = 100
+        self,
+        *,
+        flow_id: str | None = None,
+        created_since: datetime | None = None,
+        limit: int = 100,
+        only_ids: bool = False,
     ) -> Iterable[FlowRun]:
-        """Yield flow runs, newest first, through all pages."""
+        """Yield flow runs, newest first, through all pages; optionally only their ids and times of creation."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STORE_KEY = "flowservice_intent"
+# About as long as one message to the API server takes (10 to 60 ms), in seconds.
+_FRESH_S = 0.1
 _OVERTAKEN = "another attempt of this task has taken over; this one sent nothing"
 
 
@@ -28,12 +33,19 @@ class IntentStore:
 
     :param store: None before Airflow 3.3 with `intent_store` `none`; then nothing is read or written.
     :param order: key of the order (`Order.key`).
+    :param is_first: no earlier attempt of the task can have stored a value, except an earlier start of this attempt;
+        and the intent is written directly after it was read.
+    :param monotonic: return seconds, for the age of a reading.
     """
 
     store: Store | None
     order: str
+    is_first: bool = False
+    monotonic: Callable[[], float] = time.monotonic
     _key: str = field(default=STORE_KEY, init=False)
     _last_seen: Any = field(default=None, init=False)
+    _read_at: float = field(default=-math.inf, init=False)
+    _had_value: bool = field(default=False, init=False)
 
     @property
     def is_durable(self) -> bool:
@@ -56,13 +68,18 @@ class IntentStore:
         if self.store is None:
             return None
         separate_key = f"{STORE_KEY}_{sha256(self.order.encode()).hexdigest()[:16]}"
-        first, separate = self.store.get(STORE_KEY), self.store.get(separate_key)
+        self._read_at = self.monotonic()
+        first = self.store.get(STORE_KEY)
+        # A further order is stored only beside a first one, and `drop` never removes a first one that existed before.
+        # Versions that removed it may have left a further one for later attempts.
+        separate = None if first is None and self.is_first else self.store.get(separate_key)
         intent = Intent.from_json(first)
         if separate is not None or (intent is not None and intent.order != self.order):
             self._key, self._last_seen = separate_key, separate
             intent = Intent.from_json(separate)
         else:
             self._key, self._last_seen = STORE_KEY, first
+        self._had_value = self._last_seen is not None
         if self._last_seen is None or intent is not None:
             return intent if intent is not None and intent.order == self.order else None
         log.warning("The stored intent is missing or cannot be parsed, so the dataflow's flow runs are compared")
@@ -71,12 +88,17 @@ class IntentStore:
     def write(self, intent: Intent) -> None:
         """Write the intent, and read it back.
 
+        The value is read before, unless a first attempt read it at most `_FRESH_S` ago. This is as safe as another
+        message: its response is also that old when the next message leaves.
+
         :raises AttemptOvertakenError: another attempt wrote meanwhile, for instance while this worker hung.
         """
         if self.store is None:
             return
-        if self.store.get(self._key) != self._last_seen:
+        is_fresh = self.is_first and self.monotonic() - self._read_at <= _FRESH_S
+        if not is_fresh and self.store.get(self._key) != self._last_seen:
             raise AttemptOvertakenError(_OVERTAKEN)
+        self._read_at = -math.inf
         self._last_seen = intent.to_json()
         self.store.set(self._key, self._last_seen)
         if self.store.get(self._key) != self._last_seen:
@@ -90,8 +112,13 @@ class IntentStore:
         if self.store is None:
             return
         try:
-            self.store.delete(self._key)
-            self._last_seen = None
+            if self._key == STORE_KEY and self._had_value:
+                # An intent of no order: a further order of this task may be stored, and is found only beside a first.
+                self._last_seen = Intent(order="", max_tries=0, token="", written_at=0.0).to_json()
+                self.store.set(self._key, self._last_seen)
+            else:
+                self.store.delete(self._key)
+                self._last_seen = None
         except Exception as error:  # The task must report the refusal. A retry compares, and finds no flow run.
             log.warning("The intent of a refused request could not be removed: %s", error)
 

@@ -101,6 +101,11 @@ class Poller(Generic[Item]):
         self._serving: asyncio.Task[None] | None = None
         self._pause = 0.0
 
+    @property
+    def service(self) -> RunReader[Item] | None:
+        """Return the service that `connect` returned last; None before the first request."""
+        return self._reader.service if self._reader else None
+
     async def ask(self, flow_run_id: str, *, within: float, seen: bool = False) -> Item:
         """Return the current state of the run.
 

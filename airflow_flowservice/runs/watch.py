@@ -21,11 +21,10 @@ from airflow_flowservice.exceptions import (
     RunNotFoundError,
     error_context,
 )
-from airflow_flowservice.runs.batch_watch import BatchWatch
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.models import FlowRun
-    from airflow_flowservice.runs.batch_watch import ReadBatches
+    from airflow_flowservice.runs.batch_watch import BatchWatch, ReadBatches
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +84,8 @@ class RunWatch:
     def __post_init__(self) -> None:
         self._began = self._last_valid = self.monotonic()
         if self.wait_for_batch:
+            from airflow_flowservice.runs.batch_watch import BatchWatch
+
             self._batches = BatchWatch(error_budget=self.error_budget, monotonic=self.monotonic, wall=self.wall)
 
     def poll(self, read: ReadRun, read_batches: ReadBatches | None = None) -> FlowRun | None:

@@ -326,7 +326,7 @@ def test_memory_is_bounded(failed_records: Any, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_slow_download_ends(failed_records: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that sends one byte again and again cannot hold the command for longer than the limit."""
-    monkeypatch.setattr("airflow_flowservice.api.client.DOWNLOAD_TIMEOUTS", 1)
+    monkeypatch.setattr("airflow_flowservice.api.failed_records.DOWNLOAD_TIMEOUTS", 1)
     with serving(lambda: chain.from_iterable(repeat([0.05, b"x"], 600))) as server:
         shown = failed_records(RUN, **of_server(server, timeout_s=3, max_attempts=1))
     assert 2 == shown.status

@@ -1,4 +1,7 @@
-"""Cost of the ledger for each window: at most three more messages to Airflow, and no more requests to Adobe."""
+"""Cost of one window in messages to Airflow, by kind of task and of ledger; and in requests to Adobe.
+
+`python benchmarks/messages.py --list` prints each message with the code that sends it.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from airflow_versions import VERSION
 
-from airflow_flowservice._airflow import variable_ledger
+from airflow_flowservice._airflow import task_end, variable_ledger
 from airflow_flowservice.ledger.sql_ledger import SqlLedger
 from airflow_flowservice.operators import OnDemandFlowRunOperator
+from airflow_flowservice.runs import intent_store
 
 FLOW = "c9cef9cb-c934-4467-8ef9-cbc934546741"
 MODES = [
@@ -18,14 +23,30 @@ MODES = [
     pytest.param({"wait_for_completion": True, "deferrable": False, "poll_interval": 0.2}, id="waits-on-a-worker"),
 ]
 
+# Messages for one new window, without ledger, with the ledger in Variables, and in a SQL database.
+TOTALS = {
+    "creates": (16, 19, 15),
+    "waits-in-the-triggerer": (22, 25, 24),
+    "waits-on-a-worker": (17, 20, 16),
+}
+TOTALS_BEFORE_3_3 = {
+    "creates": (17, 19, 14),
+    "waits-in-the-triggerer": (29, 31, 28),
+    "waits-on-a-worker": (18, 20, 15),
+}
+# Airflow's task runner sends these, and `BaseHook.get_connection` masks the password, the extra and its values.
+OF_AIRFLOW = {"SetRenderedFields": 1, "GetConnection": 1, "MaskSecret": 3, "SucceedTask": 1}
+
 
 @pytest.fixture
 def cost(worker, supervisor, emulator, connection, tmp_path, monkeypatch):
     """Return a function that runs a task with a ledger, and returns its messages and its requests other than polls."""
     SqlLedger(f"sqlite:///{tmp_path}/ledger.db").migrate()
     # On a busy machine, a reading may be too old to be used again.
-    for limit in ("_FRESH_S", "_JUST_PUT_S"):
-        monkeypatch.setattr(variable_ledger, limit, 60.0)
+    for module, limit in ((variable_ledger, "_FRESH_S"), (variable_ledger, "_JUST_PUT_S"), (intent_store, "_FRESH_S")):
+        monkeypatch.setattr(module, limit, 60.0)
+    # A deferred task ends in the triggerer, also if the environment has a listener.
+    monkeypatch.setattr(task_end, "has_listeners", lambda: False)
     supervisor.connections["ledger"] = {"conn_type": "sqlite", "host": f"{tmp_path}/ledger.db", "extra": {}}
 
     def count(ledger: str, mode: dict[str, Any]) -> tuple[Counter[str], Counter[str]]:
@@ -60,6 +81,27 @@ def test_a_ledger_needs_at_most_three_more_messages(cost, mode):
         more_messages, same_requests = cost(ledger, mode)
         assert more_messages.total() - messages.total() <= 3, (ledger, more_messages, messages)
         assert requests == same_requests, ledger
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_number_of_messages(cost, mode, request):
+    """A task sends no more messages than these; benchmarks/README.md has the reason of each."""
+    totals = (TOTALS if VERSION >= (3, 3) else TOTALS_BEFORE_3_3)[request.node.callspec.id]
+    cost("none", {"wait_for_completion": False})  # fetches the token
+    assert totals == tuple(cost(ledger, mode)[0].total() for ledger in ("none", "airflow", "sql"))
+
+
+def test_messages_of_a_task_that_only_creates(cost):
+    """Without a ledger, this package adds four for the intent, three XComs, the token, and the previous DAG run.
+
+    Airflow pushes the return value. It would push the two addresses of the links at the end if the task had not.
+    """
+    cost("none", {"wait_for_completion": False})  # fetches the token
+    messages, _ = cost("none", {"wait_for_completion": False})
+    counted = {kind: number for kind, number in messages.items() if "TaskState" not in kind and "Variable" not in kind}
+    masks = 4 if VERSION >= (3, 3) else 3
+    expected = {**OF_AIRFLOW, "MaskSecret": masks, "SetXCom": 4, "GetPreviousDagRun": 1}
+    assert expected == counted
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -100,17 +100,19 @@ def test_airflow_masks_the_output_of_http_client(ingest, strict, token, everythi
     assert [] == leaks(redact(printed), SECRET, token, *used)
 
 
-def test_secret_and_tokens_are_masked(strict, supervisor, monkeypatch):
-    """The secret and each new token are masked before their first use."""
-    masked = []
-    monkeypatch.setattr(connections, "mask", masked.append)
+def test_secret_and_tokens_are_masked(strict, supervisor):
+    """The secret and each new token are masked before their first use: by Airflow, and by this package."""
     hook = FlowServiceHook()
     first = hook.client.fetch_token()
     strict.state.expire_tokens()
     list(hook.client.list_flows(limit=1))
     second = hook.client.fetch_token()
     assert first != second
-    assert [SECRET, first, second] == list(dict.fromkeys(masked))
+    masked = [msg.value for msg in supervisor.sent if type(msg).__name__ == "MaskSecret"]
+    own = [SECRET, quote(SECRET, safe=""), quote_plus(SECRET), first, second]
+    assert set(own) <= {text for text in masked if isinstance(text, str)}
+    assert masked.index(SECRET) < masked.index(first) < masked.index(second)
+    assert [1] * len(own) == [masked.count(text) for text in own]
 
 
 def test_ready_token_is_masked(supervisor, connection, monkeypatch):

@@ -447,6 +447,19 @@ def test_brief_parsing_keeps_the_status(raw):
     assert brief == FlowRun(**{name: getattr(whole, name) for name in names})
 
 
+@given(raw=LIKE_A_RESPONSE)
+def test_parsing_of_the_id_agrees(raw):
+    """The id, the dataflow and the time of creation are those of the whole flow run."""
+    raw = {"id": "a", **raw} if isinstance(raw, dict) else raw
+    try:
+        whole = FlowRun.parse(raw)
+    except UnreadableAnswerError:
+        with pytest.raises(UnreadableAnswerError):
+            FlowRun.parse_id(raw)
+        return
+    assert FlowRun.parse_id(raw) == FlowRun(id=whole.id, flow_id=whole.flow_id, created_at=whole.created_at)
+
+
 @pytest.mark.parametrize(
     ("word", "expected"),
     [("inProgress", None), ("success", IngestionWindow(utc(2026, 1, 1), utc(2026, 1, 1, 1)))],

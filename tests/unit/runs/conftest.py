@@ -86,13 +86,20 @@ class Service:
         return found[0]
 
     def list_runs(
-        self, *, flow_id: str | None = None, created_since: datetime | None = None, limit: int = 100
+        self,
+        *,
+        flow_id: str | None = None,
+        created_since: datetime | None = None,
+        limit: int = 100,
+        only_ids: bool = False,
     ) -> Iterator[FlowRun]:
         self.on_call("list before")
         if (error := self.list_plan.pop(0) if self.list_plan else None) is not None:
             raise error
         shown = [run for run in self._shown() if run.flow_id == flow_id]
         self.on_call("list after")
+        if only_ids:
+            shown = [FlowRun(id=run.id, flow_id=run.flow_id, created_at=run.created_at) for run in shown]
         return iter([run for run in reversed(shown) if created_since is None or run.created_at >= created_since])
 
     def add(self, **fields: Any) -> FlowRun:

@@ -225,7 +225,32 @@ class TestOvertaken:
         def elsewhere(name: str) -> None:
             if name == "list after":
                 world.stop_listening()
+                world.attempt(number=3)
+
+        world.listen(elsewhere)
+        with pytest.raises(AttemptOvertakenError):
+            world.attempt(number=2)
+        assert (ids(world), world.attempt(number=4)) == (["run-1"], resumed())
+
+    def test_before_the_intent_is_read(self, world: Any) -> None:
+        """A first attempt that hung in its requests finds the flow run of another attempt, and sends nothing."""
+
+        def elsewhere(name: str) -> None:
+            if name == "list after":
+                world.stop_listening()
                 world.attempt(number=2)
+
+        world.listen(elsewhere)
+        assert (world.attempt(), ids(world)) == (resumed(), ["run-1"])
+
+    def test_after_the_intent_was_read(self, world: Any) -> None:
+        """A first attempt that hung after it read its intent reads it again before it writes."""
+
+        def elsewhere(name: str) -> None:
+            if name == "store get after":
+                world.stop_listening()
+                world.attempt(number=2)
+                world.time.sleep(1)
 
         world.listen(elsewhere)
         with pytest.raises(AttemptOvertakenError):

@@ -9,7 +9,13 @@ import pytest
 from creations import FAILED, RECORDED, SUCCESS, adopted, created, ids, resumed
 
 from airflow_flowservice.api.models import FlowRunStatus
-from airflow_flowservice.exceptions import ConfigurationError, FlowRunUncertainError, RunNotFoundError, ServerError
+from airflow_flowservice.exceptions import (
+    ConfigurationError,
+    FlowRunUncertainError,
+    RunNotFoundError,
+    ServerError,
+    WindowRefusedError,
+)
 
 
 class TestLaterAttempts:
@@ -100,6 +106,18 @@ class TestLaterAttempts:
         first = [world.attempt(order).flow_run_id for order in orders]
         assert [world.attempt(order, number=2).flow_run_id for order in orders] == first
         assert len(world.service.posted) == 3
+
+    def test_a_refusal_does_not_hide_a_further_window(self, world: Any) -> None:
+        """If the first order's next request is refused, a second start of the attempt finds the second order's run."""
+        second = world.order(day=1)
+        world.attempt()
+        created_run = world.attempt(second).flow_run_id
+        world.service.end("run-1", FAILED)
+        world.service.plan = [("lost", WindowRefusedError("1381"))]
+        with pytest.raises(WindowRefusedError):
+            world.attempt()
+        assert world.attempt(second).flow_run_id == created_run
+        assert world.attempt() == created(3)
 
     def test_a_lost_response_of_a_further_window_is_compared(self, world: Any) -> None:
         """The second order of a task has the same protection as the first."""
