@@ -5,64 +5,38 @@ The command line and the page use it.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from itertools import islice, pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow import choose_window, dag_runs, timetables, versions
+from airflow_flowservice._airflow import timetables, versions
+from airflow_flowservice._airflow.dag_plan import MOST_WINDOWS, Plan
 from airflow_flowservice._airflow.pages import ExperiencePages
-from airflow_flowservice.coverage.cover import Coverage, ExpectedWindow, cover, cover_all, known_runs
+from airflow_flowservice.coverage.cover import Coverage, ExpectedWindow, KnownRun, cover, cover_all, known_runs
 from airflow_flowservice.coverage.ledger_runs import NO_RECORDS, LedgerRecords, claimed_windows, recorded_runs
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.windows.requested import requested_window
 from airflow_flowservice.windows.schedule import DeltaSchedule
-from airflow_flowservice.windows.window import iso
+from airflow_flowservice.windows.window import IngestionWindow, iso
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from airflow_flowservice._airflow.database import DagSchedule, Feed, HistoryStart, TaskRow
+    from airflow_flowservice._airflow.database import Feed, TaskRow
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.ledger.entry import LedgerEntry
     from airflow_flowservice.windows.schedule import RunDates
-    from airflow_flowservice.windows.window import IngestionWindow
 
 _OFFSET_SAMPLES = 20
 _SCHEDULE_RUN_TYPES = ("scheduled", "backfill")
-# One year of five-minute windows. Neither the commands nor the page can show more.
-MOST_WINDOWS = 110_000
 
 BEFORE_HISTORY = "before Airflow's history"
 OUTPUT_DELETED = "the task's XCom may have been deleted"
 LEDGER_UNREADABLE = "the ledger cannot be read"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Schedule of a DAG, from which windows are expected.
-
-    :param timetable: of Airflow core; None if it is unknown.
-    :param offset: the task's `window_offset`; None derives it from the task's earlier windows.
-    :param start: the DAG's `start_date`; the schedule creates no DAG run for an earlier date.
-    :param end: the DAG's `end_date`.
-    :param history: begin of the DAG's history in the metadata database; None if it has no begin.
-    """
-
-    dag_id: str
-    timetable: Any = None
-    offset: timedelta | None = None
-    start: datetime | None = None
-    end: datetime | None = None
-    history: HistoryStart | None = None
-
-
-def plan_of(schedule: DagSchedule | None, *, dag_id: str, history: HistoryStart | None = None) -> Plan:
-    """Return the plan of a DAG; one without a timetable if the metadata database has no schedule."""
-    if schedule is None:
-        return Plan(dag_id=dag_id, history=history)
-    return Plan(dag_id=dag_id, timetable=schedule.timetable, start=schedule.start, end=schedule.end, history=history)
 
 
 def rows_of_flow(
@@ -72,6 +46,7 @@ def rows_of_flow(
     feeds: Iterable[Feed],
     include_unknown: bool = False,
     records: LedgerRecords = NO_RECORDS,
+    newest: Mapping[tuple[str, str, int], str | None] | None = None,
 ) -> list[TaskRow]:
     """Return the rows of one dataflow.
 
@@ -83,20 +58,23 @@ def rows_of_flow(
     :param feeds: the dataflow of each task's newest flow run.
     :param include_unknown: also return the rows of tasks that have no flow run yet.
     :param records: the ledger's records of the dataflow.
+    :param newest: dataflow of the newest flow run of each task and map index, if `rows` does not have all flow runs.
     """
     owners = {entry.owner for entry in records.entries}
     flows_of_task: dict[tuple[str, str], set[str]] = defaultdict(set)
     for feed in feeds:
         flows_of_task[feed.dag_id, feed.task_id].add(feed.flow_id)
-    newest = {_task_key(row): flow_of(row) for row in rows if row.flow_run}
+    last: Mapping[tuple[str, str, int], str | None] = newest or {
+        _task_key(row): flow_of(row) for row in rows if row.flow_run
+    }
 
     def has_flow(row: TaskRow) -> bool:
         if row.flow_run:
             return flow_of(row) == flow_id
         if f"{row.dag_id}/{row.run_id}/{row.task_id}/{row.map_index}" in owners:
             return True
-        if _task_key(row) in newest:
-            return newest[_task_key(row)] == flow_id
+        if _task_key(row) in last:
+            return last[_task_key(row)] == flow_id
         flow_ids = flows_of_task.get((row.dag_id, row.task_id))
         return flow_id in flow_ids if flow_ids else include_unknown
 
@@ -122,6 +100,7 @@ def coverage_of(
     most_entries: int | None = None,
     records: LedgerRecords = NO_RECORDS,
     conceals: Callable[[str], bool] = lambda owner: False,
+    ingested: Sequence[KnownRun] = (),
 ) -> Coverage:
     """Return the coverage of a dataflow within a range.
 
@@ -132,19 +111,25 @@ def coverage_of(
     :param most_entries: as in `cover`.
     :param records: the ledger's records of the dataflow. A window that it has as ingested is never missing.
     :param conceals: return whether the flow runs of an owner in the ledger are concealed.
+    :param ingested: further successful runs. Windows of a schedule that one of them contains are not computed.
     """
     rows = list(rows)
+    covered = sorted(run.window for run in ingested if run.window)
     expected = list(claimed_windows(records, now=now))
     for plan in plans:
         dag_rows = [_with_task_partition(row, plan) for row in rows if row.dag_id == plan.dag_id]
         offset = plan.offset if plan.offset is not None else _observed_offset(dag_rows, plan)
         of_dag_runs = [each for row in dag_rows if row.creates and (each := _expected_window(row, plan, offset))]
         expected += of_dag_runs
-        expected += _scheduled(plan, dag_rows, within=within, now=now, offset=offset, of_dag_runs=of_dag_runs)
+        scheduled = _scheduled(
+            plan, dag_rows, within=within, now=now, offset=offset, of_dag_runs=of_dag_runs, covered=covered
+        )
+        expected += _bounded(scheduled, most=plan.most_windows, within=within, now=now)
     recorded = records.recorded
     expected = [_with_records(each, recorded=recorded, is_readable=records.error is None) for each in expected]
     of_ledger = recorded_runs(records.entries, url_of=_url_of, conceals=conceals)
-    runs = known_runs((row.flow_run for row in rows if row.flow_run), found, recorded=of_ledger)
+    pushed = (row.flow_run for row in rows if row.flow_run)
+    runs = known_runs(pushed, found, recorded=(*of_ledger, *ingested))
     return cover(expected, runs, within=within, most_entries=most_entries)
 
 
@@ -256,7 +241,7 @@ def _window_from_dag_run(row: TaskRow, plan: Plan, offset: timedelta | None) -> 
     try:
         if named := requested_window(row.conf, where="conf"):
             return named
-        return _window(plan.timetable, row.dates, offset)
+        return plan.dates.window(plan.timetable, row.dates, offset)
     except WindowError:
         return None
 
@@ -269,34 +254,35 @@ def _scheduled(
     now: datetime,
     offset: timedelta | None,
     of_dag_runs: Sequence[ExpectedWindow],
+    covered: Sequence[IngestionWindow],
 ) -> Iterator[ExpectedWindow]:
     """Yield the windows of a schedule within the range that are over and that no DAG run expects.
 
     :param of_dag_runs: windows that the tasks of DAG runs expect.
+    :param covered: sorted; windows that one of them contains are not expected.
     """
     if plan.timetable is None or not plan.timetable.periodic:
         return
     shift = offset or timedelta(0)
     partitioned = versions.backfills_by_partition(plan.timetable)
     first = _first_date(plan, rows, _schedule_begin(plan, within.start - shift))
-    dates = _schedule_dates(
-        plan.timetable,
+    dates = _uncovered_dates(
+        plan,
         earliest=_backfill_argument(first, plan.timetable),
         latest=_backfill_argument(within.end - shift, plan.timetable) if partitioned else None,
         contiguous=_contiguous_dates(of_dag_runs),
+        offset=offset,
+        covered=covered,
     )
     taken = {each.date for each in of_dag_runs}
-    for each in islice(dates, MOST_WINDOWS):
+    for each, window in islice(dates, MOST_WINDOWS):
         date = (each.partition_date if partitioned else None) or each.logical_date or each.run_after
         if plan.end and date > plan.end:
             return
-        try:
-            window = _window(plan.timetable, each, offset)
-        except WindowError:
-            continue
-        if window.start >= within.end or window.end > now:
+        if window and (window.start >= within.end or window.end > now):
             return
-        if (plan.start and date < plan.start) or _backfill_date(each, plan.timetable) in taken:
+        is_early = plan.start is not None and date < plan.start
+        if window is None or is_early or _backfill_date(each, plan.timetable) in taken:
             continue
         yield ExpectedWindow(
             window=window,
@@ -304,6 +290,73 @@ def _scheduled(
             date=_backfill_date(each, plan.timetable),
             reason=_reason_of_history(each, plan),
         )
+
+
+def _bounded(
+    expected: Iterable[ExpectedWindow], *, most: int, within: IngestionWindow, now: datetime
+) -> Iterator[ExpectedWindow]:
+    """Yield at most this number of windows in the range; the last one has all the remaining time."""
+    count = 0
+    for each in expected:
+        count += each.window.overlaps(within)
+        if count < most:
+            yield each
+            continue
+        rest = IngestionWindow(each.window.start, max(each.window.end, min(now, within.end)))
+        yield replace(each, window=rest, date=None)
+        return
+
+
+def _uncovered_dates(
+    plan: Plan,
+    *,
+    earliest: datetime,
+    latest: datetime | None,
+    contiguous: Mapping[datetime, datetime],
+    offset: timedelta | None,
+    covered: Sequence[IngestionWindow],
+) -> Iterator[tuple[RunDates, IngestionWindow | None]]:
+    """Yield a schedule's dates with their windows, except those whose windows are covered; None for no window."""
+    begin: datetime | None = earliest
+    while begin is not None:
+        dates, begin = _schedule_dates(plan, earliest=begin, latest=latest, contiguous=contiguous), None
+        for each in dates:
+            try:
+                window = plan.dates.window(plan.timetable, each, offset)
+            except WindowError:
+                yield each, None
+                continue
+            cover_end = _cover_end(window, covered)
+            if cover_end is None:
+                yield each, window
+            elif begin := _later_date(each, plan.timetable, window=window, cover_end=cover_end):
+                break
+
+
+def _cover_end(window: IngestionWindow, covered: Sequence[IngestionWindow]) -> datetime | None:
+    """Return the end of the covered span that contains the window; None if there is none."""
+    index = bisect_right(covered, window.start, key=attrgetter("start")) - 1
+    return covered[index].end if index >= 0 and covered[index].contains(window) else None
+
+
+def _later_date(dates: RunDates, timetable: Any, *, window: IngestionWindow, cover_end: datetime) -> datetime | None:
+    """Return an argument from which the dates continue a few windows before the end of the covered span.
+
+    Return None if the next date is not much earlier, or if the schedule cannot begin at any date.
+    """
+    date = _backfill_date(dates, timetable)
+    schedule, _ = timetables.parse_timetable(timetable)
+    if date is None or schedule is None:
+        return None
+    margin = 3 * (window.end - window.start) + timedelta(hours=2)
+    if versions.backfills_by_partition(timetable):
+        margin += timedelta(days=1)  # the argument is a clock time
+    later = cover_end - window.end - margin
+    if isinstance(schedule, DeltaSchedule):
+        if not isinstance(schedule.delta, timedelta):
+            return None
+        later = later // schedule.delta * schedule.delta
+    return date + later if later > timedelta(0) else None
 
 
 def _reason_of_history(dates: RunDates, plan: Plan) -> str | None:
@@ -318,7 +371,7 @@ def _schedule_begin(plan: Plan, begin: datetime) -> datetime:
 
 
 def _schedule_dates(
-    timetable: Any, *, earliest: datetime, latest: datetime | None, contiguous: Mapping[datetime, datetime]
+    plan: Plan, *, earliest: datetime, latest: datetime | None, contiguous: Mapping[datetime, datetime]
 ) -> Iterator[RunDates]:
     """Yield a schedule's dates, except those inside a contiguous series of DAG runs.
 
@@ -329,9 +382,9 @@ def _schedule_dates(
     last_dates = dict(contiguous)
     begin: datetime | None = earliest
     while begin is not None:
-        remaining, begin = dag_runs.dates_between(timetable, earliest=begin, latest=latest), None
+        remaining, begin = plan.dates.between(plan.timetable, earliest=begin, latest=latest), None
         for each in remaining:
-            begin = last_dates.pop(_backfill_date(each, timetable) or each.run_after, None)
+            begin = last_dates.pop(_backfill_date(each, plan.timetable) or each.run_after, None)
             if begin is not None:
                 break
             yield each
@@ -396,16 +449,12 @@ def _observed_offset(rows: Iterable[TaskRow], plan: Plan) -> timedelta | None:
         if window is None:
             continue
         try:
-            shifts[window.end - _window(plan.timetable, row.dates, None).end] += 1
+            shifts[window.end - plan.dates.window(plan.timetable, row.dates, None).end] += 1
         except WindowError:
             continue
         if shifts.total() >= _OFFSET_SAMPLES:
             break
     return shifts.most_common(1)[0][0] if shifts else None
-
-
-def _window(timetable: Any, dates: RunDates, offset: timedelta | None) -> IngestionWindow:
-    return choose_window.window_of_run(timetable=timetable, dates=dates, offset=offset)
 
 
 def _backfill_date(dates: RunDates, timetable: Any) -> datetime | None:

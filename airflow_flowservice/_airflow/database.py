@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_flowservice.windows.window import END, START
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_flowservice.runs.summary import FlowRunSummary
     from airflow_flowservice.windows.schedule import RunDates
 
-_CREATING = ("OnDemandFlowRunOperator", "RetriggerFlowRunOperator")
+CREATING = ("OnDemandFlowRunOperator", "RetriggerFlowRunOperator")
 _FETCH_SIZE = 2000
 # Tasks that start within this time may start in any order.
 _FIRST = timedelta(hours=1)
@@ -89,18 +91,123 @@ def feeds(session: Session, *, dag_ids: Collection[str] | None = None) -> list[F
 
 
 def task_rows(
-    session: Session, *, dag_ids: Collection[str] | None = None, since: datetime | None = None
+    session: Session,
+    *,
+    dag_ids: Collection[str] | None = None,
+    since: datetime | None = None,
+    with_successes: bool = True,
 ) -> Iterator[TaskRow]:
     """Yield the task instances that create flow runs or pushed one, sorted by the time of their DAG runs.
 
     :param dag_ids: yield only task instances of these DAGs; None means all.
     :param since: skip DAG runs for earlier dates.
+    :param with_successes: False to skip those of `successes`.
     """
-    for row in session.execute(_query(dag_ids, since).execution_options(yield_per=_FETCH_SIZE)):
+    query = _query(dag_ids, since)
+    if not with_successes:
+        query = query.where(_is_success() == 0)
+    yield from _task_rows(session, query)
+
+
+def _task_rows(session: Session, query: Any) -> Iterator[TaskRow]:
+    for row in session.execute(query.execution_options(yield_per=_FETCH_SIZE)):
         found = _task_row(row)
         # An XCom of another package may have the same key.
-        if row.operator in _CREATING or found.flow_run or not found.readable:
+        if row.operator in CREATING or found.flow_run or not found.readable:
             yield found
+
+
+class Success(NamedTuple):
+    """Successful task instance with a successful flow run that has a window.
+
+    :param start: start of the flow run's window as in the XCom, ISO 8601; `end` likewise.
+    """
+
+    dag_id: str
+    task_id: str
+    map_index: int
+    dag_run_id: int
+    flow_id: str
+    flow_run_id: str
+    start: str
+    end: str
+
+
+def successes(
+    session: Session, *, dag_ids: Collection[str] | None = None, since: datetime | None = None
+) -> Iterator[Success]:
+    """Yield the successful task instances with a successful flow run, in any order.
+
+    They take a tenth of the time of `task_rows`, because the database reads the JSON. In Airflow 3.0, XComs are
+    strings that contain JSON, so this function finds none.
+
+    :param dag_ids: as in `task_rows`; `since` likewise.
+    """
+    from sqlalchemy import select
+
+    ti, run, xcom = _models()
+    value = xcom.value
+    fields = (value[name].as_string() for name in ("flow_id", "id", START, END))
+    query = (
+        select(xcom.dag_id, xcom.task_id, xcom.map_index, xcom.dag_run_id, *fields)
+        .join(ti, _pushed(ti, xcom))
+        .where(_is_success() == 1, *_in_dags(xcom.dag_id, dag_ids))
+    )
+    if since is not None:
+        query = query.join(run, run.id == xcom.dag_run_id).where(run.run_after >= since)
+    yield from map(Success._make, session.execute(query.execution_options(yield_per=_FETCH_SIZE)))
+
+
+def newest_successes(
+    session: Session, *, most: int, dag_ids: Collection[str] | None = None, since: datetime | None = None
+) -> Iterator[TaskRow]:
+    """Yield the newest successes of scheduled DAG runs, at most this number of each task and map index.
+
+    :param dag_ids: as in `task_rows`; `since` likewise.
+    """
+    from sqlalchemy import func, select
+
+    ti, run, xcom = _models()
+    task = (xcom.dag_id, xcom.task_id, xcom.map_index)
+    number = func.row_number().over(partition_by=task, order_by=xcom.dag_run_id.desc())
+    ranked = (
+        select(ti.id.label("id"), number.label("number"))
+        .join(xcom, _pushed(ti, xcom))
+        .join(run, run.id == xcom.dag_run_id)
+        .where(_is_success() == 1, run.run_type.in_(("scheduled", "backfill")), *_in_dags(xcom.dag_id, dag_ids))
+    )
+    if since is not None:
+        ranked = ranked.where(run.run_after >= since)
+    rows = ranked.subquery()
+    newest = select(rows.c.id).where(rows.c.number <= most)
+    yield from _task_rows(session, _query(dag_ids, since).where(ti.id.in_(newest)))
+
+
+def _pushed(ti: Any, xcom: Any) -> Any:
+    """Return the condition that joins a task instance with its XCom `flow_run`."""
+    return (
+        (xcom.dag_id == ti.dag_id)
+        & (xcom.run_id == ti.run_id)
+        & (xcom.task_id == ti.task_id)
+        & (xcom.map_index == ti.map_index)
+        & (xcom.key == _key())
+    )
+
+
+def _is_success() -> Any:
+    """Return the expression that is 1 for the rows of `successes`, and otherwise 0."""
+    from sqlalchemy import and_, case
+
+    ti, _, xcom = _models()
+    text = {name: xcom.value[name].as_string() for name in ("flow_id", "id", "status", START, END, "part_of")}
+    required = (text[name].is_not(None) for name in ("flow_id", "id", START, END))
+    is_success = (
+        (ti.state == "success")
+        & (xcom.key == _key())
+        & text["status"].in_(("success", "partial_success"))
+        & text["part_of"].is_(None)
+    )
+    return case((and_(is_success, *required), 1), else_=0)
 
 
 def _query(dag_ids: Collection[str] | None, since: datetime | None) -> Any:
@@ -115,18 +222,11 @@ def _query(dag_ids: Collection[str] | None, since: datetime | None) -> Any:
         xcom.key.label("pushed"),
         xcom.value.label("flow_run"),
     ]
-    pushed = (
-        (xcom.dag_id == ti.dag_id)
-        & (xcom.run_id == ti.run_id)
-        & (xcom.task_id == ti.task_id)
-        & (xcom.map_index == ti.map_index)
-        & (xcom.key == _key())
-    )
     query = (
         select(*columns)
         .join(run, (run.dag_id == ti.dag_id) & (run.run_id == ti.run_id))
-        .outerjoin(xcom, pushed)
-        .where(ti.operator.in_(_CREATING) | xcom.key.is_not(None), *_in_dags(ti.dag_id, dag_ids))
+        .outerjoin(xcom, _pushed(ti, xcom))
+        .where(ti.operator.in_(CREATING) | xcom.key.is_not(None), *_in_dags(ti.dag_id, dag_ids))
         .order_by(run.run_after, ti.dag_id, ti.task_id, ti.map_index)
     )
     return query if since is None else query.where(run.run_after >= since)
@@ -221,14 +321,22 @@ def dag_schedule_of(session: Session, dag_id: str) -> DagSchedule | None:
 
 def _task_settings(dag: Any) -> Iterator[TaskSettings]:
     for task in dag.tasks:
-        if task.task_type in _CREATING:
+        if task.task_type in CREATING:
             arguments = getattr(task, "partial_kwargs", None)
             get = arguments.get if isinstance(arguments, dict) else lambda name, task=task: getattr(task, name, None)
-            yield TaskSettings(
-                task_id=task.task_id,
-                flow_id=_literal(get("flow_id")),
-                conn_id=_literal(get("flowservice_conn_id") or "flowservice_default"),
-            )
+            yield task_settings(task.task_id, get)
+
+
+def task_settings(task_id: str, get: Callable[[str], Any]) -> TaskSettings:
+    """Return the settings of a task.
+
+    :param get: return an argument of the task, or None.
+    """
+    return TaskSettings(
+        task_id=task_id,
+        flow_id=_literal(get("flow_id")),
+        conn_id=_literal(get("flowservice_conn_id") or "flowservice_default"),
+    )
 
 
 def _literal(value: Any) -> str | None:

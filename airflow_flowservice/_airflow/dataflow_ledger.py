@@ -26,7 +26,7 @@ DEFAULT_CONN_ID = "flowservice_default"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Source:
+class LedgerSource:
     """Ledger that a connection selects.
 
     :param ledger_conn_id: connection of a SQL ledger; None for the ledger in Airflow's Variables.
@@ -67,7 +67,7 @@ def read_records(
     try:
         found: list[LedgerEntry] = []
         unreadable: list[IngestionWindow] = []
-        for source in _sources(conn_ids):
+        for source in ledger_sources(conn_ids):
             read = _read(session, source, flow_id=flow_id, within=within)
             entries = _of_one_place(read, dag_ids=dag_ids)
             digests = {entry.dataflow.digest for entry in entries}
@@ -94,7 +94,7 @@ def flows_of_dag(
 
     prefix = f"{dag_id}/"
     try:
-        owned = [each for source in _sources(conn_ids) for each in _owned(session, source, prefix, within=within)]
+        owned = [each for source in ledger_sources(conn_ids) for each in _owned(session, source, prefix, within=within)]
     except (FlowServiceError, SQLAlchemyError):
         return set()  # `read_records` reports the error.
     return {dataflow.flow_id for dataflow, owner in owned if task_id in (None, owner.split("/")[-2])}
@@ -105,12 +105,41 @@ def dag_of(entry: LedgerEntry) -> str:
     return entry.owner.partition("/")[0]
 
 
-def _sources(conn_ids: Collection[str]) -> list[_Source]:
+def ledger_sources(conn_ids: Collection[str]) -> list[LedgerSource]:
+    """Return the ledgers of connections, without those that are disabled.
+
+    :param conn_ids: empty for the default connection.
+    :raises FlowServiceError: a connection or an option cannot be read.
+    """
     found = dict.fromkeys(map(_source, conn_ids or [DEFAULT_CONN_ID]))
     return [source for source in found if source is not None]
 
 
-def _source(conn_id: str) -> _Source | None:
+def place_of(conn_id: str, *, required: bool = False) -> tuple[str, str] | None:
+    """Return organization and sandbox of a connection; None if they are not known here.
+
+    :param required: True to raise an error instead.
+    :raises ConfigurationError: the connection cannot be read; or `required`, and it does not exist or lacks them.
+    """
+    connection = connections.stored_connection(conn_id) if required else connections.find_stored_connection(conn_id)
+    if connection is None:
+        return None
+    place = _place(connection)
+    if place is None and required:
+        raise ConfigurationError(
+            f"the connection {conn_id!r} does not show an organization and a sandbox",
+            remedy="set org_id and sandbox in its extra; `airflow flowservice check` names each error",
+        )
+    return place
+
+
+def _place(connection: Any) -> tuple[str, str] | None:
+    settings = connections.parse_connection(connection)
+    is_known = not settings.errors.keys() & {"org_id", "sandbox", "extra"}
+    return (settings.org_id, settings.sandbox) if is_known else None
+
+
+def _source(conn_id: str) -> LedgerSource | None:
     """Return the ledger of a connection; None if it is disabled.
 
     A connection that does not exist here may be in the environment of the workers only.
@@ -118,19 +147,17 @@ def _source(conn_id: str) -> _Source | None:
     connection = connections.find_stored_connection(conn_id)
     if connection is None:
         return _source_of(None, place=None)
-    settings = connections.parse_connection(connection)
-    is_known = not settings.errors.keys() & {"org_id", "sandbox", "extra"}
-    return _source_of(connection.extra_dejson, place=(settings.org_id, settings.sandbox) if is_known else None)
+    return _source_of(connection.extra_dejson, place=_place(connection))
 
 
-def _source_of(extra: Any, *, place: tuple[str, str] | None) -> _Source | None:
+def _source_of(extra: Any, *, place: tuple[str, str] | None) -> LedgerSource | None:
     ledger_conn_id = ledgers.ledger_conn_id(extra)
     if ledger_conn_id is None and not ledgers.is_in_variables():
         return None
-    return _Source(ledger_conn_id=ledger_conn_id, place=place)
+    return LedgerSource(ledger_conn_id=ledger_conn_id, place=place)
 
 
-def _read(session: Session, source: _Source, *, flow_id: str, within: IngestionWindow) -> _Found:
+def _read(session: Session, source: LedgerSource, *, flow_id: str, within: IngestionWindow) -> _Found:
     found = _Found()
     keys = None if source.place is None else [DataflowKey(*source.place, flow_id)]
     if source.ledger_conn_id is not None:
@@ -151,7 +178,7 @@ def _read(session: Session, source: _Source, *, flow_id: str, within: IngestionW
 
 
 def _owned(
-    session: Session, source: _Source, prefix: str, *, within: IngestionWindow
+    session: Session, source: LedgerSource, prefix: str, *, within: IngestionWindow
 ) -> Iterator[tuple[DataflowKey, str]]:
     """Yield dataflow and owner of the entries whose owner begins with a prefix; the database omits most others."""
     owners: Iterable[tuple[DataflowKey, str]]

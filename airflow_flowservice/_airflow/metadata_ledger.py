@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # Conditions of one query; with more dataflows, all rows are read.
 _MAX_CONDITIONS = 50
+_FETCH_SIZE = 2000
 _DIGEST = slice(len(LEDGER_PREFIX), len(LEDGER_PREFIX) + 16)
 _START, _END = slice(_DIGEST.stop + 1, _DIGEST.stop + 17), slice(_DIGEST.stop + 18, _DIGEST.stop + 34)
 
@@ -106,6 +107,19 @@ class MetadataLedger:
             rows = [row for row in rows if row.key[_START] < last and first < row.key[_END]]
         # Not by the database: the order of its collation may be another one.
         return sorted(row if row.is_object else self._decrypted(row.key) for row in rows)
+
+    def stream(self) -> Iterator[tuple[str, str | None]]:
+        """Yield keys and descriptions without parsing or sorting them, in little memory.
+
+        The database sends them in parts, so do not use the session before the end.
+        """
+        rows: Any = self.session.execute(_query(None).execution_options(yield_per=_FETCH_SIZE))
+        yield from rows
+
+    def read_again(self, key: str, text: str | None) -> LedgerRow:
+        """Return a row of `stream`, decrypted if its description is no entry."""
+        row = LedgerRow(key, text)
+        return row if row.is_object else self._decrypted(key)
 
     def entry_of(self, row: LedgerRow) -> LedgerEntry | None:
         """Return the entry of a row, or None with a warning if it cannot be read or decrypted."""

@@ -26,11 +26,20 @@ results of the tasks. A window that none of these records can have is unknown, a
 also
 queries Flow Service. Only Flow Service reports flow runs that were created outside the DAG or were replaced by a clear.
 With --flow-id and --conn-id only, the whole time between the dates is expected to be ingested. For missing and failed
-windows, it prints the `airflow backfill create` commands that ingest them. Nothing is created.
+windows, it prints the `airflow backfill create` commands that ingest them. With --all, it shows one row for each
+dataflow that Airflow or the ledger knows, the worst first. Nothing is created.
 """
 _COVERAGE_EPILOG = """
 Exit status: 0 if no window is known to be missing, failed or duplicated; 1 if one is; 2 if there is nothing to show, or
 if the ledger cannot be read.
+"""
+_FRESHNESS_DESCRIPTION = """
+Shows the lag of dataflows: the time since the instant until which all expected windows are ingested. It reads Airflow's
+history and the ledger, so it also works while a DAG is paused, fails to parse or was deleted. Nothing is created.
+"""
+_FRESHNESS_EPILOG = """
+Example: `airflow flowservice freshness --all --max-lag 26h`. Exit status: 0 if no dataflow lags more; 1 if one does, or
+if no record shows whether its windows are ingested; 2 if there is nothing to show, or if the ledger cannot be read.
 """
 _FAILED_RECORDS_DESCRIPTION = """
 Shows the rows of a flow run that failed: how many have each of Adobe's error codes, with an example of each, and the
@@ -123,6 +132,7 @@ def get_flowservice_cli_commands() -> list[CLICommand]:
             _coverage_command(config),
             _failed_records_command(config),
             _flows_command(config),
+            _freshness_command(config),
             _ledger_commands(config),
             _windows_command(config),
         ),
@@ -147,7 +157,7 @@ def _check_command(config: Any) -> Any:
 
 
 def _coverage_command(config: Any) -> Any:
-    date = _date_options(config)
+    date = {**_date_options(config), "required": False}
     return config.ActionCommand(
         name="coverage",
         help="Show ingested, missing, failed and duplicated windows, and commands that fill the gaps",
@@ -160,10 +170,37 @@ def _coverage_command(config: Any) -> Any:
             config.Arg(("--from",), help="start; default time zone: that of Airflow", dest="from_date", **date),
             config.Arg(("--to",), help="end, exclusive", dest="to_date", **date),
             config.Arg(("--flow-id",), help="the dataflow; required without a DAG, or if the DAG has several"),
-            config.Arg(("--conn-id",), help="also query Flow Service, with this connection"),
+            config.Arg(("--conn-id",), help="also query Flow Service; with --all: only dataflows of this connection"),
+            config.Arg(("--all",), help="show one row for each dataflow, the worst first", action="store_true"),
+            config.Arg(("--tag",), help="with --all: only dataflows of DAGs with this tag"),
+            _since_arg(config),
             *_output_args(config),
         ),
     )
+
+
+def _freshness_command(config: Any) -> Any:
+    return config.ActionCommand(
+        name="freshness",
+        help="Check how far the ingested windows of dataflows are behind",
+        description=_FRESHNESS_DESCRIPTION,
+        epilog=_FRESHNESS_EPILOG,
+        func=config.lazy_load_command("airflow_flowservice.cli.fleet_command.freshness"),
+        args=(
+            config.Arg(("--max-lag",), help="the longest lag: a number and m, h, d or w, such as 26h", required=True),
+            config.Arg(("--flow-id",), help="check this dataflow; repeat it for several", action="append"),
+            config.Arg(("--all",), help="check all dataflows", action="store_true"),
+            config.Arg(("--conn-id",), help="only dataflows of this connection's organization and sandbox"),
+            config.Arg(("--tag",), help="only dataflows of DAGs with this tag"),
+            _since_arg(config),
+            *_output_args(config),
+        ),
+    )
+
+
+def _since_arg(config: Any) -> Any:
+    text = "start of the range, before now: a number and m, h, d or w; default: 366d"
+    return config.Arg(("--since",), help=text, default="366d")
 
 
 def _failed_records_command(config: Any) -> Any:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
-    from airflow_flowservice._airflow.dag_coverage import Plan
+    from airflow_flowservice._airflow.dag_plan import Plan
     from airflow_flowservice._airflow.database import TaskRow, TaskSettings
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.cli.coverage_report import CoverageReport
@@ -43,6 +43,10 @@ def coverage(arguments: argparse.Namespace) -> NoReturn:
 
     A complete coverage has no missing, failed or duplicated window. If the ledger cannot be read, exit with 2.
     """
+    if arguments.all:
+        from airflow_flowservice.cli.fleet_command import show_all
+
+        show_all(arguments)
     try:
         with quiet_stdout(), quiet_retries():
             report = _report(arguments)
@@ -63,6 +67,10 @@ def coverage(arguments: argparse.Namespace) -> NoReturn:
 
 
 def _report(arguments: argparse.Namespace) -> CoverageReport:
+    if arguments.tag:
+        raise CommandError("--tag selects dataflows of --all")
+    if arguments.from_date is None or arguments.to_date is None:
+        raise CommandError("give --from and --to, or --all for a summary of all dataflows")
     within = _within(arguments.from_date, arguments.to_date)
     if arguments.dag_id is None:
         if not (arguments.flow_id and arguments.conn_id):
@@ -123,7 +131,7 @@ def _read_history(arguments: argparse.Namespace, *, within: IngestionWindow) -> 
 
     :raises CommandError: there is no such DAG and no entry of it, or it has several dataflows.
     """
-    from airflow_flowservice._airflow import dag_coverage, database, dataflow_ledger
+    from airflow_flowservice._airflow import dag_coverage, dag_plan, database, dataflow_ledger
     from airflow_flowservice.coverage.ledger_runs import NO_RECORDS
     from airflow_flowservice.windows.window import EPOCH, IngestionWindow
 
@@ -158,7 +166,7 @@ def _read_history(arguments: argparse.Namespace, *, within: IngestionWindow) -> 
         )
     if flow_id is not None:
         rows = dag_coverage.rows_of_flow(rows, flow_id=flow_id, feeds=feeds, include_unknown=True, records=records)
-    plan = dag_coverage.plan_of(schedule, dag_id=dag_id, history=history)
+    plan = dag_plan.plan_of(schedule, dag_id=dag_id, history=history)
     return _History(plan=plan, flow_id=flow_id, all_rows=all_rows, rows=rows, records=records)
 
 

@@ -13,6 +13,7 @@ from airflow_flowservice.api.models import FlowRunStatus
 from airflow_flowservice.cli.coverage_report import STATE_NAMES, reason_of
 from airflow_flowservice.cli.output import print_line, print_rows, shortest_format
 from airflow_flowservice.coverage.cover import State
+from airflow_flowservice.coverage.state_bar import bar_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -34,7 +35,7 @@ SIGNS = {
     State.DUPLICATED: "2",
     State.RESTATED: "r",
 }
-_STYLES = {
+STYLES = {
     State.INGESTED: "green",
     State.OUTSIDE: "cyan",
     State.RUNNING: "blue",
@@ -44,17 +45,6 @@ _STYLES = {
     State.DUPLICATED: "bold red",
     State.RESTATED: "cyan",
 }
-# If a cell of the time line has several states, it shows the first of these.
-_URGENCY = (
-    State.DUPLICATED,
-    State.FAILED,
-    State.MISSING,
-    State.UNKNOWN,
-    State.RUNNING,
-    State.OUTSIDE,
-    State.RESTATED,
-    State.INGESTED,
-)
 # Contiguous windows of these states share a row; windows of the other states have a row each.
 _GROUPED_STATES = frozenset({State.INGESTED, State.OUTSIDE, State.RUNNING, State.MISSING})
 _MAX_CELLS = 100
@@ -93,17 +83,6 @@ def print_coverage(console: Any, report: CoverageReport, *, output: str = "table
     for line in _advice(report):
         print_line(console, line)
     print_line(console, Text(report.summary, style="bold green" if report.coverage.whole else "bold red"))
-
-
-def bar_of(spans: Iterable[Span], *, within: IngestionWindow, cells: int) -> list[State | None]:
-    """Return the state of each cell of the time line; None for a cell without a span."""
-    bar: list[State | None] = [None] * cells
-    for span in spans:
-        first = int((span.window.start - within.start).total_seconds() * cells // within.seconds)
-        last = int(-((within.start - span.window.end).total_seconds() * cells // within.seconds))
-        for cell in range(first, max(min(last, cells), first + 1)):
-            bar[cell] = _more_urgent(bar[cell], span.state)
-    return bar
 
 
 def timeline_rows(spans: Iterable[Span]) -> list[TimelineRow]:
@@ -182,10 +161,6 @@ def _task_text(expected: ExpectedWindow) -> str:
     return f"DAG run {expected.dag_run_id}, task {expected.task_state or 'not started'}"
 
 
-def _more_urgent(one: State | None, other: State) -> State:
-    return other if one is None else min(one, other, key=_URGENCY.index)
-
-
 def _table_rows(rows: Sequence[TimelineRow]) -> list[dict[str, Any]]:
     utc = shortest_format((instant for row in rows for instant in (row.start, row.end)), zone=timezone.utc)
     return [
@@ -193,7 +168,7 @@ def _table_rows(rows: Sequence[TimelineRow]) -> list[dict[str, Any]]:
             "from": utc(row.start),
             "to": utc(row.end),
             "windows": str(row.windows),
-            "state": Text(f"{SIGNS[row.state]} {row.label}", style=_STYLES[row.state]),
+            "state": Text(f"{SIGNS[row.state]} {row.label}", style=STYLES[row.state]),
             "note": row.note,
         }
         for row in rows
@@ -210,7 +185,7 @@ def _print_bar(console: Console, spans: Iterable[Span], *, within: IngestionWind
     """Print the time line, its scale and the signs that it uses."""
     cells = min(console.width - 2, _MAX_CELLS)
     bar = bar_of(spans, within=within, cells=cells)
-    print_line(console, Text.assemble("|", *((SIGNS[state], _STYLES[state]) if state else " " for state in bar), "|"))
+    print_line(console, Text.assemble("|", *((SIGNS[state], STYLES[state]) if state else " " for state in bar), "|"))
     utc = shortest_format((within.start, within.end), zone=timezone.utc)
     start, end = utc(within.start), utc(within.end)
     print_line(console, f"{start}{end:>{max(cells + 2 - len(start), 1)}}")

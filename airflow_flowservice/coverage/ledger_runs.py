@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 RECENT_CLAIM_S = 600
 """Seconds after which a claim without a flow run has an unknown result; the POST follows a claim within seconds."""
 
-_FIRST_S = 3600
+FIRST_S = 3600
+"""Tasks whose entries were stored within this time, in seconds, were the first ones, in any order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +34,14 @@ class LedgerRecords:
     :param unreadable: windows with an entry that cannot be read.
     :param error: sentence that states why the ledger cannot be read; None if it was read, or is disabled.
     :param lacks_database: the error is that Airflow's database, which has the ledger's Variables, cannot be read.
+    :param known_recorded: value of `recorded`, if `entries` does not have all entries.
     """
 
     entries: tuple[LedgerEntry, ...] = ()
     unreadable: tuple[IngestionWindow, ...] = ()
     error: str | None = None
     lacks_database: bool = False
+    known_recorded: IngestionWindow | None = None
 
     @property
     def recorded(self) -> IngestionWindow | None:
@@ -47,9 +50,9 @@ class LedgerRecords:
         It begins with the window that was stored first. Earlier windows may have been ingested before the ledger was
         used, even if some of them were stored later. It ends with the last window.
         """
-        if not self.entries:
-            return None
-        first = min(entry.updated_at for entry in self.entries) + _FIRST_S
+        if self.known_recorded is not None or not self.entries:
+            return self.known_recorded
+        first = min(entry.updated_at for entry in self.entries) + FIRST_S
         return IngestionWindow(
             min(entry.window.start for entry in self.entries if entry.updated_at <= first),
             max(entry.window.end for entry in self.entries),

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import dag_runs, database, dataflow_ledger
 from airflow_flowservice._airflow.backfill_commands import tasks_run_again
-from airflow_flowservice._airflow.dag_coverage import coverage_of, notices_of, plan_of, rows_of_flow
+from airflow_flowservice._airflow.dag_coverage import coverage_of, notices_of, rows_of_flow
+from airflow_flowservice._airflow.dag_plan import plan_of
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.plugins.error_responses import PageRequestError
 from airflow_flowservice.windows.window import EPOCH, IngestionWindow, parse_instant

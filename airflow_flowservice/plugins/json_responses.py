@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow_flowservice._airflow.database import Feed
+    from airflow_flowservice._airflow.fleet_reader import Fleet
     from airflow_flowservice.coverage.cover import Coverage, ExpectedWindow, KnownRun
     from airflow_flowservice.plugins.coverage_reader import CoverageResult
     from airflow_flowservice.plugins.flow_run_lookup import ListedRuns
@@ -43,6 +44,21 @@ def dataflows_json(feeds: Iterable[Feed]) -> dict[str, Any]:
     for feed in feeds:
         tasks.setdefault(feed.flow_id, []).append({"dag_id": feed.dag_id, "task_id": feed.task_id})
     return {"dataflows": [{"flow_id": flow_id, "tasks": each} for flow_id, each in tasks.items()]}
+
+
+def fleet_json(fleet: Fleet) -> dict[str, Any]:
+    """Return the summaries of all dataflows, the worst first.
+
+    The fields of a dataflow are those of `DataflowStatus.to_json`. `notice` is a sentence if the ledger is unreadable;
+    it has no detail, because users may not see the ledger's connection.
+    """
+    notice = "The ledger of ingested windows cannot be read, so windows are unknown. See the API server's log."
+    return {
+        "from": iso(fleet.within.start),
+        "to": iso(fleet.within.end),
+        "notice": None if fleet.error is None else notice,
+        "dataflows": [row.to_json() for row in fleet.rows],
+    }
 
 
 def coverage_json(result: CoverageResult, *, flow_id: str, now: datetime, listed: ListedRuns | None) -> dict[str, Any]:

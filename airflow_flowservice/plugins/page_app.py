@@ -1,6 +1,7 @@
 """ASGI application of the page and its data, below `/flowservice/` of Airflow's API server.
 
 - `GET data/dataflows` returns the dataflows of the DAGs that the user may read.
+- `GET data/fleet` returns a summary of each dataflow, see `json_responses.fleet_json`.
 - `GET data/coverage?flow_id=&dag_id=&from=&to=&conn_id=` returns the states of a dataflow's windows, see
   `json_responses.coverage_json`. With `conn_id` it also queries Flow Service.
 
@@ -9,6 +10,8 @@ Error responses are `{"error": text, "remedy": text or null}`.
 
 from __future__ import annotations
 
+import logging
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +23,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from airflow_flowservice._airflow import versions
+from airflow_flowservice._airflow import fleet_reader, versions
 from airflow_flowservice.plugins import flow_run_lookup, json_responses, permissions, read_slots
 from airflow_flowservice.plugins.coverage_reader import CoverageReader, RequestedRange
 from airflow_flowservice.plugins.error_responses import PageRequestError
@@ -29,6 +32,9 @@ from airflow_flowservice.plugins.security_headers import SecurityHeadersMiddlewa
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+log = logging.getLogger(__name__)
+
+_YEAR = timedelta(days=366)
 _STATIC = Path(__file__).parent / "static"
 _REMEDIES = {401: "log in to Airflow, then load this page again"}
 
@@ -43,6 +49,18 @@ router = APIRouter(prefix="/data")
 def read_dataflows(user: GetUserDep, session: SessionDep) -> JSONResponse:
     """Return the dataflows of the DAGs that the user may read."""
     return JSONResponse(json_responses.dataflows_json(permissions.readable_feeds(session, user=user)))
+
+
+@router.get("/fleet")
+def read_all(user: GetUserDep, session: SessionDep) -> JSONResponse:
+    """Return a summary of each dataflow with a DAG that the user may read, for the last year."""
+    now = versions.utc_now()
+    with read_slots.occupied():
+        dag_ids = permissions.readable_dag_ids(session, user=user)
+        fleet = fleet_reader.read_fleet(session, now=now, since=now - _YEAR, dag_ids=dag_ids)
+        if fleet.error is not None:
+            log.warning("The ledger cannot be read: %s", fleet.error)
+        return JSONResponse(json_responses.fleet_json(fleet))
 
 
 @router.get("/coverage")

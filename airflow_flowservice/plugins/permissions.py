@@ -12,7 +12,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import Connection
 from airflow.models.connection import Connection
 from airflow.models.dag import DagModel
 
-from airflow_flowservice._airflow import database
+from airflow_flowservice._airflow import dag_facts, database
 from airflow_flowservice.plugins.error_responses import PageRequestError
 
 if TYPE_CHECKING:
@@ -38,10 +38,30 @@ def readable_feeds(session: Session, *, user: Any, dag_id: str | None = None) ->
         _require_dag(dag_id, dag_ids=dag_ids, user=user)
         dag_ids = {dag_id}
     feeds = database.feeds(session, dag_ids=sorted(dag_ids))
-    readable = {each for each in sorted({feed.dag_id for feed in feeds}) if _may_read(user, DagDetails(id=each))}
+    readable = _readable({feed.dag_id for feed in feeds}, user=user)
+    return [feed for feed in feeds if feed.dag_id in readable]
+
+
+def readable_dag_ids(session: Session, *, user: Any) -> set[str]:
+    """Return the DAGs that ingest into dataflows, also those that never ran, if the user may read them.
+
+    :raises PageRequestError: 403, the user may not read the XComs of any DAG.
+    """
+    dag_ids = get_auth_manager().get_authorized_dag_ids(user=user, method="GET", session=session)
+    ingesting = set(dag_facts.dag_schedules(session, dag_ids=dag_ids))
+    ingesting |= {feed.dag_id for feed in database.feeds(session, dag_ids=sorted(dag_ids))}
+    return _readable(ingesting, user=user)
+
+
+def _readable(dag_ids: Iterable[str], *, user: Any) -> set[str]:
+    """Return the DAGs whose runs, task instances and XComs the user may read.
+
+    :raises PageRequestError: 403, the user may not read the XComs of any DAG.
+    """
+    readable = {each for each in sorted(dag_ids) if _may_read(user, DagDetails(id=each))}
     if not readable and not _may_read(user, None):
         raise PageRequestError(403, "You may not read the XComs of any DAG", remedy=_DAG_REMEDY)
-    return [feed for feed in feeds if feed.dag_id in readable]
+    return readable
 
 
 def require_connection(conn_id: str, *, user: Any) -> None:

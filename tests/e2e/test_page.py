@@ -326,7 +326,7 @@ def test_loading_and_errors_are_shown_with_retry(page: Page) -> None:
     cdp("Network.enable", {})
     try:
         cdp("Network.setBlockedURLs", {"urls": ["*/data/dataflows*"]})
-        page.open("/flowservice/")
+        page.open("/flowservice/?dag_id=e2e_page")
         page.wait(lambda: "Airflow does not respond" in page.text("#error"))
         cdp("Network.setBlockedURLs", {"urls": []})
         slow = {"offline": False, "latency": 4000, "downloadThroughput": -1, "uploadThroughput": -1}

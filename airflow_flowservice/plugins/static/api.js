@@ -10,6 +10,8 @@ export class RequestError extends Error {
 
 export const readDataflows = () => get("dataflows", {});
 
+export const readFleet = (signal) => get("fleet", {}, signal);
+
 export const readCoverage = (parameters, signal) => get("coverage", parameters, signal);
 
 async function get(name, parameters, signal) {

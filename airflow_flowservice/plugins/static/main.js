@@ -1,10 +1,11 @@
 // The page: loads the data of the selected dataflow, draws it, and handles the user's input.
 // Times are epoch milliseconds.
 
-import { readCoverage, readDataflows } from "./api.js";
+import { readCoverage, readDataflows, readFleet } from "./api.js";
 import { drawSummary } from "./coverage_summary.js";
 import { byId, el, show } from "./dom.js";
 import { drawCommands, drawUnplacedRuns } from "./fill_commands.js";
+import { drawFleet } from "./fleet.js";
 import { counted, countText, dateText, isoText, rangeText, utcText } from "./formats.js";
 import { drawLegend } from "./legend.js";
 import { stateLabel, STATES } from "./states.js";
@@ -38,6 +39,8 @@ async function start() {
   } catch (error) {
     return showError(error);
   }
+  show(byId("to-fleet"), !isFleet() && !new URLSearchParams(location.search).has("dag_id"));
+  if (isFleet()) return loadFleet();
   const candidates = matchingDataflows();
   if (!candidates.length) return showStatus(noDataflowText());
   if (!candidates.some(({ flow_id }) => flow_id === selection.flow_id)) selection.flow_id = candidates[0].flow_id;
@@ -46,13 +49,51 @@ async function start() {
   await load();
 }
 
+/** Without a dataflow and without a DAG, the page shows all dataflows. */
+const isFleet = () => !selection.flow_id && !selection.dag_id;
+
+async function loadFleet() {
+  retry = loadFleet;
+  const { signal } = startRequest();
+  try {
+    const response = await readFleet(signal);
+    if (!response.dataflows.length) return showStatus(noDataflowText());
+    const known = new Set(dataflows.map(({ flow_id }) => flow_id));
+    drawFleet(response, selection, {
+      isLinked: ({ flow_id }) => known.has(flow_id),
+      onOpen: ({ flow_id }) => openView({ flow_id }),
+      onChange: saveSelection,
+    });
+    for (const id of ["status", "error", "selection", "coverage"]) show(byId(id), false);
+    show(byId("fleet"), true);
+  } catch (error) {
+    if (error.name !== "AbortError") showError(error);
+  } finally {
+    if (!signal.aborted) document.body.removeAttribute("aria-busy");
+  }
+}
+
+/** Show the coverage of a dataflow, or all dataflows if it is empty. The filters of all dataflows are kept. */
+function openView({ flow_id }) {
+  Object.assign(selection, { flow_id, dag_id: "", from: "", to: "", zoom: "" });
+  stateFilter = new Set();
+  saveSelection();
+  loaded = null;
+  start();
+}
+
+function startRequest() {
+  pendingRequest?.abort();
+  pendingRequest = new AbortController();
+  document.body.setAttribute("aria-busy", "true");
+  return pendingRequest;
+}
+
 /** @param conn_id if given, the server also queries Flow Service with this connection. */
 async function load(conn_id = "") {
   retry = load;
-  pendingRequest?.abort();
-  pendingRequest = new AbortController();
-  const { signal } = pendingRequest;
-  document.body.setAttribute("aria-busy", "true");
+  const { signal } = startRequest();
+  show(byId("selection"), true);
   if (!loaded) showStatus("Loading ...");
   try {
     const { flow_id, dag_id, from, to } = selection;
@@ -90,6 +131,7 @@ function showStatus(text) {
   show(byId("status"), true);
   show(byId("error"), false);
   show(byId("coverage"), false);
+  show(byId("fleet"), false);
 }
 
 function showError(error) {
@@ -99,6 +141,7 @@ function showError(error) {
   show(byId("error"), true);
   show(byId("status"), false);
   show(byId("coverage"), false);
+  show(byId("fleet"), false);
 }
 
 function showQueryError(error) {
@@ -273,7 +316,11 @@ onChange("flow", (flow_id) => ({ flow_id, from: "", to: "" }));
 onChange("dag", (dag_id) => ({ dag_id }));
 onChange("from", (day) => ({ from: day && `${day}T00:00:00Z` }));
 onChange("to", (day) => ({ to: endOfDay(day) }));
-byId("selection").addEventListener("submit", (event) => event.preventDefault());
+for (const id of ["selection", "fleet-filters"]) byId(id).addEventListener("submit", (event) => event.preventDefault());
+byId("to-fleet").addEventListener("click", (event) => {
+  event.preventDefault();
+  openView({ flow_id: "" });
+});
 byId("query").addEventListener("submit", async (event) => {
   event.preventDefault();
   byId("query-button").disabled = true;

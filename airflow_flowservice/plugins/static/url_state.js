@@ -1,15 +1,16 @@
 // The user's selection, stored in the fragment (#...) of this page's URL and of Airflow's URL. A reload keeps it.
 
+import { FLEET_KEYS } from "./fleet.js";
 import { outerWindow } from "./frame_links.js";
 
-const KEYS = ["flow_id", "dag_id", "from", "to", "states", "zoom"];
+const KEYS = ["flow_id", "dag_id", "from", "to", "states", "zoom", ...FLEET_KEYS];
 
 /** Return the selection from Airflow's URL, else from this page's fragment, else from this page's query. */
 export function readSelection() {
   const query = new URLSearchParams(location.search); // the tab of a DAG passes dag_id in the query
   for (const source of [outerWindow()?.location, location]) {
     const fragment = new URLSearchParams(source?.hash.slice(1) ?? "");
-    if (fragment.has("flow_id")) return selectionFrom(fragment, query);
+    if (KEYS.some((key) => fragment.has(key))) return selectionFrom(fragment, query);
   }
   return selectionFrom(query, query);
 }

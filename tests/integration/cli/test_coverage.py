@@ -13,8 +13,9 @@ from instants import instant
 
 from airflow_flowservice._airflow import database
 from airflow_flowservice.api.models import FlowRunStatus
-from airflow_flowservice.cli.timeline import SIGNS, bar_of, label_of, timeline_rows
+from airflow_flowservice.cli.timeline import SIGNS, label_of, timeline_rows
 from airflow_flowservice.coverage.cover import ExpectedWindow, KnownRun, State, cover
+from airflow_flowservice.coverage.state_bar import bar_of
 from airflow_flowservice.windows.window import IngestionWindow
 from tests.integration.coverage.conftest import BEGIN, DAY, FLOW, ran, summary
 

@@ -14,7 +14,8 @@ from airflow.timetables.trigger import CronTriggerTimetable
 
 from airflow_flowservice._airflow import database
 from airflow_flowservice._airflow.backfill_commands import fill_commands, trigger_commands
-from airflow_flowservice._airflow.dag_coverage import Plan, coverage_of
+from airflow_flowservice._airflow.dag_coverage import coverage_of
+from airflow_flowservice._airflow.dag_plan import Plan
 from airflow_flowservice.api.models import FlowRun, FlowRunStatus
 from airflow_flowservice.coverage.cover import Coverage
 from airflow_flowservice.windows.window import IngestionWindow

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from airflow_flowservice._airflow import choose_window, database, versions
 from airflow_flowservice._airflow.backfill_commands import fill_commands
-from airflow_flowservice._airflow.dag_coverage import Plan, coverage_of
+from airflow_flowservice._airflow.dag_coverage import coverage_of
+from airflow_flowservice._airflow.dag_plan import Plan
 from airflow_flowservice._airflow.dag_runs import _run_dates
 from airflow_flowservice._airflow.database import TaskRow
 from airflow_flowservice.coverage.cover import State

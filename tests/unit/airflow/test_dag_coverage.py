@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 import pytest
 from airflow.timetables.trigger import CronTriggerTimetable
 
-from airflow_flowservice._airflow import dag_coverage
+from airflow_flowservice._airflow import dag_coverage, dag_plan
 from airflow_flowservice._airflow.dag_coverage import Plan, rows_of_flow
 from airflow_flowservice._airflow.database import Feed, TaskRow
 from airflow_flowservice.runs.summary import FlowRunSummary
@@ -69,14 +69,14 @@ def test_tasks_without_flow_runs_are_included_on_request(include_unknown, expect
 def test_schedule_is_computed_only_within_range_and_dag(monkeypatch, start, end, most):
     """Dates before the DAG's start, or after the range's end, are not computed."""
     computed = []
-    original = dag_coverage.dag_runs.dates_between
+    original = dag_plan.dag_runs.dates_between
 
     def counted(*args, **kwargs):
         for each in original(*args, **kwargs):
             computed.append(each)
             yield each
 
-    monkeypatch.setattr(dag_coverage.dag_runs, "dates_between", counted)
+    monkeypatch.setattr(dag_plan.dag_runs, "dates_between", counted)
     within = IngestionWindow(*(datetime.fromisoformat(each).replace(tzinfo=timezone.utc) for each in (start, end)))
     timetable = CronTriggerTimetable("@hourly", timezone="UTC")
     plan = Plan(dag_id="dag", timetable=timetable, start=datetime(2026, 1, 1, tzinfo=timezone.utc))

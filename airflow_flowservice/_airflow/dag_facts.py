@@ -1,0 +1,116 @@
+"""Read state and schedule of all DAGs that ingest, with one query for each table of Airflow's metadata database."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_flowservice._airflow import database
+from airflow_flowservice._airflow.database import CREATING, DagSchedule, TaskSettings
+from airflow_flowservice.coverage.fleet import DagStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from sqlalchemy.orm import Session
+
+
+def dag_statuses(session: Session, *, dag_ids: Collection[str] | None = None) -> dict[str, DagStatus]:
+    """Return the state of each DAG.
+
+    :param dag_ids: return only these DAGs; None means all.
+    """
+    from airflow.models.dag import DagModel, DagTag
+    from sqlalchemy import select
+
+    model: Any = DagModel
+    tags: dict[str, list[str]] = {}
+    for dag_id, name in session.execute(select(DagTag.dag_id, DagTag.name)):
+        tags.setdefault(dag_id, []).append(name)
+    columns = (model.dag_id, model.is_paused, model.is_stale, model.has_import_errors, model.next_dagrun_create_after)
+    query = select(*columns)
+    if dag_ids is not None:
+        query = query.where(model.dag_id.in_(list(dag_ids)))
+    return {
+        dag_id: DagStatus(
+            dag_id=dag_id,
+            is_paused=bool(is_paused),
+            is_stale=bool(is_stale or has_import_errors),
+            next_due=next_due,
+            tags=tuple(sorted(tags.get(dag_id, ()))),
+        )
+        for dag_id, is_paused, is_stale, has_import_errors, next_due in session.execute(query)
+    }
+
+
+def dag_schedules(session: Session, *, dag_ids: Collection[str] | None = None) -> dict[str, DagSchedule | None]:
+    """Return the schedules of the DAGs with a task that creates flow runs, as `database.dag_schedule_of`.
+
+    Only schedule and tasks are read from the serialized DAGs, which takes a tenth of the time of whole DAGs.
+
+    :param dag_ids: return only these DAGs; None means all.
+    """
+    from airflow.models.serialized_dag import SerializedDagModel
+    from sqlalchemy import Text, cast, func, or_, select
+
+    model: Any = SerializedDagModel
+    latest = select(model.dag_id, func.max(model.created_at).label("created_at")).group_by(model.dag_id).subquery()
+    text = cast(model._data, Text)
+    query = (
+        select(model.dag_id, model._data, model._data_compressed)
+        .join(latest, (model.dag_id == latest.c.dag_id) & (model.created_at == latest.c.created_at))
+        .where(or_(model._data.is_(None), *(text.contains(name) for name in CREATING)))
+    )
+    if dag_ids is not None:
+        query = query.where(model.dag_id.in_(list(dag_ids)))
+    found: dict[str, DagSchedule | None] = {}
+    timetables: dict[str, Any] = {}
+    for dag_id, data, compressed in session.execute(query).all():
+        try:
+            parsed = json.loads(zlib.decompress(compressed)) if compressed else data
+            schedule: DagSchedule | None = _schedule(parsed["dag"], timetables)
+        except Exception:  # another version of Airflow, or a timetable that this process lacks
+            schedule = database.dag_schedule_of(session, dag_id)
+        if schedule is None or schedule.tasks:
+            found[dag_id] = schedule
+    return found
+
+
+def _schedule(dag: dict[str, Any], timetables: dict[str, Any]) -> DagSchedule:
+    """Return the schedule of a serialized DAG.
+
+    :param timetables: by their JSON, so that equal timetables are one object; a new one is added.
+    """
+    tasks = tuple(_tasks(dag))
+    key = json.dumps(dag["timetable"], sort_keys=True)
+    if tasks and key not in timetables:
+        timetables[key] = _decode_timetable(dag["timetable"])
+    return DagSchedule(
+        timetable=timetables.get(key),
+        start=_instant(dag.get("start_date")),
+        end=_instant(dag.get("end_date")),
+        tasks=tasks,
+    )
+
+
+def _tasks(dag: dict[str, Any]) -> Iterator[TaskSettings]:
+    for each in dag["tasks"]:
+        task = each["__var"]
+        if task["task_type"] in CREATING:
+            yield database.task_settings(task["task_id"], task.get("partial_kwargs", task).get)
+
+
+def _instant(value: float | None) -> datetime | None:
+    return None if value is None else datetime.fromtimestamp(value, timezone.utc)
+
+
+def _decode_timetable(value: Any) -> Any:
+    from airflow.serialization import serialized_objects
+
+    try:
+        from airflow.serialization.decoders import decode_timetable as decode
+    except ImportError:  # before 3.2
+        decode = getattr(serialized_objects, "decode_timetable")  # noqa: B009 not exported later
+    return decode(value)

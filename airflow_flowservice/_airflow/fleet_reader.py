@@ -1,0 +1,338 @@
+"""Read the summary of all dataflows from Airflow's metadata database and the ledgers.
+
+A dataflow is known from the tasks of a serialized DAG, also of one that never ran, from the XComs of task instances, or
+from the ledger, also after its DAG was renamed or deleted. Flow Service is not queried.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from airflow_flowservice._airflow import dag_facts, database, dataflow_ledger, fleet_ledger
+from airflow_flowservice._airflow.dag_coverage import coverage_of, flow_of, rows_of_flow
+from airflow_flowservice._airflow.dag_plan import ScheduleDates, plan_of
+from airflow_flowservice._airflow.database import Feed
+from airflow_flowservice.api.models import FlowRunStatus
+from airflow_flowservice.coverage.cover import KnownRun, State
+from airflow_flowservice.coverage.fleet import DagStatus, DataflowStatus, dataflow_status, merged_runs, worst_first
+from airflow_flowservice.coverage.fleet_records import DataflowRecords
+from airflow_flowservice.coverage.ledger_runs import LedgerRecords
+from airflow_flowservice.exceptions import FlowServiceError
+from airflow_flowservice.ledger.entry import DataflowKey
+from airflow_flowservice.windows.window import END, EPOCH, START, IngestionWindow, window_from_json
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from sqlalchemy.orm import Session
+
+    from airflow_flowservice._airflow.database import TaskRow
+    from airflow_flowservice.coverage.cover import Coverage
+
+# As for one dataflow: with partitions or offsets, a DAG run for an earlier date can have a window within the range.
+_MARGIN = timedelta(days=31)
+# Airflow's timetables need a quarter of a millisecond for a window without a DAG run.
+_MOST_WINDOWS = 1000
+_SAMPLES = 3
+
+_Place = tuple[str, str]
+_TaskKey = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """Summaries of all dataflows.
+
+    :param rows: worst first.
+    :param within: range of the counts and the bars.
+    :param error: sentence that states why a ledger cannot be read; None if all were read. Then no window is missing.
+    """
+
+    rows: tuple[DataflowStatus, ...]
+    within: IngestionWindow
+    error: str | None = None
+
+
+@dataclass(kw_only=True)
+class _Dataflow:
+    """Records of one dataflow.
+
+    :param ingested: window of each successful flow run in Airflow's history.
+    :param dag_ids: DAGs with a task that ingests or ingested into it.
+    :param planned: DAGs with a task that ingests into it now.
+    """
+
+    ingested: dict[str, IngestionWindow] = field(default_factory=dict)
+    dag_ids: set[str] = field(default_factory=set)
+    planned: set[str] = field(default_factory=set)
+
+
+@dataclass(kw_only=True)
+class _History:
+    """Task instances in Airflow's history.
+
+    :param ingested: window of each successful flow run of each task and dataflow.
+    :param newest: dataflow of the newest success of each DAG, mapped task and map index.
+    :param rows: task instances of each DAG that are not only counted by flow run.
+    """
+
+    ingested: dict[tuple[_TaskKey, str], dict[str, IngestionWindow]] = field(default_factory=dict)
+    newest: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    rows: dict[str, list[TaskRow]] = field(default_factory=dict)
+
+
+def read_fleet(
+    session: Session,
+    *,
+    now: datetime,
+    since: datetime,
+    conn_id: str | None = None,
+    tag: str | None = None,
+    flow_ids: Collection[str] | None = None,
+    dag_ids: Collection[str] | None = None,
+) -> Fleet:
+    """Return the summaries of all dataflows.
+
+    :param now: aware; end of the range.
+    :param since: aware; start of the range.
+    :param conn_id: only dataflows of the organization and sandbox of this connection, with its ledger.
+    :param tag: only dataflows with a DAG that has this tag.
+    :param flow_ids: only these dataflows; None means all.
+    :param dag_ids: only DAGs that the user may read; None means all. A dataflow without such a DAG is omitted.
+    :raises FlowServiceError: the connection `conn_id` cannot be read.
+    """
+    reader = _FleetReader(session, now=now, since=since, dag_ids=dag_ids)
+    reader.read(conn_id)
+    rows = [
+        row
+        for key, dataflow in reader.dataflows(conn_id)
+        if flow_ids is None or key.flow_id in flow_ids
+        for row in [reader.status(key, dataflow)]
+        if (tag is None or tag in row.tags) and (dag_ids is None or row.dags)
+    ]
+    return Fleet(rows=tuple(worst_first(rows)), within=reader.within, error=reader.error)
+
+
+class _FleetReader:
+    def __init__(self, session: Session, *, now: datetime, since: datetime, dag_ids: Collection[str] | None) -> None:
+        self._session = session
+        self._now = now
+        self._dag_ids = None if dag_ids is None else frozenset(dag_ids)
+        self._since = max(since - _MARGIN, EPOCH)
+        self.within = IngestionWindow(since, now)
+        self.error: str | None = None
+        self._dags = dag_facts.dag_statuses(session, dag_ids=dag_ids)
+        self._schedules = dag_facts.dag_schedules(session, dag_ids=dag_ids)
+        self._tasks = {
+            (dag_id, task.task_id): task
+            for dag_id, schedule in self._schedules.items()
+            for task in (schedule.tasks if schedule else ())
+        }
+        self._dates = ScheduleDates()
+        self._history_starts: dict[str, database.HistoryStart | None] = {}
+        self._records: dict[DataflowKey, DataflowRecords] = {}
+        self._places: dict[str, _Place | None] = {}
+        self._by_flow: dict[str, list[DataflowKey]] = defaultdict(list)
+        self._feeds: dict[str, list[Feed]] = defaultdict(list)
+
+    def read(self, conn_id: str | None) -> None:
+        """Read the ledgers and the history.
+
+        :raises FlowServiceError: the connection `conn_id` cannot be read.
+        """
+        conn_ids = [conn_id] if conn_id else sorted({task.conn_id for task in self._tasks.values() if task.conn_id})
+        if conn_id is not None:
+            self._places[conn_id] = dataflow_ledger.place_of(conn_id, required=True)
+        try:
+            sources = dataflow_ledger.ledger_sources(conn_ids)
+            self._records = fleet_ledger.read_ledgers(self._session, sources, since=self._since)
+        except FlowServiceError as error:
+            self.error = str(error)
+        for key in self._records:
+            self._by_flow[key.flow_id].append(key)
+        self._history = _read_history(self._session, dag_ids=self._dag_ids, since=self._since)
+        for feed in (*database.feeds(self._session, dag_ids=self._dag_ids), *self._arguments()):
+            self._feeds[feed.dag_id].append(feed)
+
+    def _arguments(self) -> Iterator[Feed]:
+        """Yield the dataflows in the arguments of tasks."""
+        for (dag_id, task_id), task in self._tasks.items():
+            if task.flow_id is not None:
+                yield Feed(flow_id=task.flow_id, dag_id=dag_id, task_id=task_id)
+
+    def dataflows(self, conn_id: str | None) -> list[tuple[DataflowKey, _Dataflow]]:
+        """Return all dataflows; with `conn_id`, only those of its organization and sandbox."""
+        found: dict[DataflowKey, _Dataflow] = defaultdict(_Dataflow)
+        for key, records in self._records.items():
+            found[key].dag_ids |= records.dag_ids
+        for (task, flow_id), ingested in self._history.ingested.items():
+            dataflow = found[self._key(flow_id, task)]
+            dataflow.ingested |= ingested
+            dataflow.dag_ids.add(task[0])
+        for row in chain.from_iterable(self._history.rows.values()):
+            if pushed := flow_of(row):
+                found[self._key(pushed, (row.dag_id, row.task_id))].dag_ids.add(row.dag_id)
+        for feed in chain.from_iterable(self._feeds.values()):
+            task = (feed.dag_id, feed.task_id)
+            dataflow = found[self._key(feed.flow_id, task)]
+            dataflow.dag_ids.add(feed.dag_id)
+            settings = self._tasks.get(task)
+            if settings is None or settings.flow_id in (None, feed.flow_id):
+                dataflow.planned.add(feed.dag_id)
+        place = self._places[conn_id] if conn_id else None
+        return [(key, each) for key, each in found.items() if place in (None, (key.organization, key.sandbox))]
+
+    def status(self, key: DataflowKey, dataflow: _Dataflow) -> DataflowStatus:
+        """Return the summary of a dataflow."""
+        records = self._records.get(key) or DataflowRecords(since=self._since)
+        of_ledger = replace(records.records(), error=self.error)
+        rows = self._rows(key, dataflow, records=of_ledger)
+        ingested = {**dataflow.ingested, **records.ingested}
+        windows = [*filter(None, [records.last]), *dataflow.ingested.values(), *_ingested_windows(rows)]
+        runs = list(_runs(ingested, separate=_run_ids(rows, of_ledger)))
+        plans = sorted(dataflow.planned)
+        coverage = self._coverage(rows, runs, plans=plans, records=of_ledger, with_history=False)
+        if coverage.totals[State.MISSING].spans:
+            # The begin of the history can only turn missing windows into unknown ones.
+            coverage = self._coverage(rows, runs, plans=plans, records=of_ledger, with_history=True)
+        return dataflow_status(
+            key,
+            coverage,
+            within=self.within,
+            now=self._now,
+            last=max(windows, key=lambda window: window.end, default=None),
+            dags=self._dag_statuses(dataflow),
+            name=records.name,
+            has_more=_scheduled_windows(coverage) >= _MOST_WINDOWS,
+        )
+
+    def _coverage(
+        self,
+        rows: list[TaskRow],
+        runs: list[KnownRun],
+        *,
+        plans: Iterable[str],
+        records: LedgerRecords,
+        with_history: bool,
+    ) -> Coverage:
+        creating = {*plans, *(row.dag_id for row in rows if row.creates)}
+        return coverage_of(
+            rows,
+            plans=[
+                replace(
+                    plan_of(
+                        self._schedules.get(dag_id) if dag_id in plans else None,
+                        dag_id=dag_id,
+                        history=self._history_start(dag_id) if with_history else None,
+                    ),
+                    most_windows=_MOST_WINDOWS,
+                    dates=self._dates,
+                )
+                for dag_id in sorted(creating)
+            ],
+            within=self.within,
+            now=self._now,
+            most_entries=1,
+            records=records,
+            ingested=runs,
+        )
+
+    def _history_start(self, dag_id: str) -> database.HistoryStart | None:
+        if dag_id not in self._history_starts:
+            self._history_starts[dag_id] = database.history_start(self._session, dag_id)
+        return self._history_starts[dag_id]
+
+    def _rows(self, key: DataflowKey, dataflow: _Dataflow, *, records: LedgerRecords) -> list[TaskRow]:
+        of_dags = [row for dag_id in sorted(dataflow.dag_ids) for row in self._history.rows.get(dag_id, ())]
+        feeds = [feed for dag_id in dataflow.dag_ids for feed in self._feeds.get(dag_id, ())]
+        newest = self._history.newest
+        found = rows_of_flow(of_dags, flow_id=key.flow_id, feeds=feeds, records=records, newest=newest)
+        return [row for row in found if self._key(key.flow_id, (row.dag_id, row.task_id)) == key]
+
+    def _dag_statuses(self, dataflow: _Dataflow) -> Iterator[DagStatus]:
+        """Yield the states of the DAGs; a DAG that only the ledger has was deleted, or may not be read."""
+        for dag_id in dataflow.dag_ids:
+            if dag_id in self._dags:
+                yield self._dags[dag_id]
+            elif self._dag_ids is None:
+                yield DagStatus(dag_id=dag_id, is_stale=True)
+
+    def _key(self, flow_id: str, task: _TaskKey) -> DataflowKey:
+        """Return the dataflow of a task by its connection, or else by the only entries of the ledger that match."""
+        settings = self._tasks.get(task)
+        conn_id = settings.conn_id if settings else None
+        place = self._place(conn_id) if conn_id else None
+        if place is not None:
+            return DataflowKey(*place, flow_id)
+        keys = self._by_flow.get(flow_id, [])
+        if len(keys) > 1:
+            keys = [key for key in keys if task[0] in self._records[key].dag_ids]
+        return keys[0] if len(keys) == 1 else DataflowKey("", "", flow_id)
+
+    def _place(self, conn_id: str) -> _Place | None:
+        if conn_id not in self._places:
+            place = None
+            with suppress(FlowServiceError):  # reading the ledgers reports it
+                place = dataflow_ledger.place_of(conn_id)
+            self._places[conn_id] = place
+        return self._places[conn_id]
+
+
+def _read_history(session: Session, *, dag_ids: Collection[str] | None, since: datetime) -> _History:
+    history = _History()
+    windows: dict[tuple[str, str], IngestionWindow | None] = {}
+    newest: dict[tuple[str, str, int], tuple[int, str]] = {}
+    for each in database.successes(session, dag_ids=dag_ids, since=since):
+        edges = (each.start, each.end)
+        if edges in windows:
+            window = windows[edges]
+        else:
+            window = windows[edges] = window_from_json({START: each.start, END: each.end})
+        if window is None:
+            continue
+        task = (each.dag_id, each.task_id)
+        history.ingested.setdefault((task, each.flow_id), {})[each.flow_run_id] = window
+        if each.map_index >= 0:
+            instance = (*task, each.map_index)
+            newest[instance] = max(newest.get(instance, (-1, "")), (each.dag_run_id, each.flow_id))
+    history.newest = {instance: flow_id for instance, (_, flow_id) in newest.items()}
+    for row in chain(
+        database.task_rows(session, dag_ids=dag_ids, since=since, with_successes=False),
+        database.newest_successes(session, most=_SAMPLES, dag_ids=dag_ids, since=since),
+    ):
+        history.rows.setdefault(row.dag_id, []).append(row)
+    return history
+
+
+def _ingested_windows(rows: Iterable[TaskRow]) -> Iterator[IngestionWindow]:
+    for row in rows:
+        if row.flow_run and row.flow_run.succeeded and row.flow_run.window:
+            yield row.flow_run.window
+
+
+def _run_ids(rows: Iterable[TaskRow], records: LedgerRecords) -> set[str]:
+    """Return the flow runs of rows and entries. They are joined by id, so they must not be merged with others."""
+    ids = {row.flow_run.id for row in rows if row.flow_run}
+    for entry in records.entries:
+        ids.update(run.flow_run_id for run in entry.earlier)
+        if entry.flow_run_id is not None:
+            ids.add(entry.flow_run_id)
+    return ids
+
+
+def _runs(ingested: Mapping[str, IngestionWindow], *, separate: Collection[str]) -> Iterator[KnownRun]:
+    """Yield successful flow runs: merged ones, and those of `separate` with their ids."""
+    yield from merged_runs(window for flow_run_id, window in ingested.items() if flow_run_id not in separate)
+    for flow_run_id in separate:
+        if flow_run_id in ingested:
+            yield KnownRun(id=flow_run_id, window=ingested[flow_run_id], status=FlowRunStatus.SUCCESS)
+
+
+def _scheduled_windows(coverage: Coverage) -> int:
+    """Return the number of spans that only a schedule expects."""
+    return sum(1 for span in coverage.spans for each in span.expected if each.dag_id and each.dag_run_id is None)

@@ -1,0 +1,90 @@
+"""Content of a ledger about one dataflow, in little memory: most entries are only a flow run and its window. Pure."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from airflow_flowservice.coverage.ledger_runs import FIRST_S, LedgerRecords
+from airflow_flowservice.ledger.entry import EntryState
+from airflow_flowservice.windows.window import IngestionWindow
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from airflow_flowservice.ledger.entry import LedgerEntry
+
+
+@dataclass(kw_only=True)
+class DataflowRecords:
+    """Entries of one dataflow, collected one by one.
+
+    :param since: earlier windows only count for `last` and `dag_ids`.
+    :param ingested: window of each successful flow run that was never replaced.
+    :param others: all other entries.
+    :param unreadable: windows with an entry that cannot be read.
+    :param dag_ids: DAGs of the last claims, also before `since`.
+    :param name: the dataflow's name; None if no entry has it.
+    """
+
+    since: datetime
+    ingested: dict[str, IngestionWindow] = field(default_factory=dict)
+    others: list[LedgerEntry] = field(default_factory=list)
+    unreadable: list[IngestionWindow] = field(default_factory=list)
+    dag_ids: set[str] = field(default_factory=set)
+    name: str | None = None
+    _updates: array[float] = field(default_factory=lambda: array("d"))
+    _windows: list[IngestionWindow] = field(default_factory=list)
+    _seen: IngestionWindow | None = None
+
+    def add(self, entry: LedgerEntry) -> None:
+        """Add an entry."""
+        window, dag_id = entry.window, entry.owner.partition("/")[0]
+        is_ingested = entry.state is EntryState.INGESTED and entry.flow_run_id is not None
+        if is_ingested and entry.flow_run_id is not None and not entry.earlier:
+            self.add_ingested(entry.flow_run_id, window, dag_id=dag_id, updated_at=entry.updated_at)
+            return
+        if is_ingested or entry.earlier:
+            self._see(window)
+        self.dag_ids.add(dag_id)
+        if window.end > self.since:
+            self.others.append(entry)
+            self._windows.append(window)
+            self._updates.append(entry.updated_at)
+
+    def add_ingested(self, flow_run_id: str, window: IngestionWindow, *, dag_id: str, updated_at: float) -> None:
+        """Add an entry that is ingested and was never restated."""
+        self.dag_ids.add(dag_id)
+        if window.end > self.since:
+            self.ingested[flow_run_id] = window
+            self._windows.append(window)
+            self._updates.append(updated_at)
+        else:
+            self._see(window)
+
+    def records(self) -> LedgerRecords:
+        """Return the records without those in `ingested`."""
+        return LedgerRecords(
+            entries=tuple(self.others), unreadable=tuple(self.unreadable), known_recorded=self._recorded()
+        )
+
+    @property
+    def last(self) -> IngestionWindow | None:
+        """Return the last ingested window, also before `since`."""
+        return max((*filter(None, [self._seen]), *self.ingested.values()), key=attrgetter("end"), default=None)
+
+    def _see(self, window: IngestionWindow) -> None:
+        if self._seen is None or window.end > self._seen.end:
+            self._seen = window
+
+    def _recorded(self) -> IngestionWindow | None:
+        """Return the value of `LedgerRecords.recorded` for all entries."""
+        if not self._updates:
+            return None
+        first = min(self._updates) + FIRST_S
+        start = min(
+            window.start for window, update in zip(self._windows, self._updates, strict=True) if update <= first
+        )
+        return IngestionWindow(start, max(window.end for window in self._windows))

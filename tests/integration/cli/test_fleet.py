@@ -1,0 +1,344 @@
+"""Run `airflow flowservice coverage --all` and `freshness` on Airflow's own tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_flowservice._airflow import dag_facts, database, versions
+from airflow_flowservice.coverage.fleet import DagStatus
+from airflow_flowservice.ledger.entry import DataflowKey, EarlierRun, EntryState
+from tests.integration.cli.test_coverage import add_day, daily, session
+from tests.integration.cli.test_coverage_ledger import entry, store
+from tests.integration.coverage.conftest import BEGIN, DAY, FLOW, ran, summary
+
+__all__ = ["add_day", "daily", "ran", "session", "store"]
+NOW = BEGIN + 9 * DAY + timedelta(hours=2)
+NOTHING = "11111111-0000-4000-8000-000000000000"
+
+
+@pytest.fixture(autouse=True)
+def now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the present time to the tenth day of January."""
+    monkeypatch.setattr(versions, "utc_now", lambda: NOW)
+
+
+@pytest.fixture
+def dags(daily: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Schedule the DAG `daily`; return the states of DAGs, which a test can change."""
+    states = {"daily": DagStatus(dag_id="daily", next_due=BEGIN + 10 * DAY, tags=("aep",))}
+    schedule = database.dag_schedule_of(None, "daily")  # type: ignore[arg-type]
+    monkeypatch.setattr(dag_facts, "dag_statuses", lambda *_, **__: states)
+    monkeypatch.setattr(dag_facts, "dag_schedules", lambda *_, **__: {"daily": schedule})
+    return states
+
+
+@pytest.fixture
+def fleet(command: Any) -> Callable[..., Any]:
+    """Return a function that runs the command and returns its result."""
+
+    def run(*options: str, output: str = "json") -> Any:
+        return command("coverage", "--all", "--since", "218h", f"--output={output}", *options)
+
+    return run
+
+
+@pytest.fixture
+def single(command: Any) -> Callable[..., Any]:
+    """Return a function that runs the command for one dataflow of the DAG and returns its totals."""
+
+    def run() -> dict[str, int]:
+        dates = ("--from", BEGIN.isoformat(), "--to", NOW.isoformat())
+        shown = command("coverage", "--dag-id", "daily", "--flow-id", FLOW, *dates, "--output=json")
+        names = ("missing", "failed", "twice", "running", "unknown")
+        return {name: shown.json["totals"].get(name, {"windows": 0})["windows"] for name in names}
+
+    return run
+
+
+@pytest.fixture
+def history(add_day: Any, ran: Any, session: Any) -> None:
+    """Add nine days: 2 failed, 3 and 4 missing, 5 duplicated, 8 running, all others ingested."""
+    for number in (2, 6, 7, 8, 10):
+        add_day(number, window=number - 1)
+    add_day(3, state="failed", run_state="failed", pushed=summary(2, BEGIN + DAY, status="failed"))
+    twice = summary(99, BEGIN + 4 * DAY)
+    ran(BEGIN + 5 * DAY, run_type="manual", pushed=twice, dated=False)
+    session.commit()
+    add_day(9, state="deferred", run_state="running", pushed=summary(8, BEGIN + 7 * DAY, status="created"))
+
+
+def only(shown: Any) -> Any:
+    (row,) = shown.json["dataflows"]
+    return row
+
+
+@pytest.mark.usefixtures("history", "dags")
+@pytest.mark.parametrize("with_ledger", [False, True], ids=["history", "ledger"])
+def test_same_judgement_as_for_one_dataflow(fleet: Any, single: Any, store: Any, with_ledger: bool) -> None:
+    """The counts are those of `coverage --dag-id`, also if the ledger has the windows."""
+    if with_ledger:
+        store(*(entry(number) for number in (1, 5, 6, 7, 9)), entry(8, state=EntryState.CREATED))
+    shown = fleet()
+    row = only(shown)
+    expected = {"missing": 2, "failed": 1, "twice": 1, "running": 0, "unknown": 1}
+    assert (expected, expected) == (row["windows"], single())
+    assert (1, "twice", True, False) == (shown.status, row["state"], row["wrong"], shown.json["whole"])
+    assert (FLOW, [{"dag_id": "daily", "paused": False, "stale": False}]) == (row["flow_id"], row["dags"])
+    assert ("2026-01-10T00:00:00Z", "2026-01-02T00:00:00Z") == (row["last_window"]["end"], row["complete_until"])
+    assert int((NOW - BEGIN - DAY).total_seconds()) == row["lag_seconds"]
+    assert ("2026-01-11T00:00:00Z", ["aep"]) == (row["next_due"], row["tags"])
+
+
+@pytest.mark.usefixtures("dags")
+def test_whole_coverage(add_day: Any, fleet: Any) -> None:
+    for number in range(2, 11):
+        add_day(number, window=number - 1)
+    shown = fleet()
+    assert (0, True, 2 * 3600) == (shown.status, shown.json["whole"], only(shown)["lag_seconds"])
+    assert {"ingested"} == {*filter(None, only(shown)["bar"])}
+
+
+def test_dataflow_of_a_dag_that_never_ran(session: Any, dags: Any, fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arguments of its task name the dataflow; its windows are missing."""
+    schedule = database.dag_schedule_of(session, "daily")
+    assert schedule is not None
+    tasks = (database.TaskSettings(task_id="ingest", flow_id=NOTHING, conn_id="flowservice_default"),)
+    known = database.DagSchedule(timetable=schedule.timetable, start=BEGIN, tasks=tasks)
+    monkeypatch.setattr(dag_facts, "dag_schedules", lambda *_, **__: {"daily": known})
+    row = only(fleet())
+    assert (NOTHING, 9, None) == (row["flow_id"], row["windows"]["missing"], row["last_window"])
+    assert "never ingested" in row["lag_note"]
+
+
+def test_only_the_ledger_knows_the_dataflow(session: Any, dags: Any, store: Any, fleet: Any, command: Any) -> None:
+    """Its DAG was deleted, and so was the history: nothing is missing, and the lag grows."""
+    dags.clear()
+    store(*(entry(number, dag_id="former") for number in range(1, 5)))
+    shown = fleet()
+    row = only(shown)
+    assert (0, "prod", "ingested") == (shown.status, row["sandbox"], row["state"])
+    assert [{"dag_id": "former", "paused": False, "stale": True}] == row["dags"]
+    assert ("2026-01-05T00:00:00Z", None) == (row["complete_until"], row["next_due"])
+    late = command("freshness", "--all", "--max-lag", "26h", "--output=json")
+    assert (1, [True], False) == (late.status, [each["late"] for each in late.json["dataflows"]], late.json["fresh"])
+    assert 0 == command("freshness", "--flow-id", FLOW, "--max-lag", "6d").status
+
+
+@pytest.mark.usefixtures("history")
+def test_lag_while_the_dag_is_paused_or_broken(dags: Any, command: Any) -> None:
+    """The state of the DAG makes no difference to the lag."""
+    for state in ({}, {"is_paused": True}, {"is_stale": True}):
+        dags["daily"] = DagStatus(dag_id="daily", **state)
+        assert 1 == command("freshness", "--flow-id", FLOW, "--max-lag", "26h").status, state
+        assert 0 == command("freshness", "--flow-id", FLOW, "--max-lag", "9d").status, state
+
+
+def test_restated_window_is_not_wrong(dags: Any, add_day: Any, store: Any, fleet: Any) -> None:
+    for number in range(2, 11):
+        add_day(number, window=number - 1)
+    earlier = EarlierRun(flow_run_id=summary(3, BEGIN)["id"], replaced_at=1.0, replaced_by="daily/manual/ingest/-1")
+    store(entry(3, flow_run_id="99999999-0000-4000-8000-000000000000", earlier=(earlier,)))
+    assert (0, 2 * 3600) == ((shown := fleet()).status, only(shown)["lag_seconds"])
+
+
+def test_sandboxes_and_connections(dags: Any, store: Any, fleet: Any, connect: Any) -> None:
+    """The same dataflow id in two sandboxes makes two rows; a connection selects one."""
+    store(*(entry(number, sandbox="dev", dag_id="other") for number in range(1, 4)))
+    store(*(entry(number) for number in range(1, 10)))
+    assert [("dev", 3), ("prod", 9)] == sorted((row["sandbox"], _days(row)) for row in fleet().json["dataflows"])
+    for sandbox in ("dev", "prod"):
+        conn_id = connect(extra={"sandbox": sandbox})
+        assert [sandbox] == [row["sandbox"] for row in fleet("--conn-id", conn_id).json["dataflows"]]
+    unknown = fleet("--conn-id", "nothing")
+    assert (2, True) == (unknown.status, "nothing" in unknown.err)
+
+
+def _days(row: Any) -> int:
+    return (datetime.fromisoformat(row["complete_until"].replace("Z", "+00:00")) - BEGIN).days
+
+
+@pytest.mark.usefixtures("history", "dags")
+def test_tag_and_dataflow_select_rows(fleet: Any, store: Any) -> None:
+    store(entry(1, dataflow=DataflowKey("EMULATOR@AdobeOrg", "prod", NOTHING), dag_id="other"))
+    assert {FLOW, NOTHING} == {row["flow_id"] for row in fleet().json["dataflows"]}
+    assert [FLOW] == [row["flow_id"] for row in fleet("--tag", "aep").json["dataflows"]]
+    assert [NOTHING] == [row["flow_id"] for row in fleet("--flow-id", NOTHING).json["dataflows"]]
+    assert (2, 2) == (fleet("--tag", "none").status, fleet("--flow-id", "none").status)
+
+
+@pytest.mark.usefixtures("history", "dags")
+def test_unreadable_ledger(fleet: Any, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No window is missing, and the exit status is 2."""
+    monkeypatch.setenv("AIRFLOW__FLOWSERVICE__LEDGER_CONN_ID", "absent")
+    shown = fleet()
+    assert (2, False, 0) == (shown.status, shown.json["ledger_read"], only(shown)["windows"]["missing"])
+    assert "the ledger could not be read" in shown.err
+    assert 2 == command("freshness", "--all", "--max-lag", "26h").status
+
+
+def test_ledger_in_a_database(dags: Any, fleet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_flowservice.ledger.sql_ledger import SqlLedger
+
+    file = tmp_path / "ledger.db"
+    ledger = SqlLedger(f"sqlite:///{file}")
+    ledger.migrate()
+    for number in range(1, 10):
+        ledger.put(entry(number))
+    monkeypatch.setenv("AIRFLOW__FLOWSERVICE__LEDGER_CONN_ID", "ledger")
+    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps({"conn_type": "sqlite", "host": str(file)}))
+    assert 2 * 3600 == only(fleet())["lag_seconds"]
+
+
+@pytest.mark.usefixtures("history", "dags")
+def test_table_and_plain(fleet: Any, command: Any) -> None:
+    """The table has a bar, a legend and a summary; `plain` has only the rows."""
+    table = fleet(output="table")
+    assert "1 of 1 dataflows have missing, failed or duplicated windows" in table.out
+    assert "2 duplicated" in table.out
+    assert "= ingested" in table.out
+    plain = fleet(output="plain").out.splitlines()
+    assert (2, True) == (len(plain), FLOW in plain[1])
+    assert FLOW in fleet(output="yaml").out
+    fresh = command("freshness", "--all", "--max-lag", "26h")
+    assert "1 of 1 dataflows lag more than 26h" in fresh.out
+
+
+@pytest.mark.usefixtures("dags")
+def test_long_gap_is_bounded(fleet: Any, monkeypatch: pytest.MonkeyPatch, ran: Any, session: Any) -> None:
+    """The rest of the time is one missing window, and the count is marked as a lower limit."""
+    from airflow_flowservice._airflow import fleet_reader
+
+    monkeypatch.setattr(fleet_reader, "_MOST_WINDOWS", 4)
+    ran(BEGIN + DAY, pushed=summary(1, BEGIN))
+    session.commit()
+    row = only(fleet())
+    assert (4, True) == (row["windows"]["missing"], row["has_more"])
+    assert "missing" == row["bar"][-2]
+    assert "4+" in fleet(output="plain").out
+
+
+def test_nothing_is_known(dags: Any, fleet: Any, session: Any) -> None:
+    assert (2, True) == ((shown := fleet()).status, "no dataflow is known" in shown.err)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("coverage", "--all", "--dag-id", "daily"),
+        ("coverage", "--all", "--since", "soon"),
+        ("coverage", "--all", "--since", "0d"),
+        ("coverage", "--dag-id", "daily"),
+        ("coverage", "--tag", "aep", "--dag-id", "daily", "--from", "2026-01-01", "--to", "2026-01-02"),
+        ("freshness", "--max-lag", "26h"),
+        ("freshness", "--max-lag", "26", "--all"),
+        ("freshness", "--max-lag", "26h", "--all", "--flow-id", "f"),
+        ("freshness", "--max-lag", "999999999w", "--all"),
+    ],
+    ids=lambda options: " ".join(options),
+)
+def test_invalid_arguments(command: Any, dags: Any, options: tuple[str, ...]) -> None:
+    assert (2, "") == ((shown := command(*options)).status, shown.out)
+
+
+@pytest.fixture
+def registered(session: Any, tmp_path: Path) -> Iterator[None]:
+    """Write DAGs to the database with the functions that the DAG processor uses."""
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.models.dag import DagModel
+    from sqlalchemy import delete, update
+
+    (tmp_path / "fleet.py").write_text(_DAGS)
+    DagBundlesManager().sync_bundles_to_db()
+    _sync(tmp_path)
+    session.execute(update(DagModel).where(DagModel.dag_id == "fleet_paused").values(is_paused=True))
+    session.execute(update(DagModel).where(DagModel.dag_id == "fleet_daily").values(is_paused=False))
+    session.commit()
+    yield
+    session.execute(delete(DagModel).where(DagModel.dag_id.startswith("fleet_")))
+    session.commit()
+
+
+def _sync(folder: Path) -> None:
+    try:
+        from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    except ImportError:  # before 3.2
+        from airflow.models import dagbag
+
+        bag = dagbag.DagBag(dag_folder=str(folder), bundle_path=folder)
+        if hasattr(bag, "sync_to_db"):  # before 3.1
+            bag.sync_to_db("dags-folder", None)
+        else:
+            dagbag.sync_bag_to_db(bag, "dags-folder", None)
+    else:
+        sync_bag_to_db(DagBag(dag_folder=str(folder), bundle_path=folder), "dags-folder", None)
+
+
+_DAGS = """
+import pendulum
+from airflow.sdk import DAG
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow_flowservice.operators import OnDemandFlowRunOperator
+
+begin = pendulum.datetime(2026, 1, 1, tz="Europe/Berlin")
+for dag_id in ("fleet_daily", "fleet_paused"):
+    with DAG(dag_id, schedule="@daily", start_date=begin, end_date=begin.add(days=300), tags=["aep"]) as dag:
+        OnDemandFlowRunOperator(task_id="ingest", flow_id=dag_id)
+        OnDemandFlowRunOperator(task_id="template", flow_id="{{ params.flow }}")
+        OnDemandFlowRunOperator.partial(task_id="mapped", flow_id="mapped").expand(window_start=["a", "b"])
+    globals()[dag_id] = dag
+with DAG("fleet_other", schedule=None) as other:
+    EmptyOperator(task_id="nothing")
+"""
+
+
+@pytest.mark.usefixtures("registered")
+def test_schedules_are_those_of_whole_dags(session: Any, fleet: Any) -> None:
+    """Reading only a part of the serialized DAGs gives the same schedules, tasks and states."""
+    schedules = dag_facts.dag_schedules(session)
+    assert {"fleet_daily", "fleet_paused"} == set(schedules)
+    for dag_id, schedule in schedules.items():
+        whole = database.dag_schedule_of(session, dag_id)
+        assert schedule is not None
+        assert whole is not None
+        assert (whole.tasks, whole.start, whole.end) == (schedule.tasks, schedule.start, schedule.end)
+        assert whole.timetable.serialize() == schedule.timetable.serialize()
+    assert len({id(schedule and schedule.timetable) for schedule in schedules.values()}) == 1
+    assert ["fleet_daily"] == list(dag_facts.dag_schedules(session, dag_ids=["fleet_daily"]))
+    states = dag_facts.dag_statuses(session)
+    assert [False, True] == [states[dag_id].is_paused for dag_id in ("fleet_daily", "fleet_paused")]
+    assert ("aep",) == states["fleet_daily"].tags
+    rows = fleet().json["dataflows"]
+    assert {"fleet_daily", "fleet_paused", "mapped"} == {row["flow_id"] for row in rows}
+    assert all(row["windows"]["missing"] for row in rows)
+
+
+@pytest.mark.usefixtures("registered")
+def test_number_of_queries_does_not_depend_on_the_number_of_dataflows(
+    session: Any, fleet: Any, store: Any, add_day: Any
+) -> None:
+    from sqlalchemy import event
+
+    from airflow_flowservice._airflow.fleet_reader import read_fleet
+
+    counts = []
+    for number in (2, 20):
+        store(
+            *(
+                entry(day, dataflow=DataflowKey("EMULATOR@AdobeOrg", f"prod{number}", f"flow-{index}"))
+                for index in range(number)
+                for day in range(1, 10)
+            )
+        )
+        queries: list[str] = []
+        listener = lambda *arguments, queries=queries: queries.append(arguments[2])  # noqa: E731
+        event.listen(session.get_bind(), "before_cursor_execute", listener)
+        read_fleet(session, now=NOW.astimezone(timezone.utc), since=BEGIN)
+        event.remove(session.get_bind(), "before_cursor_execute", listener)
+        counts.append(len(queries))
+    assert counts[0] == counts[1]

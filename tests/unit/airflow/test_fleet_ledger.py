@@ -1,0 +1,136 @@
+"""Verify that the pass over all entries of Airflow's Variables finds the same as parsing each of them."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from airflow.models.variable import Variable
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import create_engine, delete, event
+from sqlalchemy.orm import Session
+
+from airflow_flowservice._airflow.dataflow_ledger import LedgerSource
+from airflow_flowservice._airflow.fleet_ledger import read_ledgers
+from airflow_flowservice._airflow.variable_ledger import ledger_key, stored_texts
+from airflow_flowservice.coverage.fleet_records import DataflowRecords
+from airflow_flowservice.coverage.ledger_runs import LedgerRecords
+from airflow_flowservice.ledger.entry import DataflowKey, EarlierRun, EntryState, LedgerEntry
+from airflow_flowservice.windows.window import IngestionWindow
+
+BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+DAY = timedelta(days=1)
+SINCE = BEGIN + 3 * DAY
+KEYS = [DataflowKey("ORG@AdobeOrg", "prod", "orders"), DataflowKey("ORG@AdobeOrg", 'de"v', "clicks")]
+SPECIAL = '"earlier": [], "updated_at": 1.0, "version": 1}'
+TEXT = st.text(max_size=12) | st.sampled_from([SPECIAL, '"state": "ingested", "owner": "x/", "flow_run_id": "y"'])
+
+
+def build(number: int, **fields: Any) -> LedgerEntry:
+    start = BEGIN + number * DAY
+    defaults = {"dataflow": KEYS[0], "state": EntryState.INGESTED, "owner": "dag/run/task/-1", "flow_run_id": "r"}
+    return LedgerEntry(**{**defaults, **fields}, window=IngestionWindow(start, start + DAY), version=1)
+
+
+ENTRIES = st.builds(
+    lambda number, run_id, dag_id, **fields: build(number, owner=f"{dag_id}/{run_id}/task/-1", **fields),
+    number=st.integers(0, 9),
+    run_id=TEXT,
+    dag_id=st.sampled_from(["daily", "other.dag", "täglich"]),
+    dataflow=st.sampled_from(KEYS),
+    state=st.sampled_from(list(EntryState)),
+    flow_run_id=st.none() | TEXT.filter(bool),
+    intent=st.none() | st.fixed_dictionaries({"token": TEXT, "earlier": st.just([])}),
+    output_records=st.none() | st.integers(0, 10**15),
+    earlier=st.just(()) | st.just((EarlierRun(flow_run_id="e", replaced_at=1.5, replaced_by="d/r/t/-1"),)),
+    updated_at=st.floats(0, 4e9),
+)
+
+
+@pytest.fixture(scope="module")
+def session() -> Any:
+    """Open a session of a database with Airflow's table of Variables."""
+    engine = create_engine("sqlite://")
+    table: Any = Variable.__table__
+    table.create(engine)
+    with Session(engine) as opened:
+        yield opened
+    engine.dispose()
+
+
+def store(session: Session, entries: list[LedgerEntry], **fields: Any) -> None:
+    for entry in entries:
+        value, description = stored_texts(entry)
+        session.add(Variable(key=ledger_key(*entry.key), val=value, **{"description": description, **fields}))
+    session.commit()
+
+
+@pytest.fixture(autouse=True)
+def _empty(session: Session) -> None:
+    session.execute(delete(Variable))
+
+
+def read(session: Session) -> dict[DataflowKey, DataflowRecords]:
+    return read_ledgers(session, [LedgerSource()], since=SINCE)
+
+
+def shown(records: DataflowRecords) -> Any:
+    """Return what the summary uses, independent of the order."""
+    values = records.records()
+    others = sorted(values.entries, key=lambda entry: entry.window)
+    ends = records.last and records.last.end
+    return records.ingested, others, values.unreadable, values.recorded, ends, records.dag_ids
+
+
+@given(st.lists(ENTRIES, max_size=8, unique_by=lambda entry: entry.key))
+def test_same_as_parsing(session: Session, entries: list[LedgerEntry]) -> None:
+    """No text in an entry makes it another one."""
+    session.execute(delete(Variable))
+    store(session, entries)
+    parsed: dict[DataflowKey, DataflowRecords] = {}
+    for entry in entries:
+        parsed.setdefault(entry.dataflow, DataflowRecords(since=SINCE)).add(entry)
+    assert {key: shown(records) for key, records in parsed.items()} == {
+        key: shown(records) for key, records in read(session).items()
+    }
+
+
+def test_recorded_time_is_that_of_the_entries() -> None:
+    """It begins with the window that was stored first, as for one dataflow."""
+    entries = [build(5, updated_at=9000.0, flow_run_id="a"), build(4, updated_at=100.0, flow_run_id="b")]
+    entries.append(build(7, updated_at=9000.0, flow_run_id="c"))
+    records = DataflowRecords(since=SINCE)
+    for entry in entries:
+        records.add(entry)
+    assert LedgerRecords(entries=tuple(entries)).recorded == records.records().recorded
+
+
+def test_entry_that_cannot_be_read(session: Session) -> None:
+    """Its window is unknown, and a value without a valid description is read."""
+    store(session, [build(5), build(6, flow_run_id="in the value")])
+    session.add(Variable(key=ledger_key(*build(7).key), val="changed", description="changed"))
+    rows: list[Any] = list(session.query(Variable).filter(Variable.key == ledger_key(*build(6).key)))
+    rows[0].description = "changed"
+    session.commit()
+    records = read(session)[KEYS[0]]
+    assert ({"r", "in the value"}, [build(7).window]) == (set(records.ingested), records.unreadable)
+
+
+def test_name_of_a_later_version_is_ignored(session: Session) -> None:
+    """An unknown field makes no difference."""
+    text = json.dumps({**build(5).to_json(), "added": {"later": []}})
+    session.add(Variable(key=ledger_key(*build(5).key), val=text, description=text))
+    session.commit()
+    assert ["r"] == list(read(session)[KEYS[0]].ingested)
+
+
+def test_one_query_for_all_dataflows(session: Session) -> None:
+    store(session, [build(number, dataflow=key, flow_run_id=str(number)) for number in range(5) for key in KEYS])
+    queries: list[str] = []
+    engine: Any = session.get_bind()
+    event.listen(engine, "before_cursor_execute", lambda *arguments: queries.append(arguments[2]))
+    read(session)
+    assert 1 == len(queries)
