@@ -200,15 +200,20 @@ class FlowRunTaskMixin(_Task):
         """Push the address of a link, unless this task has pushed it already.
 
         Airflow pushes the address of each link again when the process ends, so a link that is pushed is removed from
-        the links of this process. A resumed sensor keeps its links, because the triggerer's event has its address.
+        the links of this process, unless Airflow would push another address. A resumed sensor keeps its links, because
+        the triggerer's event has its address.
         """
-        known = getattr(self, key)
+        known, ti = getattr(self, key), context["ti"]
         setattr(self, key, url)
         is_pushed_before_deferral = self.was_deferred and self._creates_flow_run and known is None
         if url != known and not is_pushed_before_deferral:
-            context["ti"].xcom_push(key=key, value=url)
+            ti.xcom_push(key=key, value=url)
         if self._creates_flow_run or not self.was_deferred:
-            self.operator_extra_links = [link for link in self.operator_extra_links if not is_link(link, key=key)]
+            self.operator_extra_links = [
+                link
+                for link in self.operator_extra_links
+                if not is_link(link, key=key) or link.get_link(self, ti_key=ti) != url
+            ]
 
     def _finish(self, context: Mapping[str, Any], summary: FlowRunSummary) -> str:
         """End the task with the result of its flow run, and return the flow run id.

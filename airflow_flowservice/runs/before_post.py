@@ -43,6 +43,10 @@ class BeforePost:
         except FlowServiceError as error:
             self._error = error
 
+    def forget(self) -> None:
+        """Discard the results of `send_early`, because other requests come before the POST."""
+        self._is_checked, self._runs, self._error = False, None, None
+
     def check_order(self, *, is_retry: bool) -> Order:
         """Return the order as it can be sent.
 

@@ -215,6 +215,7 @@ class CreateOnce:
                 self._before.send_early()
             if stored := self._intents.read(otherwise=assumed) or self._read_intent_without_ledger():
                 self._intent, self._has_earlier_intent = stored, True
+                self._before.forget()
         # A named flow run is adopted once: a clear afterwards requests the window again.
         is_named = self.adopt and self._intent.adopted != self.adopt
         return CreationEvent.RUN_NAMED if is_named else CreationEvent.NO_RUN_NAMED

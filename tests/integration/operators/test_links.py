@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_flowservice._airflow.pages import ExperiencePages
+from airflow_flowservice.links import DataflowLink
 from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
 
@@ -99,3 +101,46 @@ def test_a_repeated_run_has_both(worker, create_run, emulator, wait_for_end, run
     task = worker.task(RetriggerFlowRunOperator, flow_run_id=failed)
     assert "success" == task.run().state
     assert (f"{DATAFLOW}/activity/{runs_of()[-1]['id']}", DATAFLOW) == pages(task)
+
+
+def pushed(supervisor):
+    """Return the number of pushes of each address."""
+    keys = [msg.key for msg in supervisor.sent if type(msg).__name__ == "SetXCom"]
+    return tuple(keys.count(key) for key in KEYS)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [{"wait_for_completion": False}, {"deferrable": False}, {"deferrable": True}],
+    ids=["creates", "worker", "triggerer"],
+)
+def test_each_address_is_pushed_once(ingest, supervisor, way):
+    """Airflow does not push an address at the end that the task has pushed before."""
+    assert "success" == ingest(**way).run().state
+    assert (1, 1) == pushed(supervisor)
+
+
+def test_links_of_a_subclass_are_pushed_by_airflow(worker, supervisor, emulator):
+    """Only links whose address the task has pushed are removed."""
+
+    class Own(DataflowLink):
+        name = "Own"
+
+        @property
+        def xcom_key(self):
+            return "own_url"
+
+    class WithLink(OnDemandFlowRunOperator):
+        operator_extra_links = (*OnDemandFlowRunOperator.operator_extra_links, Own())
+
+    task = worker.task(WithLink, flow_id=FLOW, delta_column="updated_at")
+    assert "success" == task.run().state
+    assert ((1, 1), DATAFLOW) == (pushed(supervisor), task.xcoms["own_url"])
+
+
+def test_an_address_of_another_host_is_replaced_at_the_end(ingest, monkeypatch):
+    """Airflow pushes an empty address if the address is no page of Experience Platform."""
+    monkeypatch.setattr(ExperiencePages, "flow_run", lambda *_, **__: "https://example.com/")
+    task = ingest(wait_for_completion=False)
+    assert "success" == task.run().state
+    assert "" == task.xcoms["flow_run_url"]
