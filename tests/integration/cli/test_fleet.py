@@ -149,6 +149,19 @@ def test_xcoms_of_airflow_3_0(ran: Any, session: Any, fleet: Any) -> None:
     assert (0, 2 * 3600) == ((shown := fleet()).status, only(shown)["lag_seconds"])
 
 
+@pytest.mark.usefixtures("dags")
+def test_offset_of_the_windows_is_observed(ran: Any, session: Any, fleet: Any) -> None:
+    """The newest success of a scheduled DAG run shows the offset, so one gap is one missing window."""
+    for number in (2, 3, 5, 6, 7, 8, 9):
+        start = BEGIN + (number - 2) * DAY + timedelta(hours=3)
+        ran(BEGIN + (number - 1) * DAY, pushed=summary(number, start))
+    session.commit()
+    row = only(fleet())
+    assert ("2026-01-03T03:00:00Z", "2026-01-09T03:00:00Z") == (row["complete_until"], row["last_window"]["end"])
+    # The window of the first DAG run begins before the range.
+    assert 1 == row["windows"]["missing"]
+
+
 def test_restated_window_is_not_wrong(dags: Any, add_day: Any, store: Any, fleet: Any) -> None:
     for number in range(2, 11):
         add_day(number, window=number - 1)
