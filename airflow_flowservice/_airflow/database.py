@@ -159,9 +159,9 @@ def successes(
 
 
 def newest_successes(
-    session: Session, *, most: int, dag_ids: Collection[str] | None = None, since: datetime | None = None
+    session: Session, *, dag_ids: Collection[str] | None = None, since: datetime | None = None
 ) -> Iterator[TaskRow]:
-    """Yield the newest successes of scheduled DAG runs, at most this number of each task and map index.
+    """Yield the task instances of `successes` that are the newest of a scheduled DAG run, by task and map index.
 
     :param dag_ids: as in `task_rows`; `since` likewise.
     """
@@ -169,18 +169,20 @@ def newest_successes(
 
     ti, run, xcom = _models()
     task = (xcom.dag_id, xcom.task_id, xcom.map_index)
-    number = func.row_number().over(partition_by=task, order_by=xcom.dag_run_id.desc())
-    ranked = (
-        select(ti.id.label("id"), number.label("number"))
-        .join(xcom, _pushed(ti, xcom))
+    query = (
+        select(*task, func.max(xcom.dag_run_id).label("dag_run_id"))
         .join(run, run.id == xcom.dag_run_id)
-        .where(_is_success() == 1, run.run_type.in_(("scheduled", "backfill")), *_in_dags(xcom.dag_id, dag_ids))
+        .where(xcom.key == _key(), run.run_type.in_(("scheduled", "backfill")), *_in_dags(xcom.dag_id, dag_ids))
+        .group_by(*task)
     )
-    if since is not None:
-        ranked = ranked.where(run.run_after >= since)
-    rows = ranked.subquery()
-    newest = select(rows.c.id).where(rows.c.number <= most)
-    yield from _task_rows(session, _query(dag_ids, since).where(ti.id.in_(newest)))
+    newest = query.subquery()
+    is_newest = (
+        (newest.c.dag_id == ti.dag_id)
+        & (newest.c.task_id == ti.task_id)
+        & (newest.c.map_index == ti.map_index)
+        & (newest.c.dag_run_id == run.id)
+    )
+    yield from _task_rows(session, _query(dag_ids, since).join(newest, is_newest).where(_is_success() == 1))
 
 
 def _pushed(ti: Any, xcom: Any) -> Any:

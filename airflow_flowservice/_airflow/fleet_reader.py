@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 _MARGIN = timedelta(days=31)
 # Airflow's timetables need a quarter of a millisecond for a window without a DAG run.
 _MOST_WINDOWS = 1000
-_SAMPLES = 3
 
 _Place = tuple[str, str]
 _TaskKey = tuple[str, str]
@@ -207,7 +206,6 @@ class _FleetReader:
             now=self._now,
             last=max(windows, key=lambda window: window.end, default=None),
             dags=self._dag_statuses(dataflow),
-            name=records.name,
             has_more=_scheduled_windows(coverage) >= _MOST_WINDOWS,
         )
 
@@ -303,7 +301,7 @@ def _read_history(session: Session, *, dag_ids: Collection[str] | None, since: d
     history.newest = {instance: flow_id for instance, (_, flow_id) in newest.items()}
     for row in chain(
         database.task_rows(session, dag_ids=dag_ids, since=since, with_successes=False),
-        database.newest_successes(session, most=_SAMPLES, dag_ids=dag_ids, since=since),
+        database.newest_successes(session, dag_ids=dag_ids, since=since),
     ):
         history.rows.setdefault(row.dag_id, []).append(row)
     return history

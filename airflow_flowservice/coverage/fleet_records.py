@@ -26,7 +26,6 @@ class DataflowRecords:
     :param others: all other entries.
     :param unreadable: windows with an entry that cannot be read.
     :param dag_ids: DAGs of the last claims, also before `since`.
-    :param name: the dataflow's name; None if no entry has it.
     """
 
     since: datetime
@@ -34,7 +33,6 @@ class DataflowRecords:
     others: list[LedgerEntry] = field(default_factory=list)
     unreadable: list[IngestionWindow] = field(default_factory=list)
     dag_ids: set[str] = field(default_factory=set)
-    name: str | None = None
     _updates: array[float] = field(default_factory=lambda: array("d"))
     _windows: list[IngestionWindow] = field(default_factory=list)
     _seen: IngestionWindow | None = None

@@ -139,6 +139,29 @@ def test_lag_while_the_dag_is_paused_or_broken(dags: Any, command: Any) -> None:
         assert 0 == command("freshness", "--flow-id", FLOW, "--max-lag", "9d").status, state
 
 
+@pytest.mark.usefixtures("dags")
+def test_xcoms_of_airflow_3_0(ran: Any, session: Any, fleet: Any) -> None:
+    """There, an XCom is a string that contains JSON."""
+    for number in range(2, 11):
+        start = BEGIN + (number - 2) * DAY
+        ran(start + DAY, pushed=json.dumps(summary(number - 1, start)))
+    session.commit()
+    assert (0, 2 * 3600) == ((shown := fleet()).status, only(shown)["lag_seconds"])
+
+
+@pytest.mark.usefixtures("dags")
+def test_offset_of_the_windows_is_observed(ran: Any, session: Any, fleet: Any) -> None:
+    """The newest success of a scheduled DAG run shows the offset, so one gap is one missing window."""
+    for number in (2, 3, 5, 6, 7, 8, 9):
+        start = BEGIN + (number - 2) * DAY + timedelta(hours=3)
+        ran(BEGIN + (number - 1) * DAY, pushed=summary(number, start))
+    session.commit()
+    row = only(fleet())
+    assert ("2026-01-03T03:00:00Z", "2026-01-09T03:00:00Z") == (row["complete_until"], row["last_window"]["end"])
+    # The window of the first DAG run begins before the range.
+    assert 1 == row["windows"]["missing"]
+
+
 def test_restated_window_is_not_wrong(dags: Any, add_day: Any, store: Any, fleet: Any) -> None:
     for number in range(2, 11):
         add_day(number, window=number - 1)
@@ -260,7 +283,8 @@ def registered(session: Any, tmp_path: Path) -> Iterator[None]:
     session.execute(update(DagModel).where(DagModel.dag_id == "fleet_daily").values(is_paused=False))
     session.commit()
     yield
-    session.execute(delete(DagModel).where(DagModel.dag_id.startswith("fleet_")))
+    old = delete(DagModel).where(DagModel.dag_id.startswith("fleet_"))
+    session.execute(old.execution_options(synchronize_session=False))
     session.commit()
 
 
