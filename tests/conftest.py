@@ -92,7 +92,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Decide whether this is the quick selection: a plain `pytest`, without paths and without a profile."""
     # The workers of pytest-xdist receive the paths as arguments, so they read the decision here.
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        os.environ[_QUICK] = str(int(_is_plain(config) and not config.getoption("--hypothesis-profile")))
+        os.environ[_QUICK] = str(int(_is_quick(config)))
+
+
+def _is_quick(config: pytest.Config) -> bool:
+    return _is_plain(config) and not config.getoption("--hypothesis-profile")
 
 
 def _is_plain(config: pytest.Config) -> bool:
@@ -107,7 +111,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """
     if any(".py" in argument for argument in config.args) and config.args_source is pytest.Config.ArgsSource.ARGS:
         return 0
-    return min((os.cpu_count() or 1) * (2 if os.environ[_QUICK] == "1" else 1), 4)
+    return min((os.cpu_count() or 1) * (2 if _is_quick(config) else 1), 4)
 
 
 @pytest.hookimpl(optionalhook=True)
