@@ -7,7 +7,7 @@ import zlib
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow import database
+from airflow_flowservice._airflow import database, versions
 from airflow_flowservice._airflow.database import CREATING, DagSchedule, TaskSettings
 from airflow_flowservice.coverage.fleet import DagStatus
 
@@ -86,7 +86,7 @@ def _schedule(dag: dict[str, Any], timetables: dict[str, Any]) -> DagSchedule:
     tasks = tuple(_tasks(dag))
     key = json.dumps(dag["timetable"], sort_keys=True)
     if tasks and key not in timetables:
-        timetables[key] = _decode_timetable(dag["timetable"])
+        timetables[key] = versions.decode_timetable(dag["timetable"])
     return DagSchedule(
         timetable=timetables.get(key),
         start=_instant(dag.get("start_date")),
@@ -104,13 +104,3 @@ def _tasks(dag: dict[str, Any]) -> Iterator[TaskSettings]:
 
 def _instant(value: float | None) -> datetime | None:
     return None if value is None else datetime.fromtimestamp(value, timezone.utc)
-
-
-def _decode_timetable(value: Any) -> Any:
-    from airflow.serialization import serialized_objects
-
-    try:
-        from airflow.serialization.decoders import decode_timetable as decode
-    except ImportError:  # before 3.2
-        decode = getattr(serialized_objects, "decode_timetable")  # noqa: B009 not exported later
-    return decode(value)

@@ -108,6 +108,21 @@ def core_timetable(timetable: Any) -> Any:
     return coerce_to_core_timetable(timetable)
 
 
+def decode_timetable(value: Any) -> Any:
+    """Return the timetable of a serialized DAG.
+
+    :param value: the JSON value of the DAG's key `timetable`.
+    """
+    # This module is imported first, because the decoders depend on it.
+    from airflow.serialization import serialized_objects
+
+    try:
+        from airflow.serialization.decoders import decode_timetable as decode
+    except ImportError:  # before 3.2
+        decode = getattr(serialized_objects, "decode_timetable")  # noqa: B009 not exported later
+    return decode(value)
+
+
 def backfills_by_partition(timetable: Any) -> bool:
     """Return whether a backfill's dates are partition dates; in Airflow 3.2 they are the dates of the runs."""
     return version() >= (3, 3) and bool(getattr(timetable, "partitioned", False))

@@ -6,7 +6,7 @@ import json
 import logging
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from itertools import chain, repeat
 from pathlib import Path
@@ -346,6 +346,15 @@ def test_manifest_that_cannot_be_followed(failed_records: Any, manifest: str) ->
     assert "1 failed row." in shown.out
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Handle SIGINT as in a terminal. A process in the background of a shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupt_leaves_no_file(failed_records: Any, tmp_path: Path) -> None:
     """The message is one line, without a traceback."""
     row = json.dumps({"_errors": [MAPPER]}).encode() + b"\n"
