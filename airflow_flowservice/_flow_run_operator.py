@@ -285,7 +285,7 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         if needed.is_new:
             metrics.count("runs.asked")
         required_actions.notify(self.ask_notifiers if needed.is_new else (), context)
-        required_actions.wait(self, needed.question, ti=context["ti"], order=order)
+        required_actions.wait(self, needed.question, is_new=needed.is_new, ti=context["ti"], order=order)
 
     def _can_fail_afterwards(self, context: Mapping[str, Any]) -> bool:
         is_overridden = task_end.is_overridden(self.execute, FlowRunOperator.execute)

@@ -98,18 +98,24 @@ def notify(notifiers: Iterable[Callable[[Any], Any]], context: Mapping[str, Any]
             log.warning("The notification about the question failed: %s: %s", type(error).__name__, error)
 
 
-def wait(task: BaseOperator, question: Question, *, ti: Any, order: Order) -> NoReturn:
-    """Wait for the answer, also if it was given before; then resume in the method `RESUME`."""
+def wait(task: BaseOperator, question: Question, *, is_new: bool, ti: Any, order: Order) -> NoReturn:
+    """Wait for the answer, then resume in the method `RESUME`.
+
+    :param is_new: this attempt asks the question. Otherwise, the answer may have been given before.
+    """
     from airflow_flowservice.runs.question import FAIL, time_left
 
     seconds = time_left(question, now=versions.utc_now())
     arguments = {"question": question.to_json(), "order": order.to_json()}
-    if versions.supports_awaiting_input():
+    if is_new and versions.supports_awaiting_input():
         awaiting: Any = versions.airflow_exception("TaskAwaitingInput")
         raise awaiting(method_name=RESUME, kwargs=arguments, timeout=timedelta(seconds=seconds))
     from airflow.providers.standard.triggers.hitl import HITLTrigger
 
-    trigger = HITLTrigger(
+    from airflow_flowservice._airflow.answer_trigger import AnswerTrigger
+
+    trigger_class = HITLTrigger if is_new else AnswerTrigger
+    trigger = trigger_class(
         ti_id=ti.id,
         options=question.options,
         params={},

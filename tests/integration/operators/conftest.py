@@ -28,6 +28,10 @@ from airflow_flowservice.emulator.server import Emulator
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 # Flow runs begin some seconds after their creation, so the emulator's clock is fast.
 SPEED = 20.0
+_ANSWER_TRIGGERS = (
+    "airflow.providers.standard.triggers.hitl.HITLTrigger",
+    "airflow_flowservice._airflow.answer_trigger.AnswerTrigger",
+)
 _CREATING = ("OnDemandFlowRunOperator", "RetriggerFlowRunOperator")
 
 
@@ -301,7 +305,7 @@ class Task:
 
     def _continued(self, ended: Ended) -> Ended:
         """Continue a waiting task, unless it waits for a person."""
-        is_asking = "awaiting_input" == ended.state or "HITL" in str(getattr(ended.message, "classpath", ""))
+        is_asking = "awaiting_input" == ended.state or str(getattr(ended.message, "classpath", "")) in _ANSWER_TRIGGERS
         if not is_asking:
             return self._resumed(ended.message) if ended.state == "deferred" else ended
         self.waiting = ended
@@ -362,6 +366,8 @@ class Task:
         """Make the trigger from its serialized form and run it, as the triggerer does."""
         kwargs = decode_arguments(json.loads(json.dumps(deferred.trigger_kwargs, default=str)))
         trigger = import_string(deferred.classpath)(**kwargs)
+        if deferred.classpath in _ANSWER_TRIGGERS:
+            trigger.poke_interval = 0.01
         trigger.task_instance = SimpleNamespace(
             dag_id=self.operator.dag_id, task_id=self.operator.task_id, run_id="run", map_index=self.map_index
         )

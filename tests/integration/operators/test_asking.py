@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from airflow.sdk import BaseOperator
 
@@ -176,6 +178,30 @@ def test_a_retry_after_the_answer_does_not_ask_again(ingest, runs_of, questions,
     assert "success" == task.run().state
     assert (1, answer + 1) == (questions(), len(runs_of()))
     assert runs_of()[-1]["id"] == task.xcoms["return_value"]
+
+
+@needs_required_actions
+def test_a_retry_leaves_the_scheduler_time_before_it_resumes(ingest, supervisor, monkeypatch):
+    """If the answer was given before, the scheduler reads the end of the worker before the task resumes."""
+    from airflow_flowservice._airflow.answer_trigger import AnswerTrigger
+
+    task = ingest()
+    task.run()
+    with monkeypatch.context() as dying:
+        dying.setattr(OnDemandFlowRunOperator, "_create_once", lambda *_: 1 / 0)
+        assert "up_for_retry" == task.answer("create").state
+    reads_before_sleep, original = [], asyncio.sleep
+
+    async def sleep(seconds):
+        await original(seconds)
+        reads_before_sleep.append(sum("GetHITLDetailResponse" == type(each).__name__ for each in supervisor.sent))
+
+    supervisor.sent.clear()
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    assert "success" == task.run().state
+    [trigger] = [each for each in task.triggers if isinstance(each, AnswerTrigger)]
+    assert [0] == reads_before_sleep
+    assert AnswerTrigger(**trigger.serialize()[1]).serialize() == trigger.serialize()
 
 
 @needs_required_actions
