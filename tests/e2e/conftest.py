@@ -78,7 +78,7 @@ def emulator(_can_run_airflow: None, tmp_path_factory: pytest.TempPathFactory) -
 def dags_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the example DAGs and the DAGs of these tests."""
     folder = tmp_path_factory.mktemp("dags")
-    for file in [*_EXAMPLES.glob("*.py"), *(_HERE / "dags").glob("*.py")]:
+    for file in [*_EXAMPLES.glob("*.py"), *_EXAMPLES.glob("*.yaml"), *(_HERE / "dags").glob("*.py")]:
         if versions.version() >= _SINCE.get(file.name, (3, 0)):
             shutil.copy(file, folder)
     return folder
