@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from airflow.sdk import BaseOperator
@@ -183,25 +184,26 @@ def test_a_retry_after_the_answer_does_not_ask_again(ingest, runs_of, questions,
 @needs_required_actions
 def test_a_retry_leaves_the_scheduler_time_before_it_resumes(ingest, supervisor, monkeypatch):
     """If the answer was given before, the scheduler reads the end of the worker before the task resumes."""
-    from airflow_flowservice._airflow.answer_trigger import AnswerTrigger
+    from airflow_flowservice._airflow import answer_trigger
 
     task = ingest()
     task.run()
     with monkeypatch.context() as dying:
         dying.setattr(OnDemandFlowRunOperator, "_create_once", lambda *_: 1 / 0)
         assert "up_for_retry" == task.answer("create").state
-    reads_before_sleep, original = [], asyncio.sleep
+    reads_before_sleep = []
 
     async def sleep(seconds):
-        await original(seconds)
+        await asyncio.sleep(seconds)
         reads_before_sleep.append(sum("GetHITLDetailResponse" == type(each).__name__ for each in supervisor.sent))
 
     supervisor.sent.clear()
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    # Not the module asyncio itself, which the emulator's thread uses.
+    monkeypatch.setattr(answer_trigger, "asyncio", SimpleNamespace(sleep=sleep))
     assert "success" == task.run().state
-    [trigger] = [each for each in task.triggers if isinstance(each, AnswerTrigger)]
+    [trigger] = [each for each in task.triggers if isinstance(each, answer_trigger.AnswerTrigger)]
     assert [0] == reads_before_sleep
-    assert AnswerTrigger(**trigger.serialize()[1]).serialize() == trigger.serialize()
+    assert answer_trigger.AnswerTrigger(**trigger.serialize()[1]).serialize() == trigger.serialize()
 
 
 @needs_required_actions

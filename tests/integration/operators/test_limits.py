@@ -24,6 +24,8 @@ SENSORS = {
     "start_from_trigger": {"start_from_trigger": True, "deferrable": None},
 }
 IN_THE_TRIGGERER = ("deferrable", "start_from_trigger")
+# Airflow's alarm for `execution_timeout` can interrupt the opening of a connection, whose socket is then closed later.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture
