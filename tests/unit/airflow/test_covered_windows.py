@@ -45,6 +45,7 @@ def open_spans(coverage: Coverage) -> list[tuple[IngestionWindow, State]]:
     return [(span.window, span.state) for span in coverage.spans if span.state is not State.INGESTED]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(timetables()))
 @given(
     gaps=st.sets(st.integers(0, 139), max_size=4),
