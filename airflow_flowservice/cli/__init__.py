@@ -141,7 +141,6 @@ def get_flowservice_cli_commands() -> list[CLICommand]:
 
 
 def _check_command(config: Any) -> Any:
-    default = "flowservice_default"
     return config.ActionCommand(
         name="check",
         help="Check a connection and a dataflow, and print remedies",
@@ -149,7 +148,7 @@ def _check_command(config: Any) -> Any:
         epilog=_CHECK_EPILOG,
         func=config.lazy_load_command("airflow_flowservice.cli.check_command.check"),
         args=(
-            config.Arg(("--conn-id",), help=f"the connection; default: {default}", default=default),
+            _conn_arg(config),
             config.Arg(("--flow-id",), help="also check this dataflow"),
             *_output_args(config),
         ),
@@ -204,7 +203,6 @@ def _since_arg(config: Any) -> Any:
 
 
 def _failed_records_command(config: Any) -> Any:
-    default = "flowservice_default"
     return config.ActionCommand(
         name="failed-records",
         help="Show which rows of a flow run failed, and why",
@@ -213,7 +211,7 @@ def _failed_records_command(config: Any) -> Any:
         func=config.lazy_load_command("airflow_flowservice.cli.failed_records_command.failed_records"),
         args=(
             config.Arg(("--flow-run-id",), help="the flow run, never a DAG run", required=True),
-            config.Arg(("--conn-id",), help=f"the connection; default: {default}", default=default),
+            _conn_arg(config),
             config.Arg(("--limit",), help="read at most this number of failed rows", type=int, metavar="N"),
             config.Arg(("--output",), help="write the failed rows to this file, as JSON lines", metavar="FILE.jsonl"),
             config.Arg(
@@ -227,7 +225,6 @@ def _failed_records_command(config: Any) -> Any:
 
 
 def _flows_command(config: Any) -> Any:
-    default = "flowservice_default"
     return config.ActionCommand(
         name="flows",
         help="List the dataflows of a sandbox, or print a DAG file for them",
@@ -235,7 +232,7 @@ def _flows_command(config: Any) -> Any:
         epilog=_FLOWS_EPILOG,
         func=config.lazy_load_command("airflow_flowservice.cli.flows_command.flows"),
         args=(
-            config.Arg(("--conn-id",), help=f"the connection; default: {default}", default=default),
+            _conn_arg(config),
             config.Arg(("--flow-id",), help="only this dataflow; can be repeated", action="append", default=[]),
             config.Arg(("--one-time",), help="only dataflows that on-demand flow runs can use", action="store_true"),
             config.Arg(
@@ -379,6 +376,11 @@ def _ledger_args(config: Any) -> tuple[Any, ...]:
 
 def _date_options(config: Any) -> dict[str, Any]:
     return {"type": config.parsedate, "required": True, "metavar": "DATE"}
+
+
+def _conn_arg(config: Any) -> Any:
+    default = "flowservice_default"
+    return config.Arg(("--conn-id",), help=f"the connection; default: {default}", default=default)
 
 
 def _output_args(config: Any) -> tuple[Any, ...]:

@@ -188,7 +188,7 @@ def complete_until(spans: Sequence[Span]) -> datetime | None:
     """Return the instant until which all expected windows are ingested.
 
     It is the start of the first window that is not ingested, or the end of the last one. Time that no window covers
-    was not requested, so it makes no gap. Windows that are unknown at the begin do not count, because records of
+    was not requested, so it makes no gap. Windows that are unknown at the start do not count, because records of
     that time may have been deleted. Return None if all windows are unknown, or there is none.
 
     :param spans: of a `Coverage`.

@@ -98,9 +98,18 @@ def test_no_one_time_dataflow(flows: Any) -> None:
 
 
 def test_wrong_credential(flows: Any) -> None:
-    shown = flows(password="wrong")
-    assert 2 == shown.status
-    assert "wrong" not in shown.out
+    """The error has a remedy, and neither output has the secret."""
+    shown = flows(password="wr0ng-s3cret")
+    assert (2, "") == (shown.status, shown.out)
+    assert "What to do: " in shown.err
+    assert "wr0ng-s3cret" not in shown.err
+
+
+@pytest.mark.parametrize("output", ["table", "json", "yaml", "plain", "dag"])
+def test_no_output_has_the_secret(flows: Any, output: str) -> None:
+    shown = flows("--output", output)
+    assert TABLE in shown.out
+    assert "emulator-secret" not in shown.out + shown.err
 
 
 def test_unknown_connection(command: Any) -> None:
