@@ -356,7 +356,16 @@ def _later_date(dates: RunDates, timetable: Any, *, window: IngestionWindow, cov
         if not isinstance(schedule.delta, timedelta):
             return None
         later = later // schedule.delta * schedule.delta
-    return date + later if later > timedelta(0) else None
+        return date + later if later > timedelta(0) else None
+    if later <= timedelta(0):
+        return None
+    begin = date + later
+    # The periods of a cron differ in length, so the last window of the span may begin long before its end.
+    try:
+        begin = schedule.previous(schedule.previous(begin))
+    except WindowError:  # the schedule has no earlier date
+        return None
+    return begin if begin > date else None
 
 
 def _reason_of_history(dates: RunDates, plan: Plan) -> str | None:

@@ -61,7 +61,8 @@ def dag_schedules(session: Session, *, dag_ids: Collection[str] | None = None) -
     query = (
         select(model.dag_id, model._data, model._data_compressed)
         .join(latest, (model.dag_id == latest.c.dag_id) & (model.created_at == latest.c.created_at))
-        .where(or_(model._data.is_(None), *(text.contains(name) for name in CREATING)))
+        # The column `_data` of a compressed DAG has the JSON value null.
+        .where(or_(model._data_compressed.is_not(None), *(text.contains(name) for name in CREATING)))
     )
     if dag_ids is not None:
         query = query.where(model.dag_id.in_(list(dag_ids)))

@@ -34,6 +34,7 @@ def timetables() -> dict[str, Any]:
         "weekdays": CronTriggerTimetable("0 6 * * 1-5", timezone="Europe/Berlin"),
         "monthly": CronTriggerTimetable("0 0 1 * *", timezone="UTC"),
         "weekday intervals": CronDataIntervalTimetable("0 0 * * 1-5", timezone="America/New_York"),
+        "office hours": CronDataIntervalTimetable("0 9-17 * * 1-5", timezone="UTC"),
         "month intervals": CronDataIntervalTimetable("0 0 1 * *", timezone="UTC"),
         "delta": DeltaTriggerTimetable(timedelta(hours=7)),
         "delta intervals": DeltaDataIntervalTimetable(timedelta(hours=31)),
@@ -76,6 +77,20 @@ def _without_skipping(runs: list[KnownRun], common: dict[str, Any]) -> Coverage:
     every = coverage_of([], **common)
     expected = [each for span in every.spans for each in span.expected]
     return cover(expected, runs, within=WITHIN)
+
+
+def test_long_window_after_short_ones_is_expected() -> None:
+    """An ingested span that ends inside a weekend does not hide the window over this weekend."""
+    plan = Plan(dag_id="d", timetable=timetables()["office hours"], start=BEGIN, offset=None)
+    spans = [
+        IngestionWindow(BEGIN, datetime(2026, 1, 17, tzinfo=timezone.utc)),
+        IngestionWindow(datetime(2026, 1, 19, 9, tzinfo=timezone.utc), datetime(2026, 1, 19, 17, tzinfo=timezone.utc)),
+    ]
+    runs = [KnownRun(id=str(index), window=each, status=FlowRunStatus.SUCCESS) for index, each in enumerate(spans)]
+    until = datetime(2026, 1, 19, 17, tzinfo=timezone.utc)
+    found = coverage_of([], ingested=runs, plans=[plan], within=IngestionWindow(BEGIN, until), now=until)
+    weekend = IngestionWindow(datetime(2026, 1, 17, tzinfo=timezone.utc), datetime(2026, 1, 19, 9, tzinfo=timezone.utc))
+    assert [(weekend, State.MISSING)] == open_spans(found)
 
 
 def test_shared_dates_are_those_of_the_schedule() -> None:
