@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from airflow_flowservice._airflow.variables import delete_variable, read_variable, variable_keys, write_variable
@@ -108,8 +108,7 @@ class VariableLedger:
       the last writer's writing, and then raises an error.
     - **Not excluded**: both read, then one writes and reads back, and then the other one writes and reads back. Both
       succeed, and the second entry stays. This requires that one writer's two messages fall between the reading and
-      the writing of the other, which are next to each other. The first writer's next `put` raises an error, unless it
-      adds the flow run to its claim within two seconds. Then the last one's flow run stays, and the other task logs it.
+      the writing of the other, which are next to each other. The first writer's next `put` raises an error.
 
     Other entries are not read back: the flow run exists by then, so its task could only log that another task wrote at
     the same time.
@@ -151,15 +150,13 @@ class VariableLedger:
         """Store the entry if the stored one has the same version, and return it with the next version.
 
         Send three messages for a claim and two for another entry; one less if `get` or `overlapping` has just read the
-        Variable, or if the entry has the flow run of the claim that was just put. Only a claim is read back, because
-        only a claim allows a request.
+        Variable. Only a claim is read back, because only a claim allows a request.
 
         :raises LedgerConflictError: another process changed, added or removed the entry, or claimed it at the same
             time. Another process may then have the entry, or this one's was overwritten.
         """
         key = ledger_key(*entry.key)
-        if not self._completes_claim(key, entry):
-            self._require_unchanged(key, entry.version)
+        self._require_unchanged(key, entry.version)
         stored = replace(entry, version=entry.version + 1)
         text, description = stored_texts(stored)
         write_variable(key, text, description=description)
@@ -197,7 +194,7 @@ class VariableLedger:
         keys = variable_keys(_prefix(dataflow))
         own = ledger_key(dataflow, window)
         if keys is None:
-            entry = parse_entry(self._seen[own].text) if self._has_just_put(own) else self.get(dataflow, window)
+            entry = self.get(dataflow, window)
             return [entry] if entry else []
         if own not in keys:
             self._seen[own] = _Reading(None, at)
@@ -224,19 +221,6 @@ class VariableLedger:
         seen = self._seen.get(key)
         is_put = seen is not None and seen.text is not None and not seen.is_reusable
         return seen is not None and is_put and self.monotonic() - seen.at <= _JUST_PUT_S
-
-    def _completes_claim(self, key: str, entry: LedgerEntry) -> bool:
-        """Return whether the entry adds the flow run to a claim that this process has just put and read back.
-
-        Another task waits for a claim, and another start of the task adds the same flow run. In the case that is not
-        excluded, both tasks have sent their requests, so there is nothing to prevent any more: the last one stores its
-        flow run, and the other one logs this at its end (`deliver`).
-        """
-        if entry.state is not EntryState.CREATED or not self._has_just_put(key):
-            return False
-        claim = parse_entry(self._seen[key].text)
-        is_own = claim is not None and claim.state is EntryState.CLAIMED and claim.version == entry.version
-        return is_own and claim is not None and _token(claim) is not None and _token(claim) == _token(entry)
 
     def _read(self, key: str) -> _Reading:
         """Read a Variable. If the API server reports none, confirm it by the list of keys, if there is one.
@@ -284,11 +268,6 @@ class VariableLedger:
         if key in keys:
             raise _conflict(key)
         return _Reading(None, at)
-
-
-def _token(entry: LedgerEntry) -> Any:
-    """Return the token of the attempt that wrote the entry's intent; None if there is none."""
-    return entry.intent.get("token") if isinstance(entry.intent, Mapping) else None
 
 
 def _prefix(dataflow: DataflowKey) -> str:

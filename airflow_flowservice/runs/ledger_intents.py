@@ -273,9 +273,7 @@ def deliver(
             output_records=output_records,
             succeeded=succeeded,
         )
-        if changed is None:
-            _log_other_run(stored, flow_run_id=flow_run_id, owner=owner)
-        elif changed != stored:
+        if changed is not None and changed != stored:
             ledger.put(replace(changed, updated_at=now()))
     except LedgerError as error:  # The next task that needs the entry reads the flow run.
         log.warning("The result of flow run %s could not be stored in the ledger: %s", flow_run_id, error)
@@ -318,19 +316,6 @@ def record_repetition(
         log.warning("Flow run %s could not be stored in the ledger: %s", flow_run_id, error)
         return False
     return True
-
-
-def _log_other_run(stored: LedgerEntry | None, *, flow_run_id: str, owner: str | None) -> None:
-    """Log that the ledger has another flow run of the window, to the task that created this one."""
-    if stored is None or owner is None:
-        return
-    log.warning(
-        "The ledger has flow run %s of %s for this window, and not flow run %s of this task. If both are of this "
-        "window, it is ingested twice; see `airflow flowservice ledger check`",
-        stored.flow_run_id,
-        stored.owner,
-        flow_run_id,
-    )
 
 
 def _delivered(

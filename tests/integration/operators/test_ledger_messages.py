@@ -25,14 +25,14 @@ MODES = [
 
 # Messages for one new window, without ledger, with the ledger in Variables, and in a SQL database.
 TOTALS = {
-    "creates": (16, 19, 15),
-    "waits-in-the-triggerer": (22, 25, 24),
-    "waits-on-a-worker": (17, 20, 16),
+    "creates": (16, 20, 15),
+    "waits-in-the-triggerer": (22, 26, 24),
+    "waits-on-a-worker": (17, 21, 16),
 }
 TOTALS_BEFORE_3_3 = {
-    "creates": (17, 19, 14),
-    "waits-in-the-triggerer": (29, 31, 28),
-    "waits-on-a-worker": (18, 20, 15),
+    "creates": (17, 20, 14),
+    "waits-in-the-triggerer": (29, 32, 28),
+    "waits-on-a-worker": (18, 21, 15),
 }
 # Airflow's task runner sends these, and `BaseHook.get_connection` masks the password, the extra and its values.
 OF_AIRFLOW = {"SetRenderedFields": 1, "GetConnection": 1, "MaskSecret": 3, "SucceedTask": 1}
@@ -70,16 +70,17 @@ def cost(worker, supervisor, emulator, connection, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_ledger_needs_at_most_three_more_messages(cost, mode):
+def test_a_ledger_needs_few_more_messages(cost, mode):
     """The ledger replaces the task's own store of the intent; each step reads at most once and writes once.
 
-    The claim also searches for other tasks' claims of overlapping windows.
+    The claim also searches for other tasks' claims of overlapping windows. In Variables, the flow run is added to the
+    claim only after another reading: another task's claim that was written meanwhile stays.
     """
     cost("none", {"wait_for_completion": False})  # fetches the token
     messages, requests = cost("none", mode)
-    for ledger in ("airflow", "sql"):
+    for ledger, most in (("airflow", 4), ("sql", 2)):
         more_messages, same_requests = cost(ledger, mode)
-        assert more_messages.total() - messages.total() <= 3, (ledger, more_messages, messages)
+        assert more_messages.total() - messages.total() <= most, (ledger, more_messages, messages)
         assert requests == same_requests, ledger
 
 

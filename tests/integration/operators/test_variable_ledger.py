@@ -17,7 +17,6 @@ from airflow_flowservice._airflow.variable_ledger import VariableLedger, ledger_
 from airflow_flowservice.exceptions import LedgerConflictError, LedgerUnavailableError
 from airflow_flowservice.ledger.entry import DataflowKey, EarlierRun, EntryState, LedgerEntry
 from airflow_flowservice.ledger.store import MemoryLedger
-from airflow_flowservice.runs.ledger_intents import deliver
 from airflow_flowservice.windows.window import IngestionWindow
 
 ORDERS = DataflowKey("ORG@AdobeOrg", "prod", "orders")
@@ -242,50 +241,6 @@ def test_only_a_claim_is_read_back(ledger, supervisor, state):
     stored = ledger.get(ORDERS, day(0))
     ledger.put(replace(stored, delivered=True))
     assert ["Get", "Put"] == kinds(supervisor)
-
-
-def completion(claim: LedgerEntry, **values: Any) -> LedgerEntry:
-    """Return the entry of a claim's flow run."""
-    return replace(claim, **{"state": EntryState.CREATED, "flow_run_id": "run", **values})
-
-
-def test_the_flow_run_of_a_claim_needs_one_message(ledger, supervisor):
-    """The claim was read back directly before its POST, and other tasks wait for it."""
-    claim = ledger.put(entry(intent={"token": "a"}))
-    kinds(supervisor)
-    stored = ledger.put(completion(claim))
-    assert ["Put"] == kinds(supervisor)
-    assert stored == VariableLedger().get(ORDERS, day(0))
-
-
-@pytest.mark.parametrize(
-    ("values", "later"),
-    [
-        pytest.param({"intent": {"token": "b"}}, 0, id="other attempt"),
-        pytest.param({"intent": None}, 0, id="no intent"),
-        pytest.param({"state": EntryState.INGESTED}, 0, id="other state"),
-        pytest.param({}, 2.5, id="later"),
-    ],
-)
-def test_other_changes_of_a_claim_are_compared(ledger, supervisor, values, later):
-    """An entry that does not complete the claim, or later than two seconds, is compared with the stored one."""
-    now = [100.0]
-    ledger.monotonic = lambda: now[0]
-    claim = ledger.put(entry(intent={"token": "a"}))
-    now[0] += later
-    other = VariableLedger()
-    other.put(replace(other.get(ORDERS, day(0)), owner="other"))
-    with pytest.raises(LedgerConflictError):
-        ledger.put(completion(claim, **values))
-
-
-def test_a_task_logs_another_flow_run_at_its_end(ledger, caplog):
-    """If two tasks created a flow run in the case that is not excluded, one of them logs both."""
-    claim = ledger.put(entry(intent={"token": "a"}))
-    ledger.put(completion(claim, flow_run_id="second", owner="dag/run/other/-1"))
-    deliver(ledger, dataflow=ORDERS, window=day(0), flow_run_id="first", owner=claim.owner)
-    assert "The ledger has flow run second of dag/run/other/-1 for this window, and not flow run first" in caplog.text
-    assert "second" == VariableLedger().get(ORDERS, day(0)).flow_run_id
 
 
 @pytest.mark.parametrize("state", [EntryState.CREATED, EntryState.INGESTED])
