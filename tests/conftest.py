@@ -210,7 +210,20 @@ def airflow_db(airflow_home: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         if not template.exists():
             _migrate(template.with_suffix(".partial"))
             template.with_suffix(".partial").rename(template)
-    return Path(shutil.copy(template, airflow_home / "airflow.db"))
+    database = airflow_home / "airflow.db"
+    _remove_database(database)
+    return Path(shutil.copy(template, database))
+
+
+def _remove_database(database: Path) -> None:
+    """Remove the file that Airflow creates if a test reads its database before the tables exist."""
+    # SQLite reports a disk I/O error if the file is replaced while a connection or its write-ahead log remains.
+    settings = sys.modules.get("airflow.settings")
+    if settings is not None and settings.engine is not None:
+        settings.Session.remove()
+        settings.engine.dispose()
+    for suffix in ("", "-wal", "-shm"):
+        database.with_name(database.name + suffix).unlink(missing_ok=True)
 
 
 def _migrate(database: Path) -> None:
