@@ -82,6 +82,13 @@ def oldest(session: nox.Session) -> None:
     session.run("pytest", *_warnings(_OLDEST), *(session.posargs or all_of_it))
 
 
+@nox.session(default=False)
+def figures(session: nox.Session) -> None:
+    """Run all benchmarks in a short form; fail if a figure is worse than recorded by more than a fifth."""
+    _install(session, _NEWEST)
+    session.run("python", "benchmarks/figures.py", *session.posargs)
+
+
 def _warnings(airflow: Airflow) -> tuple[str, ...]:
     """Return the options for warnings: those of an earlier Airflow, which will not be fixed, fail no test."""
     return () if airflow is _NEWEST else ("--pythonwarnings=default",)
