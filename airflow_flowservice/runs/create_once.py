@@ -172,7 +172,11 @@ class CreateOnce:
     def _choose_intents(self, order: Order) -> IntentStore | LedgerIntents:
         if self.ledger is None or order.window is None or order.retrigger is not None:
             return IntentStore(
-                store=self.store, order=order.key, is_first=self._is_only_attempt, monotonic=self.monotonic
+                store=self.store,
+                order=order.key,
+                is_first=self._is_only_attempt,
+                monotonic=self.monotonic,
+                wall=lambda: self.now().timestamp(),
             )
         intents = LedgerIntents(
             policy=self.ledger, window=order.window, order=order.key, now=lambda: self.now().timestamp()
