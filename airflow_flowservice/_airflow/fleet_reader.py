@@ -39,6 +39,9 @@ _MARGIN = timedelta(days=31)
 # Airflow's timetables need a quarter of a millisecond for a window without a DAG run.
 _MOST_WINDOWS = 1000
 
+# Of a DAG without a task that creates flow runs.
+_NO_SCHEDULE = database.DagSchedule(timetable=())
+
 _Place = tuple[str, str]
 _TaskKey = tuple[str, str]
 
@@ -256,7 +259,8 @@ class _FleetReader:
         """Yield the states of the DAGs; a DAG that only the ledger has was deleted, or may not be read."""
         for dag_id in dataflow.dag_ids:
             if dag_id in self._dags:
-                yield self._dags[dag_id]
+                schedule = self._schedules.get(dag_id, _NO_SCHEDULE)
+                yield replace(self._dags[dag_id], is_decoded=schedule is not None and schedule.timetable is not None)
             elif self._dag_ids is None:
                 yield DagStatus(dag_id=dag_id, is_stale=True)
 

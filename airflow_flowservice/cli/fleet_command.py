@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from airflow_flowservice._airflow.fleet_reader import Fleet
-    from airflow_flowservice.coverage.fleet import DataflowStatus
+    from airflow_flowservice.coverage.fleet import DagStatus, DataflowStatus
 
 _YEAR = timedelta(days=366)
 _LONGEST = timedelta(days=20 * 366)
@@ -206,15 +206,16 @@ def _state_text(row: DataflowStatus) -> tuple[str, str]:
 
 
 def _dags_text(row: DataflowStatus) -> str:
-    texts = [f"{dag.dag_id}{_dag_note(dag.is_paused, dag.is_stale)}" for dag in row.dags[:_MOST_DAGS]]
+    texts = [f"{dag.dag_id}{_dag_note(dag)}" for dag in row.dags[:_MOST_DAGS]]
     more = len(row.dags) - _MOST_DAGS
     return ", ".join([*texts, *([f"and {more} more"] if more > 0 else [])])
 
 
-def _dag_note(is_paused: bool, is_stale: bool) -> str:
-    if is_stale:
+def _dag_note(dag: DagStatus) -> str:
+    if dag.is_stale:
         return " (deleted or broken)"
-    return " (paused)" if is_paused else ""
+    notes = [*(["paused"] if dag.is_paused else []), *([] if dag.is_decoded else ["schedule unreadable"])]
+    return f" ({', '.join(notes)})" if notes else ""
 
 
 def lag_text(lag: timedelta | None) -> str:

@@ -116,6 +116,20 @@ def test_dataflow_of_a_dag_that_never_ran(session: Any, dags: Any, fleet: Any, m
     assert "never ingested" in row["lag_note"]
 
 
+@pytest.mark.usefixtures("session", "dags")
+def test_schedule_that_cannot_be_decoded(fleet: Any, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dataflow has a row that says so, and is not fresh."""
+    tasks = (database.TaskSettings(task_id="ingest", flow_id=NOTHING, conn_id="flowservice_default"),)
+    known = database.DagSchedule(timetable=None, start=BEGIN, tasks=tasks)
+    monkeypatch.setattr(dag_facts, "dag_schedules", lambda *_, **__: {"daily": known})
+    row = only(fleet())
+    assert (NOTHING, ["daily"], None) == (row["flow_id"], row["undecoded_schedules"], row["state"])
+    assert "daily (schedule unreadable)" in fleet(output="plain").out
+    late = command("freshness", "--all", "--max-lag", "26h", "--output=json")
+    assert (1, False) == (late.status, late.json["fresh"])
+    assert "schedule of DAG daily is unreadable" in late.json["dataflows"][0]["lag_note"]
+
+
 def test_only_the_ledger_knows_the_dataflow(session: Any, dags: Any, store: Any, fleet: Any, command: Any) -> None:
     """Its DAG was deleted, and so was the history: nothing is missing, and the lag grows."""
     dags.clear()
