@@ -357,6 +357,13 @@ def test_nothing_is_known(dags: Any, fleet: Any, session: Any) -> None:
         ("coverage", "--all", "--since", "soon"),
         ("coverage", "--all", "--since", "0d"),
         ("coverage", "--dag-id", "daily"),
+        ("coverage", "--dag-id", "daily", "--since", "soon"),
+        ("coverage", "--dag-id", "daily", "--since", "7d", "--from", "2026-01-01"),
+        ("coverage", "--all", "--flow-id", ""),
+        ("coverage", "--all", "--conn-id", " "),
+        ("coverage", "--all", "--tag", ""),
+        ("coverage", "--dag-id", "daily", "--flow-id", "", "--since", "7d"),
+        ("freshness", "--max-lag", "26h", "--flow-id", ""),
         ("coverage", "--tag", "aep", "--dag-id", "daily", "--from", "2026-01-01", "--to", "2026-01-02"),
         ("freshness", "--max-lag", "26h"),
         ("freshness", "--max-lag", "26", "--all"),
@@ -367,6 +374,14 @@ def test_nothing_is_known(dags: Any, fleet: Any, session: Any) -> None:
 )
 def test_invalid_arguments(command: Any, dags: Any, options: tuple[str, ...]) -> None:
     assert (2, "") == ((shown := command(*options)).status, shown.out)
+
+
+@pytest.mark.usefixtures("history", "dags")
+def test_since_of_one_dag(command: Any) -> None:
+    """`--since` is the range up to now, as with `--all`."""
+    shown = command("coverage", "--dag-id", "daily", "--since", "50h", "--output=json")
+    assert (0, "2026-01-08T00:00:00Z", "2026-01-10T02:00:00Z") == (shown.status, shown.json["from"], shown.json["to"])
+    assert (1, 2) == (shown.json["totals"]["unknown"]["windows"], len(shown.json["spans"]))
 
 
 @pytest.fixture
