@@ -169,6 +169,9 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         given = {name for name in _OPTIONAL if getattr(self, name) is not None}
         if (self.window_start, self.window_end) == self._shown_edges:
             given -= _EDGES
+        # The same object was not set since. An equal one may have been set, together with the other edge.
+        shown = zip(("window_start", "window_end"), self._shown_edges, strict=True)
+        given -= {name for name, value in shown if getattr(self, name) is value}
         given |= self._given
         if len(edges := given & _EDGES) == 1:
             raise ConfigurationError(

@@ -166,7 +166,7 @@ def _with_records(expected: ExpectedWindow, *, recorded: IngestionWindow | None,
 
 
 def notices_of(coverage: Coverage, *, plans: Iterable[Plan], records: LedgerRecords) -> list[str]:
-    """Return a sentence for each record that is incomplete, so that windows are unknown."""
+    """Return a sentence for each record that is incomplete, so that windows are unknown or not shown."""
     notices = []
     if records.error is not None:
         notices.append(
@@ -175,6 +175,11 @@ def notices_of(coverage: Coverage, *, plans: Iterable[Plan], records: LedgerReco
         )
     reasons = {(each.dag_id, each.reason) for span in coverage.spans for each in span.expected}
     for plan in plans:
+        if not plan.is_decoded:
+            notices.append(
+                f"The schedule of DAG {plan.dag_id} cannot be decoded here, so windows without a DAG run are not shown."
+                " Install the plugin with its timetable here."
+            )
         if plan.history is None:
             continue
         if (plan.dag_id, BEFORE_HISTORY) in reasons:

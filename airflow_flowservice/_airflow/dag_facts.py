@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import zlib
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow import database, versions
-from airflow_flowservice._airflow.database import CREATING, DagSchedule, TaskSettings
+from airflow_flowservice._airflow import database
+from airflow_flowservice._airflow.database import CREATING, DagSchedule
 from airflow_flowservice.coverage.fleet import DagStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
     from sqlalchemy.orm import Session
 
@@ -71,37 +70,9 @@ def dag_schedules(session: Session, *, dag_ids: Collection[str] | None = None) -
     for dag_id, data, compressed in session.execute(query).all():
         try:
             parsed = json.loads(zlib.decompress(compressed)) if compressed else data
-            schedule: DagSchedule | None = _schedule(parsed["dag"], timetables)
-        except Exception:  # another version of Airflow, or a timetable that this process lacks
+            schedule: DagSchedule | None = database.serialized_schedule(parsed["dag"], timetables)
+        except Exception:  # another version of Airflow
             schedule = database.dag_schedule_of(session, dag_id)
         if schedule is None or schedule.tasks:
             found[dag_id] = schedule
     return found
-
-
-def _schedule(dag: dict[str, Any], timetables: dict[str, Any]) -> DagSchedule:
-    """Return the schedule of a serialized DAG.
-
-    :param timetables: by their JSON, so that equal timetables are one object; a new one is added.
-    """
-    tasks = tuple(_tasks(dag))
-    key = json.dumps(dag["timetable"], sort_keys=True)
-    if tasks and key not in timetables:
-        timetables[key] = versions.decode_timetable(dag["timetable"])
-    return DagSchedule(
-        timetable=timetables.get(key),
-        start=_instant(dag.get("start_date")),
-        end=_instant(dag.get("end_date")),
-        tasks=tasks,
-    )
-
-
-def _tasks(dag: dict[str, Any]) -> Iterator[TaskSettings]:
-    for each in dag["tasks"]:
-        task = each["__var"]
-        if task["task_type"] in CREATING:
-            yield database.task_settings(task["task_id"], task.get("partial_kwargs", task).get)
-
-
-def _instant(value: float | None) -> datetime | None:
-    return None if value is None else datetime.fromtimestamp(value, timezone.utc)

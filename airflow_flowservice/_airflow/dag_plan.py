@@ -64,6 +64,7 @@ class Plan:
     """Schedule of a DAG, from which windows are expected.
 
     :param timetable: of Airflow core; None if it is unknown.
+    :param is_decoded: False if the DAG has a timetable that this process cannot decode.
     :param offset: the task's `window_offset`; None derives it from the task's earlier windows.
     :param start: the DAG's `start_date`; the schedule creates no DAG run for an earlier date.
     :param end: the DAG's `end_date`.
@@ -74,6 +75,7 @@ class Plan:
 
     dag_id: str
     timetable: Any = None
+    is_decoded: bool = True
     offset: timedelta | None = None
     start: datetime | None = None
     end: datetime | None = None
@@ -86,4 +88,11 @@ def plan_of(schedule: DagSchedule | None, *, dag_id: str, history: HistoryStart 
     """Return the plan of a DAG; one without a timetable if the metadata database has no schedule."""
     if schedule is None:
         return Plan(dag_id=dag_id, history=history)
-    return Plan(dag_id=dag_id, timetable=schedule.timetable, start=schedule.start, end=schedule.end, history=history)
+    return Plan(
+        dag_id=dag_id,
+        timetable=schedule.timetable,
+        is_decoded=schedule.timetable is not None,
+        start=schedule.start,
+        end=schedule.end,
+        history=history,
+    )

@@ -7,15 +7,16 @@ the API server, pass a session. It returns plain values.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_flowservice._airflow import versions
 from airflow_flowservice.windows.window import END, START
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
-    from datetime import datetime
 
     from sqlalchemy.orm import Session
 
@@ -238,7 +239,7 @@ def _query(dag_ids: Collection[str] | None, since: datetime | None) -> Any:
 class DagSchedule:
     """Schedule of a DAG.
 
-    :param timetable: the timetable of the scheduler.
+    :param timetable: the timetable of the scheduler; None if this process cannot decode it.
     :param start: earliest date of a DAG run; None if the DAG has no `start_date`.
     :param end: latest date of a DAG run; None if the DAG has no `end_date`.
     :param tasks: tasks that create flow runs.
@@ -310,6 +311,7 @@ def dag_schedule_of(session: Session, dag_id: str) -> DagSchedule | None:
     from airflow.models.serialized_dag import SerializedDagModel
 
     model: Any = SerializedDagModel
+    serialized = None
     try:
         serialized = model.get(dag_id, session=session)
         dag = serialized.dag if serialized else None
@@ -317,8 +319,42 @@ def dag_schedule_of(session: Session, dag_id: str) -> DagSchedule | None:
             timetable=dag.timetable, start=dag.start_date, end=dag.end_date, tasks=tuple(_task_settings(dag))
         )
     except Exception:
-        # The timetable may be in a plugin that this process lacks. The DAG runs are still read.
+        # The timetable may be in a plugin that this process lacks. The DAG runs and the tasks are still read.
+        with suppress(Exception):
+            return serialized_schedule(serialized.data["dag"], {}) if serialized else None
         return None
+
+
+def serialized_schedule(dag: Mapping[str, Any], timetables: dict[str, Any]) -> DagSchedule:
+    """Return the schedule of a serialized DAG, without a timetable if this process cannot decode it.
+
+    :param dag: the JSON value of the key `dag`.
+    :param timetables: by their JSON, so that equal timetables are one object; a new one is added.
+    :raises Exception: another version of Airflow serialized the DAG.
+    """
+    tasks = tuple(_serialized_tasks(dag))
+    key = json.dumps(dag["timetable"], sort_keys=True)
+    if tasks and key not in timetables:
+        timetables[key] = None
+        with suppress(Exception):  # Airflow's class for a timetable that no plugin has is not public.
+            timetables[key] = versions.decode_timetable(dag["timetable"])
+    return DagSchedule(
+        timetable=timetables.get(key),
+        start=_instant(dag.get("start_date")),
+        end=_instant(dag.get("end_date")),
+        tasks=tasks,
+    )
+
+
+def _serialized_tasks(dag: Mapping[str, Any]) -> Iterator[TaskSettings]:
+    for each in dag["tasks"]:
+        task = each["__var"]
+        if task["task_type"] in CREATING:
+            yield task_settings(task["task_id"], task.get("partial_kwargs", task).get)
+
+
+def _instant(value: float | None) -> datetime | None:
+    return None if value is None else datetime.fromtimestamp(value, timezone.utc)
 
 
 def _task_settings(dag: Any) -> Iterator[TaskSettings]:

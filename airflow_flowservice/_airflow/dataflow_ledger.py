@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from airflow_flowservice.windows.window import IngestionWindow
 
 DEFAULT_CONN_ID = "flowservice_default"
+CONN_TYPE = "flowservice"
+_VARIABLE_PREFIX = "AIRFLOW_CONN_"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +118,31 @@ def ledger_sources(conn_ids: Collection[str]) -> list[LedgerSource]:
     return [source for source in found if source is not None]
 
 
+def stored_conn_ids(session: Session) -> set[str]:
+    """Return the ids of the connections of this package in the metadata database and in the environment.
+
+    Secrets backends cannot list their connections.
+    """
+    from airflow.models.connection import Connection
+    from sqlalchemy import select
+
+    stored: Any = Connection
+    found = set(session.scalars(select(stored.conn_id).where(stored.conn_type == CONN_TYPE)))
+    for name, value in os.environ.items():
+        # The type is in the JSON or in the scheme of the URI. A connection of another type selects no ledger.
+        if name.startswith(_VARIABLE_PREFIX) and CONN_TYPE in value:
+            found.add(name.removeprefix(_VARIABLE_PREFIX).lower())
+    return found
+
+
+def configured_source() -> LedgerSource | None:
+    """Return the ledger of Airflow's configuration, for connections that select none; None if it is disabled.
+
+    :raises ConfigurationError: an option is invalid.
+    """
+    return _source_of(None, place=None)
+
+
 def place_of(conn_id: str, *, required: bool = False) -> tuple[str, str] | None:
     """Return organization and sandbox of a connection; None if they are not known here.
 
@@ -146,7 +174,7 @@ def _source(conn_id: str) -> LedgerSource | None:
     """
     connection = connections.find_stored_connection(conn_id)
     if connection is None:
-        return _source_of(None, place=None)
+        return configured_source()
     return _source_of(connection.extra_dejson, place=_place(connection))
 
 

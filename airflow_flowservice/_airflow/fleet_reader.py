@@ -10,6 +10,7 @@ from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -27,17 +28,21 @@ from airflow_flowservice.ledger.entry import DataflowKey
 from airflow_flowservice.windows.window import END, EPOCH, START, IngestionWindow, window_from_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from sqlalchemy.orm import Session
 
     from airflow_flowservice._airflow.database import TaskRow
+    from airflow_flowservice._airflow.dataflow_ledger import LedgerSource
     from airflow_flowservice.coverage.cover import Coverage
 
 # As for one dataflow: with partitions or offsets, a DAG run for an earlier date can have a window within the range.
 _MARGIN = timedelta(days=31)
 # Airflow's timetables need a quarter of a millisecond for a window without a DAG run.
 _MOST_WINDOWS = 1000
+
+# Of a DAG without a task that creates flow runs.
+_NO_SCHEDULE = database.DagSchedule(timetable=())
 
 _Place = tuple[str, str]
 _TaskKey = tuple[str, str]
@@ -134,6 +139,7 @@ class _FleetReader:
         }
         self._dates = ScheduleDates()
         self._history_starts: dict[str, database.HistoryStart | None] = {}
+        self._ledgers: set[str | None] = set()
         self._records: dict[DataflowKey, DataflowRecords] = {}
         self._places: dict[str, _Place | None] = {}
         self._by_flow: dict[str, list[DataflowKey]] = defaultdict(list)
@@ -144,19 +150,36 @@ class _FleetReader:
 
         :raises FlowServiceError: the connection `conn_id` cannot be read.
         """
-        conn_ids = [conn_id] if conn_id else sorted({task.conn_id for task in self._tasks.values() if task.conn_id})
-        if conn_id is not None:
+        if conn_id is None:
+            named = sorted({task.conn_id for task in self._tasks.values() if task.conn_id})
+            self._read_ledgers(partial(dataflow_ledger.ledger_sources, named))
+            self._read_ledgers(lambda: [dataflow_ledger.configured_source()])
+            # Of tasks whose connection is a template, and of DAGs that were deleted.
+            for each in sorted({dataflow_ledger.DEFAULT_CONN_ID, *dataflow_ledger.stored_conn_ids(self._session)}):
+                self._read_ledgers(partial(dataflow_ledger.ledger_sources, [each]))
+        else:
             self._places[conn_id] = dataflow_ledger.place_of(conn_id, required=True)
-        try:
-            sources = dataflow_ledger.ledger_sources(conn_ids)
-            self._records = fleet_ledger.read_ledgers(self._session, sources, since=self._since)
-        except FlowServiceError as error:
-            self.error = str(error)
+            self._read_ledgers(partial(dataflow_ledger.ledger_sources, [conn_id]))
         for key in self._records:
             self._by_flow[key.flow_id].append(key)
         self._history = _read_history(self._session, dag_ids=self._dag_ids, since=self._since)
         for feed in (*database.feeds(self._session, dag_ids=self._dag_ids), *self._arguments()):
             self._feeds[feed.dag_id].append(feed)
+
+    def _read_ledgers(self, sources: Callable[[], Iterable[LedgerSource | None]]) -> None:
+        """Add the entries of ledgers that were not read yet; keep the first error.
+
+        The entries of a dataflow are those of the first ledger that has any. A ledger that no task uses any more may
+        have old states.
+        """
+        try:
+            unread = [each for each in sources() if each is not None and each.ledger_conn_id not in self._ledgers]
+            self._ledgers.update(each.ledger_conn_id for each in unread)
+            found = fleet_ledger.read_ledgers(self._session, unread, since=self._since)
+        except FlowServiceError as error:
+            self.error = self.error or str(error)
+            return
+        self._records = {**found, **self._records}
 
     def _arguments(self) -> Iterator[Feed]:
         """Yield the dataflows in the arguments of tasks."""
@@ -256,7 +279,8 @@ class _FleetReader:
         """Yield the states of the DAGs; a DAG that only the ledger has was deleted, or may not be read."""
         for dag_id in dataflow.dag_ids:
             if dag_id in self._dags:
-                yield self._dags[dag_id]
+                schedule = self._schedules.get(dag_id, _NO_SCHEDULE)
+                yield replace(self._dags[dag_id], is_decoded=schedule is not None and schedule.timetable is not None)
             elif self._dag_ids is None:
                 yield DagStatus(dag_id=dag_id, is_stale=True)
 

@@ -156,6 +156,8 @@ def _check_command(config: Any) -> Any:
 
 
 def _coverage_command(config: Any) -> Any:
+    flow_help = "the dataflow; required without a DAG, or if the DAG has several"
+    conn_help = "also query Flow Service; with --all: only dataflows of this connection"
     date = {**_date_options(config), "required": False}
     return config.ActionCommand(
         name="coverage",
@@ -164,21 +166,22 @@ def _coverage_command(config: Any) -> Any:
         epilog=_COVERAGE_EPILOG,
         func=config.lazy_load_command("airflow_flowservice.cli.coverage_command.coverage"),
         args=(
-            config.Arg(("-d", "--dag-id"), help="the DAG whose windows are shown"),
-            config.Arg(("-t", "--task-id"), help="show only the windows of this task"),
+            config.Arg(("-d", "--dag-id"), help="the DAG whose windows are shown", type=_id_text),
+            config.Arg(("-t", "--task-id"), help="show only the windows of this task", type=_id_text),
             config.Arg(("--from",), help="start; default time zone: that of Airflow", dest="from_date", **date),
             config.Arg(("--to",), help="end, exclusive", dest="to_date", **date),
-            config.Arg(("--flow-id",), help="the dataflow; required without a DAG, or if the DAG has several"),
-            config.Arg(("--conn-id",), help="also query Flow Service; with --all: only dataflows of this connection"),
+            config.Arg(("--flow-id",), help=flow_help, type=_id_text),
+            config.Arg(("--conn-id",), help=conn_help, type=_id_text),
             config.Arg(("--all",), help="show one row for each dataflow, the worst first", action="store_true"),
-            config.Arg(("--tag",), help="with --all: only dataflows of DAGs with this tag"),
-            _since_arg(config),
+            config.Arg(("--tag",), help="with --all: only dataflows of DAGs with this tag", type=_id_text),
+            _since_arg(config, default=None),
             *_output_args(config),
         ),
     )
 
 
 def _freshness_command(config: Any) -> Any:
+    conn_help = "only dataflows of this connection's organization and sandbox"
     return config.ActionCommand(
         name="freshness",
         help="Check how far the ingested windows of dataflows are behind",
@@ -187,19 +190,35 @@ def _freshness_command(config: Any) -> Any:
         func=config.lazy_load_command("airflow_flowservice.cli.fleet_command.freshness"),
         args=(
             config.Arg(("--max-lag",), help="the longest lag: a number and m, h, d or w, such as 26h", required=True),
-            config.Arg(("--flow-id",), help="check this dataflow; repeat it for several", action="append"),
+            config.Arg(
+                ("--flow-id",), help="check this dataflow; repeat it for several", action="append", type=_id_text
+            ),
             config.Arg(("--all",), help="check all dataflows", action="store_true"),
-            config.Arg(("--conn-id",), help="only dataflows of this connection's organization and sandbox"),
-            config.Arg(("--tag",), help="only dataflows of DAGs with this tag"),
+            config.Arg(("--conn-id",), help=conn_help, type=_id_text),
+            config.Arg(("--tag",), help="only dataflows of DAGs with this tag", type=_id_text),
             _since_arg(config),
             *_output_args(config),
         ),
     )
 
 
-def _since_arg(config: Any) -> Any:
-    text = "start of the range, before now: a number and m, h, d or w; default: 366d"
-    return config.Arg(("--since",), help=text, default="366d")
+def _since_arg(config: Any, *, default: str | None = "366d") -> Any:
+    """Return `--since`. Without a default, the command has 366 days only for the overview."""
+    condition = "" if default else ", with --all"
+    text = f"start of the range, before now: a number and m, h, d or w; default{condition}: 366d"
+    return config.Arg(("--since",), help=text, default=default)
+
+
+def _id_text(text: str) -> str:
+    """Return an argument that selects by an id or a name.
+
+    :raises argparse.ArgumentTypeError: it is empty, for instance from a variable of a script that is not set.
+    """
+    if text.strip():
+        return text
+    from argparse import ArgumentTypeError
+
+    raise ArgumentTypeError("the text is empty")
 
 
 def _failed_records_command(config: Any) -> Any:

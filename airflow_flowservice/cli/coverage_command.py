@@ -22,7 +22,6 @@ from airflow_flowservice.cli.output import (
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Sequence
-    from datetime import datetime
 
     from airflow_flowservice._airflow.dag_plan import Plan
     from airflow_flowservice._airflow.database import TaskRow, TaskSettings
@@ -69,9 +68,7 @@ def coverage(arguments: argparse.Namespace) -> NoReturn:
 def _report(arguments: argparse.Namespace) -> CoverageReport:
     if arguments.tag:
         raise CommandError("--tag selects dataflows of --all")
-    if arguments.from_date is None or arguments.to_date is None:
-        raise CommandError("give --from and --to, or --all for a summary of all dataflows")
-    within = _within(arguments.from_date, arguments.to_date)
+    within = _within(arguments)
     if arguments.dag_id is None:
         if not (arguments.flow_id and arguments.conn_id):
             raise CommandError("give --dag-id, or --flow-id and --conn-id to query Flow Service and the ledger")
@@ -79,12 +76,26 @@ def _report(arguments: argparse.Namespace) -> CoverageReport:
     return _of_dag(arguments, within=within)
 
 
-def _within(begin: datetime, end: datetime) -> IngestionWindow:
+def _within(arguments: argparse.Namespace) -> IngestionWindow:
+    """Return the range of `--from` and `--to`, or that of `--since`.
+
+    :raises CommandError: neither is given, or both, or the range is invalid.
+    """
+    from airflow_flowservice._airflow import versions
+    from airflow_flowservice.cli.time_length import length_of
     from airflow_flowservice.exceptions import WindowError
     from airflow_flowservice.windows.window import IngestionWindow
 
+    edges = (arguments.from_date, arguments.to_date)
+    if arguments.since is not None:
+        if edges != (None, None):
+            raise CommandError("--since is a range up to now: omit --from and --to, or give them without --since")
+        now = versions.utc_now()
+        edges = (now - length_of(arguments.since, name="since"), now)
+    elif None in edges:
+        raise CommandError("give --from and --to, or --since, or --all for a summary of all dataflows")
     try:
-        return IngestionWindow(begin, end)
+        return IngestionWindow(*edges)
     except WindowError as error:
         raise CommandError(f"--from and --to are no valid range: {error.message}") from error
 

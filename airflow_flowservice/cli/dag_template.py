@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from typing import TYPE_CHECKING
@@ -54,8 +53,8 @@ def dag_file_of(listed: Sequence[ListedFlow], *, conn_id: str) -> str:
 def _entry(task_id: str, listed: ListedFlow) -> str:
     lines = [f"    {_literal(task_id)}: {{"]
     if listed.flow.name:
-        # JSON escapes line breaks, so a name cannot end the comment.
-        lines.append(f"        # {json.dumps(listed.flow.name)}")
+        # Line breaks are escaped, so a name cannot end the comment.
+        lines.append(f"        # {_literal(listed.flow.name)}")
     if listed.flow.one_time is False:
         lines.append(f"        # scheduled ({_literal(listed.flow.frequency or '')}): on-demand flow runs are refused")
     if not listed.flow.enabled:
@@ -67,8 +66,9 @@ def _entry(task_id: str, listed: ListedFlow) -> str:
 
 
 def _literal(text: str) -> str:
-    """Return a string literal of Python: JSON's escapes are Python's."""
-    return json.dumps(text)
+    """Return a string literal of Python, in double quotes and with ASCII characters only."""
+    escaped = text.encode("unicode_escape").decode("ascii").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _task_ids(listed: Sequence[ListedFlow]) -> Iterator[str]:

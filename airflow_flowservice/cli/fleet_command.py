@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,6 +20,7 @@ from airflow_flowservice.cli.output import (
     write_error,
     write_note,
 )
+from airflow_flowservice.cli.time_length import length_of
 from airflow_flowservice.coverage.cover import State
 from airflow_flowservice.windows.window import iso
 
@@ -30,12 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from airflow_flowservice._airflow.fleet_reader import Fleet
-    from airflow_flowservice.coverage.fleet import DataflowStatus
+    from airflow_flowservice.coverage.fleet import DagStatus, DataflowStatus
 
-_YEAR = timedelta(days=366)
-_LONGEST = timedelta(days=20 * 366)
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_LENGTH = re.compile(r"(\d{1,9})([mhdw])", re.ASCII)
 _MOST_DAGS = 2
 
 
@@ -44,9 +39,9 @@ def show_all(arguments: argparse.Namespace) -> NoReturn:
     try:
         if arguments.dag_id or arguments.task_id or arguments.from_date or arguments.to_date:
             raise CommandError("--all shows all dataflows up to now: omit --dag-id, --task-id, --from and --to")
-        flow_ids = [arguments.flow_id] if arguments.flow_id else None
+        flow_ids = None if arguments.flow_id is None else [arguments.flow_id]
         with quiet_stdout():
-            fleet = _read(arguments, since=_length(arguments.since, name="since"), flow_ids=flow_ids)
+            fleet = _read(arguments, since=length_of(arguments.since or "366d", name="since"), flow_ids=flow_ids)
     except CommandError as error:
         write_error(error)
         sys.exit(2)
@@ -65,10 +60,10 @@ def show_all(arguments: argparse.Namespace) -> NoReturn:
 def freshness(arguments: argparse.Namespace) -> NoReturn:
     """Print the lag of dataflows and exit: 0 if all are fresh, 1 if one lags more, 2 if there is nothing to show."""
     try:
-        max_lag = _length(arguments.max_lag, name="max-lag")
+        max_lag = length_of(arguments.max_lag, name="max-lag")
         if bool(arguments.flow_id) is bool(arguments.all):
             raise CommandError("give --flow-id, or --all for all dataflows")
-        since = max(_length(arguments.since, name="since"), 2 * max_lag)
+        since = max(length_of(arguments.since, name="since"), 2 * max_lag)
         with quiet_stdout():
             fleet = _read(arguments, since=since, flow_ids=arguments.flow_id)
     except CommandError as error:
@@ -119,19 +114,6 @@ def _read(arguments: argparse.Namespace, *, since: timedelta, flow_ids: Collecti
             "--tag, and run this command with the scheduler's configuration"
         )
     return fleet
-
-
-def _length(text: str, *, name: str) -> timedelta:
-    """Parse a length of time such as `26h`.
-
-    :raises CommandError: the text is no length of time between one minute and 20 years.
-    """
-    found, length = _LENGTH.fullmatch(text.strip()), timedelta(0)
-    with suppress(OverflowError):
-        length = timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else length
-    if not timedelta(0) < length <= _LONGEST:
-        raise CommandError(f"--{name} is no length of time: give a number and m, h, d or w, such as 26h or 7d")
-    return length
 
 
 def _document(fleet: Fleet) -> dict[str, Any]:
@@ -206,15 +188,16 @@ def _state_text(row: DataflowStatus) -> tuple[str, str]:
 
 
 def _dags_text(row: DataflowStatus) -> str:
-    texts = [f"{dag.dag_id}{_dag_note(dag.is_paused, dag.is_stale)}" for dag in row.dags[:_MOST_DAGS]]
+    texts = [f"{dag.dag_id}{_dag_note(dag)}" for dag in row.dags[:_MOST_DAGS]]
     more = len(row.dags) - _MOST_DAGS
     return ", ".join([*texts, *([f"and {more} more"] if more > 0 else [])])
 
 
-def _dag_note(is_paused: bool, is_stale: bool) -> str:
-    if is_stale:
+def _dag_note(dag: DagStatus) -> str:
+    if dag.is_stale:
         return " (deleted or broken)"
-    return " (paused)" if is_paused else ""
+    notes = [*(["paused"] if dag.is_paused else []), *([] if dag.is_decoded else ["schedule unreadable"])]
+    return f" ({', '.join(notes)})" if notes else ""
 
 
 def lag_text(lag: timedelta | None) -> str:

@@ -38,12 +38,14 @@ class DagStatus:
     """State of a DAG.
 
     :param is_stale: the DAG processor no longer finds the DAG, or its file has an import error.
+    :param is_decoded: False if its schedule cannot be decoded, so its missing windows are not known.
     :param next_due: time of the next DAG run; None if the scheduler plans none.
     """
 
     dag_id: str
     is_paused: bool = False
     is_stale: bool = False
+    is_decoded: bool = True
     next_due: datetime | None = None
     tags: tuple[str, ...] = ()
 
@@ -106,8 +108,16 @@ class DataflowStatus:
         return tuple(sorted({tag for dag in self.dags for tag in dag.tags}))
 
     @property
+    def undecoded(self) -> tuple[str, ...]:
+        """Return the DAGs whose schedule cannot be decoded."""
+        return tuple(dag.dag_id for dag in self.dags if not dag.is_decoded and not dag.is_stale)
+
+    @property
     def lag_note(self) -> str:
         """Return a sentence that explains the lag if it is not that of an ingested window; else empty text."""
+        if self.undecoded:
+            begin = "never ingested; " if self.last is None else ""
+            return f"{begin}missing windows are not known, because the schedule of {self._undecoded_text} is unreadable"
         if self.last is not None:
             return ""
         if self.complete_until is not None:
@@ -116,10 +126,15 @@ class DataflowStatus:
             return "no record shows whether a window is ingested"
         return "never ingested, and no window was due in the range"
 
+    @property
+    def _undecoded_text(self) -> str:
+        more = len(self.undecoded) - 1
+        return f"DAG {_clean_id(self.undecoded[0])}" + (f" and {more} more" if more else "")
+
     def is_late(self, max_lag: timedelta) -> bool:
-        """Return whether the lag is longer, or may be, because no record shows whether a window is ingested."""
+        """Return whether the lag is longer, or may be: no record shows whether a window is ingested, or is due."""
         if self.lag is None:
-            return bool(self.counts.get(State.UNKNOWN))
+            return bool(self.counts.get(State.UNKNOWN) or self.undecoded)
         return self.lag > max_lag
 
     def to_json(self) -> dict[str, Any]:
@@ -134,6 +149,7 @@ class DataflowStatus:
             "dags": [
                 {"dag_id": _clean_id(dag.dag_id), "paused": dag.is_paused, "stale": dag.is_stale} for dag in self.dags
             ],
+            "undecoded_schedules": [_clean_id(dag_id) for dag_id in self.undecoded],
             "tags": [_clean_id(tag) for tag in self.tags],
             "last_window": self.last and {"start": iso(self.last.start), "end": iso(self.last.end)},
             "complete_until": self.complete_until and iso(self.complete_until),

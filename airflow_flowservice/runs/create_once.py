@@ -171,9 +171,8 @@ class CreateOnce:
 
     def _choose_intents(self, order: Order) -> IntentStore | LedgerIntents:
         if self.ledger is None or order.window is None or order.retrigger is not None:
-            return IntentStore(
-                store=self.store, order=order.key, is_first=self._is_only_attempt, monotonic=self.monotonic
-            )
+            is_first, clocks = self._is_only_attempt, (self.monotonic, self.now)
+            return IntentStore(store=self.store, order=order.key, is_first=is_first, clocks=clocks)
         intents = LedgerIntents(
             policy=self.ledger, window=order.window, order=order.key, now=lambda: self.now().timestamp()
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -35,16 +36,17 @@ class IntentStore:
     :param order: key of the order (`Order.key`).
     :param is_first: no earlier attempt of the task can have stored a value, except an earlier start of this attempt;
         and the intent is written directly after it was read.
-    :param monotonic: return seconds, for the age of a reading.
+    :param clocks: for the age of a reading: the monotonic clock, in seconds, and the wall clock. A monotonic clock may
+        stop while a machine is suspended.
     """
 
     store: Store | None
     order: str
     is_first: bool = False
-    monotonic: Callable[[], float] = time.monotonic
+    clocks: tuple[Callable[[], float], Callable[[], datetime]] = (time.monotonic, partial(datetime.now, timezone.utc))
     _key: str = field(default=STORE_KEY, init=False)
     _last_seen: Any = field(default=None, init=False)
-    _read_at: float = field(default=-math.inf, init=False)
+    _read_at: tuple[float, float] | None = field(default=None, init=False)
     _had_value: bool = field(default=False, init=False)
 
     @property
@@ -68,7 +70,7 @@ class IntentStore:
         if self.store is None:
             return None
         separate_key = f"{STORE_KEY}_{sha256(self.order.encode()).hexdigest()[:16]}"
-        self._read_at = self.monotonic()
+        self._read_at = self._seconds()
         first = self.store.get(STORE_KEY)
         # A further order is stored only beside a first one, and `drop` never removes a first one that existed before.
         # Versions that removed it may have left a further one for later attempts.
@@ -95,14 +97,24 @@ class IntentStore:
         """
         if self.store is None:
             return
-        is_fresh = self.is_first and self.monotonic() - self._read_at <= _FRESH_S
-        if not is_fresh and self.store.get(self._key) != self._last_seen:
+        if not (self.is_first and self._has_fresh_value()) and self.store.get(self._key) != self._last_seen:
             raise AttemptOvertakenError(_OVERTAKEN)
-        self._read_at = -math.inf
+        self._read_at = None
         self._last_seen = intent.to_json()
         self.store.set(self._key, self._last_seen)
         if self.store.get(self._key) != self._last_seen:
             raise AttemptOvertakenError(_OVERTAKEN)
+
+    def _has_fresh_value(self) -> bool:
+        """Return whether both clocks show that the value was read at most `_FRESH_S` ago."""
+        if self._read_at is None:
+            return False
+        # A wall clock that was set back shows no age.
+        return all(0 <= now - then <= _FRESH_S for now, then in zip(self._seconds(), self._read_at, strict=True))
+
+    def _seconds(self) -> tuple[float, float]:
+        monotonic, wall = self.clocks
+        return monotonic(), wall().timestamp()
 
     def require_no_overlapping_claim(self) -> None:
         """Do nothing: only a ledger has other windows."""

@@ -26,9 +26,10 @@ _PAIRS = tuple(
 )
 # Airflow's names of a logical date, without case and punctuation.
 _LOGICAL_DATES = frozenset({"logicaldate", "executiondate", "ds", "dsnodash", "ts"})
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}|\d{8,}", re.ASCII)
-# The smallest date in digits.
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}|(\d{8,})", re.ASCII)
+# The smallest date in digits. Numbers of nine digits and more can be epoch seconds, milliseconds, or dates with times.
 _EARLIEST_STAMP = 19_000_101
+_LATEST_STAMP = 99_991_231
 _MAX_DEPTH = 5
 
 
@@ -74,16 +75,18 @@ def require_no_unread_times(values: Mapping[str, Any], *, where: str) -> None:
     """Raise an error if a mapping without a window has times that are probably meant as one.
 
     These are times under a key with a name that is similar to `window_start`, and two times under keys such as `start`
-    and `end`. The keys may be for another task, so a window in the same mapping takes precedence.
+    and `end`. The keys may be for another task, so a window in the same mapping takes precedence. Numbers that cannot
+    be times, such as those of rows, are ignored.
 
     :param values: as for `require_no_other_spelling`.
     :raises WindowError: the error names the keys.
     """
     keys = {_plain(key): key for key, value in values.items() if _contains_time(value)}
-    problem = next((f"a time in the key {_shown(key)}" for name, key in keys.items() if _is_similar(name)), None)
-    if problem is None:
-        pair = next((pair for pair in _PAIRS if keys.keys() >= set(pair)), None)
-        problem = pair and f"times in the keys {_shown(keys[pair[0]])} and {_shown(keys[pair[1]])}"
+    found = next(([key] for name, key in keys.items() if _is_similar(name)), None)
+    if found is None:
+        pair = next((pair for pair in _PAIRS if keys.keys() >= set(pair)), ())
+        found = [keys[name] for name in pair]
+    problem = _times_text(found, values)
     if problem:
         raise WindowError(
             f"{where} has {problem}, which this task does not read as a window",
@@ -92,6 +95,18 @@ def require_no_unread_times(values: Mapping[str, Any], *, where: str) -> None:
                 "window_start and window_end"
             ),
         )
+
+
+def _times_text(keys: list[str], values: Mapping[str, Any]) -> str:
+    """Return a phrase about the times of these keys; empty if there is no key."""
+    if not keys:
+        return ""
+    is_number = all(isinstance(values[key], int | float) or str(values[key]).strip().isdigit() for key in keys)
+    kind = "number that can be a time" if is_number else "time"
+    if len(keys) == 1:
+        return f"a {kind} in the key {_shown(keys[0])}"
+    kinds = "numbers that can be times" if is_number else "times"
+    return f"{kinds} in the keys {' and '.join(map(_shown, keys))}"
 
 
 def require_same_logical_date(values: Mapping[str, Any], *, logical_date: datetime | None, where: str) -> None:
@@ -113,16 +128,30 @@ def require_same_logical_date(values: Mapping[str, Any], *, logical_date: dateti
 
 
 def _names(value: Any, logical_date: datetime | None) -> bool:
-    """Return whether a value is a logical date, or its day in UTC."""
+    """Return whether a value is a logical date, or its day in UTC. A time without an offset is in UTC."""
     if logical_date is None:
         return False
     date = logical_date.astimezone(timezone.utc)
-    if str(value).strip() in (f"{date:%Y-%m-%d}", f"{date:%Y%m%d}"):
+    text = str(value).strip()
+    if text in (f"{date:%Y-%m-%d}", f"{date:%Y%m%d}"):
         return True
+    if isinstance(value, str) and (naive := _naive(text)) is not None:
+        return naive in (date.replace(microsecond=0), date.replace(hour=0, minute=0, second=0, microsecond=0))
     try:
         return parse_instant(value, name="date") == date.replace(microsecond=0)
     except WindowError:
         return False
+
+
+def _naive(text: str) -> datetime | None:
+    """Return a time without an offset as UTC; None if the text has an offset, or is no ISO 8601."""
+    from dateutil.parser import isoparse
+
+    try:
+        found = isoparse(text)
+    except (ValueError, OverflowError):
+        return None
+    return found.replace(tzinfo=timezone.utc, microsecond=0) if found.tzinfo is None else None
 
 
 def _spellings(values: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
@@ -151,10 +180,22 @@ def _contains_window(value: Any, *, depth: int = _MAX_DEPTH) -> bool:
 def _contains_time(value: Any, *, depth: int = _MAX_DEPTH) -> bool:
     """Return whether a value is a date, a time or epoch seconds, or contains one."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return abs(value) >= _EARLIEST_STAMP
+        return _can_be_time(abs(value))
     if isinstance(value, str):
-        return _DATE.match(value.strip()) is not None
+        found = _DATE.match(value.strip())
+        return found is not None and (found[1] is None or _can_be_time(int(found[1][:20])))
     return depth > 0 and any(_contains_time(each, depth=depth - 1) for each in _items(value))
+
+
+def _can_be_time(number: float) -> bool:
+    """Return whether a number is a date in eight digits, or has more digits."""
+    if not _EARLIEST_STAMP <= number <= _LATEST_STAMP:
+        return number > _LATEST_STAMP
+    try:
+        datetime.strptime(str(int(number)), "%Y%m%d").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return False
+    return True
 
 
 def _items(value: Any) -> Iterable[Any]:

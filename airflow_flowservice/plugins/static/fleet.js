@@ -82,7 +82,7 @@ function tableRow(row, { isLinked, onOpen }) {
     { "data-flow": row.flow_id },
     cell("State", el("span", badge, row.state && swatch(row.state), `${sign} ${label}`)),
     cell("Dataflow", dataflowElement(row, { isLinked, onOpen }), el("div", { class: "quiet", text: row.sandbox ?? "unknown sandbox" })),
-    cell("DAGs", ...row.dags.map(dagElement)),
+    cell("DAGs", ...row.dags.map((dag) => dagElement(dag, row.undecoded_schedules.includes(dag.dag_id)))),
     cell("Last end", row.last_window ? timeElement(row.last_window.end) : "never"),
     cell("Lag", lagElement(row)),
     cell("Next due", ...(row.next_due ? [timeElement(row.next_due)] : [])),
@@ -107,8 +107,9 @@ function dataflowElement(row, { isLinked, onOpen }) {
   return el("a", { class: "id", href, title: `Show the windows of ${row.flow_id}`, text, onclick });
 }
 
-function dagElement({ dag_id, paused, stale }) {
-  const note = stale ? " (deleted or broken)" : paused ? " (paused)" : "";
+function dagElement({ dag_id, paused, stale }, isUndecoded) {
+  const notes = stale ? ["deleted or broken"] : [paused && "paused", isUndecoded && "schedule unreadable"].filter(Boolean);
+  const note = notes.length ? ` (${notes.join(", ")})` : "";
   return el("div", {}, linkToAirflow(el("a", { text: dag_id }), `/dags/${encodeURIComponent(dag_id)}`), note);
 }
 

@@ -110,6 +110,15 @@ def test_state_of_each_window(seven_days: None, command: Any) -> None:
     assert [("ingest", "failed")] == [(run["task_id"], run["task_state"]) for run in failed["dag_runs"]]
 
 
+def test_schedule_that_cannot_be_decoded(seven_days: None, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The windows of DAG runs are shown, and a notice states that others are not."""
+    schedule = database.DagSchedule(timetable=None, start=BEGIN)
+    monkeypatch.setattr(database, "dag_schedule_of", lambda *_: schedule)
+    shown = command("coverage", "--dag-id", "daily", *DATES, "--output=json")
+    assert ["ingested", "ingested", "ingested"] == states(shown)
+    assert "The schedule of DAG daily cannot be decoded here" in " ".join(shown.json["notices"])
+
+
 def test_table(seven_days: None, command: Any) -> None:
     """Time line and table have a sign for each state; contiguous windows with the same state share a row."""
     shown = command("coverage", "--dag-id", "daily", *DATES)

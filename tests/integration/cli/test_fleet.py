@@ -116,6 +116,20 @@ def test_dataflow_of_a_dag_that_never_ran(session: Any, dags: Any, fleet: Any, m
     assert "never ingested" in row["lag_note"]
 
 
+@pytest.mark.usefixtures("session", "dags")
+def test_schedule_that_cannot_be_decoded(fleet: Any, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dataflow has a row that says so, and is not fresh."""
+    tasks = (database.TaskSettings(task_id="ingest", flow_id=NOTHING, conn_id="flowservice_default"),)
+    known = database.DagSchedule(timetable=None, start=BEGIN, tasks=tasks)
+    monkeypatch.setattr(dag_facts, "dag_schedules", lambda *_, **__: {"daily": known})
+    row = only(fleet())
+    assert (NOTHING, ["daily"], None) == (row["flow_id"], row["undecoded_schedules"], row["state"])
+    assert "daily (schedule unreadable)" in fleet(output="plain").out
+    late = command("freshness", "--all", "--max-lag", "26h", "--output=json")
+    assert (1, False) == (late.status, late.json["fresh"])
+    assert "schedule of DAG daily is unreadable" in late.json["dataflows"][0]["lag_note"]
+
+
 def test_only_the_ledger_knows_the_dataflow(session: Any, dags: Any, store: Any, fleet: Any, command: Any) -> None:
     """Its DAG was deleted, and so was the history: nothing is missing, and the lag grows."""
     dags.clear()
@@ -205,17 +219,103 @@ def test_unreadable_ledger(fleet: Any, command: Any, monkeypatch: pytest.MonkeyP
     assert 2 == command("freshness", "--all", "--max-lag", "26h").status
 
 
-def test_ledger_in_a_database(dags: Any, fleet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def sql_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that stores entries in a new database, the ledger of the connection of this id."""
     from airflow_flowservice.ledger.sql_ledger import SqlLedger
 
-    file = tmp_path / "ledger.db"
-    ledger = SqlLedger(f"sqlite:///{file}")
-    ledger.migrate()
-    for number in range(1, 10):
-        ledger.put(entry(number))
+    def make(conn_id: str, *entries: Any) -> None:
+        file = tmp_path / f"{conn_id}.db"
+        ledger = SqlLedger(f"sqlite:///{file}")
+        ledger.migrate()
+        for each in entries:
+            ledger.put(each)
+        connection = json.dumps({"conn_type": "sqlite", "host": str(file)})
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", connection)
+
+    return make
+
+
+@pytest.fixture
+def selecting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that adds a connection which selects a SQL ledger."""
+
+    def add(conn_id: str, *, ledger: str) -> None:
+        connection = json.dumps({"conn_type": "flowservice", "extra": {"ledger_conn_id": ledger}})
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", connection)
+
+    return add
+
+
+def test_ledger_in_a_database(dags: Any, fleet: Any, sql_ledger: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sql_ledger("ledger", *map(entry, range(1, 10)))
     monkeypatch.setenv("AIRFLOW__FLOWSERVICE__LEDGER_CONN_ID", "ledger")
-    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps({"conn_type": "sqlite", "host": str(file)}))
     assert 2 * 3600 == only(fleet())["lag_seconds"]
+
+
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch, dags: Any, sql_ledger: Any, selecting: Any) -> None:
+    """Make the only task name the connection `special`, whose ledger has one window of the task's dataflow."""
+    schedule = database.dag_schedule_of(None, "daily")  # type: ignore[arg-type]
+    assert schedule is not None
+    task = database.TaskSettings(task_id="ingest", flow_id=FLOW, conn_id="special")
+    known = database.DagSchedule(timetable=schedule.timetable, start=BEGIN, tasks=(task,))
+    monkeypatch.setattr(dag_facts, "dag_schedules", lambda *_, **__: {"daily": known})
+    sql_ledger("own", entry(1))
+    selecting("special", ledger="own")
+
+
+OTHER = DataflowKey("EMULATOR@AdobeOrg", "prod", NOTHING)
+
+
+@pytest.mark.usefixtures("session", "named")
+class TestLedgersThatNoTaskNames:
+    """Dataflows of deleted DAGs, and of tasks whose connection is a template, are in other ledgers."""
+
+    def flow_ids(self, shown: Any) -> set[str]:
+        return {row["flow_id"] for row in shown.json["dataflows"]}
+
+    def test_variables(self, fleet: Any, store: Any) -> None:
+        store(entry(1, dataflow=OTHER, dag_id="former"))
+        assert {FLOW, NOTHING} == self.flow_ids(fleet())
+
+    def test_configured(self, fleet: Any, sql_ledger: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        sql_ledger("ledger", entry(1, dataflow=OTHER, dag_id="former"))
+        monkeypatch.setenv("AIRFLOW__FLOWSERVICE__LEDGER_CONN_ID", "ledger")
+        assert {FLOW, NOTHING} == self.flow_ids(fleet())
+
+    @pytest.mark.parametrize("conn_id", ["flowservice_default", "former"])
+    def test_of_another_connection(self, fleet: Any, sql_ledger: Any, selecting: Any, conn_id: str) -> None:
+        sql_ledger("ledger", entry(1, dataflow=OTHER, dag_id="former"))
+        selecting(conn_id, ledger="ledger")
+        assert {FLOW, NOTHING} == self.flow_ids(fleet())
+
+    def test_of_a_stored_connection(self, fleet: Any, sql_ledger: Any, session: Any) -> None:
+        from airflow.models.connection import Connection
+        from sqlalchemy import delete
+
+        sql_ledger("ledger", entry(1, dataflow=OTHER, dag_id="former"))
+        session.add(Connection(conn_id="former", conn_type="flowservice", extra='{"ledger_conn_id": "ledger"}'))
+        session.commit()
+        try:
+            assert {FLOW, NOTHING} == self.flow_ids(fleet())
+        finally:
+            session.execute(delete(Connection).where(Connection.conn_id == "former"))
+            session.commit()
+
+    def test_old_entries(self, fleet: Any, store: Any) -> None:
+        """A dataflow has the entries of its task's ledger, and not old states of another one."""
+        store(entry(1, state=EntryState.CREATED), entry(2))
+        row = only(fleet())
+        assert (8, "2026-01-02T00:00:00Z") == (row["windows"]["missing"], row["last_window"]["end"])
+
+    def test_unreadable(self, fleet: Any, selecting: Any) -> None:
+        """Another ledger may have entries, so the result is incomplete, but the readable ones are shown."""
+        selecting("former", ledger="absent")
+        shown = fleet()
+        assert (2, False, 0) == (shown.status, shown.json["ledger_read"], only(shown)["windows"]["missing"])
+        assert "2026-01-02T00:00:00Z" == only(shown)["last_window"]["end"]
+        assert "absent" in shown.err
 
 
 @pytest.mark.usefixtures("history", "dags")
@@ -257,6 +357,13 @@ def test_nothing_is_known(dags: Any, fleet: Any, session: Any) -> None:
         ("coverage", "--all", "--since", "soon"),
         ("coverage", "--all", "--since", "0d"),
         ("coverage", "--dag-id", "daily"),
+        ("coverage", "--dag-id", "daily", "--since", "soon"),
+        ("coverage", "--dag-id", "daily", "--since", "7d", "--from", "2026-01-01"),
+        ("coverage", "--all", "--flow-id", ""),
+        ("coverage", "--all", "--conn-id", " "),
+        ("coverage", "--all", "--tag", ""),
+        ("coverage", "--dag-id", "daily", "--flow-id", "", "--since", "7d"),
+        ("freshness", "--max-lag", "26h", "--flow-id", ""),
         ("coverage", "--tag", "aep", "--dag-id", "daily", "--from", "2026-01-01", "--to", "2026-01-02"),
         ("freshness", "--max-lag", "26h"),
         ("freshness", "--max-lag", "26", "--all"),
@@ -267,6 +374,14 @@ def test_nothing_is_known(dags: Any, fleet: Any, session: Any) -> None:
 )
 def test_invalid_arguments(command: Any, dags: Any, options: tuple[str, ...]) -> None:
     assert (2, "") == ((shown := command(*options)).status, shown.out)
+
+
+@pytest.mark.usefixtures("history", "dags")
+def test_since_of_one_dag(command: Any) -> None:
+    """`--since` is the range up to now, as with `--all`."""
+    shown = command("coverage", "--dag-id", "daily", "--since", "50h", "--output=json")
+    assert (0, "2026-01-08T00:00:00Z", "2026-01-10T02:00:00Z") == (shown.status, shown.json["from"], shown.json["to"])
+    assert (1, 2) == (shown.json["totals"]["unknown"]["windows"], len(shown.json["spans"]))
 
 
 @pytest.fixture

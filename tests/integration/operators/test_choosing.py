@@ -147,8 +147,10 @@ def key_names(value) -> str:
         ({"start_date": "2026-01-02", "endDate": "2026-01-03"}, "has times in the keys 'start_date' and 'endDate'"),
         ({"data_interval_start": START, "data_interval_end": END}, "'data_interval_start' and 'data_interval_end'"),
         ({"logical_start_date": START, "logical_end_date": END}, "'logical_start_date' and 'logical_end_date'"),
-        ({"from": 1767312000, "to": 1767398400}, "has times in the keys 'from' and 'to'"),
-        ({"start": "20260102", "end": 20260103}, "has times in the keys 'start' and 'end'"),
+        ({"from": 1767312000, "to": 1767398400}, "has numbers that can be times in the keys 'from' and 'to'"),
+        ({"start": "20260102", "end": 20260103}, "has numbers that can be times in the keys 'start' and 'end'"),
+        ({"start": "202601020000", "end": "202601030000"}, "has numbers that can be times in the keys"),
+        ({"window": 1767312000000}, "has a number that can be a time in the key 'window'"),
     ],
     ids=key_names,
 )
@@ -169,6 +171,8 @@ def test_times_in_a_conf_without_a_window_are_an_error(window_of, emulator, conf
         {"ds": "2026-01-02"},
         {"logicalDate": 1767312000},
         {"ds_nodash": "20260102"},
+        {"ts": "2026-01-02T00:00:00"},
+        {"logical_date": "2026-01-10T06:00:00"},
     ],
     ids=key_names,
 )
@@ -187,6 +191,7 @@ def test_another_logical_date_in_the_conf_is_an_error(window_of, emulator, conf)
     [
         {"logical_date": "2026-01-10T00:00:00+00:00", "ds": "2026-01-10", "ds_nodash": "20260110"},
         {"execution_date": "2026-01-10T01:00:00+01:00"},
+        {"logical_date": "2026-01-10T00:00:00", "ts": "2026-01-10 00:00:00.000"},
         {"ds": None, "logical_date": "", "execution_date": "latest"},
     ],
     ids=key_names,
@@ -214,6 +219,7 @@ def test_window_under_another_key_of_the_params_is_an_error(window_of, emulator)
         {"windowStart": None, "windowEnd": ""},
         {"window": "7d", "start": "x", "a": {}},
         {"start": START, "end": None, "from": "a", "to": "b", "windows": 3, "maintenance_window": ["sunday"]},
+        {"start": 1, "end": 500, "from": "20009999", "to": "20019999", "since": 20_000_000, "until": 30_000_000},
         {"start_date": START, "end": END, "order": 1767312000, "rows": [1, "2026-01-02"]},
     ],
     ids=key_names,

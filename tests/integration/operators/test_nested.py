@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from airflow.listeners import hookimpl
+from airflow_versions import get_listener_manager
 
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
@@ -185,6 +187,63 @@ def test_one_edge_that_is_set_after_the_constructor_is_refused(worker, emulator)
     ended = worker.task(SetsOneEdge, flow_id=FLOW, delta_column="updated_at").run()
     assert ("failed", "only window_end is given", FLOW) == (ended.state, ended.error.message, ended.error.flow_id)
     assert {} == emulator.ledger()["requests"]
+
+
+class StartSetter:
+    """Listener that sets one edge of the window of a task that begins."""
+
+    @hookimpl
+    def on_task_instance_running(self, previous_state, task_instance):
+        task_instance.task.window_start = DAYS[0]
+
+
+@pytest.fixture
+def start_setter():
+    listener = StartSetter()
+    manager = get_listener_manager()
+    manager.add_listener(listener)
+    yield
+    manager.pm.unregister(listener)
+
+
+@pytest.mark.usefixtures("start_setter")
+def test_one_edge_that_a_listener_sets_is_refused(worker, emulator):
+    """The other edge, which the task shows since its templates were rendered, does not complete it."""
+    ended = worker.task(OnDemandFlowRunOperator, flow_id=FLOW, delta_column="updated_at").run()
+    assert ("failed", "only window_start is given", FLOW) == (ended.state, ended.error.message, ended.error.flow_id)
+    assert {} == emulator.ledger()["requests"]
+
+
+class OwnThenOneEdge(OnDemandFlowRunOperator):
+    """Subclass that ingests the DAG run's window, then sets one edge."""
+
+    def execute(self, context):
+        super().execute(context)
+        self.window_start = DAYS[0]
+        return super().execute(context)
+
+
+def test_one_edge_that_is_set_between_executions_is_refused(worker, runs_of):
+    """The DAG run's window is ingested, and no mixture of both windows."""
+    ended = worker.task(OwnThenOneEdge, flow_id=FLOW, delta_column="updated_at").run()
+    assert ("failed", "only window_start is given") == (ended.state, ended.error.message)
+    assert ["2026-01-10T00:00:00Z"] == [run["window_end"] for run in runs_of()]
+
+
+class OwnThenEqualEdge(OnDemandFlowRunOperator):
+    """Subclass that ingests the DAG run's window, then sets a window that has one edge of it."""
+
+    def execute(self, context):
+        super().execute(context)
+        self.window_start, self.window_end = DAYS[0], "".join(self.window_end)
+        return super().execute(context)
+
+
+def test_window_with_one_edge_of_the_dag_run_is_used(worker, runs_of):
+    """Two edges that are set are a window, also if one of them is equal to the shown one."""
+    ended = worker.task(OwnThenEqualEdge, flow_id=FLOW, delta_column="updated_at", on_overlap="restate").run()
+    assert "success" == ended.state
+    assert (DAYS[0], "2026-01-10T00:00:00Z") == (runs_of()[-1]["window_start"], runs_of()[-1]["window_end"])
 
 
 class OwnThenParts(OnDemandFlowRunOperator):

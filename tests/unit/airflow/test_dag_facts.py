@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 from uuid import UUID
@@ -12,38 +14,40 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
-from airflow_flowservice._airflow import dag_facts
+from airflow_flowservice._airflow import dag_facts, database
 
 FLOW_ID = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
-def serialized(task_type: str) -> dict[str, Any]:
+def serialized(task_type: str, *, timetable: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the parts of a serialized DAG that are read."""
     from airflow.timetables.trigger import CronTriggerTimetable
 
-    timetable = CronTriggerTimetable("0 0 * * *", timezone="UTC")
+    daily = CronTriggerTimetable("0 0 * * *", timezone="UTC")
     task = {"task_type": task_type, "task_id": "ingest", "flow_id": FLOW_ID}
     path = "airflow.timetables.trigger.CronTriggerTimetable"
-    encoded = {"__type": path, "__var": timetable.serialize()}
-    return {"dag": {"timetable": encoded, "tasks": [{"__type": "operator", "__var": task}]}}
+    encoded = {"__type": path, "__var": daily.serialize()}
+    return {"dag": {"timetable": timetable or encoded, "tasks": [{"__type": "operator", "__var": task}]}}
 
 
-@pytest.mark.parametrize("is_compressed", [False, True])
-def test_tasks_and_schedule_are_read(is_compressed: bool) -> None:
-    """With `[core] compress_serialized_dags`, the column of an uncompressed DAG has the JSON value null."""
+@contextmanager
+def stored(*dags: dict[str, Any], is_compressed: bool = False) -> Iterator[Session]:
+    """Store serialized DAGs by the names of their tasks' types."""
+    from airflow.models.dag_version import DagVersion
     from airflow.models.serialized_dag import SerializedDagModel
 
     table: Any = SerializedDagModel.__table__
+    versions: Any = DagVersion.__table__
     engine = create_engine("sqlite://")
     table.create(engine)
+    versions.create(engine)
     with Session(engine) as session:
-        for number, task_type in enumerate(("OnDemandFlowRunOperator", "EmptyOperator"), 1):
-            data = serialized(task_type)
+        for number, data in enumerate(dags, 1):
             values: dict[str, Any] = {
                 "id": UUID(int=number),
                 "dag_version_id": UUID(int=number),
-                "dag_id": task_type,
+                "dag_id": data["dag"]["tasks"][0]["__var"]["task_type"],
                 "dag_hash": str(number),
                 "data": None if is_compressed else data,
                 "data_compressed": zlib.compress(json.dumps(data).encode()) if is_compressed else None,
@@ -51,9 +55,38 @@ def test_tasks_and_schedule_are_read(is_compressed: bool) -> None:
                 "last_updated": NOW,
             }
             session.execute(table.insert().values(values))
+            version = {"id": UUID(int=number), "dag_id": values["dag_id"], "version_number": 1}
+            session.execute(versions.insert().values(**version, created_at=NOW, last_updated=NOW))
+        yield session
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_tasks_and_schedule_are_read(is_compressed: bool) -> None:
+    """With `[core] compress_serialized_dags`, the column of an uncompressed DAG has the JSON value null."""
+    dags = map(serialized, ("OnDemandFlowRunOperator", "EmptyOperator"))
+    with stored(*dags, is_compressed=is_compressed) as session:
         found = dag_facts.dag_schedules(session)
     assert ["OnDemandFlowRunOperator"] == list(found)
     schedule = found["OnDemandFlowRunOperator"]
     assert schedule is not None
     assert [FLOW_ID] == [each.flow_id for each in schedule.tasks]
     assert "0 0 * * *" in str(schedule.timetable.serialize())
+
+
+UNKNOWN = {"__type": "plugin_that_is_not_here.Timetable", "__var": {}}
+
+
+def test_timetable_that_cannot_be_decoded_keeps_the_tasks() -> None:
+    """The timetable may be in a plugin that the process lacks."""
+    with stored(serialized("OnDemandFlowRunOperator", timetable=UNKNOWN)) as session:
+        found = dag_facts.dag_schedules(session)["OnDemandFlowRunOperator"]
+    assert found is not None
+    assert (None, [FLOW_ID]) == (found.timetable, [each.flow_id for each in found.tasks])
+
+
+def test_single_dag_keeps_its_tasks() -> None:
+    """The coverage of one DAG reads the same."""
+    with stored(serialized("OnDemandFlowRunOperator", timetable=UNKNOWN)) as session:
+        found = database.dag_schedule_of(session, "OnDemandFlowRunOperator")
+    assert found is not None
+    assert (None, [FLOW_ID]) == (found.timetable, [each.flow_id for each in found.tasks])

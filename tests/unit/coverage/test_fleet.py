@@ -120,6 +120,16 @@ class TestLag:
         assert "no window was due" in new.lag_note
         assert [True, True, False] == [each.is_late(HOUR) for each in (due, unknown, new)]
 
+    def test_schedule_that_cannot_be_decoded(self) -> None:
+        """A dataflow that was never ingested is not fresh only because its missing windows are not known."""
+        dags = [DagStatus(dag_id="a"), DagStatus(dag_id="b", is_decoded=False)]
+        row = status(cover([], []), dags=dags)
+        assert (None, True, ["b"]) == (row.lag, row.is_late(HOUR), row.to_json()["undecoded_schedules"])
+        assert row.lag_note.startswith("never ingested; missing windows are not known")
+        assert "DAG b " in row.lag_note
+        deleted = status(cover([], []), dags=[DagStatus(dag_id="b", is_decoded=False, is_stale=True)])
+        assert (False, []) == (deleted.is_late(HOUR), deleted.to_json()["undecoded_schedules"])
+
     def test_limit_of_the_lag(self) -> None:
         row = status(covered(*range(4)))
         assert (False, True) == (row.is_late(6 * HOUR), row.is_late(6 * HOUR - timedelta(seconds=1)))

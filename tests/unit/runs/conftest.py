@@ -24,10 +24,14 @@ class Died(BaseException):
 
 @dataclass
 class Time:
-    """Clock that advances only in `sleep`; the worker's wall clock differs by `skew`."""
+    """Clock that advances only in `sleep`; the worker's wall clock differs by `skew`.
+
+    :param suspended: seconds in which the worker's machine was suspended, so that its monotonic clock stood still.
+    """
 
     passed: float = 0.0
     skew: timedelta = timedelta(0)
+    suspended: float = 0.0
 
     def true(self) -> datetime:
         return BEGIN + timedelta(seconds=self.passed)
@@ -36,7 +40,12 @@ class Time:
         return self.true() + self.skew
 
     def monotonic(self) -> float:
-        return self.passed
+        return self.passed - self.suspended
+
+    def suspend(self, seconds: float) -> None:
+        """Suspend the worker's machine."""
+        self.passed += seconds
+        self.suspended += seconds
 
     def sleep(self, seconds: float) -> None:
         self.passed += max(seconds, 0.001)

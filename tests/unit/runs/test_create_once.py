@@ -257,6 +257,35 @@ class TestOvertaken:
             world.attempt()
         assert (ids(world), world.attempt(number=3)) == (["run-1"], resumed())
 
+    def test_after_the_intent_was_read_while_the_machine_is_suspended(self, world: Any) -> None:
+        """A monotonic clock that stood still does not make an old reading fresh."""
+
+        def elsewhere(name: str) -> None:
+            if name == "store get after":
+                world.stop_listening()
+                world.attempt(number=2)
+                world.time.suspend(60)
+
+        world.listen(elsewhere)
+        with pytest.raises(AttemptOvertakenError):
+            world.attempt()
+        assert (ids(world), world.attempt(number=3)) == (["run-1"], resumed())
+
+    def test_after_the_intent_was_read_while_the_clock_is_set_back(self, world: Any) -> None:
+        """A wall clock that was set back does not show the age of the reading, so the intent is read again."""
+
+        def elsewhere(name: str) -> None:
+            if name == "store get after":
+                world.stop_listening()
+                world.attempt(number=2)
+                world.time.suspend(60)
+                world.time.skew = timedelta(seconds=-90)
+
+        world.listen(elsewhere)
+        with pytest.raises(AttemptOvertakenError):
+            world.attempt()
+        assert ids(world) == ["run-1"]
+
     def test_by_another_attempt(self, world: Any) -> None:
         """If the store has another attempt's intent before the POST, nothing is sent."""
 
