@@ -71,7 +71,7 @@ def _report(arguments: argparse.Namespace) -> CoverageReport:
         raise CommandError("--tag selects dataflows of --all")
     if arguments.from_date is None or arguments.to_date is None:
         raise CommandError("give --from and --to, or --all for a summary of all dataflows")
-    within = _within(arguments.from_date, arguments.to_date)
+    within = range_of(arguments.from_date, arguments.to_date)
     if arguments.dag_id is None:
         if not (arguments.flow_id and arguments.conn_id):
             raise CommandError("give --dag-id, or --flow-id and --conn-id to query Flow Service and the ledger")
@@ -79,7 +79,7 @@ def _report(arguments: argparse.Namespace) -> CoverageReport:
     return _of_dag(arguments, within=within)
 
 
-def _within(begin: datetime, end: datetime) -> IngestionWindow:
+def range_of(begin: datetime, end: datetime) -> IngestionWindow:
     from airflow_flowservice.exceptions import WindowError
     from airflow_flowservice.windows.window import IngestionWindow
 
@@ -93,8 +93,8 @@ def _of_dag(arguments: argparse.Namespace, *, within: IngestionWindow) -> Covera
     from airflow_flowservice._airflow import dag_coverage, versions
 
     dag_id = arguments.dag_id
-    history = _read_history(arguments, within=within)
-    found, queried = _found(history.flow_id, conn_id=arguments.conn_id, within=within)
+    history = read_history(arguments, within=within)
+    found, queried = found_runs(history.flow_id, conn_id=arguments.conn_id, within=within)
     coverage = dag_coverage.coverage_of(
         history.rows,
         plans=[history.plan],
@@ -112,7 +112,7 @@ def _of_dag(arguments: argparse.Namespace, *, within: IngestionWindow) -> Covera
 
 
 @dataclass(frozen=True, kw_only=True)
-class _History:
+class DagRecords:
     """Records of a DAG in Airflow's database and in the ledger.
 
     :param all_rows: of all dataflows of the DAG.
@@ -126,7 +126,7 @@ class _History:
     records: LedgerRecords
 
 
-def _read_history(arguments: argparse.Namespace, *, within: IngestionWindow) -> _History:
+def read_history(arguments: argparse.Namespace, *, within: IngestionWindow) -> DagRecords:
     """Read the DAG's rows and the ledger's entries.
 
     :raises CommandError: there is no such DAG and no entry of it, or it has several dataflows.
@@ -167,7 +167,7 @@ def _read_history(arguments: argparse.Namespace, *, within: IngestionWindow) -> 
     if flow_id is not None:
         rows = dag_coverage.rows_of_flow(rows, flow_id=flow_id, feeds=feeds, include_unknown=True, records=records)
     plan = dag_plan.plan_of(schedule, dag_id=dag_id, history=history)
-    return _History(plan=plan, flow_id=flow_id, all_rows=all_rows, rows=rows, records=records)
+    return DagRecords(plan=plan, flow_id=flow_id, all_rows=all_rows, rows=rows, records=records)
 
 
 def _conn_ids(conn_id: str | None, tasks: Iterable[TaskSettings]) -> list[str]:
@@ -177,7 +177,7 @@ def _conn_ids(conn_id: str | None, tasks: Iterable[TaskSettings]) -> list[str]:
     return sorted({task.conn_id for task in tasks if task.conn_id is not None})
 
 
-def _report_of(history: _History, coverage: Coverage, *, within: IngestionWindow, queried: bool) -> CoverageReport:
+def _report_of(history: DagRecords, coverage: Coverage, *, within: IngestionWindow, queried: bool) -> CoverageReport:
     from airflow_flowservice._airflow import backfill_commands, dag_coverage
     from airflow_flowservice.cli.coverage_report import CoverageReport
 
@@ -233,7 +233,7 @@ def _of_flow_service(flow_id: str, *, conn_id: str, within: IngestionWindow) -> 
     )
 
 
-def _found(flow_id: str | None, *, conn_id: str | None, within: IngestionWindow) -> tuple[list[FlowRun], bool]:
+def found_runs(flow_id: str | None, *, conn_id: str | None, within: IngestionWindow) -> tuple[list[FlowRun], bool]:
     """Return the flow runs of Flow Service, and whether it was queried."""
     from airflow_flowservice.exceptions import FlowServiceError
 
