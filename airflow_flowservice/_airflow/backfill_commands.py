@@ -9,12 +9,12 @@ import json
 import shlex
 from collections import defaultdict
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.coverage.cover import gaps
 from airflow_flowservice.coverage.fill_plan import FillAction, FillOptions, plan_fill
-from airflow_flowservice.coverage.fill_requests import RESTATE_CONF, conf_of_run
-from airflow_flowservice.windows.window import iso
+from airflow_flowservice.coverage.fill_requests import MAX_ACTIVE_RUNS, RESTATE_CONF, conf_of_run, rest_requests
+from airflow_flowservice.windows.window import iso, window_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from airflow_flowservice._airflow.database import TaskRow
     from airflow_flowservice.coverage.cover import Coverage
     from airflow_flowservice.coverage.fill_plan import FillStep
+    from airflow_flowservice.coverage.fill_requests import RestRequest
     from airflow_flowservice.windows.window import IngestionWindow
 
 
@@ -43,6 +44,13 @@ def trigger_commands(coverage: Coverage, *, dag_id: str) -> list[str]:
     return _commands(fill_steps(coverage, dag_id=dag_id), FillAction.TRIGGER)
 
 
+def fill_rest_requests(coverage: Coverage, *, dag_id: str, now: datetime) -> list[RestRequest]:
+    """Return the requests to Airflow's REST API for `fill_commands`, then those for `trigger_commands`."""
+    steps = fill_steps(coverage, dag_id=dag_id)
+    ordered = [step for action in (FillAction.BACKFILL, FillAction.TRIGGER) for step in steps if step.action is action]
+    return [request for step in ordered for request in rest_requests(step, now=now)]
+
+
 def _commands(steps: Iterable[FillStep], action: FillAction) -> list[str]:
     return [command for step in steps if step.action is action for command in commands_of(step)]
 
@@ -55,6 +63,23 @@ def commands_of(step: FillStep) -> list[str]:
         return []
     confs = (json.dumps(conf_of_run(step, each)) for each in step.windows)
     return [f"airflow dags trigger {shlex.quote(step.dag_id)} --conf {shlex.quote(conf)}" for conf in confs]
+
+
+def step_json(step: FillStep, *, now: datetime, max_active_runs: int = MAX_ACTIVE_RUNS) -> dict[str, Any]:
+    """Return a step with its windows, commands and requests as JSON values.
+
+    :param now: as in `rest_requests`.
+    """
+    requests = rest_requests(step, now=now, max_active_runs=max_active_runs)
+    return {
+        "action": step.action.value,
+        "windows": [
+            {**window_to_json(each.window), "dag_run_id": each.dag_run_id, "task_id": each.task_id}
+            for each in step.windows
+        ],
+        "commands": commands_of(step),
+        "requests": [request.to_json() for request in requests],
+    }
 
 
 def fill_command(*, program: str, dag_id: str, flow_id: str | None, within: IngestionWindow) -> str:

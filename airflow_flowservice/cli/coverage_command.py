@@ -71,7 +71,7 @@ def _report(arguments: argparse.Namespace) -> CoverageReport:
         raise CommandError("--tag selects dataflows of --all")
     if arguments.from_date is None or arguments.to_date is None:
         raise CommandError("give --from and --to, or --all for a summary of all dataflows")
-    within = range_of(arguments.from_date, arguments.to_date)
+    within = coverage_range(arguments.from_date, arguments.to_date)
     if arguments.dag_id is None:
         if not (arguments.flow_id and arguments.conn_id):
             raise CommandError("give --dag-id, or --flow-id and --conn-id to query Flow Service and the ledger")
@@ -79,7 +79,7 @@ def _report(arguments: argparse.Namespace) -> CoverageReport:
     return _of_dag(arguments, within=within)
 
 
-def range_of(begin: datetime, end: datetime) -> IngestionWindow:
+def coverage_range(begin: datetime, end: datetime) -> IngestionWindow:
     from airflow_flowservice.exceptions import WindowError
     from airflow_flowservice.windows.window import IngestionWindow
 
@@ -178,7 +178,7 @@ def _conn_ids(conn_id: str | None, tasks: Iterable[TaskSettings]) -> list[str]:
 
 
 def _report_of(history: DagRecords, coverage: Coverage, *, within: IngestionWindow, queried: bool) -> CoverageReport:
-    from airflow_flowservice._airflow import backfill_commands, dag_coverage
+    from airflow_flowservice._airflow import backfill_commands, dag_coverage, versions
     from airflow_flowservice.cli.coverage_report import CoverageReport
 
     plan, is_read = history.plan, history.records.error is None
@@ -194,11 +194,20 @@ def _report_of(history: DagRecords, coverage: Coverage, *, within: IngestionWind
     )
     if not is_read:
         return report
+    fill = tuple(backfill_commands.fill_commands(coverage, dag_id=plan.dag_id))
+    trigger = tuple(backfill_commands.trigger_commands(coverage, dag_id=plan.dag_id))
+    again = tuple(backfill_commands.tasks_run_again(coverage, history.all_rows))
+    command = backfill_commands.fill_command(
+        program=versions.command_program(), dag_id=plan.dag_id, flow_id=history.flow_id, within=within
+    )
+    requests = backfill_commands.fill_rest_requests(coverage, dag_id=plan.dag_id, now=versions.utc_now())
     return replace(
         report,
-        fill=tuple(backfill_commands.fill_commands(coverage, dag_id=plan.dag_id)),
-        trigger=tuple(backfill_commands.trigger_commands(coverage, dag_id=plan.dag_id)),
-        again=tuple(backfill_commands.tasks_run_again(coverage, history.all_rows)),
+        fill=fill,
+        trigger=trigger,
+        again=again,
+        fill_command=command if again or len(fill) + len(trigger) > 1 else None,
+        requests=tuple(map(str, requests)),
     )
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from datetime import timezone
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from airflow_flowservice._airflow import backfill_commands, dag_coverage, fill_actions, timetables, versions
-from airflow_flowservice.cli.coverage_command import found_runs, range_of, read_history
+from airflow_flowservice.cli.coverage_command import coverage_range, found_runs, read_history
 from airflow_flowservice.cli.fill_report import BATCHES_A_DAY, FillReport, count_of
 from airflow_flowservice.cli.fill_runner import FillRunner
 from airflow_flowservice.cli.metadata_session import metadata_session
@@ -31,7 +30,6 @@ from airflow_flowservice.windows.window import EPOCH, IngestionWindow
 
 if TYPE_CHECKING:
     import argparse
-    from datetime import tzinfo
 
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.cli.coverage_command import DagRecords
@@ -93,7 +91,7 @@ class _Planner:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
-        self.within = range_of(arguments.from_date, arguments.to_date)
+        self.within = coverage_range(arguments.from_date, arguments.to_date)
         self._chunk = _chunk_of(arguments.chunk)
         self._records = self._read()
         self._found: list[FlowRun] = []
@@ -142,7 +140,7 @@ class _Planner:
                 self._records.all_rows, dag_id=arguments.dag_id, any_state=arguments.restate
             ),
             chunk=self._chunk,
-            zone=_zone(self._records.plan.timetable),
+            zone=timetables.zone_of(self._records.plan.timetable),
             restate=arguments.restate,
         )
 
@@ -174,13 +172,6 @@ def _chunk_of(text: str | None) -> ChunkLength | None:
         return None if text is None else ChunkLength.parse(text)
     except WindowError as error:
         raise CommandError(f"--chunk: {error.message}; {error.remedy}") from error
-
-
-def _zone(timetable: Any) -> tzinfo:
-    schedule, _ = timetables.parse_timetable(timetable)
-    crons = getattr(schedule, "schedules", (schedule,))
-    zone: tzinfo = getattr(crons[0], "zone", None) or timezone.utc
-    return zone
 
 
 def _write_notes(report: FillReport, arguments: argparse.Namespace) -> None:

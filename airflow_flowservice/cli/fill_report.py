@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow.backfill_commands import commands_of
+from airflow_flowservice._airflow.backfill_commands import step_json
 from airflow_flowservice.cli.output import shortest_format
 from airflow_flowservice.coverage.fill_plan import FillAction
 from airflow_flowservice.coverage.fill_requests import rest_requests
-from airflow_flowservice.windows.window import iso, window_to_json
+from airflow_flowservice.windows.window import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,19 +68,7 @@ class FillReport:
             "chunk": self.chunk,
             "dag_runs": len(self.windows),
             "unknown": self.unknown,
-            "steps": [self._step(step) for step in self.steps],
-        }
-
-    def _step(self, step: FillStep) -> dict[str, Any]:
-        requests = rest_requests(step, now=self.now, max_active_runs=self.max_active_runs)
-        return {
-            "action": step.action.value,
-            "windows": [
-                {**window_to_json(each.window), "dag_run_id": each.dag_run_id, "task_id": each.task_id}
-                for each in step.windows
-            ],
-            "commands": commands_of(step),
-            "requests": [request.to_json() for request in requests],
+            "steps": [step_json(step, now=self.now, max_active_runs=self.max_active_runs) for step in self.steps],
         }
 
     def rows(self) -> list[dict[str, Any]]:

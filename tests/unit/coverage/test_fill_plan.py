@@ -172,12 +172,11 @@ def test_each_open_window_is_filled_once(kinds: list[str]) -> None:
     """No other window is filled, and no range of dates contains the date of another window."""
     expected, runs = [], []
     for day, kind in enumerate(kinds):
-        running = {"dag_run_state": "running", "task_state": "running"}
         created = {
             "missing": lambda day: scheduled(day),
             "failed": lambda day: failed(day),
             "ingested": lambda day: scheduled(day),
-            "running": lambda day: failed(day, **running),
+            "running": lambda day: failed(day, dag_run_state="running", task_state="running"),
             "unknown": lambda day: scheduled(day, reason="deleted"),
             "manual": lambda day: manual(day),
         }
