@@ -26,7 +26,10 @@ from airflow_flowservice.windows.window import EPOCH, IngestionWindow, iso
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from sqlalchemy.orm import Session
+
     from airflow_flowservice.coverage.fill_plan import FillStep
+    from airflow_flowservice.plugins.coverage_reader import CoverageResult
 
 Purpose = Literal["fill", "retry", "restate"]
 _STATES: dict[Purpose, frozenset[State]] = {
@@ -36,7 +39,6 @@ _STATES: dict[Purpose, frozenset[State]] = {
 }
 
 Id = Annotated[str, Query(min_length=1, max_length=250)]
-Time = Annotated[str, Query(max_length=40)]
 
 router = APIRouter(prefix="/data")
 
@@ -62,6 +64,46 @@ def read_fill(
     now = versions.utc_now()
     within = _range(start, end, now=now)
     length = _chunk_of(chunk)
+    reader, result, is_paused = _read(
+        session, user=user, flow_id=flow_id, dag_id=dag_id, within=within, conn_id=conn_id, now=now
+    )
+    restate = purpose == "restate"
+    with read_slots.occupied():
+        steps = reader.fill_steps(
+            result.coverage, dag_id=dag_id, within=within, states=_STATES[purpose], chunk=length, restate=restate
+        )
+    spans = result.coverage.spans
+    unknown = sum(span.state is State.UNKNOWN and span.window.overlaps(within) for span in spans)
+    return JSONResponse(
+        {
+            **_plan_json(steps, now=now),
+            "flow_id": flow_id,
+            "dag_id": dag_id,
+            "from": iso(within.start),
+            "to": iso(within.end),
+            "purpose": purpose,
+            "unknown": 0 if restate else unknown,
+            "paused": is_paused,
+            "refusal": permissions.fill_refusal(dag_id, user=user),
+            "command": _command(dag_id, flow_id, within=within, chunk=length, purpose=purpose),
+        }
+    )
+
+
+def _read(
+    session: Session,
+    *,
+    user: Any,
+    flow_id: str,
+    dag_id: str,
+    within: IngestionWindow,
+    conn_id: str | None,
+    now: datetime,
+) -> tuple[CoverageReader, CoverageResult, bool]:
+    """Return the reader, the coverage of a longer range, and whether the DAG is paused.
+
+    :raises PageRequestError: the user may not read the DAG or the connection, or the records cannot be read.
+    """
     with read_slots.occupied():
         feeds = permissions.feeds_of_flow(session, user=user, flow_id=flow_id, dag_id=dag_id)
     if conn_id:
@@ -75,33 +117,11 @@ def read_fill(
     listed = flow_run_lookup.list_flow_runs(flow_id, conn_id=conn_id, since=reader.within.start) if conn_id else None
     with read_slots.occupied():
         result = reader.coverage(listed.runs if listed else ())
-        if not result.fillable:
-            raise PageRequestError(
-                503, "The ledger cannot be read, so no window is known to be missing", remedy="see the API server's log"
-            )
-        steps = reader.fill_steps(
-            result.coverage,
-            dag_id=dag_id,
-            within=within,
-            states=_STATES[purpose],
-            chunk=length,
-            restate=purpose == "restate",
+    if not result.fillable:
+        raise PageRequestError(
+            503, "The ledger cannot be read, so no window is known to be missing", remedy="see the API server's log"
         )
-    unknown = sum(span.state is State.UNKNOWN and span.window.overlaps(within) for span in result.coverage.spans)
-    return JSONResponse(
-        {
-            **_plan_json(steps, now=now),
-            "flow_id": flow_id,
-            "dag_id": dag_id,
-            "from": iso(within.start),
-            "to": iso(within.end),
-            "purpose": purpose,
-            "unknown": 0 if purpose == "restate" else unknown,
-            "paused": is_paused,
-            "refusal": permissions.fill_refusal(dag_id, user=user),
-            "command": _command(dag_id, flow_id, within=within, chunk=length, purpose=purpose),
-        }
-    )
+    return reader, result, is_paused
 
 
 def _plan_json(steps: list[FillStep], *, now: datetime) -> dict[str, Any]:
