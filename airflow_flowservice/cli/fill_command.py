@@ -92,16 +92,26 @@ class _Planner:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
         self.within = coverage_range(arguments.from_date, arguments.to_date)
+        # The state of a window across an edge of the range depends on time outside of the range.
+        self._around = IngestionWindow(max(self.within.start - MARGIN, EPOCH), self.within.end + MARGIN)
         self._chunk = _chunk_of(arguments.chunk)
         self._records = self._read()
         self._found: list[FlowRun] = []
         if arguments.conn_id is not None:
-            self._found, _ = found_runs(self._records.flow_id, conn_id=arguments.conn_id, within=self.within)
+            self._found, _ = found_runs(self._records.flow_id, conn_id=arguments.conn_id, within=self._around)
         self._coverage = self._read_coverage()
 
     def report(self) -> FillReport:
-        """Return the plan for all windows."""
+        """Return the plan for all windows.
+
+        :raises CommandError: the DAG has no window in the range.
+        """
         arguments = self._arguments
+        if not any(span.window.overlaps(self.within) for span in self._coverage.spans):
+            raise CommandError(
+                f"DAG {arguments.dag_id!r} has no window in {self.within}: it has no DAG run there, and its schedule "
+                "has no DAG run that is over. Move --from or --to"
+            )
         open_states = () if arguments.restate or arguments.include_unknown else (State.UNKNOWN,)
         return FillReport(
             dag_id=arguments.dag_id,
@@ -113,6 +123,7 @@ class _Planner:
             unknown=sum(
                 span.state in open_states and span.window.overlaps(self.within) for span in self._coverage.spans
             ),
+            unplaced=len(self._coverage.unplaced),
             restate=arguments.restate,
             chunk=None if self._chunk is None else str(self._chunk),
         )
@@ -145,8 +156,7 @@ class _Planner:
         )
 
     def _read(self) -> DagRecords:
-        start = max(self.within.start - MARGIN, EPOCH)
-        records = read_history(self._arguments, within=IngestionWindow(start, self.within.end + MARGIN))
+        records = read_history(self._arguments, within=self._around)
         if records.records.error is not None:
             raise CommandError(
                 f"the ledger cannot be read, so no window is known to be missing: {records.records.error}"
@@ -179,6 +189,11 @@ def _write_notes(report: FillReport, arguments: argparse.Namespace) -> None:
         write_note(
             f"{report.unknown} windows with an unknown outcome are not filled; --include-unknown fills them, and may "
             "ingest data a second time"
+        )
+    if report.unplaced and not report.restate:
+        write_note(
+            f"{report.unplaced} flow runs have no known window, so each may have ingested a window that would be "
+            "filled; `coverage` lists them"
         )
     if report.chunk is None and len(report.windows) > BATCHES_A_DAY:
         write_note(

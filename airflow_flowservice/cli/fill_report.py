@@ -30,6 +30,7 @@ class FillReport:
 
     :param now: aware; part of the ids of DAG runs that ingest windows again.
     :param unknown: number of windows with an unknown outcome, which are not filled.
+    :param unplaced: number of flow runs without a known window.
     """
 
     dag_id: str
@@ -39,6 +40,7 @@ class FillReport:
     now: datetime
     max_active_runs: int
     unknown: int = 0
+    unplaced: int = 0
     restate: bool = False
     chunk: str | None = None
 
@@ -68,6 +70,7 @@ class FillReport:
             "chunk": self.chunk,
             "dag_runs": len(self.windows),
             "unknown": self.unknown,
+            "unplaced": self.unplaced,
             "steps": [step_json(step, now=self.now, max_active_runs=self.max_active_runs) for step in self.steps],
         }
 

@@ -58,8 +58,9 @@ def read_fill(
     """Return the DAG runs of one DAG that would fill windows.
 
     `steps` are those of `step_json`, `dag_runs` their number. `unknown` is the number of windows with an unknown
-    outcome, which are not filled. `paused` is true if the DAG is paused, so that its DAG runs stay queued. `refusal` is
-    the reason why the user may not fill them, or null. `command` does the same on the command line.
+    outcome, which are not filled; `unplaced` that of the flow runs without a known window. `paused` is true if the DAG
+    is paused, so that its DAG runs stay queued. `refusal` is the reason why the user may not fill them, or null.
+    `command` does the same on the command line; null if there is none.
     """
     now = versions.utc_now()
     within = _range(start, end, now=now)
@@ -83,6 +84,7 @@ def read_fill(
             "to": iso(within.end),
             "purpose": purpose,
             "unknown": 0 if restate else unknown,
+            "unplaced": len(result.coverage.unplaced),
             "paused": is_paused,
             "refusal": permissions.fill_refusal(dag_id, user=user),
             "command": _command(dag_id, flow_id, within=within, chunk=length, purpose=purpose),

@@ -9,6 +9,10 @@ import { windowsOf } from "./window_data.js";
 
 const POLL_MS = 5000;
 const BATCHES_A_DAY = 90; // Adobe's guardrail for Profile, for each sandbox
+const GUARDRAIL =
+  `Adobe's guardrail for Profile is ${BATCHES_A_DAY} batches a day for each sandbox. ` +
+  "Longer windows need fewer flow runs.";
+const NOT_QUERIED = "Flow Service was not queried: windows that other systems ingested count as missing.";
 const CHUNKS = [
   ["", "one DAG run for each window"],
   ["1w", "windows of at most a week"],
@@ -22,6 +26,7 @@ const TEXTS = {
 };
 const ACTIONS = { backfill: "backfill", clear: "clear task", trigger: "trigger" };
 const OPEN_STATES = new Set(["running", "missing"]);
+const URGENT_STATES = ["running", "failed", "missing", "unknown", "twice"];
 
 /**
  * Enable the buttons for the loaded coverage, or state why they are disabled.
@@ -49,7 +54,8 @@ export function drawFillButtons(response, { selected, onEnd }) {
 /** Show which part of the time line the buttons apply to. */
 export function drawFillRange(isWhole, view) {
   byId("fill-button").textContent = isWhole ? "Fill all gaps" : "Fill the visible gaps";
-  byId("fill-range").textContent = isWhole ? "" : `In the visible part of the timeline: ${rangeText(view.from, view.until)}.`;
+  const range = rangeText(view.from, view.until);
+  byId("fill-range").textContent = isWhole ? "" : `In the visible part of the timeline: ${range}.`;
 }
 
 function countsOf({ totals }) {
@@ -100,9 +106,13 @@ class FillDialog {
   }
 
   async loadPreview() {
-    this.show([el("p", { class: "quiet", role: "status", text: "Loading the preview ..." })], [this.closeButton("Cancel")]);
+    const status = el("p", { class: "quiet", role: "status", text: "Loading the preview ..." });
+    this.show([status], [this.closeButton("Cancel")]);
     try {
-      this.plan = await readFill(this.selection, this.stopping.signal);
+      const { chunk } = this.selection;
+      const plan = await readFill(this.selection, this.stopping.signal);
+      if (chunk !== this.selection.chunk) return; // a later preview follows
+      this.plan = plan;
       this.drawPreview();
     } catch (error) {
       if (error.name !== "AbortError") this.showError(error);
@@ -110,13 +120,15 @@ class FillDialog {
   }
 
   drawPreview() {
-    const { plan } = this;
-    const confirm = el("button", { type: "button", class: "primary", id: "fill-confirm", text: confirmText(this.purpose, plan) });
+    const { plan, purpose } = this;
+    const text = confirmText(purpose, plan);
+    const confirm = el("button", { type: "button", class: "primary", id: "fill-confirm", text });
+    const summary = plan.dag_runs ? `This would ${dagRunsText(plan)}:` : TEXTS[purpose].nothing;
     confirm.disabled = Boolean(plan.refusal) || this.purpose === "restate";
     confirm.addEventListener("click", () => this.start(confirm));
     this.show(
       [
-        el("p", { id: "fill-text", role: "status", text: plan.dag_runs ? `This would ${dagRunsText(plan)}:` : TEXTS[this.purpose].nothing }),
+        el("p", { id: "fill-text", role: "status", text: summary }),
         ...notesOf(plan, this.selection).map((text) => el("p", { class: "fill-note", text })),
         this.chunkControl(),
         plan.dag_runs ? windowTable(plan) : null,
@@ -129,11 +141,9 @@ class FillDialog {
 
   chunkControl() {
     if (this.purpose === "retry") return null;
-    const select = el(
-      "select",
-      { id: "fill-chunk" },
-      ...CHUNKS.map(([value, text]) => el("option", { value, text, selected: value === (this.selection.chunk ?? "") })),
-    );
+    const { chunk = "" } = this.selection;
+    const options = CHUNKS.map(([value, text]) => el("option", { value, text, selected: value === chunk }));
+    const select = el("select", { id: "fill-chunk" }, ...options);
     select.addEventListener("change", () => {
       this.selection.chunk = select.value;
       this.loadPreview();
@@ -145,12 +155,11 @@ class FillDialog {
   numberControl(confirm) {
     const count = String(this.plan.dag_runs);
     const input = el("input", { id: "fill-number", inputmode: "numeric", autocomplete: "off" });
-    input.addEventListener("input", () => (confirm.disabled = Boolean(this.plan.refusal) || input.value.trim() !== count));
-    return el(
-      "label",
-      { class: "fill-control", text: `The records of a dataflow that appends are then duplicated. Type ${count} to confirm ` },
-      input,
-    );
+    input.addEventListener("input", () => {
+      confirm.disabled = Boolean(this.plan.refusal) || input.value.trim() !== count;
+    });
+    const text = `The records of a dataflow that appends are then duplicated. Type ${count} to confirm `;
+    return el("label", { class: "fill-control", text }, input);
   }
 
   /** Send the requests; a second click does nothing. */
@@ -165,7 +174,8 @@ class FillDialog {
     );
     const { signal } = this.stopping;
     try {
-      const done = await fillWindows(this.selection, this.plan, { signal, onProgress: (state) => progress.drawRequested(state) });
+      const onProgress = (state) => progress.drawRequested(state);
+      const done = await fillWindows(this.selection, this.plan, { signal, onProgress });
       if (signal.aborted) return;
       this.buttons.replaceChildren(this.closeButton("Close"));
       this.body.firstChild.textContent = createdText(done);
@@ -205,9 +215,10 @@ class Progress {
   }
 
   drawRequested({ requested, waiting }) {
-    this.created.textContent = waiting
-      ? `${requested} of ${this.total} requested. Waiting for backfill ${waiting.id}, because Airflow runs one backfill of a DAG at a time.`
-      : `${requested} of ${this.total} requested.`;
+    const reason = waiting
+      ? ` Waiting for backfill ${waiting.id}, because Airflow runs one backfill of a DAG at a time.`
+      : "";
+    this.created.textContent = `${requested} of ${this.total} requested.${reason}`;
   }
 
   drawStates(states) {
@@ -215,7 +226,8 @@ class Progress {
     for (const state of states) counts[state] = (counts[state] ?? 0) + 1;
     const ended = states.filter((state) => !OPEN_STATES.has(state)).length;
     this.bar.value = ended;
-    const parts = Object.entries(counts).map(([state, count]) => `${countText(count)} ${state === "twice" ? "duplicated" : state}`);
+    const nameOf = (state) => (state === "twice" ? "duplicated" : state);
+    const parts = Object.entries(counts).map(([state, count]) => `${countText(count)} ${nameOf(state)}`);
     this.states.textContent = `${countText(ended)} of ${counted(this.total, "window")} ended: ${parts.join(", ")}.`;
   }
 }
@@ -236,7 +248,7 @@ async function watch({ flow_id, dag_id, from, to, conn_id }, plan, { signal, onS
 function stateOf({ window_start, window_end }, loaded) {
   const [from, until] = [Date.parse(window_start), Date.parse(window_end)];
   const parts = loaded.filter((part) => part.until > from && part.from < until).map(({ state }) => state);
-  return ["running", "failed", "missing", "unknown", "twice"].find((state) => parts.includes(state)) ?? parts[0] ?? "missing";
+  return URGENT_STATES.find((state) => parts.includes(state)) ?? parts[0] ?? "missing";
 }
 
 function dagRunsText({ steps }) {
@@ -256,18 +268,21 @@ function confirmText(purpose, { dag_runs: count }) {
 
 function createdText({ requested, confirmed }) {
   const rest = confirmed - requested;
-  return rest ? `All open DAG runs are requested. ${counted(rest, "window")} were filled by others meanwhile.` : "All DAG runs are requested.";
+  const omitted = rest ? ` Omitted, because no longer open: ${counted(rest, "window")}.` : "";
+  return `All DAG runs are requested.${omitted}`;
 }
 
-function notesOf(plan, { chunk, conn_id }) {
+function notesOf(plan, { purpose, chunk, conn_id }) {
+  const isRestate = purpose === "restate";
   return [
     ...(plan.refusal ? [plan.refusal] : []),
     ...(plan.paused ? ["The DAG is paused, so its DAG runs stay queued until you unpause it."] : []),
-    ...(plan.unknown ? [`${counted(plan.unknown, "window")} with unknown outcome: not filled, because they may be ingested.`] : []),
-    ...(!chunk && plan.dag_runs > BATCHES_A_DAY
-      ? [`Adobe's guardrail for Profile is ${BATCHES_A_DAY} batches a day for each sandbox. Longer windows need fewer flow runs.`]
+    ...(plan.unknown ? [`Not filled, because they may be ingested: ${counted(plan.unknown, "window")}.`] : []),
+    ...(plan.unplaced && !isRestate
+      ? [`Without a known window: ${counted(plan.unplaced, "flow run")}. Each may have ingested one of these windows.`]
       : []),
-    ...(conn_id ? [] : ["Flow Service was not queried: windows that other systems ingested count as missing."]),
+    ...(!chunk && plan.dag_runs > BATCHES_A_DAY ? [GUARDRAIL] : []),
+    ...(conn_id || isRestate ? [] : [NOT_QUERIED]),
   ];
 }
 

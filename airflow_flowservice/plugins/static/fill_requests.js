@@ -12,8 +12,8 @@ const key = ({ window_start, window_end }) => `${window_start}/${window_end}`;
 /**
  * Fill confirmed windows exactly once, in the order of the steps.
  *
- * Before each backfill, the plan is read again, so that a window that another user, another tab or the scheduler fills
- * meanwhile is omitted. A window is requested at most once. A response that is lost is not repeated: the next plan
+ * Before each step, the plan is read again, so that a window that another user, another tab or the scheduler fills
+ * meanwhile is omitted. A window is requested at most once. A response that is lost is not repeated: the next preview
  * shows whether the request arrived.
  *
  * @param selection parameters of the preview: flow_id, dag_id, from, to, purpose, chunk, conn_id.
@@ -24,17 +24,14 @@ const key = ({ window_start, window_end }) => `${window_start}/${window_end}`;
 export async function fillWindows(selection, plan, { onProgress, signal, pause = wait }) {
   const confirmed = new Set(plan.steps.flatMap(({ windows }) => windows.map(key)));
   const attempted = new Set();
-  let steps = plan.steps;
-  let first = true;
   while (!signal.aborted) {
-    if (!first) steps = (await readFill(selection, signal)).steps;
-    first = false;
-    const step = openSteps(steps, { confirmed, attempted })[0];
+    const { steps } = await readFill(selection, signal);
+    const [step] = openSteps(steps, { confirmed, attempted });
     if (!step) break;
-    onProgress({ requested: attempted.size, waiting: null });
-    await waitForBackfill(step, { signal, pause, onWait: (waiting) => onProgress({ requested: attempted.size, waiting }) });
-    if (signal.aborted) break;
-    await request(step, attempted);
+    const waiting = step.action === "backfill" ? await activeBackfill(selection.dag_id) : null;
+    onProgress({ requested: attempted.size, waiting });
+    if (waiting) await pause(POLL_MS, signal);
+    else if (!signal.aborted) await request(step, attempted);
   }
   onProgress({ requested: attempted.size, waiting: null });
   return { requested: attempted.size, confirmed: confirmed.size };
@@ -78,16 +75,6 @@ async function post(path, body) {
   const response = await call(path, { method: "POST", body: JSON.stringify(body) });
   if (CREATED_STATUSES.has(response.status)) return { status: response.status };
   return { status: response.status, error: await errorOf(response) };
-}
-
-async function waitForBackfill(step, { signal, pause, onWait }) {
-  if (step.action !== "backfill") return;
-  while (!signal.aborted) {
-    const active = await activeBackfill(step.requests[0].body.dag_id);
-    if (!active) return;
-    onWait(active);
-    await pause(POLL_MS, signal);
-  }
 }
 
 /** Return the backfill of a DAG that has not ended, or null; Airflow allows one at a time. */

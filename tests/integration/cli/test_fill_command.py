@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tests.integration.coverage.conftest import BEGIN, DAY, FLOW, ran, summary
 __all__ = ["ran"]
 RANGE = ("--dag-id", "fill_daily", "--from", "2026-01-01", "--to", "2026-01-08")
 DAG_FILE = f'''
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from airflow.sdk import DAG
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 
@@ -290,6 +290,23 @@ def test_unknown_dag(session: Any, command: Any) -> None:
     shown = command("fill", "--dag-id", "nope", *RANGE[2:])
     assert 2 == shown.status
     assert "Airflow's database has no DAG 'nope'" in shown.err
+
+
+def test_range_without_windows(session: Any, command: Any) -> None:
+    shown = command("fill", *RANGE[:2], "--flow-id", FLOW, "--from", "2025-01-01", "--to", "2025-02-01", "--yes")
+    assert (2, "") == (shown.status, shown.out)
+    assert "DAG 'fill_daily' has no window in 2025-01-01T00:00:00Z" in shown.err
+
+
+@pytest.mark.usefixtures("seven_days")
+def test_flow_runs_without_a_window_are_noted(ran: Callable[..., str], session: Any, command: Any) -> None:
+    """Each may have ingested a window that would be filled."""
+    unplaced = {**summary(99, BEGIN), "window_start": None, "window_end": None}
+    ran(BEGIN + 5 * DAY + timedelta(hours=1), dag_id="fill_daily", run_type="manual", pushed=unplaced)
+    session.commit()
+    shown = command("fill", *RANGE, "--dry-run", "--output=json")
+    assert (1, 1) == (shown.status, shown.json["unplaced"])
+    assert "1 flow runs have no known window" in shown.err
 
 
 @pytest.mark.usefixtures("seven_days")
