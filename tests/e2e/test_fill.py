@@ -220,6 +220,103 @@ def test_restating_needs_the_number(
     assert (0, 2 * 1440) == verdict(DAG_ID, february(9), february(11))
 
 
+# Runs the page's module against a stand-in for Airflow's API, with `plans` and `answers` as queues.
+_MODULE_CODE = """
+const [address, plans, answers, done] = arguments;
+const calls = [];
+const plan = { steps: plans.shift() };
+const respond = ([status, body]) => new Response(JSON.stringify(body), { status });
+const original = window.fetch;
+window.fetch = async (url, options = {}) => {
+  const path = new URL(url).pathname.replace(/^.*(api|flowservice)/, "$1");
+  calls.push(`${options.method ?? "GET"} ${path}`);
+  if (path.endsWith("/data/fill")) return respond([200, { steps: plans.length > 1 ? plans.shift() : plans[0] }]);
+  const answer = answers.shift();
+  if (answer === null) throw new TypeError("no response");
+  return respond(answer);
+};
+import(`${address}/flowservice/static/fill_requests.js`)
+  .then(async ({ fillWindows }) => {
+    const { signal } = new AbortController();
+    return fillWindows({ dag_id: "d" }, plan, { signal, onProgress: () => {}, pause: async () => {} });
+  })
+  .then((result) => ({ result, calls }), (error) => ({ error: `${error.message}`, calls }))
+  .then((value) => ((window.fetch = original), done(value)));
+"""
+NO_BACKFILL = [200, {"backfills": [{"id": 1, "completed_at": "2026-01-01"}]}]
+ACTIVE = [200, {"backfills": [{"id": 2, "completed_at": None}]}]
+
+
+def step(action: str, *days: int) -> dict[str, Any]:
+    windows = [{"window_start": f"2026-01-{day:02}", "window_end": f"2026-01-{day + 1:02}"} for day in days]
+    count = 1 if action == "backfill" else len(days)
+    return {"action": action, "windows": windows, "requests": [{"path": f"/api/v2/{action}", "body": {}}] * count}
+
+
+BACKFILL, TRIGGER = step("backfill", 1, 2), step("trigger", 4, 5)
+PLAN, LIST, POST = "GET flowservice/data/fill", "GET api/v2/backfills", "POST api/v2/backfill"
+
+
+@pytest.mark.parametrize(
+    ("plans", "answers", "expected", "calls"),
+    [
+        ([[BACKFILL], [BACKFILL], []], [NO_BACKFILL, [200, {}]], (2, 2), [PLAN, LIST, POST, PLAN]),
+        ([[BACKFILL], [BACKFILL]], [NO_BACKFILL, [200, {}]], (2, 2), [PLAN, LIST, POST, PLAN]),
+        ([[BACKFILL], []], [], (0, 2), [PLAN]),
+        (
+            [[BACKFILL], [BACKFILL], [BACKFILL], []],
+            [ACTIVE, NO_BACKFILL, [200, {}]],
+            (2, 2),
+            [PLAN, LIST, PLAN, LIST, POST, PLAN],
+        ),
+        (
+            [[BACKFILL], [BACKFILL], [BACKFILL], []],
+            [NO_BACKFILL, [409, {}], NO_BACKFILL, [200, {}]],
+            (2, 2),
+            [PLAN, LIST, POST, PLAN, LIST, POST, PLAN],
+        ),
+        ([[TRIGGER], [TRIGGER]], [[409, {}], [200, {}]], (2, 2), [PLAN, *["POST api/v2/trigger"] * 2, PLAN]),
+        ([[BACKFILL], [BACKFILL]], [NO_BACKFILL, [401, {}]], "Your login has expired", [PLAN, LIST, POST]),
+        (
+            [[BACKFILL], [BACKFILL]],
+            [NO_BACKFILL, [403, {"detail": "no"}]],
+            "Airflow refused the request: no",
+            [PLAN, LIST, POST],
+        ),
+        ([[BACKFILL], [BACKFILL]], [NO_BACKFILL, None], "Airflow does not respond", [PLAN, LIST, POST]),
+        ([[BACKFILL], [step("backfill", 1, 2, 3)]], [], "The gaps have changed since the preview", [PLAN]),
+    ],
+    ids=[
+        "created",
+        "still open afterwards",
+        "filled meanwhile",
+        "other backfill is active",
+        "other backfill was created",
+        "DAG run exists",
+        "login expired",
+        "no permission",
+        "lost response",
+        "other windows",
+    ],
+)
+def test_each_window_is_requested_at_most_once(
+    open_page: Callable[..., Page],
+    airflow: LocalAirflow,
+    plans: Any,
+    answers: Any,
+    expected: tuple[int, int] | str,
+    calls: list[str],
+) -> None:
+    page = open_page(airflow.rest.token, first=1, last=10)
+    page.browser.set_script_timeout(60)
+    shown = page.browser.execute_async_script(_MODULE_CODE, airflow.address, plans, answers)
+    assert calls == shown["calls"]
+    if isinstance(expected, str):
+        assert expected == shown["error"]
+    else:
+        assert {"requested": expected[0], "confirmed": expected[1]} == shown["result"]
+
+
 def test_command_fills_a_year_by_twelve_flow_runs(
     airflow: LocalAirflow, release: Callable[..., None], verdict: Callable[..., tuple[int, int]], flow_of: Any
 ) -> None:
