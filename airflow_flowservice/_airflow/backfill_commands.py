@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass
+from collections import defaultdict
 from datetime import datetime, timezone
-from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.coverage.cover import gaps
-from airflow_flowservice.windows.window import iso
+from airflow_flowservice.coverage.fill_plan import FillAction, FillOptions, plan_fill
+from airflow_flowservice.coverage.fill_requests import MAX_ACTIVE_RUNS, RESTATE_CONF, conf_of_run, rest_requests
+from airflow_flowservice.windows.window import iso, window_to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable
 
     from airflow_flowservice._airflow.database import TaskRow
-    from airflow_flowservice.coverage.cover import Coverage, ExpectedWindow, Span
+    from airflow_flowservice.coverage.cover import Coverage
+    from airflow_flowservice.coverage.fill_plan import FillStep
+    from airflow_flowservice.coverage.fill_requests import RestRequest
     from airflow_flowservice.windows.window import IngestionWindow
+
+
+def fill_steps(coverage: Coverage, *, dag_id: str) -> list[FillStep]:
+    """Return the steps of the commands for exactly the missing and failed windows; no step clears a task."""
+    return plan_fill(coverage, dag_id=dag_id, options=FillOptions())
 
 
 def fill_commands(coverage: Coverage, *, dag_id: str) -> list[str]:
@@ -28,20 +36,60 @@ def fill_commands(coverage: Coverage, *, dag_id: str) -> list[str]:
 
     Airflow runs one backfill of a DAG at a time. Partly ingested windows are omitted; see `trigger_commands`.
     """
-    groups = ([each for _, each in _with_windows(group, dag_id=dag_id) if each] for group in _groups(coverage))
-    return [_command(group, dag_id=dag_id) for group in groups if group]
+    return _commands(fill_steps(coverage, dag_id=dag_id), FillAction.BACKFILL)
 
 
 def trigger_commands(coverage: Coverage, *, dag_id: str) -> list[str]:
     """Return the `airflow dags trigger` commands for missing and failed windows that no backfill creates exactly."""
-    commands = []
-    for group in _groups(coverage):
-        for backfilled, spans in groupby(_with_windows(group, dag_id=dag_id), key=lambda pair: pair[1] is not None):
-            if not backfilled:
-                windows = [span.window for span, _ in spans]
-                conf = json.dumps({"window_start": iso(windows[0].start), "window_end": iso(windows[-1].end)})
-                commands.append(f"airflow dags trigger {shlex.quote(dag_id)} --conf {shlex.quote(conf)}")
-    return commands
+    return _commands(fill_steps(coverage, dag_id=dag_id), FillAction.TRIGGER)
+
+
+def fill_rest_requests(coverage: Coverage, *, dag_id: str, now: datetime) -> list[RestRequest]:
+    """Return the requests to Airflow's REST API for `fill_commands`, then those for `trigger_commands`."""
+    steps = fill_steps(coverage, dag_id=dag_id)
+    ordered = [step for action in (FillAction.BACKFILL, FillAction.TRIGGER) for step in steps if step.action is action]
+    return [request for step in ordered for request in rest_requests(step, now=now)]
+
+
+def _commands(steps: Iterable[FillStep], action: FillAction) -> list[str]:
+    return [command for step in steps if step.action is action for command in commands_of(step)]
+
+
+def commands_of(step: FillStep) -> list[str]:
+    """Return Airflow's commands of a step; none for a clear, because `airflow tasks clear` selects tasks by date."""
+    if step.action is FillAction.BACKFILL:
+        return [_backfill_command(step)]
+    if step.action is FillAction.CLEAR:
+        return []
+    confs = (json.dumps(conf_of_run(step, each)) for each in step.windows)
+    return [f"airflow dags trigger {shlex.quote(step.dag_id)} --conf {shlex.quote(conf)}" for conf in confs]
+
+
+def step_json(step: FillStep, *, now: datetime, max_active_runs: int = MAX_ACTIVE_RUNS) -> dict[str, Any]:
+    """Return a step with its windows, commands and requests as JSON values.
+
+    :param now: as in `rest_requests`.
+    """
+    requests = rest_requests(step, now=now, max_active_runs=max_active_runs)
+    return {
+        "action": step.action.value,
+        "windows": [
+            {**window_to_json(each.window), "dag_run_id": each.dag_run_id, "task_id": each.task_id}
+            for each in step.windows
+        ],
+        "commands": commands_of(step),
+        "requests": [request.to_json() for request in requests],
+    }
+
+
+def fill_command(*, program: str, dag_id: str, flow_id: str | None, within: IngestionWindow) -> str:
+    """Return the command that fills all gaps of a range.
+
+    :param program: as `versions.command_program`.
+    :param flow_id: None if the DAG has only one dataflow.
+    """
+    parts = [f"{program} fill --dag-id {shlex.quote(dag_id)} --from {iso(within.start)} --to {iso(within.end)}"]
+    return " ".join([*parts, *([f"--flow-id {shlex.quote(flow_id)}"] if flow_id else [])])
 
 
 def tasks_run_again(coverage: Coverage, rows: Iterable[TaskRow]) -> list[str]:
@@ -51,7 +99,7 @@ def tasks_run_again(coverage: Coverage, rows: Iterable[TaskRow]) -> list[str]:
 
     :param rows: of all dataflows of the DAG's tasks.
     """
-    filled = [each for group in _groups(coverage) for span in group.spans for each in span.expected if each.dag_run_id]
+    filled = [each for spans in gaps(coverage) for span in spans for each in span.expected if each.dag_run_id]
     runs = {(each.dag_id, each.dag_run_id) for each in filled}
     wanted = {(each.dag_id, each.dag_run_id, each.task_id, each.map_index) for each in filled}
     return sorted(
@@ -64,50 +112,33 @@ def tasks_run_again(coverage: Coverage, rows: Iterable[TaskRow]) -> list[str]:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Group:
-    """Contiguous spans that are missing or failed.
+def succeeded_tasks(
+    rows: Iterable[TaskRow], *, dag_id: str, any_state: bool = False
+) -> dict[str, frozenset[tuple[str, int]]]:
+    """Return the succeeded tasks of each DAG run that create flow runs, as (task id, map index).
 
-    :param begins: True if the group starts with the coverage, so that its first window may start earlier.
-    :param ends: True if the group ends with the coverage, so that its last window may end later.
+    :param rows: of all dataflows of the DAG's tasks.
+    :param any_state: also return tasks in other states.
     """
-
-    spans: tuple[Span, ...]
-    begins: bool
-    ends: bool
-
-    def contains(self, window: IngestionWindow) -> bool:
-        """Return True if no part of the window, within the coverage, is ingested."""
-        first, last = self.spans[0].window, self.spans[-1].window
-        return (self.begins or first.start <= window.start) and (self.ends or window.end <= last.end)
+    found: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    for row in rows:
+        if row.creates and row.dag_id == dag_id and (any_state or row.state == "success"):
+            found[row.run_id].add((row.task_id, row.map_index))
+    return {run_id: frozenset(tasks) for run_id, tasks in found.items()}
 
 
-def _groups(coverage: Coverage) -> Iterator[_Group]:
-    for spans in gaps(coverage):
-        yield _Group(spans=spans, begins=spans[0] is coverage.spans[0], ends=spans[-1] is coverage.spans[-1])
-
-
-def _with_windows(group: _Group, *, dag_id: str) -> list[tuple[Span, ExpectedWindow | None]]:
-    """Return each span with the window of a DAG run that a backfill can create; None if it ingests more than gaps."""
-    return [(span, _backfill_window(span, dag_id, group)) for span in group.spans]
-
-
-def _backfill_window(span: Span, dag_id: str, group: _Group) -> ExpectedWindow | None:
-    candidates = (each for each in span.expected if each.dag_id == dag_id and each.date)
-    return next((each for each in candidates if group.contains(each.window)), None)
-
-
-def _command(group: Sequence[ExpectedWindow], *, dag_id: str) -> str:
-    dates = [each.date for each in group if each.date]
+def _backfill_command(step: FillStep) -> str:
+    first, last = step.dates
     parts = [
         "airflow backfill create",
-        f"--dag-id {shlex.quote(dag_id)}",
-        f"--from-date {_date_text(min(dates))}",
-        f"--to-date {_date_text(max(dates))}",
+        f"--dag-id {shlex.quote(step.dag_id)}",
+        f"--from-date {_date_text(first)}",
+        f"--to-date {_date_text(last)}",
     ]
-    states = {each.dag_run_state for each in group if each.dag_run_id}
-    if states:
-        parts.append(f"--reprocess-behavior {'completed' if states - {'failed'} else 'failed'}")
+    if step.reprocess != "none":
+        parts.append(f"--reprocess-behavior {step.reprocess}")
+    if step.restate:
+        parts.append(f"--dag-run-conf {shlex.quote(json.dumps(RESTATE_CONF))}")
     return " ".join(parts)
 
 

@@ -6,11 +6,11 @@ attributes' names begin with an underscore. Class names identify both, so that n
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, tzinfo
 
     from airflow_flowservice.windows.schedule import Schedule
 
@@ -44,6 +44,14 @@ def parse_timetable(timetable: Any) -> tuple[Schedule | None, Any]:
     if "EventsTimetable" in kinds:
         return EventSchedule(dates=tuple(_attribute(timetable, "event_dates"))), None
     return None, None
+
+
+def zone_of(timetable: Any) -> tzinfo:
+    """Return the time zone of a timetable's cron expressions; UTC if it has none."""
+    schedule, _ = parse_timetable(timetable)
+    crons = getattr(schedule, "schedules", (schedule,))
+    zone: tzinfo = getattr(crons[0], "zone", None) or timezone.utc
+    return zone
 
 
 def data_interval_timetable(timetable: Any) -> str | None:

@@ -33,6 +33,18 @@ _COVERAGE_EPILOG = """
 Exit status: 0 if no window is known to be missing, failed or duplicated; 1 if one is; 2 if there is nothing to show, or
 if the ledger cannot be read.
 """
+_FILL_DESCRIPTION = """
+Fills the gaps of a DAG between two dates: shows the DAG runs that would be created or run again, asks for the number of
+DAG runs as confirmation, and then creates them with Airflow's own functions. Missing windows get a backfill, and failed
+ones run again. If a task of the same DAG run must not run again, only the failed task is cleared. Airflow runs one
+backfill of a DAG at a time, so the command waits between ranges. A second `fill` at the same time creates nothing
+twice. Windows with an unknown outcome are not filled.
+"""
+_FILL_EPILOG = """
+Example: `airflow flowservice fill --dag-id ingest_orders --from 2026-01-01 --to 2026-02-01 --dry-run`. Exit status: 0
+if nothing is left to fill; 1 if something is: --dry-run, no confirmation, or Airflow refused it; 2 if nothing can be
+filled: an unknown DAG, several dataflows, an unreadable ledger, or invalid arguments.
+"""
 _FRESHNESS_DESCRIPTION = """
 Shows the lag of dataflows: the time since the instant until which all expected windows are ingested. It reads Airflow's
 history and the ledger, so it also works while a DAG is paused, fails to parse or was deleted. Nothing is created.
@@ -131,6 +143,7 @@ def get_flowservice_cli_commands() -> list[CLICommand]:
             _check_command(config),
             _coverage_command(config),
             _failed_records_command(config),
+            _fill_command(config),
             _flows_command(config),
             _freshness_command(config),
             _ledger_commands(config),
@@ -176,6 +189,35 @@ def _coverage_command(config: Any) -> Any:
             config.Arg(("--tag",), help="with --all: only dataflows of DAGs with this tag", type=_id_text),
             _since_arg(config, default=None),
             *_output_args(config),
+        ),
+    )
+
+
+def _fill_command(config: Any) -> Any:
+    date = _date_options(config)
+    return config.ActionCommand(
+        name="fill",
+        help="Create the DAG runs that ingest missing and failed windows",
+        description=_FILL_DESCRIPTION,
+        epilog=_FILL_EPILOG,
+        func=config.lazy_load_command("airflow_flowservice.cli.fill_command.fill"),
+        args=(
+            config.Arg(("-d", "--dag-id"), help="the DAG whose windows are filled", required=True),
+            config.Arg(("-t", "--task-id"), help="fill only the windows of this task"),
+            config.Arg(("--from",), help="start; default time zone: that of Airflow", dest="from_date", **date),
+            config.Arg(("--to",), help="end, exclusive", dest="to_date", **date),
+            config.Arg(("--flow-id",), help="the dataflow, if the DAG has several"),
+            config.Arg(("--conn-id",), help="also query Flow Service, for windows that were ingested elsewhere"),
+            config.Arg(("--chunk",), help="fill by longer windows: a number and h, d, w or mo, such as 1mo"),
+            config.Arg(("--include-unknown",), help="also fill windows with an unknown outcome", action="store_true"),
+            config.Arg(("--restate",), help="ingest again what is ingested, and nothing else", action="store_true"),
+            config.Arg(("--max-active-runs",), help="of a backfill; default: 10", type=int, default=10, metavar="N"),
+            config.Arg(("--dry-run",), help="only show what would be done", action="store_true"),
+            config.Arg(("-y", "--yes"), help="do not ask for confirmation", action="store_true"),
+            config.Arg(
+                ("--confirm-restate",), help="confirm --restate with the number of DAG runs", type=int, metavar="N"
+            ),
+            config.ARG_OUTPUT,
         ),
     )
 

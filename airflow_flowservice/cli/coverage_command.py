@@ -83,8 +83,6 @@ def _within(arguments: argparse.Namespace) -> IngestionWindow:
     """
     from airflow_flowservice._airflow import versions
     from airflow_flowservice.cli.time_length import length_of
-    from airflow_flowservice.exceptions import WindowError
-    from airflow_flowservice.windows.window import IngestionWindow
 
     edges = (arguments.from_date, arguments.to_date)
     if arguments.since is not None:
@@ -94,8 +92,19 @@ def _within(arguments: argparse.Namespace) -> IngestionWindow:
         edges = (now - length_of(arguments.since, name="since"), now)
     elif None in edges:
         raise CommandError("give --from and --to, or --since, or --all for a summary of all dataflows")
+    return coverage_range(*edges)
+
+
+def coverage_range(begin: datetime, end: datetime) -> IngestionWindow:
+    """Return the range of `--from` and `--to`.
+
+    :raises CommandError: the range is invalid.
+    """
+    from airflow_flowservice.exceptions import WindowError
+    from airflow_flowservice.windows.window import IngestionWindow
+
     try:
-        return IngestionWindow(*edges)
+        return IngestionWindow(begin, end)
     except WindowError as error:
         raise CommandError(f"--from and --to are no valid range: {error.message}") from error
 
@@ -104,8 +113,8 @@ def _of_dag(arguments: argparse.Namespace, *, within: IngestionWindow) -> Covera
     from airflow_flowservice._airflow import dag_coverage, versions
 
     dag_id = arguments.dag_id
-    history = _read_history(arguments, within=within)
-    found, queried = _found(history.flow_id, conn_id=arguments.conn_id, within=within)
+    history = read_history(arguments, within=within)
+    found, queried = found_runs(history.flow_id, conn_id=arguments.conn_id, within=within)
     coverage = dag_coverage.coverage_of(
         history.rows,
         plans=[history.plan],
@@ -123,7 +132,7 @@ def _of_dag(arguments: argparse.Namespace, *, within: IngestionWindow) -> Covera
 
 
 @dataclass(frozen=True, kw_only=True)
-class _History:
+class DagRecords:
     """Records of a DAG in Airflow's database and in the ledger.
 
     :param all_rows: of all dataflows of the DAG.
@@ -137,7 +146,7 @@ class _History:
     records: LedgerRecords
 
 
-def _read_history(arguments: argparse.Namespace, *, within: IngestionWindow) -> _History:
+def read_history(arguments: argparse.Namespace, *, within: IngestionWindow) -> DagRecords:
     """Read the DAG's rows and the ledger's entries.
 
     :raises CommandError: there is no such DAG and no entry of it, or it has several dataflows.
@@ -178,7 +187,7 @@ def _read_history(arguments: argparse.Namespace, *, within: IngestionWindow) -> 
     if flow_id is not None:
         rows = dag_coverage.rows_of_flow(rows, flow_id=flow_id, feeds=feeds, include_unknown=True, records=records)
     plan = dag_plan.plan_of(schedule, dag_id=dag_id, history=history)
-    return _History(plan=plan, flow_id=flow_id, all_rows=all_rows, rows=rows, records=records)
+    return DagRecords(plan=plan, flow_id=flow_id, all_rows=all_rows, rows=rows, records=records)
 
 
 def _conn_ids(conn_id: str | None, tasks: Iterable[TaskSettings]) -> list[str]:
@@ -188,8 +197,8 @@ def _conn_ids(conn_id: str | None, tasks: Iterable[TaskSettings]) -> list[str]:
     return sorted({task.conn_id for task in tasks if task.conn_id is not None})
 
 
-def _report_of(history: _History, coverage: Coverage, *, within: IngestionWindow, queried: bool) -> CoverageReport:
-    from airflow_flowservice._airflow import backfill_commands, dag_coverage
+def _report_of(history: DagRecords, coverage: Coverage, *, within: IngestionWindow, queried: bool) -> CoverageReport:
+    from airflow_flowservice._airflow import backfill_commands, dag_coverage, versions
     from airflow_flowservice.cli.coverage_report import CoverageReport
 
     plan, is_read = history.plan, history.records.error is None
@@ -205,11 +214,20 @@ def _report_of(history: _History, coverage: Coverage, *, within: IngestionWindow
     )
     if not is_read:
         return report
+    fill = tuple(backfill_commands.fill_commands(coverage, dag_id=plan.dag_id))
+    trigger = tuple(backfill_commands.trigger_commands(coverage, dag_id=plan.dag_id))
+    again = tuple(backfill_commands.tasks_run_again(coverage, history.all_rows))
+    command = backfill_commands.fill_command(
+        program=versions.command_program(), dag_id=plan.dag_id, flow_id=history.flow_id, within=within
+    )
+    requests = backfill_commands.fill_rest_requests(coverage, dag_id=plan.dag_id, now=versions.utc_now())
     return replace(
         report,
-        fill=tuple(backfill_commands.fill_commands(coverage, dag_id=plan.dag_id)),
-        trigger=tuple(backfill_commands.trigger_commands(coverage, dag_id=plan.dag_id)),
-        again=tuple(backfill_commands.tasks_run_again(coverage, history.all_rows)),
+        fill=fill,
+        trigger=trigger,
+        again=again,
+        fill_command=command if again or len(fill) + len(trigger) > 1 else None,
+        requests=tuple(map(str, requests)),
     )
 
 
@@ -244,7 +262,7 @@ def _of_flow_service(flow_id: str, *, conn_id: str, within: IngestionWindow) -> 
     )
 
 
-def _found(flow_id: str | None, *, conn_id: str | None, within: IngestionWindow) -> tuple[list[FlowRun], bool]:
+def found_runs(flow_id: str | None, *, conn_id: str | None, within: IngestionWindow) -> tuple[list[FlowRun], bool]:
     """Return the flow runs of Flow Service, and whether it was queried."""
     from airflow_flowservice.exceptions import FlowServiceError
 

@@ -34,6 +34,8 @@ class CoverageReport:
     :param flow_id: None if it is unknown.
     :param fill: backfill commands for missing and failed windows.
     :param trigger: trigger commands for windows that no backfill creates exactly.
+    :param fill_command: the one command that does the same; None if it is not simpler.
+    :param requests: requests to Airflow's REST API for each command of `fill`, then of `trigger`.
     :param again: succeeded tasks that `fill` would run again.
     :param history_begin: begin of Airflow's history of the DAG; None if it has no begin.
     :param notices: sentences about incomplete records.
@@ -49,6 +51,8 @@ class CoverageReport:
     flow_service_queried: bool = False
     fill: tuple[str, ...] = ()
     trigger: tuple[str, ...] = ()
+    fill_command: str | None = None
+    requests: tuple[str, ...] = ()
     again: tuple[str, ...] = ()
     history_begin: datetime | None = None
     notices: tuple[str, ...] = ()
@@ -81,6 +85,8 @@ class CoverageReport:
             "unplaced": [_run(run) for run in self.coverage.unplaced],
             "fill": list(self.fill),
             "trigger": list(self.trigger),
+            "fill_command": self.fill_command,
+            "requests": list(self.requests),
             "again": list(self.again),
             "history_begin": None if self.history_begin is None else iso(self.history_begin),
             "ledger_read": self.ledger_read,

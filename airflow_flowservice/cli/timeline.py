@@ -201,10 +201,20 @@ def _advice(report: CoverageReport) -> Iterator[str]:
         yield ""
         yield "Flow Service reported no window for these runs; each may cover a window listed as missing or ingested:"
         yield from (f"  {_run_text(run)}" for run in report.coverage.unplaced)
+    if report.fill_command:
+        yield ""
+        yield "To ingest the missing and failed windows, after a preview:"
+        yield f"  {report.fill_command}"
     if report.fill:
         yield ""
-        yield f"To ingest the missing and failed windows{', one after the other' if len(report.fill) > 1 else ''}:"
-        yield from (f"  {command}" for command in report.fill)
+        order = ", one after the other" if len(report.fill) > 1 else ""
+        start = (
+            "Or with Airflow's commands or REST API"
+            if report.fill_command
+            else "To ingest the missing and failed windows"
+        )
+        yield f"{start}{order}:"
+        yield from _with_requests(report.fill, report.requests)
     if report.again:
         yield ""
         yield (
@@ -214,5 +224,12 @@ def _advice(report: CoverageReport) -> Iterator[str]:
     if report.trigger:
         yield ""
         yield "No backfill creates exactly these windows. Trigger these DAG runs (or clear the failed task):"
-        yield from (f"  {command}" for command in report.trigger)
+        yield from _with_requests(report.trigger, report.requests[len(report.fill) :])
     yield ""
+
+
+def _with_requests(commands: Sequence[str], requests: Sequence[str]) -> Iterator[str]:
+    """Yield each command, and the request to Airflow's REST API that does the same."""
+    for command, request in zip(commands, requests, strict=False):
+        yield f"  {command}"
+        yield f"    {request}"

@@ -20,7 +20,7 @@ from airflow_flowservice.runs.summary import CREATED
 from airflow_flowservice.windows.window import EPOCH, IngestionWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.runs.summary import FlowRunSummary
@@ -43,6 +43,9 @@ class State(str, Enum):
     RESTATED = "restated"
     OUTSIDE = "outside"
     UNKNOWN = "unknown"
+
+
+GAP_STATES = frozenset({State.MISSING, State.FAILED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,10 +215,9 @@ def cover_all(
     return cover([*claimed, *whole], runs, within=within)
 
 
-def gaps(coverage: Coverage) -> list[tuple[Span, ...]]:
-    """Return the missing and failed spans; contiguous ones form a group."""
-    numbered = enumerate(coverage.spans)
-    open_spans = [(index, span) for index, span in numbered if span.state in (State.MISSING, State.FAILED)]
+def gaps(coverage: Coverage, states: Collection[State] = GAP_STATES) -> list[tuple[Span, ...]]:
+    """Return the spans with one of the states; contiguous ones form a group."""
+    open_spans = [(index, span) for index, span in enumerate(coverage.spans) if span.state in states]
     grouped: list[list[tuple[int, Span]]] = []
     for index, span in open_spans:
         if grouped and grouped[-1][-1][0] == index - 1 and grouped[-1][-1][1].window.meets(span.window):

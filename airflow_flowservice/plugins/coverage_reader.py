@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow import dag_runs, database, dataflow_ledger
-from airflow_flowservice._airflow.backfill_commands import tasks_run_again
+from airflow_flowservice._airflow import dag_runs, database, dataflow_ledger, timetables
+from airflow_flowservice._airflow.backfill_commands import succeeded_tasks, tasks_run_again
 from airflow_flowservice._airflow.dag_coverage import coverage_of, notices_of, rows_of_flow
 from airflow_flowservice._airflow.dag_plan import plan_of
+from airflow_flowservice.coverage.fill_plan import FillOptions, plan_fill
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.plugins.error_responses import PageRequestError
 from airflow_flowservice.windows.window import EPOCH, IngestionWindow, parse_instant
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 
     from airflow_flowservice._airflow.database import DagSchedule, Feed
     from airflow_flowservice.api.models import FlowRun
-    from airflow_flowservice.coverage.cover import Coverage
+    from airflow_flowservice.coverage.cover import Coverage, State
+    from airflow_flowservice.coverage.fill_plan import FillStep
     from airflow_flowservice.coverage.ledger_runs import LedgerRecords
+    from airflow_flowservice.windows.chunks import ChunkLength
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +143,32 @@ class CoverageReader:
             notices=tuple(notices_of(coverage, plans=self._plans, records=self._records)),
             fillable=is_read,
         )
+
+    def fill_steps(
+        self,
+        coverage: Coverage,
+        *,
+        dag_id: str,
+        within: IngestionWindow,
+        states: frozenset[State],
+        chunk: ChunkLength | None = None,
+        restate: bool = False,
+    ) -> list[FillStep]:
+        """Return the steps that fill windows of a DAG.
+
+        :param coverage: of the reader's range, which is longer than `within`.
+        :param within: as in `FillOptions`; `states`, `chunk` and `restate` likewise.
+        """
+        zones = [timetables.zone_of(plan.timetable) for plan in self._plans if plan.dag_id == dag_id]
+        options = FillOptions(
+            states=states,
+            within=within,
+            succeeded=succeeded_tasks(self._all_rows, dag_id=dag_id, any_state=restate),
+            chunk=chunk,
+            zone=zones[0] if zones else timezone.utc,
+            restate=restate,
+        )
+        return plan_fill(coverage, dag_id=dag_id, options=options)
 
     def _within(self, requested: RequestedRange, *, since: datetime) -> IngestionWindow:
         start = requested.start or self._first_start(since, requested.end)

@@ -8,9 +8,11 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow.backfill_commands import fill_commands, trigger_commands
+from airflow_flowservice._airflow.backfill_commands import commands_of, fill_steps
 from airflow_flowservice._airflow.pages import is_experience_page
 from airflow_flowservice.coverage.cover import State
+from airflow_flowservice.coverage.fill_plan import FillAction
+from airflow_flowservice.coverage.fill_requests import rest_requests
 from airflow_flowservice.windows.window import iso
 
 if TYPE_CHECKING:
@@ -95,24 +97,27 @@ def coverage_json(result: CoverageResult, *, flow_id: str, now: datetime, listed
             "url": [run.url if is_experience_page(run.url) else None for run in runs.values],
         },
         "unplaced": [runs.index_of(run) for run in known.unplaced],
-        "commands": [{"dag_id": dag_id, "command": command} for dag_id, command in _commands(result)],
+        "commands": list(_commands(result, now=now)),
         "again": result.again,
         "notices": result.notices,
         "service": None if listed is None else {"runs": len(listed.runs), "whole": listed.complete},
     }
 
 
-def _commands(result: CoverageResult) -> Iterator[tuple[str, str]]:
-    """Yield DAG ids with the commands that create the DAG runs of missing and failed windows."""
+def _commands(result: CoverageResult, *, now: datetime) -> Iterator[dict[str, str]]:
+    """Yield the commands that create the DAG runs of missing and failed windows, with their REST requests."""
     if not result.fillable:
         return
-    for dag_id in result.dag_ids:
-        for command in fill_commands(result.coverage, dag_id=dag_id):
-            yield dag_id, command
-    # A window that no backfill creates has no DAG in the coverage: the command is known only if there is one DAG.
-    if len(result.dag_ids) == 1:
-        for command in trigger_commands(result.coverage, dag_id=result.dag_ids[0]):
-            yield result.dag_ids[0], command
+    for action in (FillAction.BACKFILL, FillAction.TRIGGER):
+        # A window that no backfill creates has no DAG in the coverage: the command is known only for one DAG.
+        if action is FillAction.TRIGGER and len(result.dag_ids) != 1:
+            return
+        for dag_id in result.dag_ids:
+            for step in fill_steps(result.coverage, dag_id=dag_id):
+                if step.action is not action:
+                    continue
+                for command, request in zip(commands_of(step), rest_requests(step, now=now), strict=True):
+                    yield {"dag_id": dag_id, "command": command, "request": str(request)}
 
 
 class _Indexed:

@@ -3,7 +3,9 @@
 - `GET data/dataflows` returns the dataflows of the DAGs that the user may read.
 - `GET data/fleet` returns a summary of each dataflow, see `json_responses.fleet_json`.
 - `GET data/coverage?flow_id=&dag_id=&from=&to=&conn_id=` returns the states of a dataflow's windows, see
-  `json_responses.coverage_json`. With `conn_id` it also queries Flow Service.
+  `json_responses.coverage_json`. With `conn_id` it also queries Flow Service. `fill_refusals` has the reason why the
+  user may not fill windows of a DAG, or null, by DAG.
+- `GET data/fill` returns the DAG runs that would fill windows, see `fill_preview`.
 
 Error responses are `{"error": text, "remedy": text or null}`.
 """
@@ -24,7 +26,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from airflow_flowservice._airflow import fleet_reader, versions
-from airflow_flowservice.plugins import flow_run_lookup, json_responses, permissions, read_slots
+from airflow_flowservice.plugins import fill_preview, flow_run_lookup, json_responses, permissions, read_slots
 from airflow_flowservice.plugins.coverage_reader import CoverageReader, RequestedRange
 from airflow_flowservice.plugins.error_responses import PageRequestError
 from airflow_flowservice.plugins.security_headers import SecurityHeadersMiddleware
@@ -75,12 +77,7 @@ def read_coverage(
 ) -> JSONResponse:
     """Return the states of a dataflow's windows."""
     with read_slots.occupied():
-        readable = permissions.readable_feeds(session, user=user, dag_id=dag_id or None)
-    feeds = [feed for feed in readable if feed.flow_id == flow_id]
-    if not feeds:
-        raise PageRequestError(
-            404, "No task that you may read ingests into this dataflow", remedy="choose one that is listed"
-        )
+        feeds = permissions.feeds_of_flow(session, user=user, flow_id=flow_id, dag_id=dag_id or None)
     if conn_id:
         if not conn_id.isprintable():
             raise PageRequestError(400, "conn_id has characters that no connection id can have", remedy="correct it")
@@ -93,7 +90,9 @@ def read_coverage(
     listed = flow_run_lookup.list_flow_runs(flow_id, conn_id=conn_id, since=reader.within.start) if conn_id else None
     with read_slots.occupied():
         result = reader.coverage(listed.runs if listed else ())
-        return JSONResponse(json_responses.coverage_json(result, flow_id=flow_id, now=now, listed=listed))
+        document = json_responses.coverage_json(result, flow_id=flow_id, now=now, listed=listed)
+    refusals = {each: permissions.fill_refusal(each, user=user) for each in result.dag_ids}
+    return JSONResponse({**document, "fill_refusals": refusals})
 
 
 @cache
@@ -101,6 +100,7 @@ def application() -> SecurityHeadersMiddleware:
     """Return the ASGI application, which is created once per process."""
     app = FastAPI(title="Flow Service", openapi_url=None)
     app.include_router(router)
+    app.include_router(fill_preview.router)
     app.add_exception_handler(PageRequestError, _handle_page_request_error)
     app.add_exception_handler(HTTPException, _handle_http_exception)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)

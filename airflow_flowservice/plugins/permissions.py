@@ -5,7 +5,7 @@ Airflow does not protect the applications that a plugin mounts, so the page quer
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails, DagAccessEntity, DagDetails
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 # The page derives a window from a DAG run, its task instances and their XComs.
 _REQUIRED_ENTITIES = (DagAccessEntity.RUN, DagAccessEntity.TASK_INSTANCE, DagAccessEntity.XCOM)
+_FILL_PERMISSIONS: tuple[tuple[Literal["POST", "PUT"], DagAccessEntity, str], ...] = (
+    ("POST", DagAccessEntity.RUN, "create runs of"),
+    ("PUT", DagAccessEntity.TASK_INSTANCE, "clear tasks of"),
+)
 _DAG_REMEDY = "ask an administrator of Airflow for the permission to read this DAG, its runs, task instances and XComs"
 
 
@@ -40,6 +44,32 @@ def readable_feeds(session: Session, *, user: Any, dag_id: str | None = None) ->
     feeds = database.feeds(session, dag_ids=sorted(dag_ids))
     readable = _readable({feed.dag_id for feed in feeds}, user=user)
     return [feed for feed in feeds if feed.dag_id in readable]
+
+
+def feeds_of_flow(session: Session, *, user: Any, flow_id: str, dag_id: str | None) -> list[Feed]:
+    """Return the tasks that ingest into a dataflow, limited to the DAGs that the user may read.
+
+    :raises PageRequestError: 404, there is no such task; or as `readable_feeds`.
+    """
+    feeds = [feed for feed in readable_feeds(session, user=user, dag_id=dag_id) if feed.flow_id == flow_id]
+    if not feeds:
+        raise PageRequestError(
+            404, "No task that you may read ingests into this dataflow", remedy="choose one that is listed"
+        )
+    return feeds
+
+
+def fill_refusal(dag_id: str, *, user: Any) -> str | None:
+    """Return the sentence that states why the user may not fill windows of a DAG; None if the user may.
+
+    Airflow's API checks this again, so the sentence only explains why the page's buttons are disabled.
+    """
+    details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
+    for method, entity, text in _FILL_PERMISSIONS:
+        allowed = get_auth_manager().is_authorized_dag(method=method, access_entity=entity, details=details, user=user)
+        if not allowed:
+            return f"You may not {text} DAG {dag_id}. Ask an administrator of Airflow for this permission."
+    return None
 
 
 def readable_dag_ids(session: Session, *, user: Any) -> set[str]:

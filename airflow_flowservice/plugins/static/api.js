@@ -14,6 +14,8 @@ export const readFleet = (signal) => get("fleet", {}, signal);
 
 export const readCoverage = (parameters, signal) => get("coverage", parameters, signal);
 
+export const readFill = (parameters, signal) => get("fill", parameters, signal);
+
 async function get(name, parameters, signal) {
   const given = Object.entries(parameters).filter(([, value]) => value);
   const url = new URL(`../data/${name}?${new URLSearchParams(given)}`, import.meta.url);

@@ -14,18 +14,21 @@ export function drawCommands(commands, rerunTasks) {
   show(byId("rerun-warning"), rerunTasks.length > 0);
   const showsAll = commands.length <= INITIALLY_SHOWN + 1;
   show(byId("gaps"), commands.length > 0);
-  byId("commands").replaceChildren(...commands.slice(0, showsAll ? undefined : INITIALLY_SHOWN).map(commandItem));
+  byId("commands").replaceChildren(...commands.slice(0, showsAll ? undefined : INITIALLY_SHOWN).flatMap(commandItems));
   const more = byId("more-commands");
   show(more, !showsAll);
   more.textContent = `Show all ${counted(commands.length, "command")}`;
   more.onclick = () => {
-    byId("commands").replaceChildren(...commands.map(commandItem));
+    byId("commands").replaceChildren(...commands.flatMap(commandItems));
     show(more, false);
-    byId("commands").children[INITIALLY_SHOWN].querySelector("button").focus();
+    byId("commands").children[2 * INITIALLY_SHOWN].querySelector("button").focus();
   };
 }
 
-const commandItem = ({ command }) => el("li", {}, el("code", { text: command }), copyButton(command));
+/** Return a command, and the request to Airflow's REST API that does the same. */
+const commandItems = ({ command, request }) => [commandItem(command, "command"), commandItem(request, "request")];
+
+const commandItem = (text, kind) => el("li", { class: kind }, el("code", { text }), copyButton(text));
 
 export function drawUnplacedRuns(runs) {
   show(byId("unplaced"), runs.length > 0);

@@ -5,6 +5,7 @@ import { readCoverage, readDataflows, readFleet } from "./api.js";
 import { drawSummary } from "./coverage_summary.js";
 import { byId, el, show } from "./dom.js";
 import { drawCommands, drawUnplacedRuns } from "./fill_commands.js";
+import { drawFillButtons, drawFillRange } from "./fill_dialog.js";
 import { drawFleet } from "./fleet.js";
 import { counted, countText, dateText, isoText, rangeText, utcText } from "./formats.js";
 import { drawLegend } from "./legend.js";
@@ -97,7 +98,7 @@ async function load(conn_id = "") {
   if (!loaded) showStatus("Loading ...");
   try {
     const { flow_id, dag_id, from, to } = selection;
-    showCoverage(await readCoverage({ flow_id, dag_id, from, to, conn_id }, signal));
+    showCoverage(await readCoverage({ flow_id, dag_id, from, to, conn_id }, signal), conn_id);
   } catch (error) {
     if (error.name === "AbortError") return;
     if (conn_id) showQueryError(error);
@@ -107,7 +108,7 @@ async function load(conn_id = "") {
   }
 }
 
-function showCoverage(response) {
+function showCoverage(response, conn_id) {
   performance.mark("received");
   const range = { from: Date.parse(response.from), until: Date.parse(response.to) };
   loaded = { response, range, ...windowsOf(response) };
@@ -122,8 +123,15 @@ function showCoverage(response) {
   drawSummary(byId("coverage-summary"), response);
   drawCommands(response.commands, response.again);
   drawUnplacedRuns(loaded.unplaced);
+  drawFillButtons(response, { selected: () => fillSelection(conn_id), onEnd: () => load(conn_id) });
   draw();
   performance.measure("drawn", "received");
+}
+
+/** Return the visible part of the time line, to fill its windows. */
+function fillSelection(conn_id) {
+  const [from, to] = [Math.floor(view.from / 1000), Math.ceil(view.until / 1000)].map((edge) => isoText(edge * 1000));
+  return { flow_id: selection.flow_id, from, to, conn_id, isWhole: isWholeRange() };
 }
 
 function showStatus(text) {
@@ -215,6 +223,7 @@ function draw() {
   drawTimeline(byId("timeline"), { windows: loaded.windows, view, selected: selectedWindow, stateFilter });
   drawLegend(byId("legend"), { totals: totalsOf(visible), stateFilter, onToggle: toggleState });
   drawPage(visible.filter(passesFilter).reverse());
+  drawFillRange(isWholeRange(), view);
   for (const id of ["zoom-out", "zoom-all", "earlier", "later"]) byId(id).disabled = isWholeRange();
 }
 

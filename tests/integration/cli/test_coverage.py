@@ -11,7 +11,7 @@ import pytest
 import yaml
 from instants import instant
 
-from airflow_flowservice._airflow import database
+from airflow_flowservice._airflow import database, versions
 from airflow_flowservice.api.models import FlowRunStatus
 from airflow_flowservice.cli.timeline import SIGNS, label_of, timeline_rows
 from airflow_flowservice.coverage.cover import ExpectedWindow, KnownRun, State, cover
@@ -160,7 +160,26 @@ def test_printed_command(seven_days: None, command: Any) -> None:
     options = get_parser().parse_args(shlex.split(line)[1:])
     assert ("daily", "completed") == (options.dag_id, options.reprocess_behavior)
     assert (BEGIN + 2 * DAY, BEGIN + 5 * DAY) == (options.from_date, options.to_date)
-    assert [line] == command("coverage", "--dag-id", "daily", *DATES, "--output=json").json["fill"]
+    document = command("coverage", "--dag-id", "daily", *DATES, "--output=json").json
+    assert [line] == document["fill"]
+    (request,) = document["requests"]
+    assert request.startswith('POST /api/v2/backfills {"dag_id": "daily", "from_date": "2026-01-03T00:00:00+00:00"')
+    assert f"    {request}" in shown.out.splitlines()
+    assert document["fill_command"] is None
+
+
+def test_fill_is_named_if_it_is_simpler(add_day: Any, daily: None, command: Any) -> None:
+    """One command replaces several; the command line accepts it."""
+    for number in (2, 4):
+        add_day(number, window=number - 1)
+    shown = command("coverage", "--dag-id", "daily", *DATES, "--output=json")
+    assert 2 == len(shown.json["fill"]) == len(shown.json["requests"])
+    printed = shown.json["fill_command"]
+    assert f"  {printed}" in command("coverage", "--dag-id", "daily", *DATES).out.splitlines()
+    program = versions.command_program()
+    assert printed.startswith(f"{program} fill --dag-id daily --from 2026-01-01T00:00:00Z ")
+    options = shlex.split(printed.removeprefix(program))
+    assert [1, 2] == [command(*options, more).status for more in ("--dry-run", "--chunk=1y")]
 
 
 def test_all_windows_are_ingested(add_day: Any, daily: None, command: Any) -> None:

@@ -66,6 +66,7 @@ def test_commands_fill_missing_windows(request_coverage: Any) -> None:
     commands = request_coverage().json()["commands"]
     assert {"page_seen"} == {each["dag_id"] for each in commands}
     assert "--from-date 2026-01-05T00:00:00+00:00 --to-date 2026-01-11T00:00:00+00:00" in commands[1]["command"]
+    assert commands[1]["request"].startswith('POST /api/v2/backfills {"dag_id": "page_seen", ')
 
 
 def test_no_task_would_run_again(request_coverage: Any) -> None:
