@@ -173,6 +173,7 @@ def _coverage_command(config: Any) -> Any:
             config.Arg(("--all",), help="show one row for each dataflow, the worst first", action="store_true"),
             config.Arg(("--tag",), help="with --all: only dataflows of DAGs with this tag"),
             _since_arg(config),
+            _metrics_arg(config),
             *_output_args(config),
         ),
     )
@@ -192,6 +193,7 @@ def _freshness_command(config: Any) -> Any:
             config.Arg(("--conn-id",), help="only dataflows of this connection's organization and sandbox"),
             config.Arg(("--tag",), help="only dataflows of DAGs with this tag"),
             _since_arg(config),
+            _metrics_arg(config),
             *_output_args(config),
         ),
     )
@@ -200,6 +202,11 @@ def _freshness_command(config: Any) -> Any:
 def _since_arg(config: Any) -> Any:
     text = "start of the range, before now: a number and m, h, d or w; default: 366d"
     return config.Arg(("--since",), help=text, default="366d")
+
+
+def _metrics_arg(config: Any) -> Any:
+    text = "also set the gauges flowservice.lag_seconds and flowservice.windows.missing in Airflow's metrics"
+    return config.Arg(("--metrics",), help=text, action="store_true")
 
 
 def _failed_records_command(config: Any) -> Any:
