@@ -241,6 +241,11 @@ def supports_required_actions() -> bool:
     return version() >= (3, 1)
 
 
+def supports_deadlines() -> bool:
+    """Return whether this Airflow has deadline alerts of DAGs."""
+    return version() >= (3, 1)
+
+
 def supports_awaiting_input() -> bool:
     """Return whether a task can wait for a person without the triggerer."""
     return version() >= (3, 3)
