@@ -24,6 +24,7 @@ except ImportError:  # before 3.1
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 WINDOW = "2026-01-09T00:00:00Z/2026-01-10T00:00:00Z"
 CONTEXT = {"dag_run": {"dag_id": "dag", "dag_run_id": "run"}, "deadline": {"id": "1", "deadline_time": "2026-01-10"}}
+BARE = {"ti": SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, state="failed"), "dag": None}
 sent: list[str] = []
 
 
@@ -92,21 +93,19 @@ def test_late_dataflow_notifies(worker):
     assert f"FlowLateError: no window of dataflow {FLOW} was ingested since" in message
 
 
-def test_text_of_other_errors_is_not_sent():
+def test_text_of_other_errors_is_not_sent(supervisor):
     """It may have a secret; the type and the task's log are enough."""
-    context = {"ti": SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, state="failed")}
-    FlowRunAlert(Collector())({**context, "exception": ValueError("postgresql://user:pass@host")})
+    FlowRunAlert(Collector())({**BARE, "exception": ValueError("postgresql://user:pass@host")})
     [message] = sent
     assert "ValueError" in message
     assert "pass" not in message
 
 
-def test_failing_notifier_does_not_stop_the_others(log):
+def test_failing_notifier_does_not_stop_the_others(supervisor, log):
     def broken(context):
         raise OSError("secret in an address")
 
-    context = {"ti": SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, state="failed")}
-    FlowRunAlert(broken, Collector())(context)
+    FlowRunAlert(broken, Collector())(BARE)
     assert 1 == len(sent)
     assert any("A notifier failed: OSError" in line for line in log())
     assert not any("secret" in line for line in log())
