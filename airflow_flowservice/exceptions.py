@@ -357,6 +357,16 @@ class WindowOverlapError(FlowServiceError):
     )
 
 
+class FlowLateError(FlowServiceError):
+    """The windows of the dataflow are not ingested up to the required time."""
+
+    retryable = True
+    default_remedy = (
+        "check whether the DAGs that ingest into the dataflow are paused, failed or deleted. `airflow flowservice "
+        "coverage --all` and the page Flow Service list them with the missing windows"
+    )
+
+
 class FlowRunError(FlowServiceError):
     """Error of an existing flow run."""
 

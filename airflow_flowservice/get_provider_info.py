@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+_NAME = "Adobe Flow Service"
 _TEXT = {"type": ["string", "null"]}
 
 CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
@@ -119,7 +120,7 @@ FIELD_BEHAVIOUR: dict[str, Any] = {
 
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's parts, by the schema of Airflow's discovery."""
-    name = "Adobe Flow Service"
+    name = _NAME
     return {
         "package-name": "airflow-flowservice",
         "name": name,
@@ -131,10 +132,10 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             }
         ],
-        "operators": [{"integration-name": name, "python-modules": ["airflow_flowservice.operators"]}],
-        "sensors": [{"integration-name": name, "python-modules": ["airflow_flowservice.sensors"]}],
-        "hooks": [{"integration-name": name, "python-modules": ["airflow_flowservice.hooks"]}],
-        "triggers": [{"integration-name": name, "python-modules": ["airflow_flowservice.triggers"]}],
+        "operators": _modules("operators"),
+        "sensors": _modules("sensors", "freshness"),
+        "hooks": _modules("hooks"),
+        "triggers": _modules("triggers", "freshness_trigger"),
         "connection-types": [
             {
                 "hook-class-name": "airflow_flowservice.hooks.FlowServiceHook",
@@ -156,3 +157,9 @@ def get_provider_info() -> dict[str, Any]:
         "config": OPTIONS,
         "cli": ["airflow_flowservice.cli.get_flowservice_cli_commands"],
     }
+
+
+def _modules(*names: str) -> list[dict[str, Any]]:
+    """Return the modules of one kind of classes."""
+    modules = [f"airflow_flowservice.{name}" for name in names]
+    return [{"integration-name": _NAME, "python-modules": modules}]

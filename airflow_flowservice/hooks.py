@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from airflow_flowservice.api.client import FlowServiceClient
     from airflow_flowservice.api.shared_cache import SharedCache
+    from airflow_flowservice.coverage.lag import Lag, LagLimit
     from airflow_flowservice.ledger.entry import DataflowKey
     from airflow_flowservice.ledger.store import Ledger
     from airflow_flowservice.runs.flow_check import FlowCheck
@@ -110,6 +111,24 @@ class FlowServiceHook(BaseHook):
         from airflow_flowservice.ledger.entry import DataflowKey
 
         return DataflowKey(self.client.org_id, self.client.sandbox, flow_id)
+
+    def lag_of(self, flow_id: str, *, limit: LagLimit) -> Lag:
+        """Return the lag of a dataflow, and emit it as a metric. Blocks.
+
+        A ledger in Airflow's Variables is read only on Airflow 3.3 and later, because earlier ones cannot list them.
+
+        :raises FlowServiceError: neither ledger nor Flow Service shows whether the dataflow is late.
+        """
+        from airflow_flowservice._airflow import metrics
+        from airflow_flowservice._airflow.ledgers import listed
+        from airflow_flowservice._airflow.versions import utc_now
+        from airflow_flowservice.coverage.lag import read_lag
+
+        key = self.dataflow_key(flow_id)
+        lag = read_lag(key, limit=limit, now=utc_now(), ledger=listed(self.ledger), list_runs=self.client.list_runs)
+        if lag.length is not None:
+            metrics.dataflow_gauge("lag_seconds", int(lag.length.total_seconds()), key=key)
+        return lag
 
     def test_connection(self) -> tuple[bool, str]:
         """Fetch a token and list a dataflow; return success, and a message that names what is wrong."""

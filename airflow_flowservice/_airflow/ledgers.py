@@ -86,11 +86,9 @@ def require_overlap_search(ledger: Ledger | None) -> None:
 
     :raises ConfigurationError: there is no ledger, or it is in Variables, which tasks cannot list before Airflow 3.3.
     """
-    from airflow_flowservice._airflow.variable_ledger import VariableLedger
-
     if ledger is None:
         why = "the ledger is disabled"
-    elif isinstance(ledger, VariableLedger) and not can_list_variables():
+    elif listed(ledger) is None:
         why = "before Airflow 3.3, a task cannot list the ledger's Variables"
     else:
         return
@@ -98,6 +96,16 @@ def require_overlap_search(ledger: Ledger | None) -> None:
         f"on_overlap='rest' requires a ledger in which the task finds ingested parts of its window, and {why}",
         remedy="use a ledger in a database (ledger_conn_id), or another value of on_overlap",
     )
+
+
+def listed(ledger: Ledger | None) -> Ledger | None:
+    """Return the ledger if a task or trigger can list its entries; else None.
+
+    Before Airflow 3.3, a task cannot list Variables.
+    """
+    from airflow_flowservice._airflow.variable_ledger import VariableLedger
+
+    return None if isinstance(ledger, VariableLedger) and not can_list_variables() else ledger
 
 
 def sql_ledger(conn_id: str) -> SqlLedger:

@@ -6,17 +6,23 @@ Errors are only logged, so metrics never fail a task.
 from __future__ import annotations
 
 import logging
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_flowservice._airflow import versions
+
+if TYPE_CHECKING:
+    from airflow_flowservice.ledger.entry import DataflowKey
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+# Airflow's backends refuse other characters in a name, and a point would begin another level.
+_NO_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 _waiting = 0
 
 
@@ -33,6 +39,16 @@ def counted(read: Callable[..., T]) -> Callable[..., T]:
         return read(*args, **kwargs)
 
     return reading
+
+
+def dataflow_gauge(name: str, value: float, *, key: DataflowKey) -> None:
+    """Set the gauge `flowservice.NAME` of a dataflow, with its id and sandbox as tags.
+
+    A StatsD server without tags would keep one value for all dataflows, so `flowservice.NAME.FLOW_ID` is also set.
+    """
+    flow_id = _NO_NAME.sub("_", key.flow_id)
+    _emit("gauge", name, value, tags={"flow_id": flow_id, "sandbox": _NO_NAME.sub("_", key.sandbox)})
+    _emit("gauge", f"{name}.{flow_id}", value)
 
 
 @contextmanager

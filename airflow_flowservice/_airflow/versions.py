@@ -73,6 +73,19 @@ def stats() -> Any:
     return Stats
 
 
+def start_stats() -> None:
+    """Configure Airflow's metrics client in the process of a command.
+
+    Airflow does this in its components and in tasks. Before 3.3, the client configures itself.
+    """
+    if version() < (3, 3):
+        return
+    from airflow.sdk.observability import stats as module
+    from airflow.sdk.observability.metrics import stats_utils
+
+    module.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)
+
+
 def supports_rerendered_fields() -> bool:
     """Return whether a task may send its rendered templates again when it has ended.
 
@@ -225,6 +238,11 @@ def supports_start_from_trigger() -> bool:
 
 def supports_required_actions() -> bool:
     """Return whether this Airflow's UI can ask a person (Required Actions, human in the loop)."""
+    return version() >= (3, 1)
+
+
+def supports_deadlines() -> bool:
+    """Return whether this Airflow has deadline alerts of DAGs."""
     return version() >= (3, 1)
 
 

@@ -188,6 +188,7 @@ def _coverage_command(config: Any) -> Any:
             config.Arg(("--all",), help="show one row for each dataflow, the worst first", action="store_true"),
             config.Arg(("--tag",), help="with --all: only dataflows of DAGs with this tag", type=_id_text),
             _since_arg(config, default=None),
+            _metrics_arg(config),
             *_output_args(config),
         ),
     )
@@ -239,6 +240,7 @@ def _freshness_command(config: Any) -> Any:
             config.Arg(("--conn-id",), help=conn_help, type=_id_text),
             config.Arg(("--tag",), help="only dataflows of DAGs with this tag", type=_id_text),
             _since_arg(config),
+            _metrics_arg(config),
             *_output_args(config),
         ),
     )
@@ -261,6 +263,11 @@ def _id_text(text: str) -> str:
     from argparse import ArgumentTypeError
 
     raise ArgumentTypeError("the text is empty")
+
+
+def _metrics_arg(config: Any) -> Any:
+    text = "also set the gauges flowservice.lag_seconds and flowservice.windows.missing in Airflow's metrics"
+    return config.Arg(("--metrics",), help=text, action="store_true")
 
 
 def _failed_records_command(config: Any) -> Any:

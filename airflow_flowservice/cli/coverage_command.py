@@ -22,6 +22,7 @@ from airflow_flowservice.cli.output import (
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime
 
     from airflow_flowservice._airflow.dag_plan import Plan
     from airflow_flowservice._airflow.database import TaskRow, TaskSettings
@@ -68,6 +69,8 @@ def coverage(arguments: argparse.Namespace) -> NoReturn:
 def _report(arguments: argparse.Namespace) -> CoverageReport:
     if arguments.tag:
         raise CommandError("--tag selects dataflows of --all")
+    if arguments.metrics:
+        raise CommandError("--metrics sets the gauges of --all")
     within = _within(arguments)
     if arguments.dag_id is None:
         if not (arguments.flow_id and arguments.conn_id):

@@ -45,6 +45,7 @@ def show_all(arguments: argparse.Namespace) -> NoReturn:
     except CommandError as error:
         write_error(error)
         sys.exit(2)
+    _emit_metrics(fleet, arguments)
     output = output_format(arguments)
     if output in ("json", "yaml"):
         write_document({**_document(fleet), "whole": not _wrong(fleet)}, output=output)
@@ -69,6 +70,7 @@ def freshness(arguments: argparse.Namespace) -> NoReturn:
     except CommandError as error:
         write_error(error)
         sys.exit(2)
+    _emit_metrics(fleet, arguments)
     late = {row.key for row in fleet.rows if row.is_late(max_lag)}
     rows = sorted(fleet.rows, key=lambda row: (row.key not in late, -(row.lag or timedelta(0))))
     output = output_format(arguments)
@@ -114,6 +116,21 @@ def _read(arguments: argparse.Namespace, *, since: timedelta, flow_ids: Collecti
             "--tag, and run this command with the scheduler's configuration"
         )
     return fleet
+
+
+def _emit_metrics(fleet: Fleet, arguments: argparse.Namespace) -> None:
+    """Set the gauges of each dataflow, if `--metrics` is given. A value that is not known is omitted."""
+    from airflow_flowservice._airflow import metrics, versions
+
+    if not arguments.metrics:
+        return
+    versions.start_stats()
+    for row in fleet.rows:
+        if row.lag is not None:
+            metrics.dataflow_gauge("lag_seconds", int(row.lag.total_seconds()), key=row.key)
+        # Without the ledger, no window is known to be missing.
+        if fleet.error is None:
+            metrics.dataflow_gauge("windows.missing", row.counts.get(State.MISSING, 0), key=row.key)
 
 
 def _document(fleet: Fleet) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from pages import PAGES, ROOT, blocks
 
 from airflow_flowservice.exceptions import tree
+from airflow_flowservice.freshness import FlowFreshnessSensor
 from airflow_flowservice.get_provider_info import CONNECTION_FIELDS
 from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
@@ -113,7 +114,7 @@ def test_readme_links_to_every_page():
 
 def test_changelog_names_every_public_class():
     """The changelog has the full name of each operator and sensor."""
-    names = [OnDemandFlowRunOperator, RetriggerFlowRunOperator, FlowRunSensor]
+    names = [OnDemandFlowRunOperator, RetriggerFlowRunOperator, FlowRunSensor, FlowFreshnessSensor]
     assert set() == {f"{cls.__module__}.{cls.__name__}" for cls in names} - set(re.findall(r"`([\w.]+)`", CHANGELOG))
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from airflow_flowservice.emulator.settings import Settings
 from airflow_flowservice.emulator.state import EmulatorState
+from airflow_flowservice.freshness import FlowFreshnessSensor
 from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -29,6 +30,8 @@ IN_WORDS = {
     "max_failed_records": None,
     "max_failed_ratio": None,
     "ask_notifiers": (),
+    "lookback": None,
+    "max_lag": inspect.Parameter.empty,
 }
 
 
@@ -65,6 +68,13 @@ def test_defaults_of_parameters(number: int, classes: list[type]) -> None:
     for cls in classes:
         actual = constructor_defaults(cls)
         assert {name: shown(text, name) for name, text in found.items()} == {name: actual[name] for name in found}
+
+
+def test_defaults_of_the_freshness_sensor() -> None:
+    found = dict(documented(tables("alerts.md", "| parameter | default | meaning |")[0]))
+    actual = constructor_defaults(FlowFreshnessSensor)
+    assert set(actual) - {"self", "kwargs"} == set(found)
+    assert {name: shown(text, name) for name, text in found.items()} == {name: actual[name] for name in found}
 
 
 def shown(text: str, name: str) -> Any:

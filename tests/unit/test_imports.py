@@ -27,6 +27,7 @@ HEAVY = (
     "airflow_flowservice.coverage",
     "airflow_flowservice.checks",
     "airflow_flowservice.triggers",
+    "airflow_flowservice.freshness_trigger",
     "airflow_flowservice.hooks",
     "airflow_flowservice.openlineage",
     "openlineage",
@@ -40,6 +41,9 @@ INTERFACE = {
     "airflow_flowservice.hooks": {"FlowServiceHook", "client_of"},
     "airflow_flowservice.operators": {"OnDemandFlowRunOperator", "RetriggerFlowRunOperator"},
     "airflow_flowservice.sensors": {"FlowRunSensor"},
+    "airflow_flowservice.alerts": {"FlowRunAlert", "deadline_callback", "notify_missed_deadline"},
+    "airflow_flowservice.freshness": {"FlowFreshnessSensor"},
+    "airflow_flowservice.freshness_trigger": {"FlowFreshnessTrigger"},
     "airflow_flowservice.triggers": {"FlowRunTrigger"},
     "airflow_flowservice.links": {"DataflowLink", "FlowRunLink", "dataflow_page"},
     "airflow_flowservice.assets": {"convert_asset_to_openlineage", "flow_asset", "sanitize_uri", "short"},
@@ -58,6 +62,7 @@ INTERFACE = {
         "DeltaColumnMissingError",
         "FlowChangingError",
         "FlowDisabledError",
+        "FlowLateError",
         "FlowNotFoundError",
         "FlowNotReadyError",
         "FlowRunError",
@@ -116,7 +121,10 @@ def sdk_modules():
 
 def test_a_dag_file_imports_nothing_heavy(sdk_modules):
     """A DAG file imports only light modules in addition to those of Airflow."""
-    added = modules_after(f"{SDK}from airflow_flowservice import operators, sensors, links") - sdk_modules
+    added = (
+        modules_after(f"{SDK}from airflow_flowservice import alerts, freshness, operators, sensors, links")
+        - sdk_modules
+    )
     assert "airflow_flowservice.operators" in added
     assert [] == sorted(name for name in added if any(f"{name}.".startswith(f"{heavy}.") for heavy in HEAVY))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow_versions import NoStatsLogger, metrics_sent_to
 
 from airflow_flowservice._airflow import dag_facts, database, versions
 from airflow_flowservice.coverage.fleet import DagStatus
@@ -481,3 +482,36 @@ def test_number_of_queries_does_not_depend_on_the_number_of_dataflows(
         event.remove(session.get_bind(), "before_cursor_execute", listener)
         counts.append(len(queries))
     assert counts[0] == counts[1]
+
+
+class Gauges(NoStatsLogger):
+    """A backend of Airflow's metrics that keeps the gauges of dataflows."""
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[str, str], float] = {}
+
+    def gauge(self, stat: str, value: float, *_: Any, tags: Any = None, **__: Any) -> None:
+        if stat.startswith("flowservice."):
+            self.values[stat, (tags or {}).get("sandbox", "")] = value
+
+
+@pytest.mark.usefixtures("history", "dags")
+@pytest.mark.parametrize("name", ["coverage", "freshness"])
+def test_gauges_of_each_dataflow(command: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tags, and with the id in the name for backends without tags."""
+    monkeypatch.setattr(versions, "start_stats", lambda: None)  # would replace the backend
+    options = {"coverage": ["--all"], "freshness": ["--all", "--max-lag", "26h"]}[name]
+    gauges = Gauges()
+    with metrics_sent_to(gauges):
+        command(name, *options, "--since", "218h", "--output=json")
+        assert {} == gauges.values
+        shown = only(command(name, *options, "--since", "218h", "--output=json", "--metrics"))
+    sandbox = shown["sandbox"] or ""
+    lag, missing = shown["lag_seconds"], shown["windows"]["missing"]
+    assert (True, 2) == (lag > 0, missing)
+    assert {
+        ("flowservice.lag_seconds", sandbox): lag,
+        (f"flowservice.lag_seconds.{FLOW}", ""): lag,
+        ("flowservice.windows.missing", sandbox): missing,
+        (f"flowservice.windows.missing.{FLOW}", ""): missing,
+    } == gauges.values

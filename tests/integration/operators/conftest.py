@@ -357,6 +357,7 @@ class Task:
         self.supervisor.is_retried = False
         state, message, error = task_runner.run(ti, context, self.worker.log)
         self.supervisor.is_retried = state == "up_for_retry"
+        context["exception"] = error
         task_runner.finalize(ti, state, context, self.worker.log, error)
         self.last = ti.task
         self.rescheduled += state == "up_for_reschedule"
