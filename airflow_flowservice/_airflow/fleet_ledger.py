@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # inside a JSON string are escaped, so a quoted key here is a key of the object.
 _INGESTED = re.compile(r'"state": "ingested", "owner": "([^"\\/]*)/[^"\\]*", "flow_run_id": "([^"\\]+)", "delivered": ')
 _NEVER_RESTATED = re.compile(r'"earlier": \[\], "updated_at": ([0-9.]+), "version": \d+(?:, "written_by": "\w*")?\}$')
+# A string of this key can only be the dataflow's name in the intent.
+_NAME = '"flow_name": "'
 # The second part of the JSON has about 100 characters.
 _END = 160
 # The part of a Variable's key that names the dataflow.
@@ -64,6 +66,7 @@ def _add_variables(found: dict[DataflowKey, DataflowRecords], ledger: MetadataLe
     by_prefix: dict[str, DataflowRecords] = {}
     windows: dict[str, IngestionWindow | None] = {}
     special: list[tuple[str, str | None]] = []
+    named: dict[str, tuple[float, str, str]] = {}
     for key, text in ledger.stream():
         records, edges = by_prefix.get(key[:_PREFIX]), key[_PREFIX:]
         if records is None or text is None:
@@ -77,7 +80,14 @@ def _add_variables(found: dict[DataflowKey, DataflowRecords], ledger: MetadataLe
             special.append((key, text))
         else:
             dag_id, flow_run_id = ingested.groups()
-            records.add_ingested(flow_run_id, window, dag_id=dag_id, updated_at=float(end[1]))
+            updated_at = float(end[1])
+            records.add_ingested(flow_run_id, window, dag_id=dag_id, updated_at=updated_at)
+            newest = named.get(key[:_PREFIX])
+            if (newest is None or (updated_at, key) > newest[:2]) and _NAME in text:
+                named[key[:_PREFIX]] = updated_at, key, text
+    for prefix, (_, _, text) in named.items():
+        if entry := parse_entry(text):
+            by_prefix[prefix].add_name(entry)
     for key, text in special:
         row = ledger.read_again(key, text)
         if entry := ledger.entry_of(row):

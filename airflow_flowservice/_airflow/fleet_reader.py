@@ -229,6 +229,7 @@ class _FleetReader:
             now=self._now,
             last=max(windows, key=lambda window: window.end, default=None),
             dags=self._dag_statuses(dataflow),
+            name=records.flow_name,
             has_more=_scheduled_windows(coverage) >= _MOST_WINDOWS,
         )
 

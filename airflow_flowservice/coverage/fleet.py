@@ -143,7 +143,7 @@ class DataflowStatus:
             "organization": _clean_id(self.key.organization) or None,
             "sandbox": _clean_id(self.key.sandbox) or None,
             "flow_id": _clean_id(self.key.flow_id),
-            "name": self.name and clean_text(self.name),
+            "flow_name": self.name and clean_text(self.name),
             "state": self.state and self.state.value,
             "wrong": self.is_wrong,
             "dags": [

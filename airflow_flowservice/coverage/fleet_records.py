@@ -3,18 +3,58 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from airflow_flowservice.coverage.ledger_runs import FIRST_S, LedgerRecords
 from airflow_flowservice.ledger.entry import EntryState
+from airflow_flowservice.runs.intent import name_in_intent
 from airflow_flowservice.windows.window import IngestionWindow
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from airflow_flowservice.ledger.entry import LedgerEntry
+
+
+@dataclass
+class NewestName:
+    """Name of a dataflow: the one in the entry that changed last, of those that have a name.
+
+    A task that reads its dataflow before it creates a flow run stores the name in the intent of its entry.
+    """
+
+    _newest: LedgerEntry | None = None
+
+    def add(self, entry: LedgerEntry) -> None:
+        """Add an entry."""
+        if has_name(entry) and (self._newest is None or _rank(entry) > _rank(self._newest)):
+            self._newest = entry
+
+    @property
+    def name(self) -> str | None:
+        """Return the name; None if no entry has one."""
+        return None if self._newest is None else name_in_intent(self._newest.intent)
+
+
+def newest_name(entries: Iterable[LedgerEntry]) -> str | None:
+    """Return the name of a dataflow by all its entries; None if they have none."""
+    newest = NewestName()
+    for entry in entries:
+        newest.add(entry)
+    return newest.name
+
+
+def has_name(entry: LedgerEntry) -> bool:
+    """Return whether an entry has the dataflow's name."""
+    return isinstance(entry.intent, Mapping) and isinstance(entry.intent.get("flow_name"), str)
+
+
+def _rank(entry: LedgerEntry) -> tuple[float, IngestionWindow]:
+    return entry.updated_at, entry.window
 
 
 @dataclass(kw_only=True)
@@ -36,9 +76,11 @@ class DataflowRecords:
     _updates: array[float] = field(default_factory=lambda: array("d"))
     _windows: list[IngestionWindow] = field(default_factory=list)
     _seen: IngestionWindow | None = None
+    _names: NewestName = field(default_factory=NewestName)
 
     def add(self, entry: LedgerEntry) -> None:
         """Add an entry."""
+        self.add_name(entry)
         window, dag_id = entry.window, entry.owner.partition("/")[0]
         is_ingested = entry.state is EntryState.INGESTED and entry.flow_run_id is not None
         if is_ingested and entry.flow_run_id is not None and not entry.earlier:
@@ -61,6 +103,15 @@ class DataflowRecords:
             self._updates.append(updated_at)
         else:
             self._see(window)
+
+    def add_name(self, entry: LedgerEntry) -> None:
+        """Add only the dataflow's name in an entry."""
+        self._names.add(entry)
+
+    @property
+    def flow_name(self) -> str | None:
+        """Return the dataflow's name; None if no entry has one."""
+        return self._names.name
 
     def records(self) -> LedgerRecords:
         """Return the records without those in `ingested`."""

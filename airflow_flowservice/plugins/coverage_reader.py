@@ -13,6 +13,7 @@ from airflow_flowservice._airflow.backfill_commands import succeeded_tasks, task
 from airflow_flowservice._airflow.dag_coverage import coverage_of, notices_of, rows_of_flow
 from airflow_flowservice._airflow.dag_plan import plan_of
 from airflow_flowservice.coverage.fill_plan import FillOptions, plan_fill
+from airflow_flowservice.coverage.fleet_records import newest_name
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.plugins.error_responses import PageRequestError
 from airflow_flowservice.windows.window import EPOCH, IngestionWindow, parse_instant
@@ -77,6 +78,7 @@ class CoverageResult:
 
     :param again: succeeded tasks that the fill commands would run again.
     :param notices: sentences about incomplete records.
+    :param flow_name: name of the dataflow in the ledger's entries of the range; None if they have none.
     :param fillable: False if the records are too incomplete for commands that fill gaps.
     """
 
@@ -85,6 +87,7 @@ class CoverageResult:
     dag_ids: tuple[str, ...]
     again: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    flow_name: str | None = None
     fillable: bool = True
 
 
@@ -141,6 +144,7 @@ class CoverageReader:
             dag_ids=self.dag_ids,
             again=tuple(tasks_run_again(coverage, self._all_rows)) if is_read else (),
             notices=tuple(notices_of(coverage, plans=self._plans, records=self._records)),
+            flow_name=newest_name(self._records.entries),
             fillable=is_read,
         )
 

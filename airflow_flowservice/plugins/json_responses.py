@@ -78,6 +78,7 @@ def coverage_json(result: CoverageResult, *, flow_id: str, now: datetime, listed
     runs = _Indexed([*(run for span in known.spans for run in span.runs), *known.unplaced])
     return {
         "flow_id": flow_id,
+        "flow_name": result.flow_name,
         "dag_ids": result.dag_ids,
         "from": iso(result.within.start),
         "to": iso(result.within.end),

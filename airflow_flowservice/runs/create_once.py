@@ -1,11 +1,10 @@
 """Create a flow run at most once per window, also after faults.
 
-Flow Service has no idempotency key. Therefore, an intent is stored before the POST: what the attempt is
-about to create, and the dataflow's newest flow runs. If a later attempt finds an intent without a flow run
-id, it compares the dataflow's flow runs with the intent before it creates anything.
+Flow Service has no idempotency key. Therefore, an intent is stored before the POST: what the attempt is about to
+create, and the dataflow's newest flow runs. If a later attempt finds an intent without a flow run id, it compares the
+dataflow's flow runs with the intent before it creates anything.
 
-`creation_states` has the decisions as a table. The client and the store are protocols, and time is an
-argument, so the tests run in memory.
+`creation_states` has the decisions as a table. The client and the store are protocols, and time is an argument.
 """
 
 from __future__ import annotations
@@ -366,6 +365,7 @@ class CreateOnce:
             known=tuple(run.id for run in runs),
             oldest_known=min(created) if len(created) == MAX_KNOWN_RUNS else None,
             adopted=self.adopt,
+            flow_name=self._order.flow_name,
         )
         self._intents.write(self._intent)
         self._intents.require_no_overlapping_claim()

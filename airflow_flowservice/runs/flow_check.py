@@ -22,7 +22,7 @@ from airflow_flowservice.exceptions import (
     RateLimitedError,
     StartTimeInPastError,
 )
-from airflow_flowservice.runs.intent import Order
+from airflow_flowservice.runs.intent import Order, bounded_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,7 +153,8 @@ def _flow_to_json(flow: Flow) -> dict[str, Any]:
 def checked(order: Order, flow: Flow) -> Order:
     """Return the order as it can be sent, without a delta column that the dataflow has already.
 
-    Properties that the dataflow does not show are left for Flow Service to check.
+    The order has the dataflow's name then. Properties that the dataflow does not show are left for Flow Service to
+    check.
 
     :raises FlowNotReadyError: the dataflow is in a passing state.
     :raises FlowDisabledError: the dataflow is not enabled.
@@ -163,6 +164,7 @@ def checked(order: Order, flow: Flow) -> Order:
     """
     require_enabled(flow)
     require_one_time(flow)
+    order = replace(order, flow_name=bounded_name(flow.name))
     if order.delta_column is None or flow.delta_column is None:
         return order
     _require_same_column(order.delta_column, flow)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from airflow_flowservice.plain_text import ID_LENGTH, clean_text
 from airflow_flowservice.windows.window import IngestionWindow, iso, parse_instant, window_from_json, window_to_json
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Order:
     :param window: of the flow run; for a repetition that of the repeated flow run, if it is known.
     :param start_time: when the flow run begins (aware); None means now, but not before the window's end.
     :param retrigger: id of the flow run to repeat, instead of creating one for the window.
+    :param flow_name: the dataflow's name, if the check before the POST has read it; only kept in the intent.
     """
 
     flow_id: str
@@ -75,6 +77,7 @@ class Order:
     start_time: datetime | None = None
     delta_column: DeltaColumn | None = None
     retrigger: str | None = None
+    flow_name: str | None = field(default=None, compare=False)
 
     def send(self, service: FlowRunService, *, start_time: datetime) -> CreatedRun:
         """Create the flow run, and return it.
@@ -198,6 +201,7 @@ class Intent:
     :param oldest_known: epoch seconds; flow runs created earlier are not new even if `known` lacks them.
     :param adopted: id of the named flow run, after it was adopted or found to have failed.
     :param question: JSON object of `runs.question.Question` that waits for an answer.
+    :param flow_name: name of the dataflow, for `name_in_intent`; None if the attempt did not read it.
     """
 
     order: str
@@ -210,6 +214,7 @@ class Intent:
     flow_run_id: str | None = None
     adopted: str | None = None
     question: Mapping[str, Any] | None = field(default=None, hash=False)
+    flow_name: str | None = None
 
     @classmethod
     def from_json(cls, value: Any) -> Intent | None:
@@ -224,8 +229,9 @@ class Intent:
     def to_json(self) -> dict[str, Any]:
         """Return the intent as a JSON object."""
         values = {**asdict(self), "known": list(self.known)}
-        if self.question is None:
-            del values["question"]
+        for name in ("question", "flow_name"):
+            if values[name] is None:
+                del values[name]
         return values
 
     def is_new(self, run: FlowRun) -> bool:
@@ -252,3 +258,13 @@ class Intent:
         if run.start_time is None or self.start_time is None:
             return "ours"
         return "ours" if int(run.start_time.timestamp()) == self.start_time else "another"
+
+
+def bounded_name(name: Any) -> str | None:
+    """Return the name of a dataflow, cleaned and bounded to `ID_LENGTH`; None if it is no text, or blank."""
+    return clean_text(name.strip(), length=ID_LENGTH) if isinstance(name, str) and name.strip() else None
+
+
+def name_in_intent(intent: Any) -> str | None:
+    """Return the name of the dataflow in a stored intent; None if it has none, for instance of an earlier version."""
+    return bounded_name(intent.get("flow_name")) if isinstance(intent, Mapping) else None

@@ -15,10 +15,12 @@ export function drawSummary(place, response) {
   place.dataset.level = level;
   place.replaceChildren(
     el("strong", { text: sentence }),
-    el("p", { class: "quiet", text: [rangeText(response.from, response.to), ...open, ...restated, source(response)].join(" · ") }),
+    el("p", { class: "quiet", text: [...nameOf(response), rangeText(response.from, response.to), ...open, ...restated, source(response)].join(" · ") }),
     ...response.notices.map((text) => el("p", { class: "notice", text })),
   );
 }
+
+const nameOf = ({ flow_name }) => (flow_name ? [`dataflow ${flow_name}`] : []);
 
 function result({ spans, totals, unplaced }, { faults, open }) {
   if (!spans.start.length) return { level: "empty", sentence: "No windows are expected in this range." };

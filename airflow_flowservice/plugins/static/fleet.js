@@ -60,7 +60,7 @@ function drawTable(rows, selection, { isLinked, onOpen }) {
 }
 
 function matches(row, selection) {
-  const texts = [row.name, row.flow_id, row.sandbox, ...row.dags.map(({ dag_id }) => dag_id), ...row.tags];
+  const texts = [row.flow_name, row.flow_id, row.sandbox, ...row.dags.map(({ dag_id }) => dag_id), ...row.tags];
   const found = texts.filter(Boolean).join("\n").toLowerCase().includes(selection.find.trim().toLowerCase());
   return found && Object.entries(FILTERS).every(([key, { valuesOf }]) => isChosen(valuesOf(row), selection[key]));
 }
@@ -96,7 +96,7 @@ function cell(label, ...content) {
 }
 
 function dataflowElement(row, { isLinked, onOpen }) {
-  const text = row.name ?? row.flow_id;
+  const text = row.flow_name ?? row.flow_id;
   if (!isLinked(row)) return el("span", { class: "id", title: "No flow run was created yet", text });
   const onclick = (event) => {
     if (event.metaKey || event.ctrlKey || event.shiftKey) return;

@@ -68,10 +68,21 @@ def test_rows(viewer: Any, fleet: Any) -> None:
     parameters = {"flow_id": FLOW, "from": "2025-12-01T00:00:00Z", "to": "2026-01-11T02:00:00Z"}
     totals = viewer.get("/flowservice/data/coverage", params=parameters).json()["totals"]
     assert row["windows"] == {state: totals.get(state, {"windows": 0})["windows"] for state in row["windows"]}
-    assert ("twice", True, None) == (row["state"], row["wrong"], row["name"])
+    assert ("twice", True, None) == (row["state"], row["wrong"], row["flow_name"])
     assert (1, 1) == (row["windows"]["twice"], row["windows"]["failed"])
     assert "2026-01-06T00:00:00Z" == row["last_window"]["end"]
     assert [HIDDEN_DAG, "page_hostile", "page_seen"] == [dag["dag_id"] for dag in row["dags"]]
+
+
+def test_row_has_the_name_in_the_ledger(fleet: Any, store: Any) -> None:
+    """The name is that of the entry that changed last, and Flow Service is not queried."""
+    owner = "page_seen/run/ingest/-1"
+    store(
+        replace(entry(1, owner=owner), intent={"flow_name": "Old"}, updated_at=1.0),
+        replace(entry(2, owner=owner), intent={"flow_name": "Orders <b>"}, updated_at=2.0),
+        replace(entry(3, owner=owner), updated_at=3.0),
+    )
+    assert "Orders <b>" == fleet()[FLOW]["flow_name"]
 
 
 @pytest.mark.usefixtures("hidden_dag_denied")

@@ -75,6 +75,13 @@ def test_restated_window(store: Any, coverage: Any) -> None:
     }
 
 
+def test_dataflow_has_its_name(store: Any, coverage: Any) -> None:
+    """The name is in the ledger's entries; without one, it is null."""
+    assert coverage()["flow_name"] is None
+    store(entry(3, intent={"flow_name": "Orders"}), entry(4))
+    assert "Orders" == coverage()["flow_name"]
+
+
 def test_deleted_history_is_ingested(store: Any, coverage: Any) -> None:
     """Windows in the ledger are ingested without a DAG run, and no command fills them."""
     store(*(entry(number) for number in range(3, 10)))

@@ -43,7 +43,8 @@ ENTRIES = st.builds(
     dataflow=st.sampled_from(KEYS),
     state=st.sampled_from(list(EntryState)),
     flow_run_id=st.none() | TEXT.filter(bool),
-    intent=st.none() | st.fixed_dictionaries({"token": TEXT, "earlier": st.just([])}),
+    intent=st.none()
+    | st.fixed_dictionaries({"token": TEXT, "earlier": st.just([])}, optional={"flow_name": st.none() | TEXT}),
     output_records=st.none() | st.integers(0, 10**15),
     earlier=st.just(()) | st.just((EarlierRun(flow_run_id="e", replaced_at=1.5, replaced_by="d/r/t/-1"),)),
     updated_at=st.floats(0, 4e9),
@@ -82,7 +83,7 @@ def shown(records: DataflowRecords) -> Any:
     values = records.records()
     others = sorted(values.entries, key=lambda entry: entry.window)
     ends = records.last and records.last.end
-    return records.ingested, others, values.unreadable, values.recorded, ends, records.dag_ids
+    return records.ingested, others, values.unreadable, values.recorded, ends, records.dag_ids, records.flow_name
 
 
 @given(st.lists(ENTRIES, max_size=8, unique_by=lambda entry: entry.key))
@@ -106,6 +107,23 @@ def test_recorded_time_is_that_of_the_entries() -> None:
     for entry in entries:
         records.add(entry)
     assert LedgerRecords(entries=tuple(entries)).recorded == records.records().recorded
+
+
+def test_renamed_dataflow_has_its_newest_name(session: Session) -> None:
+    """Entries without a name, and entries before the range, count also."""
+    names = ["Orders", "Größe", None]
+    intents = [{"token": "t", **({"flow_name": name} if name else {})} for name in names]
+    store(
+        session,
+        [
+            build(5, updated_at=1.0, intent=intents[0]),
+            build(0, updated_at=2.0, intent=intents[1]),
+            build(6, updated_at=3.0, intent=intents[2]),
+            build(5, dataflow=KEYS[1]),
+        ],
+    )
+    found = read(session)
+    assert ["Größe", None] == [found[key].flow_name for key in KEYS]
 
 
 def test_entry_that_cannot_be_read(session: Session) -> None:

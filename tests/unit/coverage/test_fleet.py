@@ -192,5 +192,6 @@ def test_texts_from_outside_are_printable() -> None:
         name="a\x00b",
         dags=[DagStatus(dag_id="d\x1b", tags=("t\n",))],
     ).to_json()
-    texts = (row["organization"], row["sandbox"], row["flow_id"], row["name"], row["dags"][0]["dag_id"], *row["tags"])
+    names = ("organization", "sandbox", "flow_id", "flow_name")
+    texts = (*(row[name] for name in names), row["dags"][0]["dag_id"], *row["tags"])
     assert all(text.isprintable() and len(text) <= 1000 for text in texts)
