@@ -26,12 +26,12 @@ MODES = [
 # Messages for one new window, without ledger, with the ledger in Variables, and in a SQL database.
 TOTALS = {
     "creates": (16, 20, 15),
-    "waits-in-the-triggerer": (22, 26, 24),
+    "waits-in-the-triggerer": (23, 27, 25),
     "waits-on-a-worker": (17, 21, 16),
 }
 TOTALS_BEFORE_3_3 = {
     "creates": (17, 20, 14),
-    "waits-in-the-triggerer": (29, 32, 28),
+    "waits-in-the-triggerer": (24, 27, 23),
     "waits-on-a-worker": (18, 21, 15),
 }
 # Airflow's task runner sends these, and `BaseHook.get_connection` masks the password, the extra and its values.
