@@ -336,7 +336,9 @@ class FlowRunTaskMixin(_Task):
 
     def _can_end_in_triggerer(self) -> bool:
         """Return whether a trigger may end this task as a success without a worker."""
-        return not self._must_end_on_worker() and not task_end.has_listeners()
+        if not versions.supports_end_in_triggerer() or self._must_end_on_worker():
+            return False
+        return not task_end.has_listeners()
 
     def _is_nested(self, context: Mapping[str, Any]) -> bool:
         """Return whether another task calls `execute`. After a deferral, Airflow would resume that task."""

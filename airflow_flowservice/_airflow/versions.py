@@ -271,6 +271,16 @@ def supports_plugin_pages() -> bool:
     return version() >= (3, 1)
 
 
+def supports_end_in_triggerer() -> bool:
+    """Return whether a trigger may end a task without harm to other tasks.
+
+    For each end, Airflow sends a callback to the DAG processor. Airflow 3.0 takes the callback for a parsing of the DAG
+    file, so it regards the DAGs of the file as deleted, and schedules none of their tasks until it parses the file
+    again. Source: apache/airflow issue 55315, fixed in 3.1.0.
+    """
+    return version() >= (3, 1)
+
+
 def clears_task_state() -> bool:
     """Return whether a worker removes the task state of a task that succeeds: `[state_store] clear_on_success`."""
     return bool(_conf().getboolean("state_store", "clear_on_success", fallback=False))

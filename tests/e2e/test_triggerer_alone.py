@@ -47,7 +47,7 @@ def test_sensor_starts_and_ends_in_the_triggerer(
     assert "CONNECTOR-1001-500" in text
 
 
-@pytest.mark.needs_airflow(3, 1, "the ids of ended tasks in the scheduler's log")
+@pytest.mark.needs_airflow(3, 1, "tasks that end in the triggerer")
 def test_mapped_sensors_start_on_a_worker_and_end_in_the_triggerer(
     airflow: LocalAirflow, tell: Callable[..., Any], flow_of: Callable[[str], str], release: Callable[..., None]
 ) -> None:

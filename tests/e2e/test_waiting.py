@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from airflow_versions import VERSION, ended_workers
+from airflow_versions import ended_workers
 from patience import wait_until
 
 if TYPE_CHECKING:
@@ -174,10 +174,7 @@ class Waiting:
         wait_until(lambda: succeeded == self.states().get("success"), what=f"{succeeded} successful tasks")
 
     def worker_processes(self) -> list[tuple[str, str]]:
-        """Wait until no worker process is left. Return the final task state and task instance id of each process.
-
-        Airflow 3.0 does not log the ids.
-        """
+        """Wait until no worker process is left. Return the final task state and task instance id of each process."""
         wait_until(
             lambda: self._workers_idle() and len(self._ended_workers()) >= COUNT, what="the end of the worker processes"
         )
@@ -379,14 +376,14 @@ def test_each_task_succeeds_on_its_first_try(waiting: Waiting, finished_by_trigg
     assert {("success", 1): COUNT} == Counter((each["state"], each["try_number"]) for each in waiting.instances())
 
 
+@pytest.mark.needs_airflow(3, 1, "tasks that end in the triggerer")
 def test_each_task_needs_one_worker_process_and_ends_in_the_triggerer(
     waiting: Waiting, finished_by_triggerer: dict[str, int]
 ) -> None:
     """Each task had one worker process, and each worker process ended with a deferred task."""
     processes = waiting.worker_processes()
     assert {"deferred": COUNT} == Counter(state for state, _ in processes)
-    tasks = {each["id"] for each in waiting.instances()} if VERSION >= (3, 1) else {""}
-    assert tasks == {task for _, task in processes}
+    assert {each["id"] for each in waiting.instances()} == {task for _, task in processes}
 
 
 def test_each_window_is_ingested_once(

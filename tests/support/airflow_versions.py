@@ -117,7 +117,7 @@ def _serialization() -> Any:
 def ended_workers(scheduler_log: str) -> list[tuple[str, str]]:
     """Return the final task state and the task instance id of each worker process that has ended.
 
-    Airflow 3.0 does not log the id, which is then empty.
+    Airflow 3.0 does not log the id.
     """
-    message = r"(?:Workload|Task) finished .*?final_state=(\S+)"
-    return re.findall(rf"{message}(?:.*?(?:workload_id|task_instance_id)=(\S+))?", scheduler_log)
+    message = r"(?:Workload|Task) finished .* final_state=(\S+) .*(?:workload_id|task_instance_id)=(\S+)"
+    return re.findall(message, scheduler_log)

@@ -198,6 +198,7 @@ def test_task_state_is_cleared_on_success_as_on_a_worker(deferred, monkeypatch):
     assert "SucceedTask" == type(deferred().run().message).__name__
 
 
+@pytest.mark.needs_airflow(3, 1, "tasks that end in the triggerer")
 @pytest.mark.parametrize("arguments", [{}, {"on_failure_callback": print}, {"pre_execute": print}], ids=str)
 def test_task_without_such_steps_ends_in_the_triggerer(deferred, arguments):
     """Callbacks for failures and hooks of the start do not need a worker at the end."""

@@ -174,6 +174,7 @@ def test_two_triggerers_end_a_task_with_the_same_result(trigger, triggerer, supe
     assert (EntryState.INGESTED, True) == (entry().state, entry().delivered)
 
 
+@pytest.mark.needs_airflow(3, 1, "tasks that end in the triggerer")
 @pytest.mark.parametrize("state", [None, "scheduled", "running", "success", "failed"], ids=str)
 def test_trigger_does_not_end_a_task_that_is_not_deferred(deferred, supervisor, entry, state):
     """A user has cleared or marked the task, and Airflow has not cancelled its trigger yet."""
@@ -186,6 +187,7 @@ def test_trigger_does_not_end_a_task_that_is_not_deferred(deferred, supervisor, 
     assert (EntryState.CREATED, False) == (entry().state, entry().delivered)
 
 
+@pytest.mark.needs_airflow(3, 1, "tasks that end in the triggerer")
 def test_clear_of_a_task_whose_trigger_sees_the_success_creates_no_second_run(deferred, supervisor, runs_of):
     """The task never succeeded in Airflow, so its clear is no request to ingest the window again."""
     task, message = deferred
@@ -197,6 +199,7 @@ def test_clear_of_a_task_whose_trigger_sees_the_success_creates_no_second_run(de
     assert 1 == len(runs_of())
 
 
+@pytest.mark.needs_airflow(3, 1, "tasks that end in the triggerer")
 def test_worker_ends_the_task_if_airflow_does_not_report_its_state(deferred, supervisor, monkeypatch, log):
     """The event has the result, so nothing is lost."""
     task, message = deferred
