@@ -199,7 +199,8 @@ class FlowRunTrigger(BaseTrigger):
         """Push the XComs that a worker would push. Return whether the task can end in the triggerer.
 
         `TaskSuccessEvent(xcoms=...)` encodes its values twice (observed on Airflow 3.3.2), so they are pushed
-        before. A second triggerer pushes the same values, so pushing twice is harmless.
+        before. A second triggerer pushes the same values, so pushing twice is harmless. If the trigger is cancelled,
+        the push of the current value is completed, since Airflow before 3.2 tolerates no unread response.
         """
         ti = self.task_instance
         if not self.ends_task or ti is None or not self._is_accepted(summary):
@@ -210,11 +211,16 @@ class FlowRunTrigger(BaseTrigger):
         xcoms: dict[str, Any] = {task_context.FLOW_RUN_KEY: summary.to_json()}
         if self.is_alone:
             xcoms |= {"return_value": summary.id, URL_KEY: summary.url, DATAFLOW_KEY: self._dataflow_url}
+        # The triggerer may drop what a trigger logs directly before its end from the task's log.
+        self.log.info(summary.describe())
         try:
+            if not await task_end.is_deferred(ti):
+                self.log.info(
+                    "The task is not deferred: it was ended, marked or cleared. The triggerer does not end it"
+                )
+                return False
             for key, value in xcoms.items():
                 await versions.in_thread(task_context.push_xcom, ti, key=key, value=value)
-            # The triggerer may drop what a trigger logs directly before its end from the task's log.
-            self.log.info(summary.describe())
             await versions.in_thread(self._deliver, summary)
             await versions.in_thread(intent_variable.remove_before_success, ti)
         except Exception as error:

@@ -336,7 +336,7 @@ class FlowRunTaskMixin(_Task):
 
     def _can_end_in_triggerer(self) -> bool:
         """Return whether a trigger may end this task as a success without a worker."""
-        if not versions.supports_trigger_xcoms() or self._must_end_on_worker():
+        if not versions.supports_end_in_triggerer() or self._must_end_on_worker():
             return False
         return not task_end.has_listeners()
 

@@ -18,30 +18,48 @@ if TYPE_CHECKING:
 PATIENCE_WITH_AIRFLOW = 5.0
 
 
+async def is_deferred(ti: Any) -> bool:
+    """Return whether a task is still deferred; False if its DAG run was deleted.
+
+    If another triggerer has ended the task, or a user has marked or cleared it, its trigger is cancelled only some
+    seconds later.
+
+    :raises Exception: Airflow does not respond. The kinds of errors differ by version.
+    """
+    states = await versions.until_done(_read_states(ti))
+    return bool(states) and all(state == "deferred" for state in states)
+
+
 async def was_undeferred(ti: Any) -> bool:
     """Return whether a deferred task is not deferred any more; False if Airflow does not respond.
 
     For triggers that are cancelled before Airflow 3.3. A triggerer that stops leaves its tasks deferred; marking or
     clearing a task does not. Google's provider uses the same check to cancel its jobs.
     """
+    if ti is None:
+        return False
+    response = versions.keep_running(_read_states(ti))
+    done, _ = await asyncio.wait({response}, timeout=PATIENCE_WITH_AIRFLOW)
+    if not done or response.exception() is not None:
+        return False
+    states = response.result()
+    return bool(states) and all(state != "deferred" for state in states)
+
+
+async def _read_states(ti: Any) -> list[str]:
+    """Return Airflow's state of a task instance as a list with one text; empty if it does not exist."""
     from airflow.sdk.execution_time import task_runner
     from airflow.sdk.execution_time.comms import GetTaskStates
 
-    if ti is None:
-        return False
     request = GetTaskStates(
         dag_id=ti.dag_id,
         task_ids=[ti.task_id],
         run_ids=[ti.run_id],
         map_index=task_context.task_instance_key(ti)["map_index"],
     )
-    # If the request were cancelled, other triggers of the process would read its response as theirs.
-    response = asyncio.ensure_future(task_runner.SUPERVISOR_COMMS.asend(request))
-    done, _ = await asyncio.wait({response}, timeout=PATIENCE_WITH_AIRFLOW)
-    if not done or response.exception() is not None:
-        return False
-    states: Any = getattr(response.result(), "task_states", {}).get(ti.run_id, {})
-    return bool(states) and all(task_context.text_of(state) != "deferred" for state in states.values())
+    response = await task_runner.SUPERVISOR_COMMS.asend(request)
+    states: Any = getattr(response, "task_states", {}).get(ti.run_id, {})
+    return [task_context.text_of(state) for state in states.values()]
 
 
 def call_after_success(context: Any, callback: Callable[[Any], Any]) -> None:

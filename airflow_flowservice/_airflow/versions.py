@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import datetime, timezone
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
     from airflow.sdk import BaseHook
@@ -20,7 +20,12 @@ except ImportError:  # before 3.1
 __all__ = ["BaseHook"]
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+
+_Result = TypeVar("_Result")
+
+# Calls in the triggerer that wait for a response of Airflow.
+_running: set[asyncio.Task[Any]] = set()
 
 
 @cache
@@ -187,7 +192,7 @@ def partition_date_of(run: Any, timetable: Any) -> datetime | None:
 async def get_connection_async(conn_id: str) -> Any:
     """Return the connection like `BaseHook.get_connection`, without blocking the event loop."""
     if hasattr(BaseHook, "aget_connection"):
-        return await BaseHook.aget_connection(conn_id)
+        return await until_done(BaseHook.aget_connection(conn_id))
     return await in_thread(BaseHook.get_connection, conn_id)  # before 3.1
 
 
@@ -200,11 +205,38 @@ def mask_secret(text: str) -> None:
     mask(text)
 
 
+def keep_running(call: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
+    """Start a call that sends a message to Airflow in the triggerer, as a task that must not be cancelled.
+
+    Before Airflow 3.2, all triggers share one stream. If a call is cancelled before it has read its response, the next
+    trigger reads that response as its own, and the triggerer ends (`Response read out of order`, seen on 3.0.6).
+    """
+    task = asyncio.ensure_future(call)
+    # The event loop has only weak references.
+    _running.add(task)
+    task.add_done_callback(_forget)
+    return task
+
+
+async def until_done(call: Coroutine[Any, Any, _Result]) -> _Result:
+    """Return the result of a call that continues if the caller is cancelled. See `keep_running`."""
+    return await asyncio.shield(keep_running(call))
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    _running.discard(task)
+    if not task.cancelled():
+        # The caller may be gone; without this line, asyncio logs that the exception was never retrieved.
+        task.exception()
+
+
 async def in_thread(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Run a blocking call in a thread of the event loop's pool, in which Airflow's look-ups also work.
 
     Before Airflow 3.2, a look-up from any other thread reads the triggerer's responses out of order, which ends the
     triggerer (seen on 3.0.6). A look-up from asgiref's threads waits for its turn in the event loop.
+
+    If the caller is cancelled, the call continues.
     """
     return await _in_pool(None, partial(function, *args, **kwargs))
 
@@ -228,7 +260,8 @@ async def _in_pool(pool: ThreadPoolExecutor | None, call: Callable[[], Any]) -> 
         return await asyncio.get_running_loop().run_in_executor(pool, copy_context().run, call)
     from asgiref.sync import sync_to_async
 
-    return await sync_to_async(call, thread_sensitive=False, executor=pool)()
+    # asgiref would also cancel the message that the thread has sent.
+    return await until_done(sync_to_async(call, thread_sensitive=False, executor=pool)())
 
 
 def supports_start_from_trigger() -> bool:
@@ -256,9 +289,14 @@ def supports_plugin_pages() -> bool:
     return version() >= (3, 1)
 
 
-def supports_trigger_xcoms() -> bool:
-    """Return whether a trigger can push XComs reliably."""
-    return version() >= (3, 3)
+def supports_end_in_triggerer() -> bool:
+    """Return whether a trigger may end a task without harm to other tasks.
+
+    For each end, Airflow sends a callback to the DAG processor. Airflow 3.0 takes the callback for a parsing of the DAG
+    file, so it regards the DAGs of the file as deleted, and schedules none of their tasks until it parses the file
+    again. Source: apache/airflow issue 55315, fixed in 3.1.0.
+    """
+    return version() >= (3, 1)
 
 
 def clears_task_state() -> bool:

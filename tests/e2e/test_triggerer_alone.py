@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow_versions import ended_workers
 from patience import wait_until
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.local_airflow import LocalAirflow
 
-pytestmark = pytest.mark.needs_airflow(3, 3, "tasks that start or end in the triggerer")
 
-
+@pytest.mark.needs_airflow(3, 3, "tasks that start in the triggerer")
 def test_sensor_starts_and_ends_in_the_triggerer(
     airflow: LocalAirflow,
     backfill: Callable[..., list[dict[str, Any]]],
@@ -48,6 +47,7 @@ def test_sensor_starts_and_ends_in_the_triggerer(
     assert "CONNECTOR-1001-500" in text
 
 
+@pytest.mark.needs_airflow(3, 1, "tasks that end in the triggerer")
 def test_mapped_sensors_start_on_a_worker_and_end_in_the_triggerer(
     airflow: LocalAirflow, tell: Callable[..., Any], flow_of: Callable[[str], str], release: Callable[..., None]
 ) -> None:
@@ -85,4 +85,4 @@ def states_left_by_workers(airflow: LocalAirflow, task_instance_id: str) -> list
     The scheduler logs the state a short time after the process ends.
     """
     text = airflow.supervisor.log_file("scheduler").read_text()
-    return re.findall(rf"Workload finished .* final_state=(\S+) .*workload_id={task_instance_id}", text)
+    return [state for state, task in ended_workers(text) if task == task_instance_id]

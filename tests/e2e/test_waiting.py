@@ -9,7 +9,6 @@ the duration of each of the two long outages, in seconds.
 from __future__ import annotations
 
 import os
-import re
 import select
 import shutil
 import socket
@@ -27,6 +26,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from airflow_versions import ended_workers
 from patience import wait_until
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ REFUSALS = (
     {"action": "refuse", "status": 503, "times": MORE_THAN_CLIENT_RETRIES},
     {"action": "close", "times": MORE_THAN_CLIENT_RETRIES},
 )
-_WORKER_ENDED = re.compile(r"Workload finished .* final_state=(\S+) .*workload_id=(\S+)")
 
 
 class Relay:
@@ -182,7 +181,7 @@ class Waiting:
         return self._ended_workers()
 
     def _ended_workers(self) -> list[tuple[str, str]]:
-        return _WORKER_ENDED.findall(self.airflow.supervisor.log_file("scheduler").read_text())
+        return ended_workers(self.airflow.supervisor.log_file("scheduler").read_text())
 
     def _workers_idle(self) -> bool:
         """Return whether no worker of the scheduler has a child process."""
@@ -377,7 +376,7 @@ def test_each_task_succeeds_on_its_first_try(waiting: Waiting, finished_by_trigg
     assert {("success", 1): COUNT} == Counter((each["state"], each["try_number"]) for each in waiting.instances())
 
 
-@pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
+@pytest.mark.needs_airflow(3, 1, "tasks that end in the triggerer")
 def test_each_task_needs_one_worker_process_and_ends_in_the_triggerer(
     waiting: Waiting, finished_by_triggerer: dict[str, int]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -111,3 +112,12 @@ def known_fields(model: Any, values: dict[str, Any]) -> dict[str, Any]:
 
 def _serialization() -> Any:
     return first("BaseSerialization", _SERIALIZED_OBJECTS)
+
+
+def ended_workers(scheduler_log: str) -> list[tuple[str, str]]:
+    """Return the final task state and the task instance id of each worker process that has ended.
+
+    Airflow 3.0 does not log the id.
+    """
+    message = r"(?:Workload|Task) finished .* final_state=(\S+) .*(?:workload_id|task_instance_id)=(\S+)"
+    return re.findall(message, scheduler_log)

@@ -72,7 +72,7 @@ class Supervisor:
         self.assets: dict[str, str] = {}  # names by URI
         self.sent: list[Any] = []
         self.first_poke: datetime | None = None
-        self.task_instance_state: str | None = "running"
+        self.task_instance_state: str | None = "deferred"  # only triggers read it
         self.is_retried = False
         self.refused: list[Any] = []
         self.variables: dict[str, str] = {}

@@ -16,7 +16,7 @@ from airflow_flowservice.sensors import FlowRunSensor
 from airflow_flowservice.triggers import FlowRunTrigger
 
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
-IN_TRIGGERER = pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
+STARTS_IN_TRIGGERER = pytest.mark.needs_airflow(3, 3, "tasks that start in the triggerer")
 
 
 class Recording:
@@ -198,14 +198,13 @@ def test_task_state_is_cleared_on_success_as_on_a_worker(deferred, monkeypatch):
     assert "SucceedTask" == type(deferred().run().message).__name__
 
 
-@IN_TRIGGERER
+@pytest.mark.needs_airflow(3, 1, "tasks that end in the triggerer")
 @pytest.mark.parametrize("arguments", [{}, {"on_failure_callback": print}, {"pre_execute": print}], ids=str)
 def test_task_without_such_steps_ends_in_the_triggerer(deferred, arguments):
     """Callbacks for failures and hooks of the start do not need a worker at the end."""
     assert "TaskSuccessEvent" == type(deferred(**arguments).run().message).__name__
 
 
-@IN_TRIGGERER
 def test_retriggered_run_has_the_same_rule(worker, emulator, create_run, wait_for_end):
     """`RetriggerFlowRunOperator` also calls `on_success_callback`."""
     emulator.plan_outcome(status="failed")
@@ -226,7 +225,7 @@ class PokeSensor(FlowRunSensor):
         return super().poke(context)
 
 
-@IN_TRIGGERER
+@STARTS_IN_TRIGGERER
 @pytest.mark.parametrize(
     ("cls", "arguments"),
     [
@@ -243,7 +242,7 @@ def test_sensor_that_starts_in_the_triggerer_ends_on_a_worker(cls, arguments):
     assert (True, False) == (made.start_from_trigger, made.start_trigger_args.trigger_kwargs["ends_task"])
 
 
-@IN_TRIGGERER
+@STARTS_IN_TRIGGERER
 @pytest.mark.parametrize(
     ("cls", "arguments"),
     [(FlowRunSensor, {"on_execute_callback": print}), (FlowRunSensor, {"pre_execute": print}), (PokeSensor, {})],
@@ -255,7 +254,7 @@ def test_sensor_with_steps_before_the_wait_starts_on_a_worker(cls, arguments):
     assert (True, False, None) == (made.deferrable, made.start_from_trigger, made.start_trigger_args)
 
 
-@IN_TRIGGERER
+@STARTS_IN_TRIGGERER
 @pytest.mark.parametrize("added", ["on_success_callback", "mapped task"])
 def test_step_added_after_the_constructor_needs_a_worker(create_run, supervisor, added):
     """The triggerer has the serialized task, which shows callbacks and mapped tasks that were added later."""

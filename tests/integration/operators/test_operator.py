@@ -97,7 +97,7 @@ def test_the_xcoms_are_the_same_in_every_way_of_waiting(ingest, runs_of, deferra
     assert expected == task.xcoms
 
 
-@pytest.mark.needs_airflow(3, 3, "a trigger that can be relied on to end a task")
+@pytest.mark.needs_airflow(3, 1, "tasks that end in the triggerer")
 def test_a_success_ends_in_the_triggerer_without_a_second_worker(ingest):
     """A deferred success needs no second worker slot."""
     ended = ingest(deferrable=True).run()
