@@ -12,7 +12,7 @@ _FILES = (
     "README.md",
     "CONTRIBUTING.md",
     "benchmarks/README.md",
-    *sorted(f"docs/{f.name}" for f in ROOT.glob("docs/*")),
+    *sorted(f.relative_to(ROOT).as_posix() for f in ROOT.glob("docs/**/*.md")),
 )
 
 # Texts of the pages by their path in the checkout.
