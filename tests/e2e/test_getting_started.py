@@ -48,7 +48,7 @@ class Reader:
             return
         printed = [self.run(words) for words in commands_in(step.text)]
         if re.search(r"Wait until it prints `Airflow is ready`", step.after):
-            self.airflow.wait_healthy()
+            self.airflow.wait_healthy(timeout=300)
         if repeating := re.search(r"Repeat this command until it prints `(.+?)`", step.after):
             (command,) = commands_in(step.text)
             wait_until(lambda: repeating[1] in (printed.pop() if printed else self.run(command)), what=repeating[1])
