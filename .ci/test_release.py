@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import tarfile
 import zipfile
@@ -62,7 +63,10 @@ def test_metadata_is_complete():
         about["Description-Content-Type"],
     )
     assert {"emulator", "demo", "openlineage", "test", "dev"} == set(about.get_all("Provides-Extra"))
-    assert (ROOT / "README.md").read_text().strip() == about.get_payload().strip()
+    urls = dict(url.split(", ", 1) for url in about.get_all("Project-URL"))
+    readme = runpy.run_path(str(ROOT / ".ci" / "package_readme.py"))
+    text = readme["absolute_links"]((ROOT / "README.md").read_text(), urls.get("Source"), version())
+    assert text.strip() == about.get_payload().strip()
     assert [] == [required for required in about.get_all("Requires-Dist") if "file:" in required or "@" in required]
 
 

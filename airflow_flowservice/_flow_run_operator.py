@@ -209,6 +209,12 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
 
     def _leave(self, context: Mapping[str, Any], summary: FlowRunSummary) -> str:
         """End the task without waiting for its flow run, and return the flow run id."""
+        if not summary.succeeded:
+            self.log.info(
+                "Flow run %s is created, and not ingested yet: this task does not wait for it. "
+                "A FlowRunSensor, or wait_for_completion=True, waits",
+                summary.id,
+            )
         self._deliver(context, summary, succeeded=summary.succeeded)
         intent_variable.remove_after_success(context)
         self._add_outlet_event_extra(context, summary)

@@ -48,7 +48,8 @@ class OnDemandFlowRunOperator(FlowRunOperator):
     :param window: `period` for the DAG run's own window. `since_last_success` starts at the end of the last successful
         DAG run's window, for DAGs with `catchup=False`; it is refused in backfills.
     :param start_time: when the flow run begins, in the same forms; default: now. Templated.
-    :param wait_for_completion: False only creates the flow run, and a `FlowRunSensor` waits; True waits in this task.
+    :param wait_for_completion: True waits in this task. With False, a success means only that the flow run was created:
+        the flow run can still fail, and a `FlowRunSensor` must wait for it.
     :param deferrable: wait in the triggerer instead of on a worker; default: Airflow's
         `[operators] default_deferrable`.
     :param poll_interval: seconds between two polls of the flow run; the first polls are closer together.

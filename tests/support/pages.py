@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -12,7 +14,7 @@ _FILES = (
     "README.md",
     "CONTRIBUTING.md",
     "benchmarks/README.md",
-    *sorted(f"docs/{f.name}" for f in ROOT.glob("docs/*")),
+    *sorted(f.relative_to(ROOT).as_posix() for f in ROOT.glob("docs/**/*.md")),
 )
 
 # Texts of the pages by their path in the checkout.
@@ -27,7 +29,36 @@ def blocks(page: str, language: str) -> list[str]:
 
 def commands(page: str) -> list[list[str]]:
     """Return each simple command in the shell blocks of a page, as a list of words."""
-    return [words for block in blocks(page, "shell") for line in _lines(block) for words in _simple(line)]
+    return [words for block in blocks(page, "shell") for words in commands_in(block)]
+
+
+def commands_in(block: str) -> list[list[str]]:
+    """Return each simple command of a shell block, as a list of words."""
+    return [words for line in _lines(block) for words in _simple(line)]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A code block of a page.
+
+    :param before: text between the preceding block and this one, on one line.
+    :param after: text between this block and the next one, on one line.
+    """
+
+    language: str
+    text: str
+    before: str
+    after: str
+
+
+def steps(page: str) -> list[Step]:
+    """Return the code blocks of a page in their order."""
+    parts = re.split(r"^```(\w+)\n(.*?)^```$", PAGES[page], flags=re.S | re.M)
+    prose = [" ".join(text.split()) for text in parts[::3]]
+    return [
+        Step(language=language, text=text, before=before, after=after)
+        for language, text, (before, after) in zip(parts[1::3], parts[2::3], pairwise(prose), strict=True)
+    ]
 
 
 def _lines(block: str) -> Iterator[str]:

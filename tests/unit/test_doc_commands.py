@@ -29,7 +29,7 @@ PACKAGE = "airflow-flowservice"
 
 
 def _check_airflow(words: list[str]) -> None:
-    """Verify that Airflow's command line, with the provider's commands, accepts it, and that a conf is JSON."""
+    """Verify that Airflow's command line, with the provider's commands, accepts it, and that its JSON is usable."""
     from airflow.cli.cli_parser import get_parser
 
     if words[1] == "flowservice" and versions.version() < (3, 2):
@@ -39,6 +39,8 @@ def _check_airflow(words: list[str]) -> None:
     assert callable(options.func)
     if conf := getattr(options, "conf", None):
         assert isinstance(json.loads(conf), dict)
+    if connection := getattr(options, "conn_json", None):
+        _check_connection(connection)
 
 
 def _check_flowservice(words: list[str]) -> None:
@@ -59,8 +61,15 @@ def _check_venv(words: list[str]) -> None:
     assert [".venv"] == words[3:]
 
 
+def _check_source(words: list[str]) -> None:
+    assert [".venv/bin/activate"] == words[1:]
+
+
 def _check_pip(words: list[str]) -> None:
     """Verify that files and extras exist, and that other packages are requirements of this package."""
+    if words[1] == "uninstall":
+        assert [PACKAGE] == words[2:]
+        return
     extras = set(metadata(PACKAGE).get_all("Provides-Extra") or [])
     needed = {re.split(r"[^\w-]", requirement)[0].lower() for requirement in requires(PACKAGE) or []}
     assert "install" == words[1]
@@ -68,7 +77,7 @@ def _check_pip(words: list[str]) -> None:
     for word in rest:
         if word == "-c":
             assert (ROOT / next(rest)).is_file()
-        elif word != "-e":
+        elif word not in ("-e", "--upgrade", "./airflow_flowservice-*.whl"):
             name, named = re.fullmatch(r"([\w.-]+?)(?:\[([\w,]+)\])?", word).groups()
             assert name in {".", PACKAGE} or name in needed
             assert set(named.split(",") if named else ()) <= (extras if name in {".", PACKAGE} else set())
@@ -102,18 +111,34 @@ def _check_nox(words: list[str]) -> None:
 
 
 def _check_export(words: list[str]) -> None:
-    """Verify that the hook can use the connection."""
+    """Verify that Airflow or `requests` reads the variable, or that the hook can use the connection."""
+    from airflow.configuration import conf
+
+    name, _, value = words[1].partition("=")
+    if name in REQUESTS_VARIABLES:
+        assert value
+        return
+    if option := re.fullmatch("AIRFLOW__([A-Z_]+?)__([A-Z_]+)", name):
+        assert conf.has_option(option[1].lower(), option[2].lower())
+        return
+    assert re.fullmatch("AIRFLOW_CONN_[A-Z_]+", name)
+    _check_connection(value)
+
+
+def _check_connection(value: str) -> None:
+    """Verify that the hook can use a connection in JSON."""
     from airflow.sdk import Connection
 
     from airflow_flowservice.hooks import client_of
 
-    name, _, value = words[1].partition("=")
-    assert re.fullmatch("AIRFLOW_CONN_[A-Z_]+", name)
     fields = json.loads(value)
     connection = Connection(conn_id="documented", **{**fields, "extra": json.dumps(fields["extra"])})
     assert "flowservice" == connection.conn_type
     assert client_of(connection).org_id.endswith("@AdobeOrg")
 
+
+# Environment variables of `requests`.
+REQUESTS_VARIABLES = ("HTTPS_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE")
 
 CHECKS: dict[str, Callable[[list[str]], None]] = {
     "airflow": _check_airflow,
@@ -126,6 +151,7 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
     "python -m airflow_flowservice.emulator": _check_emulator,
     "python -m venv": _check_venv,
     "python benchmarks": _check_script,
+    "source": _check_source,
 }
 
 
@@ -189,6 +215,9 @@ def test_there_are_commands() -> None:
         "nox -s nope",
         'export AIRFLOW_CONN_X=\'{"conn_type": "flowservice"}\'',
         "export AIRFLOW_CONN_X='{'",
+        "export AIRFLOW__CORE__NOPE=1",
+        "source elsewhere/bin/activate",
+        'airflow connections add x --conn-json \'{"conn_type": "flowservice"}\'',
     ],
 )
 def test_invalid_command_is_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:

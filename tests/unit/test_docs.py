@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import posixpath
 import re
 from typing import get_args, get_type_hints
+from urllib.parse import urlsplit
 
 import errors_page
 import pytest
 from pages import PAGES, ROOT, blocks
 
+from airflow_flowservice.api.models import DeltaColumn
 from airflow_flowservice.exceptions import tree
 from airflow_flowservice.freshness import FlowFreshnessSensor
 from airflow_flowservice.get_provider_info import CONNECTION_FIELDS
@@ -30,21 +34,12 @@ def parameters(operator: type) -> set[str]:
     }
 
 
-def test_python_of_readme_runs():
-    """The Python blocks of README run one after the other and create the DAGs."""
-    namespace: dict[str, object] = {"__name__": "readme"}
-    for block in blocks("README.md", "python"):
-        exec(compile(block, "README.md", "exec"), namespace)
-    assert ("create", "wait") == (namespace["create"].task_id, namespace["wait"].task_id)
-    assert {"wait"} == namespace["create"].downstream_task_ids
-
-
-# The test above runs README.md; `e2e/test_testing_page.py` runs the other page, whose blocks are files.
-_TESTED_ELSEWHERE = ("README.md", "docs/testing-your-dags.md")
+# `e2e/test_testing_page.py` runs this page, whose blocks are files.
+_TESTED_ELSEWHERE = ("docs/testing-your-dags.md",)
 
 
 @pytest.mark.parametrize("page", [name for name in PAGES if name not in _TESTED_ELSEWHERE and blocks(name, "python")])
-def test_python_of_other_pages_runs(page):
+def test_python_of_pages_runs(page):
     """The Python blocks of each page run one after the other."""
     namespace: dict[str, object] = {"__name__": "page"}
     for block in blocks(page, "python"):
@@ -108,8 +103,20 @@ def test_errors_page_is_up_to_date():
     ]
 
 
-def test_readme_links_to_every_page():
-    assert [] == [name for name in PAGES if name != "README.md" and f"]({name})" not in PAGES["README.md"]]
+def test_index_links_to_every_page():
+    """`docs/README.md` has a link to each page, and README.md has a link to it."""
+    index = PAGES["docs/README.md"]
+    linked = {posixpath.normpath(f"docs/{target}") for target in re.findall(r"\]\(([^)#]+)", index)}
+    assert set() == set(PAGES) - linked - {"README.md", "docs/README.md"}
+    assert "](docs/README.md)" in PAGES["README.md"]
+
+
+def test_readme_fits_on_two_screens():
+    """README has about 120 lines, one screenshot, one DAG, and five links to the documentation."""
+    readme = PAGES["README.md"]
+    assert 130 > len(readme.splitlines())
+    assert 1 == len(blocks("README.md", "python")) == readme.count("](docs/coverage.png)")
+    assert 5 == len(re.findall(r"^\d\. \[", readme, flags=re.M))
 
 
 def test_changelog_names_every_public_class():
@@ -136,3 +143,22 @@ def headings(text: str) -> set[str]:
     return {
         re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.*)", text, flags=re.M)
     }
+
+
+def test_keys_of_the_delta_column_are_documented():
+    """The table of `docs/before-you-start.md` has each key that `delta_column` accepts, and no other."""
+    section = PAGES["docs/before-you-start.md"].partition("| key | meaning |\n")[2].partition("\n\n")[0]
+    keys = re.findall(r"^\| `(\w+)` \|", section, flags=re.M)
+    column = DeltaColumn.parse(dict.fromkeys(keys, "text"))
+    assert keys == list(column.to_json())
+    assert len(keys) == len(dataclasses.fields(DeltaColumn))
+
+
+@pytest.mark.parametrize("page", [name for name in PAGES if re.search(r"\]\[[\w-]+\]", PAGES[name])])
+def test_named_links_are_defined_and_used(page):
+    """A page defines each named link that it uses, as an address of Adobe or of Airflow, and uses each."""
+    text = re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.M | re.S)
+    defined = dict(re.findall(r"^\[([\w-]+)\]: (https://\S+)$", text, flags=re.M))
+    assert set(re.findall(r"\]\[([\w-]+)\]", text)) == set(defined)
+    hosts = {urlsplit(address).hostname for address in defined.values()}
+    assert hosts <= {"experienceleague.adobe.com", "developer.adobe.com", "airflow.apache.org"}

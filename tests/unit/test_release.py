@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import runpy
 
-from pages import ROOT
+import pytest
+from pages import PAGES, ROOT
 
 from airflow_flowservice import __version__
 
@@ -17,6 +19,35 @@ def test_changelog_begins_with_this_version():
 
 def test_version_is_in_one_file_only():
     """The build reads the version from `__init__.py`."""
-    assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
+    assert 'dynamic = ["version", "readme"]' in (ROOT / "pyproject.toml").read_text()
     files = [ROOT / "pyproject.toml", ROOT / "noxfile.py", *ROOT.glob("airflow_flowservice/**/*.py")]
     assert ["__init__.py"] == [file.name for file in files if f'"{__version__}"' in file.read_text()]
+
+
+PACKAGE_README = runpy.run_path(str(ROOT / ".ci" / "package_readme.py"))
+
+
+def test_description_of_the_package_has_only_absolute_links():
+    """With the repository's address, an index shows no link of README that works only in the repository."""
+    readme, source = PAGES["README.md"], "https://example.com/owner/name"
+    assert {"docs/coverage.png", "docs/getting-started.md", "CONTRIBUTING.md"} <= set(
+        PACKAGE_README["relative_links"](readme)
+    )
+    shown = PACKAGE_README["absolute_links"](readme, source, "1.2.3")
+    assert [] == PACKAGE_README["relative_links"](shown)
+    assert f"]({source}/raw/v1.2.3/docs/coverage.png)" in shown
+    assert f"]({source}/blob/v1.2.3/docs/getting-started.md)" in shown
+
+
+def test_description_is_unchanged_without_the_address_of_the_repository():
+    """No address is invented."""
+    assert PAGES["README.md"] == PACKAGE_README["absolute_links"](PAGES["README.md"], None, "1.2.3")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[a](https://example.com/a)", "[a](#heading)", "```python\n[a](b)\n```"],
+    ids=["absolute", "anchor", "code"],
+)
+def test_other_links_and_code_are_unchanged(text):
+    assert text == PACKAGE_README["absolute_links"](text, "https://example.com/owner/name", "1.2.3")

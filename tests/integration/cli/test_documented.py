@@ -1,4 +1,4 @@
-"""Run the documentation's commands, and compare the output with README."""
+"""Run the documentation's commands, and compare the output with the pages."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def dag_file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("words", documented("windows"))
 def test_windows_are_contiguous(words: list[str], dag_file: Path, command: Callable[..., Any]) -> None:
-    """The windows of README's DAG are contiguous, and the output is exactly the one in README."""
+    """The windows of README's DAG are contiguous, and the output is exactly the one on the page Windows."""
     printed = command(*words, "-f", str(dag_file))
     assert 0 == printed.status, printed.err
-    shown = next(block for block in blocks("README.md", "text") if block.startswith("run  "))
+    shown = next(block for block in blocks("docs/windows.md", "text") if block.startswith("run  "))
     assert shown.split() == printed.out.split()
     assert shown == re.sub(r" +$", "", printed.out, flags=re.M)
 

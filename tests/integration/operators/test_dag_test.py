@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from pages import blocks
 
 from airflow_flowservice._airflow import versions
 
@@ -102,3 +103,28 @@ def test_an_example_with_two_sandboxes(run_dag, connection, monkeypatch, runs_of
     states, _ = run_dag("flowservice_sandboxes", 10, folder=EXAMPLES)
     assert {"dev.clicks", "prod.clicks"} == set(states)
     assert "success" == states["prod.clicks"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "dag_id", "dataflows"),
+    [
+        ("daily-table", "daily_table", [FLOW]),
+        ("hourly-files", "hourly_files", [FILES]),
+        ("operator-and-sensor", "create_and_wait", [FILES]),
+        ("start-in-the-triggerer", "wait_without_worker", [FLOW]),
+        ("mapped-dataflows", "many_dataflows", [FLOW, FILES]),
+        ("ingest-again", "replace_orders", [FLOW]),
+        ("late-data", "late_orders_moved", [FILES]),
+        ("failed-records", "strict_orders", [FLOW]),
+        ("alerts", "orders_with_alert", [FLOW]),
+        ("chain-dags", "upstream_orders", [FLOW]),
+    ],
+)
+def test_dag_of_a_how_to_page_ingests_its_windows(run_dag, runs_of, tmp_path, page, dag_id, dataflows):
+    """All tasks of the page's DAG succeed, with one flow run for each dataflow."""
+    (text,) = blocks(f"docs/how-to/{page}.md", "python")
+    (tmp_path / f"{dag_id}.py").write_text(text)
+    states, _ = run_dag(dag_id, 10, folder=str(tmp_path))
+    assert {"success"} == set(states.values())
+    assert [1] * len(dataflows) == [len(runs_of(flow_id)) for flow_id in dataflows]

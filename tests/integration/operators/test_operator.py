@@ -159,6 +159,22 @@ def test_the_log_has_window_run_and_page(ingest, runs_of, log):
     assert f"Flow run {run['id']} ended as success, window {WINDOW}, 1,440 records read" in text
 
 
+def test_the_log_of_a_task_that_only_creates_states_that_it_did_not_wait(ingest, runs_of, log):
+    """A success of such a task does not mean that the window is ingested, and its log states this."""
+    ingest(wait_for_completion=False).run()
+    [run] = runs_of()
+    expected = (
+        f"Flow run {run['id']} is created, and not ingested yet: this task does not wait for it. "
+        "A FlowRunSensor, or wait_for_completion=True, waits"
+    )
+    assert expected in "\n".join(log())
+
+
+def test_the_log_of_a_task_that_waits_does_not_mention_a_sensor(ingest, log):
+    ingest().run()
+    assert "does not wait" not in "\n".join(log())
+
+
 # --- ends of flow runs ---
 
 
