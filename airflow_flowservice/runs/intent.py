@@ -198,6 +198,8 @@ class Intent:
     :param oldest_known: epoch seconds; flow runs created earlier are not new even if `known` lacks them.
     :param adopted: id of the named flow run, after it was adopted or found to have failed.
     :param question: JSON object of `runs.question.Question` that waits for an answer.
+    :param restates: ids of flow runs of other windows in the ledger that overlap this one. They ingested a part of it,
+        or may ingest it.
     """
 
     order: str
@@ -210,6 +212,7 @@ class Intent:
     flow_run_id: str | None = None
     adopted: str | None = None
     question: Mapping[str, Any] | None = field(default=None, hash=False)
+    restates: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, value: Any) -> Intent | None:
@@ -217,15 +220,16 @@ class Intent:
         names = {each.name for each in fields(cls)}
         try:
             read = {name: each for name, each in value.items() if name in names}
-            return cls(**{**read, "known": tuple(value["known"])})
+            return cls(**{**read, "known": tuple(value["known"]), "restates": tuple(value.get("restates") or ())})
         except (TypeError, KeyError, AttributeError):
             return None
 
     def to_json(self) -> dict[str, Any]:
         """Return the intent as a JSON object."""
-        values = {**asdict(self), "known": list(self.known)}
-        if self.question is None:
-            del values["question"]
+        values = {**asdict(self), "known": list(self.known), "restates": list(self.restates)}
+        for name in ("question", "restates"):
+            if not values[name]:
+                del values[name]
         return values
 
     def is_new(self, run: FlowRun) -> bool:
