@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from itertools import islice, pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,13 @@ from airflow_flowservice._airflow import timetables, versions
 from airflow_flowservice._airflow.dag_plan import MOST_WINDOWS, Plan
 from airflow_flowservice._airflow.pages import ExperiencePages
 from airflow_flowservice.coverage.cover import Coverage, ExpectedWindow, KnownRun, cover, cover_all, known_runs
-from airflow_flowservice.coverage.ledger_runs import NO_RECORDS, LedgerRecords, claimed_windows, recorded_runs
+from airflow_flowservice.coverage.ledger_runs import (
+    NO_RECORDS,
+    LedgerRecords,
+    claimed_windows,
+    recorded_runs,
+    split_restated,
+)
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.windows.requested import requested_window
 from airflow_flowservice.windows.schedule import DeltaSchedule
@@ -128,9 +135,9 @@ def coverage_of(
     recorded = records.recorded
     expected = [_with_records(each, recorded=recorded, is_readable=records.error is None) for each in expected]
     of_ledger = recorded_runs(records.entries, url_of=_url_of, conceals=conceals)
-    pushed = (row.flow_run for row in rows if row.flow_run)
-    runs = known_runs(pushed, found, recorded=(*of_ledger, *ingested))
-    return cover(expected, runs, within=within, most_entries=most_entries)
+    runs = known_runs(filter(None, (row.flow_run for row in rows)), found, recorded=(*of_ledger, *ingested))
+    parts = split_restated(runs, entries=records.entries, conceals=conceals)
+    return cover(expected, parts, within=within, most_entries=most_entries)
 
 
 def coverage_without_dag(
@@ -146,6 +153,7 @@ def coverage_without_dag(
         within=within,
         now=now,
         recorded=recorded_runs(records.entries, url_of=_url_of),
+        split=partial(split_restated, entries=records.entries),
         claimed=claimed_windows(records, now=now),
         reason=None if records.error is None else LEDGER_UNREADABLE,
     )

@@ -30,6 +30,8 @@ _INGESTED = re.compile(r'"state": "ingested", "owner": "([^"\\/]*)/[^"\\]*", "fl
 _NEVER_RESTATED = re.compile(r'"earlier": \[\], "updated_at": ([0-9.]+), "version": \d+(?:, "written_by": "\w*")?\}$')
 # A string of this key can only be the dataflow's name in the intent.
 _NAME = '"flow_name": "'
+# A key of an intent that requested to ingest parts of other windows again.
+_RESTATES = '"restates": ['
 # The second part of the JSON has about 100 characters.
 _END = 160
 # The part of a Variable's key that names the dataflow.
@@ -76,7 +78,7 @@ def _add_variables(found: dict[DataflowKey, DataflowRecords], ledger: MetadataLe
             continue
         window = windows[edges] if edges in windows else windows.setdefault(edges, window_of_key(key))
         ingested, end = _INGESTED.search(text), _NEVER_RESTATED.search(text, len(text) - _END)
-        if window is None or ingested is None or end is None:
+        if window is None or ingested is None or end is None or _RESTATES in text:
             special.append((key, text))
         else:
             dag_id, flow_run_id = ingested.groups()

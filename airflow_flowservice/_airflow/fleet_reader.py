@@ -22,7 +22,7 @@ from airflow_flowservice.api.models import FlowRunStatus
 from airflow_flowservice.coverage.cover import KnownRun, State
 from airflow_flowservice.coverage.fleet import DagStatus, DataflowStatus, dataflow_status, merged_runs, worst_first
 from airflow_flowservice.coverage.fleet_records import DataflowRecords
-from airflow_flowservice.coverage.ledger_runs import LedgerRecords
+from airflow_flowservice.coverage.ledger_runs import LedgerRecords, restated_runs
 from airflow_flowservice.exceptions import FlowServiceError
 from airflow_flowservice.ledger.entry import DataflowKey
 from airflow_flowservice.windows.window import END, EPOCH, START, IngestionWindow, window_from_json
@@ -343,6 +343,7 @@ def _run_ids(rows: Iterable[TaskRow], records: LedgerRecords) -> set[str]:
     ids = {row.flow_run.id for row in rows if row.flow_run}
     for entry in records.entries:
         ids.update(run.flow_run_id for run in entry.earlier)
+        ids.update(restated_runs(entry))
         if entry.flow_run_id is not None:
             ids.add(entry.flow_run_id)
     return ids

@@ -153,7 +153,8 @@ def _listed(texts: Sequence[str]) -> str:
 
 def _run_text(run: KnownRun) -> str:
     status = run.status.value.replace("_", " ")
-    replaced = f", replaced on request of {run.replaced_by}" if run.replaced else ""
+    replaced = ", replaced on request" if run.replaced else ""
+    replaced += f" of {run.replaced_by}" if run.replaced and run.replaced_by else ""
     return f"{run.id} ({status}{replaced})"
 
 

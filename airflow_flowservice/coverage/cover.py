@@ -20,7 +20,7 @@ from airflow_flowservice.runs.summary import CREATED
 from airflow_flowservice.windows.window import EPOCH, IngestionWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.runs.summary import FlowRunSummary
@@ -197,6 +197,7 @@ def cover_all(
     within: IngestionWindow,
     now: datetime,
     recorded: Iterable[KnownRun] = (),
+    split: Callable[[list[KnownRun]], Iterable[KnownRun]] = list,
     claimed: Iterable[ExpectedWindow] = (),
     reason: str | None = None,
 ) -> Coverage:
@@ -204,6 +205,7 @@ def cover_all(
 
     :param now: aware.
     :param recorded: flow runs in the ledger.
+    :param split: separate the replaced parts of all runs, as `ledger_runs.split_restated`.
     :param claimed: windows that the ledger has without a flow run.
     :param reason: as `ExpectedWindow.reason`, for time without a flow run.
     """
@@ -212,7 +214,7 @@ def cover_all(
     readable = not any(run.window is None and not run.status.failed for run in runs)
     over = _cut(within, IngestionWindow(EPOCH, now))
     whole = [] if over is None else [ExpectedWindow(window=over, readable=readable, reason=reason)]
-    return cover([*claimed, *whole], runs, within=within)
+    return cover([*claimed, *whole], split(runs), within=within)
 
 
 def gaps(coverage: Coverage, states: Collection[State] = GAP_STATES) -> list[tuple[Span, ...]]:

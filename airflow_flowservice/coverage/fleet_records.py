@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from airflow_flowservice.coverage.ledger_runs import FIRST_S, LedgerRecords
+from airflow_flowservice.coverage.ledger_runs import FIRST_S, LedgerRecords, restated_runs
 from airflow_flowservice.ledger.entry import EntryState
 from airflow_flowservice.runs.intent import name_in_intent
 from airflow_flowservice.windows.window import IngestionWindow
@@ -62,7 +62,7 @@ class DataflowRecords:
     """Entries of one dataflow, collected one by one.
 
     :param since: earlier windows only count for `last` and `dag_ids`.
-    :param ingested: window of each successful flow run that was never replaced.
+    :param ingested: window of each successful flow run that replaced none.
     :param others: all other entries.
     :param unreadable: windows with an entry that cannot be read.
     :param dag_ids: DAGs of the last claims, also before `since`.
@@ -83,7 +83,7 @@ class DataflowRecords:
         self.add_name(entry)
         window, dag_id = entry.window, entry.owner.partition("/")[0]
         is_ingested = entry.state is EntryState.INGESTED and entry.flow_run_id is not None
-        if is_ingested and entry.flow_run_id is not None and not entry.earlier:
+        if is_ingested and entry.flow_run_id is not None and not (entry.earlier or restated_runs(entry)):
             self.add_ingested(entry.flow_run_id, window, dag_id=dag_id, updated_at=entry.updated_at)
             return
         if is_ingested or entry.earlier:

@@ -5,13 +5,15 @@ The ledger has windows that Airflow's history has lost: `airflow db clean` and t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from airflow_flowservice.api.models import FlowRunStatus
 from airflow_flowservice.coverage.cover import ExpectedWindow, KnownRun
 from airflow_flowservice.ledger.entry import EntryState
+from airflow_flowservice.windows.contiguity import uncovered
 from airflow_flowservice.windows.window import IngestionWindow
 
 if TYPE_CHECKING:
@@ -96,6 +98,53 @@ def recorded_runs(
                 status_read=is_ingested,
                 concealed=concealed,
             )
+
+
+def restated_runs(entry: LedgerEntry) -> tuple[str, ...]:
+    """Return the flow runs of other windows a part of which the entry's flow run ingested again on request."""
+    found = entry.intent.get("restates") if entry.intent else None
+    return tuple(map(str, found)) if isinstance(found, list | tuple) else ()
+
+
+def split_restated(
+    runs: Iterable[KnownRun],
+    *,
+    entries: Iterable[LedgerEntry],
+    conceals: Callable[[str], bool] = lambda owner: False,
+) -> Iterator[KnownRun]:
+    """Yield the runs. The parts of a run's window that were ingested again on request are separate, replaced runs.
+
+    :param entries: of the ledger, with the requests.
+    :param conceals: as for `recorded_runs`.
+    """
+    requests: dict[str, list[LedgerEntry]] = defaultdict(list)
+    for entry in sorted(entries, key=_claimed_at):
+        for flow_run_id in restated_runs(entry):
+            requests[flow_run_id].append(entry)
+    for run in runs:
+        if run.window is None or run.replaced or run.id not in requests:
+            yield run
+            continue
+        rest = [run.window]
+        for entry in requests[run.id]:
+            replaced_by = None if conceals(entry.owner) else entry.owner
+            for part in _common(rest, entry.window):
+                yield replace(run, window=part, replaced_at=_claimed_at(entry), replaced_by=replaced_by)
+            rest = [left for part in rest for left in uncovered(part, [entry.window])]
+        for part in rest:
+            yield replace(run, window=part)
+
+
+def _claimed_at(entry: LedgerEntry) -> float:
+    """Return the epoch seconds of the claim; those of the last change if they are not known."""
+    written_at = (entry.intent or {}).get("written_at")
+    return float(written_at) if isinstance(written_at, int | float) else entry.updated_at
+
+
+def _common(windows: Iterable[IngestionWindow], other: IngestionWindow) -> Iterator[IngestionWindow]:
+    for window in windows:
+        if window.overlaps(other):
+            yield IngestionWindow(max(window.start, other.start), min(window.end, other.end))
 
 
 def claimed_windows(records: LedgerRecords, *, now: datetime) -> Iterator[ExpectedWindow]:

@@ -202,6 +202,8 @@ class Intent:
     :param adopted: id of the named flow run, after it was adopted or found to have failed.
     :param question: JSON object of `runs.question.Question` that waits for an answer.
     :param flow_name: name of the dataflow, for `name_in_intent`; None if the attempt did not read it.
+    :param restates: ids of flow runs of other windows in the ledger that overlap this one. They ingested a part of it,
+        or may ingest it.
     """
 
     order: str
@@ -215,6 +217,7 @@ class Intent:
     adopted: str | None = None
     question: Mapping[str, Any] | None = field(default=None, hash=False)
     flow_name: str | None = None
+    restates: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, value: Any) -> Intent | None:
@@ -222,15 +225,15 @@ class Intent:
         names = {each.name for each in fields(cls)}
         try:
             read = {name: each for name, each in value.items() if name in names}
-            return cls(**{**read, "known": tuple(value["known"])})
+            return cls(**{**read, "known": tuple(value["known"]), "restates": tuple(value.get("restates") or ())})
         except (TypeError, KeyError, AttributeError):
             return None
 
     def to_json(self) -> dict[str, Any]:
         """Return the intent as a JSON object."""
-        values = {**asdict(self), "known": list(self.known)}
-        for name in ("question", "flow_name"):
-            if values[name] is None:
+        values = {**asdict(self), "known": list(self.known), "restates": list(self.restates)}
+        for name in ("question", "flow_name", "restates"):
+            if not values[name]:
                 del values[name]
         return values
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Bounds the entry's size. An ingestion of a longer window is shown as duplicated beyond these parts.
+_MAX_RESTATED = 1000
 _OVERTAKEN = "another attempt or task has claimed this window in the ledger; this one sent nothing"
 
 OnIngested = Literal["reuse", "fail", "skip", "restate"]
@@ -140,7 +142,7 @@ class LedgerIntents:
             window=self.window,
             state=EntryState.CLAIMED,
             owner=self.policy.owner,
-            intent=intent.to_json(),
+            intent=replace(intent, restates=self._overlapping_runs()).to_json(),
             earlier=self._earlier(stored),
             updated_at=self.now(),
             version=stored.version if stored else 0,
@@ -193,8 +195,11 @@ class LedgerIntents:
     def complete(self, intent: Intent, *, flow_run_id: str) -> None:
         """Add the flow run to the entry. Only log errors of the ledger."""
         stored = self._stored
+        claim = Intent.from_json(stored.intent) if stored else None
+        if claim and not intent.restates:
+            intent = replace(intent, restates=claim.restates)
         is_own = stored is not None and (stored.flow_run_id, stored.owner) == (flow_run_id, self.policy.owner)
-        if stored and is_own and Intent.from_json(stored.intent) == replace(intent, known=(), flow_run_id=None):
+        if stored and is_own and claim == replace(intent, known=(), flow_run_id=None):
             return
         if stored and stored.state is EntryState.INGESTED and stored.flow_run_id not in (None, flow_run_id):
             self.replaces(str(stored.flow_run_id))
@@ -235,6 +240,11 @@ class LedgerIntents:
 
     def _remember(self, entry: LedgerEntry) -> None:
         self._found = [entry, *(each for each in self._entries if each.key != entry.key)]
+
+    def _overlapping_runs(self) -> tuple[str, ...]:
+        """Return the flow runs of other windows that overlap this one; to ingest it again is a request."""
+        found = [entry.flow_run_id for entry in self.others if entry.flow_run_id]
+        return tuple(dict.fromkeys(found))[:_MAX_RESTATED]
 
     def _earlier(self, stored: LedgerEntry | None) -> tuple[EarlierRun, ...]:
         earlier = stored.earlier if stored else ()

@@ -14,6 +14,7 @@ from airflow_versions import NoStatsLogger, metrics_sent_to
 from airflow_flowservice._airflow import dag_facts, database, versions
 from airflow_flowservice.coverage.fleet import DagStatus
 from airflow_flowservice.ledger.entry import DataflowKey, EarlierRun, EntryState
+from airflow_flowservice.windows.window import IngestionWindow
 from tests.integration.cli.test_coverage import add_day, daily, session
 from tests.integration.cli.test_coverage_ledger import entry, store
 from tests.integration.coverage.conftest import BEGIN, DAY, FLOW, ran, summary
@@ -252,6 +253,16 @@ def test_ledger_in_a_database(dags: Any, fleet: Any, sql_ledger: Any, monkeypatc
     sql_ledger("ledger", *map(entry, range(1, 10)))
     monkeypatch.setenv("AIRFLOW__FLOWSERVICE__LEDGER_CONN_ID", "ledger")
     assert 2 * 3600 == only(fleet())["lag_seconds"]
+
+
+@pytest.mark.usefixtures("dags")
+def test_restated_part_of_a_larger_window(store: Any, fleet: Any) -> None:
+    """The part is not duplicated."""
+    whole = entry(1, window=IngestionWindow(BEGIN, BEGIN + 9 * DAY), flow_run_id="whole")
+    store(whole, entry(3, intent={"restates": ["whole"], "written_at": 1.0}))
+    row = only(shown := fleet())
+    assert (0, 0, 0) == (shown.status, row["windows"]["twice"], row["windows"]["missing"])
+    assert {"ingested", "restated"} == {*filter(None, row["bar"])}
 
 
 @pytest.fixture

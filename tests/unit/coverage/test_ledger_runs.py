@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_flowservice.api.models import FlowRun, FlowRunStatus
 from airflow_flowservice.coverage.cover import Coverage, ExpectedWindow, State, cover, gaps, known_runs
-from airflow_flowservice.coverage.ledger_runs import RECENT_CLAIM_S, LedgerRecords, claimed_windows, recorded_runs
+from airflow_flowservice.coverage.ledger_runs import (
+    RECENT_CLAIM_S,
+    LedgerRecords,
+    claimed_windows,
+    recorded_runs,
+    split_restated,
+)
 from airflow_flowservice.ledger.entry import DataflowKey, EarlierRun, EntryState, LedgerEntry
+from airflow_flowservice.ledger.store import MemoryLedger
+from airflow_flowservice.runs.intent import Intent
+from airflow_flowservice.runs.ledger_intents import LedgerIntents, LedgerPolicy, deliver
 from airflow_flowservice.runs.summary import FlowRunSummary
 from airflow_flowservice.windows.window import IngestionWindow
 
@@ -149,6 +162,81 @@ def test_concealed_run_determines_the_state() -> None:
     assert (State.INGESTED, ()) == (span.state, span.runs)
     (span,) = cover([], known_runs([summary("r0", "success")], recorded=concealed)).spans
     assert ["r0"] == [run.id for run in span.runs]
+
+
+HOUR = timedelta(hours=1)
+PLACES = st.tuples(st.integers(0, 7), st.integers(1, 8)).map(
+    lambda place: IngestionWindow(BEGIN + place[0] * HOUR, BEGIN + (place[0] + place[1]) * HOUR)
+)
+
+
+@dataclass
+class Ingesting:
+    """Tasks of one dataflow with a ledger, and the number of their flow runs for each hour."""
+
+    ledger: MemoryLedger = field(default_factory=MemoryLedger)
+    runs: dict[str, IngestionWindow] = field(default_factory=dict)
+    counts: Counter[int] = field(default_factory=Counter)
+
+    def ingest(self, window: IngestionWindow) -> None:
+        """Ingest a window, on request if it was ingested before, as an operator does."""
+        dataflow, number = DataflowKey("ORG@AdobeOrg", "prod", "flow"), len(self.runs)
+        policy = LedgerPolicy(ledger=self.ledger, dataflow=dataflow, owner=f"d/{number}/t/-1", restate=True)
+        intents = LedgerIntents(policy=policy, window=window, order="o", now=lambda: number)
+        if intents.entry is not None and intents.entry.flow_run_id:
+            intents.replaces(intents.entry.flow_run_id)
+        intent = Intent(order="o", max_tries=0, token="t", written_at=number)
+        intents.write(intent)
+        self.runs[f"r{number}"] = window
+        intents.complete(intent, flow_run_id=f"r{number}")
+        deliver(self.ledger, dataflow=dataflow, window=window, flow_run_id=f"r{number}", owner=policy.owner)
+        self.counts.update(hours(window))
+
+    def coverage(self, *others: IngestionWindow) -> Coverage:
+        """Return the coverage, if these windows were also ingested without the ledger."""
+        entries = list(self.ledger.entries())
+        runs = {**self.runs, **{f"other{number}": window for number, window in enumerate(others)}}
+        found = [FlowRun(id=each, flow_id="flow", status=FlowRunStatus.SUCCESS, window=runs[each]) for each in runs]
+        known = known_runs((), found, recorded=recorded_runs(entries, url_of=lambda *_: ""))
+        return cover([], split_restated(known, entries=entries))
+
+
+def hours(window: IngestionWindow) -> range:
+    return range((window.start - BEGIN) // HOUR, (window.end - BEGIN) // HOUR)
+
+
+def state_by_hour(shown: Coverage) -> dict[int, str]:
+    return {hour: span.state.value for span in shown.spans for hour in hours(span.window)}
+
+
+@given(st.lists(PLACES, min_size=1, max_size=6), st.lists(PLACES, max_size=2))
+def test_only_requested_parts_are_restated(windows: list[IngestionWindow], others: list[IngestionWindow]) -> None:
+    """Each hour that was ingested again on request is restated, and any flow run beside these duplicates it."""
+    tasks, strays = Ingesting(), Counter(hour for window in others for hour in hours(window))
+    for each in windows:
+        tasks.ingest(each)
+
+    def expected(hour: int) -> str:
+        if tasks.counts[hour] == 0:
+            return "outside" if strays[hour] == 1 else "twice"
+        if strays[hour]:
+            return "twice"
+        return "ingested" if tasks.counts[hour] == 1 else "restated"
+
+    shown = state_by_hour(tasks.coverage(*others))
+    assert {hour: expected(hour) for hour in {*tasks.counts, *strays}} == shown
+
+
+def test_restated_part_of_a_larger_window() -> None:
+    """The part names the request, the rest is ingested once, and nothing is duplicated."""
+    tasks = Ingesting()
+    whole, part = IngestionWindow(BEGIN, BEGIN + 4 * HOUR), IngestionWindow(BEGIN + HOUR, BEGIN + 2 * HOUR)
+    tasks.ingest(whole)
+    tasks.ingest(part)
+    shown = tasks.coverage()
+    assert ["ingested", "restated", "ingested"] == [span.state.value for span in shown.spans]
+    assert [("r0", "d/1/t/-1"), ("r1", None)] == [(run.id, run.replaced_by) for run in shown.spans[1].runs]
+    assert shown.whole
 
 
 def test_recorded_time_begins_with_the_first_stored_window() -> None:
