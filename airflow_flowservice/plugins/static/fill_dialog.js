@@ -26,6 +26,7 @@ const TEXTS = {
 };
 const ACTIONS = { backfill: "backfill", clear: "clear task", trigger: "trigger" };
 const OPEN_STATES = new Set(["running", "missing"]);
+const ENDED_TASK_STATES = new Set(["success", "failed", "upstream_failed", "skipped", "removed"]);
 const URGENT_STATES = ["running", "failed", "missing", "unknown", "twice"];
 
 /**
@@ -266,8 +267,13 @@ async function watch({ flow_id, dag_id, from, to, conn_id }, plan, { signal, isR
 /** Return the most urgent state of the parts of a window. */
 function stateOf({ window_start, window_end }, loaded) {
   const [from, until] = [Date.parse(window_start), Date.parse(window_end)];
-  const parts = loaded.filter((part) => part.until > from && part.from < until).map(({ state }) => state);
+  const parts = loaded.filter((part) => part.until > from && part.from < until).map(activeState);
   return URGENT_STATES.find((state) => parts.includes(state)) ?? parts[0] ?? "missing";
+}
+
+/** Return the state of a window; while a task is active, another state is not final. */
+function activeState({ state, tasks }) {
+  return tasks.some(({ task_state }) => !ENDED_TASK_STATES.has(task_state)) ? "running" : state;
 }
 
 function dagRunsText({ steps }) {
