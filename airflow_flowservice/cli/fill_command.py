@@ -23,7 +23,14 @@ from airflow_flowservice.cli.output import (
     write_note,
 )
 from airflow_flowservice.coverage.cover import GAP_STATES, State
-from airflow_flowservice.coverage.fill_plan import MARGIN, RESTATED_STATES, FillOptions, plan_fill, widened_range
+from airflow_flowservice.coverage.fill_plan import (
+    MARGIN,
+    RESTATED_STATES,
+    FillOptions,
+    count_unknown,
+    plan_fill,
+    widened_range,
+)
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.windows.chunks import ChunkLength
 from airflow_flowservice.windows.window import EPOCH, IngestionWindow
@@ -112,7 +119,7 @@ class _Planner:
                 f"DAG {arguments.dag_id!r} has no window in {self.within}: it has no DAG run there, and its schedule "
                 "has no DAG run that is over. Move --from or --to"
             )
-        open_states = () if arguments.restate or arguments.include_unknown else (State.UNKNOWN,)
+        counts_unknown = not (arguments.restate or arguments.include_unknown)
         return FillReport(
             dag_id=arguments.dag_id,
             flow_id=self._records.flow_id,
@@ -120,9 +127,7 @@ class _Planner:
             steps=tuple(self._plan(self._options())),
             now=versions.utc_now(),
             max_active_runs=arguments.max_active_runs,
-            unknown=sum(
-                span.state in open_states and span.window.overlaps(self.within) for span in self._coverage.spans
-            ),
+            unknown=count_unknown(self._coverage, within=self.within) if counts_unknown else 0,
             unplaced=len(self._coverage.unplaced),
             restate=arguments.restate,
             chunk=None if self._chunk is None else str(self._chunk),

@@ -8,7 +8,7 @@ from enum import Enum
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from airflow_flowservice.coverage.cover import GAP_STATES, Span, State, gaps
+from airflow_flowservice.coverage.cover import GAP_STATES, Span, State, gaps, is_active
 from airflow_flowservice.windows.chunks import chunks_of
 from airflow_flowservice.windows.window import EPOCH, IngestionWindow
 
@@ -146,8 +146,27 @@ class _Group:
 
 
 def _groups(coverage: Coverage, options: FillOptions) -> Iterator[_Group]:
-    for spans in gaps(coverage, options.states):
-        yield _Group(spans=spans, begins=spans[0] is coverage.spans[0], ends=spans[-1] is coverage.spans[-1])
+    """Yield the groups of spans to fill. A span with an active task is not filled, also if it is unknown or ingested.
+
+    Otherwise, two fills at the same time could clear a task that one of them has just started.
+    """
+    for gap in gaps(coverage, options.states):
+        for is_busy, group in groupby(gap, key=_is_busy):
+            spans = tuple(group)
+            if not is_busy:
+                begins, ends = spans[0] is coverage.spans[0], spans[-1] is coverage.spans[-1]
+                yield _Group(spans=spans, begins=begins, ends=ends)
+
+
+def _is_busy(span: Span) -> bool:
+    return any(is_active(each) for each in span.expected)
+
+
+def count_unknown(coverage: Coverage, *, within: IngestionWindow) -> int:
+    """Return the number of spans with an unknown outcome and without an active task."""
+    return sum(
+        span.state is State.UNKNOWN and span.window.overlaps(within) and not _is_busy(span) for span in coverage.spans
+    )
 
 
 def _steps(group: _Group, *, dag_id: str, options: FillOptions) -> Iterator[FillStep]:

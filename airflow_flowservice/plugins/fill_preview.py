@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from airflow_flowservice._airflow import fill_actions, versions
 from airflow_flowservice._airflow.backfill_commands import fill_command, step_json
 from airflow_flowservice.coverage.cover import GAP_STATES, State
-from airflow_flowservice.coverage.fill_plan import MARGIN, RESTATED_STATES
+from airflow_flowservice.coverage.fill_plan import MARGIN, RESTATED_STATES, count_unknown
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.plugins import flow_run_lookup, permissions, read_slots
 from airflow_flowservice.plugins.coverage_reader import CoverageReader, RequestedRange
@@ -73,8 +73,7 @@ def read_fill(
         steps = reader.fill_steps(
             result.coverage, dag_id=dag_id, within=within, states=_STATES[purpose], chunk=length, restate=restate
         )
-    spans = result.coverage.spans
-    unknown = sum(span.state is State.UNKNOWN and span.window.overlaps(within) for span in spans)
+    unknown = count_unknown(result.coverage, within=within)
     return JSONResponse(
         {
             **_plan_json(steps, now=now),

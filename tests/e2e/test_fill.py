@@ -121,6 +121,25 @@ def listed(page: Page) -> list[str]:
     return [f"{start[8:10]} {action}" for start, _, action, _ in rows]
 
 
+def test_command_fills_a_year_by_twelve_flow_runs(
+    airflow: LocalAirflow, release: Callable[..., None], verdict: Callable[..., tuple[int, int]], flow_of: Any
+) -> None:
+    """A second command meanwhile creates nothing."""
+    release(YEAR_ID)
+    dates = ("--from", "2025-01-01T00:00:00+00:00", "--to", "2026-01-01T00:00:00+00:00")
+    options = ["flowservice", "fill", "--dag-id", YEAR_ID, *dates, "--chunk", "1mo", "--yes", "--output=json"]
+    done = run(airflow, options)
+    assert 0 == done.returncode, done.stderr
+    assert (12, 12) == (json.loads(done.stdout)["dag_runs"], json.loads(done.stdout)["filled"])
+    again = run(airflow, options)
+    assert (0, 0) == (again.returncode, json.loads(again.stdout)["filled"]), again.stderr
+    airflow.wait_for_runs(YEAR_ID, count=12, timeout=300)
+    first, last = datetime(2025, 1, 1, tzinfo=timezone.utc), datetime(2026, 1, 1, tzinfo=timezone.utc)
+    assert (0, 0) == verdict(YEAR_ID, first, last)
+    shown = run(airflow, ["flowservice", "coverage", "--dag-id", YEAR_ID, *dates, "--output=json"])
+    assert (0, {"ingested"}) == (shown.returncode, {span["state"] for span in json.loads(shown.stdout)["spans"]})
+
+
 def test_viewer_sees_why_the_buttons_are_disabled(
     open_page: Callable[..., Page], token_of: Callable[[str], str]
 ) -> None:
@@ -157,67 +176,6 @@ def test_lost_connection_repeats_nothing(airflow: LocalAirflow, open_page: Calla
         page.browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
         page.browser.execute_cdp_cmd("Network.disable", {})
     assert before == backfills(airflow)
-
-
-def test_button_fills_exactly_the_gaps(
-    airflow: LocalAirflow, open_page: Callable[..., Page], verdict: Callable[..., tuple[int, int]]
-) -> None:
-    """Three ranges need three backfills, one after the other; a double click creates nothing twice."""
-    before = backfills(airflow)
-    page = open_page(airflow.rest.token, first=1, last=10)
-    page.click("#fill-button")
-    expected = ["03 backfill", *[f"{day:02} backfill" for day in (5, 6, 8, 9, 10)]]
-    assert expected == listed(page)
-    assert "This would create 5 DAG runs and run 1 again:" == page.text("#fill-text")
-    assert "Fill 6 windows" == page.text("#fill-confirm")
-    picture(page, "preview")
-    page.js("parent.document.documentElement.classList.replace('light', 'dark')")
-    page.wait(lambda: page.js("return document.documentElement.dataset.theme") == "dark")
-    picture(page, "preview-dark")
-    page.js("const each = document.getElementById('fill-confirm'); each.click(); each.click();")
-    page.wait(lambda: "Waiting for backfill" in page.text("#fill-progress"), timeout=180)
-    picture(page, "progress-dark")
-    page.wait(lambda: "6 of 6 windows ended: 6 ingested." == page.text("#fill-states"), timeout=420)
-    picture(page, "ended-dark")
-    assert before + 3 == backfills(airflow)
-    assert (0, 0) == verdict(DAG_ID, february(1), february(11))
-    page.click(".fill-close")
-    page.wait(lambda: "Every window is ingested exactly once." in page.text("#coverage-summary"))
-    assert not page.one("#fill-button").is_enabled()
-
-
-def test_chunks_fill_a_span_with_few_flow_runs(
-    airflow: LocalAirflow, open_page: Callable[..., Page], verdict: Callable[..., tuple[int, int]]
-) -> None:
-    page = open_page(airflow.rest.token, first=11, last=20)
-    page.click("#fill-button")
-    assert 10 == len(listed(page))
-    page.js(
-        "const each = document.getElementById('fill-chunk'); each.value = '1w';each.dispatchEvent(new Event('change'));"
-    )
-    page.wait(lambda: listed(page) == ["11 trigger", "18 trigger"])
-    page.click("#fill-confirm")
-    page.wait(lambda: "2 of 2 windows ended: 2 ingested." == page.text("#fill-states"), timeout=300)
-    assert (0, 0) == verdict(DAG_ID, february(11), february(21))
-
-
-def test_restating_needs_the_number(
-    airflow: LocalAirflow, open_page: Callable[..., Page], verdict: Callable[..., tuple[int, int]]
-) -> None:
-    """The window is ingested a second time, and the page shows it as restated."""
-    wait_for_backfills(airflow)
-    page = open_page(airflow.rest.token, first=9, last=10)
-    page.click("#restate-button")
-    assert ["09 backfill", "10 backfill"] == listed(page)
-    size = {"width": 428, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    picture(page, "restate-phone")
-    page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    assert not page.one("#fill-confirm").is_enabled()
-    page.one("#fill-number").send_keys("2")
-    page.one("#fill-confirm").send_keys(ENTER)
-    page.wait(lambda: "2 of 2 windows ended: 2 restated." == page.text("#fill-states"), timeout=300)
-    assert (0, 2 * 1440) == verdict(DAG_ID, february(9), february(11))
 
 
 # Runs the page's module against a stand-in for Airflow's API, with `plans` and `answers` as queues.
@@ -317,20 +275,62 @@ def test_each_window_is_requested_at_most_once(
         assert {"requested": expected[0], "confirmed": expected[1]} == shown["result"]
 
 
-def test_command_fills_a_year_by_twelve_flow_runs(
-    airflow: LocalAirflow, release: Callable[..., None], verdict: Callable[..., tuple[int, int]], flow_of: Any
+def test_button_fills_exactly_the_gaps(
+    airflow: LocalAirflow, open_page: Callable[..., Page], verdict: Callable[..., tuple[int, int]]
 ) -> None:
-    """A second command meanwhile creates nothing."""
-    release(YEAR_ID)
-    dates = ("--from", "2025-01-01T00:00:00+00:00", "--to", "2026-01-01T00:00:00+00:00")
-    options = ["flowservice", "fill", "--dag-id", YEAR_ID, *dates, "--chunk", "1mo", "--yes", "--output=json"]
-    done = run(airflow, options)
-    assert 0 == done.returncode, done.stderr
-    assert (12, 12) == (json.loads(done.stdout)["dag_runs"], json.loads(done.stdout)["filled"])
-    again = run(airflow, options)
-    assert (0, 0) == (again.returncode, json.loads(again.stdout)["filled"]), again.stderr
-    airflow.wait_for_runs(YEAR_ID, count=12, timeout=300)
-    first, last = datetime(2025, 1, 1, tzinfo=timezone.utc), datetime(2026, 1, 1, tzinfo=timezone.utc)
-    assert (0, 0) == verdict(YEAR_ID, first, last)
-    shown = run(airflow, ["flowservice", "coverage", "--dag-id", YEAR_ID, *dates, "--output=json"])
-    assert (0, {"ingested"}) == (shown.returncode, {span["state"] for span in json.loads(shown.stdout)["spans"]})
+    """Three ranges need three backfills, one after the other; a double click creates nothing twice."""
+    before = backfills(airflow)
+    page = open_page(airflow.rest.token, first=1, last=10)
+    page.click("#fill-button")
+    expected = ["03 backfill", *[f"{day:02} backfill" for day in (5, 6, 8, 9, 10)]]
+    assert expected == listed(page)
+    assert "This would create 5 DAG runs and run 1 again:" == page.text("#fill-text")
+    assert "Fill 6 windows" == page.text("#fill-confirm")
+    picture(page, "preview")
+    page.js("parent.document.documentElement.classList.replace('light', 'dark')")
+    page.wait(lambda: page.js("return document.documentElement.dataset.theme") == "dark")
+    picture(page, "preview-dark")
+    page.js("const each = document.getElementById('fill-confirm'); each.click(); each.click();")
+    page.wait(lambda: "Waiting for backfill" in page.text("#fill-progress"), timeout=180)
+    picture(page, "progress-dark")
+    page.wait(lambda: "6 of 6 windows ended: 6 ingested." == page.text("#fill-states"), timeout=420)
+    picture(page, "ended-dark")
+    assert before + 3 == backfills(airflow)
+    assert (0, 0) == verdict(DAG_ID, february(1), february(11))
+    page.click(".fill-close")
+    page.wait(lambda: "Every window is ingested exactly once." in page.text("#coverage-summary"))
+    assert not page.one("#fill-button").is_enabled()
+
+
+def test_chunks_fill_a_span_with_few_flow_runs(
+    airflow: LocalAirflow, open_page: Callable[..., Page], verdict: Callable[..., tuple[int, int]]
+) -> None:
+    page = open_page(airflow.rest.token, first=11, last=20)
+    page.click("#fill-button")
+    assert 10 == len(listed(page))
+    page.js(
+        "const each = document.getElementById('fill-chunk'); each.value = '1w';each.dispatchEvent(new Event('change'));"
+    )
+    page.wait(lambda: listed(page) == ["11 trigger", "18 trigger"])
+    page.click("#fill-confirm")
+    page.wait(lambda: "2 of 2 windows ended: 2 ingested." == page.text("#fill-states"), timeout=300)
+    assert (0, 0) == verdict(DAG_ID, february(11), february(21))
+
+
+def test_restating_needs_the_number(
+    airflow: LocalAirflow, open_page: Callable[..., Page], verdict: Callable[..., tuple[int, int]]
+) -> None:
+    """The window is ingested a second time, and the page shows it as restated."""
+    wait_for_backfills(airflow)
+    page = open_page(airflow.rest.token, first=9, last=10)
+    page.click("#restate-button")
+    assert ["09 backfill", "10 backfill"] == listed(page)
+    size = {"width": 428, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    picture(page, "restate-phone")
+    page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert not page.one("#fill-confirm").is_enabled()
+    page.one("#fill-number").send_keys("2")
+    page.one("#fill-confirm").send_keys(ENTER)
+    page.wait(lambda: "2 of 2 windows ended: 2 restated." == page.text("#fill-states"), timeout=300)
+    assert (0, 2 * 1440) == verdict(DAG_ID, february(9), february(11))

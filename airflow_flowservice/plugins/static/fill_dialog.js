@@ -3,7 +3,7 @@
 import { readCoverage, readFill } from "./api.js";
 import { copyButton } from "./copy.js";
 import { byId, el, show } from "./dom.js";
-import { fillWindows, wait } from "./fill_requests.js";
+import { expiredLogin, fillWindows, wait } from "./fill_requests.js";
 import { counted, countText, rangeText, utcText } from "./formats.js";
 import { windowsOf } from "./window_data.js";
 
@@ -26,6 +26,7 @@ const TEXTS = {
 };
 const ACTIONS = { backfill: "backfill", clear: "clear task", trigger: "trigger" };
 const OPEN_STATES = new Set(["running", "missing"]);
+const ENDED_TASK_STATES = new Set(["success", "failed", "upstream_failed", "skipped", "removed"]);
 const URGENT_STATES = ["running", "failed", "missing", "unknown", "twice"];
 
 /**
@@ -172,17 +173,34 @@ class FillDialog {
       [el("p", { text: "Keep this page open until all DAG runs are created." }), progress.element],
       [this.closeButton("Stop")],
     );
-    const { signal } = this.stopping;
     try {
-      const onProgress = (state) => progress.drawRequested(state);
-      const done = await fillWindows(this.selection, this.plan, { signal, onProgress });
-      if (signal.aborted) return;
-      this.buttons.replaceChildren(this.closeButton("Close"));
-      this.body.firstChild.textContent = createdText(done);
-      await watch(this.selection, this.plan, { signal, onStates: (states) => progress.drawStates(states) });
+      await this.fill(progress);
     } catch (error) {
-      if (error.name !== "AbortError") this.showError(error, progress.element);
+      if (error.name === "AbortError") return;
+      this.stopping.abort();
+      this.showError(error, progress.element);
     }
+  }
+
+  /** Send the requests, and show the states until all windows have ended. */
+  async fill(progress) {
+    const { signal } = this.stopping;
+    let isRequested = false;
+    const requested = fillWindows(this.selection, this.plan, {
+      signal,
+      onProgress: (state) => progress.drawRequested(state),
+    }).then((result) => {
+      if (signal.aborted) return;
+      isRequested = true;
+      this.buttons.replaceChildren(this.closeButton("Close"));
+      this.body.firstChild.textContent = requestedText(result);
+    });
+    const watched = watch(this.selection, this.plan, {
+      signal,
+      isRequested: () => isRequested,
+      onStates: (states) => progress.drawStates(states),
+    });
+    await Promise.all([requested, watched]);
   }
 
   show(children, buttons) {
@@ -191,11 +209,12 @@ class FillDialog {
   }
 
   showError(error, ...more) {
+    const { message, remedy } = error.status === 401 ? expiredLogin() : error;
     const alert = el(
       "div",
       { class: "error", role: "alert" },
-      el("strong", { text: error.message }),
-      el("p", { text: error.remedy ? `What to do: ${error.remedy}` : "" }),
+      el("strong", { text: message }),
+      el("p", { text: remedy ? `What to do: ${remedy}` : "" }),
     );
     this.show([alert, ...more], [this.closeButton("Close")]);
   }
@@ -232,14 +251,15 @@ class Progress {
   }
 }
 
-/** Read the coverage until no window of the plan is active; a window that is missing for long is shown as such. */
-async function watch({ flow_id, dag_id, from, to, conn_id }, plan, { signal, onStates }) {
+/** Read the coverage until all windows are requested and none is running. */
+async function watch({ flow_id, dag_id, from, to, conn_id }, plan, { signal, isRequested, onStates }) {
   const windows = plan.steps.flatMap((step) => step.windows);
   while (!signal.aborted) {
+    const isLast = isRequested();
     const loaded = windowsOf(await readCoverage({ flow_id, dag_id, from, to, conn_id }, signal)).windows;
     const states = windows.map((window) => stateOf(window, loaded));
     onStates(states);
-    if (!states.includes("running")) return;
+    if (isLast && !states.includes("running")) return;
     await wait(POLL_MS, signal);
   }
 }
@@ -247,8 +267,13 @@ async function watch({ flow_id, dag_id, from, to, conn_id }, plan, { signal, onS
 /** Return the most urgent state of the parts of a window. */
 function stateOf({ window_start, window_end }, loaded) {
   const [from, until] = [Date.parse(window_start), Date.parse(window_end)];
-  const parts = loaded.filter((part) => part.until > from && part.from < until).map(({ state }) => state);
+  const parts = loaded.filter((part) => part.until > from && part.from < until).map(activeState);
   return URGENT_STATES.find((state) => parts.includes(state)) ?? parts[0] ?? "missing";
+}
+
+/** Return the state of a window; while a task is active, another state is not final. */
+function activeState({ state, tasks }) {
+  return tasks.some(({ task_state }) => !ENDED_TASK_STATES.has(task_state)) ? "running" : state;
 }
 
 function dagRunsText({ steps }) {
@@ -266,7 +291,7 @@ function confirmText(purpose, { dag_runs: count }) {
   return purpose === "retry" ? `Retry ${counted(count, "window")}` : `Fill ${counted(count, "window")}`;
 }
 
-function createdText({ requested, confirmed }) {
+function requestedText({ requested, confirmed }) {
   const rest = confirmed - requested;
   const omitted = rest ? ` Omitted, because no longer open: ${counted(rest, "window")}.` : "";
   return `All DAG runs are requested.${omitted}`;

@@ -3,7 +3,7 @@
 import { AIRFLOW } from "./frame_links.js";
 import { readFill, RequestError } from "./api.js";
 
-const POLL_MS = 5000;
+const POLL_MS = 10_000;
 const CONFLICT = 409;
 const CREATED_STATUSES = new Set([200, 201]);
 
@@ -101,14 +101,15 @@ async function call(path, options) {
 async function errorOf(response) {
   const body = await response.json().catch(() => null);
   const detail = typeof body?.detail === "string" ? body.detail : `HTTP status ${response.status}`;
-  if (response.status === 401) {
-    return new RequestError("Your login has expired", "log in to Airflow, then open the preview again", 401);
-  }
+  if (response.status === 401) return expiredLogin();
   if (response.status === 403) {
     return new RequestError(`Airflow refused the request: ${detail}`, "ask an administrator for the permission", 403);
   }
   return new RequestError(`Airflow refused the request: ${detail}`, "open the preview again", response.status);
 }
+
+export const expiredLogin = () =>
+  new RequestError("Your login has expired", "log in to Airflow, then open the preview again", 401);
 
 /** Wait, at most until the signal is aborted. */
 export function wait(milliseconds, signal) {

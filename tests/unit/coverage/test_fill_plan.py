@@ -16,6 +16,7 @@ from airflow_flowservice.coverage.fill_plan import (
     FillAction,
     FillOptions,
     FillStep,
+    count_unknown,
     plan_fill,
     widened_range,
 )
@@ -122,6 +123,18 @@ def test_running_windows_are_not_filled() -> None:
     """A second fill at the same time has nothing to do for these windows."""
     queued = failed(0, dag_run_state="queued", task_state=None)
     assert [] == plan(cover([queued, failed(1, dag_run_state="running", task_state="deferred")], []))
+
+
+@pytest.mark.parametrize("state", ["deferred", "running", "up_for_retry"])
+def test_window_of_an_active_task_is_not_filled_in_any_state(state: str) -> None:
+    """The task may have created a flow run of unknown outcome, or may ingest the window again."""
+    active = {"dag_run_state": "running", "task_state": state}
+    created = KnownRun(id="created", window=window(0), status_read=False)
+    coverage = cover([failed(0, **active), failed(1, **active), scheduled(2)], [created, ingested(1), ingested(2)])
+    assert [State.UNKNOWN, State.INGESTED, State.INGESTED] == [span.state for span in coverage.spans]
+    assert [] == plan(coverage, states=frozenset({State.UNKNOWN}))
+    assert 0 == count_unknown(coverage, within=window(0, 3))
+    assert [("backfill", [(2, 3)])] == shown(plan(coverage, states=RESTATED_STATES, restate=True))
 
 
 def test_only_confirmed_windows_are_filled() -> None:
