@@ -122,6 +122,12 @@ class ConfigurationError(FlowServiceError):
     default_remedy = "correct the connection or the task's arguments; nothing was sent"
 
 
+class FlowNameError(FlowServiceError):
+    """No dataflow, or several dataflows, of the connection's sandbox have the name `flow_name`."""
+
+    default_remedy = "check flow_name and the connection's sandbox; `airflow flowservice flows` lists the dataflows"
+
+
 class WindowError(FlowServiceError):
     """The DAG run has no window that can be ingested; nothing was created."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
 
-from airflow_flowservice._airflow import task_context, task_end, versions
+from airflow_flowservice._airflow import named_dataflow, task_end, versions
 from airflow_flowservice._airflow.flow_run_task import positive_seconds
 from airflow_flowservice.exceptions import ConfigurationError, FlowLateError, FlowServiceError
 from airflow_flowservice.links import DataflowLink
@@ -36,6 +36,7 @@ class FlowFreshnessSensor(BaseSensorOperator):
     ingested is a gap.
 
     :param flow_id: id of the dataflow; templated.
+    :param flow_name: name of the dataflow in the connection's sandbox, instead of `flow_id`; templated.
     :param max_lag: the longest accepted lag, a `timedelta` or seconds.
     :param on_late: `fail` checks once, and fails if the dataflow is late, for a DAG that monitors; the task's `retries`
         check again. `wait` checks every `poke_interval` until the dataflow is fresh, at most for `timeout`.
@@ -56,7 +57,7 @@ class FlowFreshnessSensor(BaseSensorOperator):
     :raises FlowLateError: the lag is longer than `max_lag`, or was when the time limit ended.
     """
 
-    template_fields: Sequence[str] = ("flow_id", "flowservice_conn_id")
+    template_fields: Sequence[str] = ("flow_id", "flow_name", "flowservice_conn_id")
     operator_extra_links = (DataflowLink(),)
     ui_color = "#fbe4e2"
 
@@ -65,7 +66,8 @@ class FlowFreshnessSensor(BaseSensorOperator):
     def __init__(
         self,
         *,
-        flow_id: str,
+        flow_id: str | None = None,
+        flow_name: str | None = None,
         max_lag: timedelta | float,
         on_late: Literal["fail", "wait"] = "fail",
         lookback: timedelta | float | None = None,
@@ -77,7 +79,9 @@ class FlowFreshnessSensor(BaseSensorOperator):
     ) -> None:
         with task_end.constructor_errors(self, flow_id=flow_id):
             super().__init__(poke_interval=poke_interval, **kwargs)
+            named_dataflow.require_one(flow_id, flow_name)
             self.flow_id = flow_id
+            self.flow_name = flow_name
             self.max_lag = positive_seconds(max_lag, name="max_lag")
             if on_late not in _ON_LATE:
                 raise ConfigurationError(f"on_late is {on_late!r}", remedy=f"use one of {_ON_LATE}")
@@ -110,7 +114,7 @@ class FlowFreshnessSensor(BaseSensorOperator):
         """
         with task_end.task_errors():
             try:
-                lag = self._check()
+                lag = self._check(context)
             except FlowServiceError as error:
                 if self.on_late == "fail" or not error.retryable:
                     raise
@@ -123,8 +127,9 @@ class FlowFreshnessSensor(BaseSensorOperator):
                     raise self._late(lag)
                 self.log.info("Not fresh yet: %s.", lag.describe())
         # After a deferral, Airflow would resume the task that executes this one.
-        if self.deferrable and context["task"].task_id == self.task_id:
-            self._defer()
+        is_nested = context["task"].task_id != self.task_id
+        if self.deferrable and not is_nested and self.flow_id is not None:
+            self._defer(self.flow_id)
         return False
 
     def execute_complete(self, context: Context, event: Any) -> Any:
@@ -143,7 +148,7 @@ class FlowFreshnessSensor(BaseSensorOperator):
                 return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
             except versions.airflow_exception("TaskDeferralTimeout") as error:
                 with task_end.task_errors():
-                    lag = self._check()
+                    lag = self._check(context)
                 if not lag.is_late:
                     return lag.to_json()
                 raise self._timed_out(self._deferral_limit) from error
@@ -185,10 +190,12 @@ class FlowFreshnessSensor(BaseSensorOperator):
             ignores_gaps=self.ignore_gaps,
         )
 
-    def _check(self) -> Lag:
-        self.flow_id = task_context.rendered_id(self.flow_id, name="flow_id")
-        self.dataflow_url = self._hook.pages.dataflow(self.flow_id)
-        self._last = self._hook.lag_of(self.flow_id, limit=self._limit)
+    def _check(self, context: Context) -> Lag:
+        self.flow_id = flow_id = named_dataflow.chosen_flow_id(
+            context, flow_id=self.flow_id, flow_name=self.flow_name, find=self._hook.flow_id_of, is_kept=False
+        )
+        self.dataflow_url = self._hook.pages.dataflow(flow_id)
+        self._last = self._hook.lag_of(flow_id, limit=self._limit)
         return self._last
 
     def _late(self, lag: Lag) -> FlowLateError:
@@ -201,11 +208,11 @@ class FlowFreshnessSensor(BaseSensorOperator):
         error.message = f"{error.message}. The task waited until its {limit} was over"
         return error if limit == "execution_timeout" else task_end.as_sensor_timeout(error)
 
-    def _defer(self) -> NoReturn:
+    def _defer(self, flow_id: str) -> NoReturn:
         from airflow_flowservice.freshness_trigger import FlowFreshnessTrigger
 
         trigger = FlowFreshnessTrigger(
-            flow_id=self.flow_id,
+            flow_id=flow_id,
             max_lag=self.max_lag,
             lookback=self.lookback,
             ignore_gaps=self.ignore_gaps,

@@ -112,6 +112,21 @@ class FlowServiceHook(BaseHook):
 
         return DataflowKey(self.client.org_id, self.client.sandbox, flow_id)
 
+    def flow_id_of(self, flow_name: str) -> str:
+        """Return the id of the dataflow with this name in the connection's sandbox. Found ids are used for 5 minutes.
+
+        :raises FlowNameError: no dataflow, or several dataflows have the name.
+        """
+        from functools import partial
+
+        from airflow_flowservice.runs.flow_names import FlowNames
+
+        client = self.client
+        scope = (client.base_url, client.org_id, client.sandbox, client.client_id)
+        list_flows = partial(client.list_flows, limit=100)
+        names = FlowNames(scope=scope, list_flows=list_flows, cache=self._shared_cache, sandbox=client.sandbox)
+        return names.find(flow_name)
+
     def lag_of(self, flow_id: str, *, limit: LagLimit) -> Lag:
         """Return the lag of a dataflow, and emit it as a metric. Blocks.
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_flowservice._airflow import choose_window, task_context, task_end, versions
+from airflow_flowservice._airflow import choose_window, named_dataflow, task_context, task_end, versions
 from airflow_flowservice._airflow.flow_run_task import pushed_summary
 from airflow_flowservice._flow_run_operator import FlowRunOperator, one_of
 from airflow_flowservice.exceptions import ConfigurationError, error_context
@@ -38,6 +38,8 @@ class OnDemandFlowRunOperator(FlowRunOperator):
     assets triggered uses the window of their events.
 
     :param flow_id: id of the dataflow, which must be scheduled one-time; templated.
+    :param flow_name: name of the dataflow in the connection's sandbox, instead of `flow_id`; templated. All attempts
+        of a task instance use the id that the first one found.
     :param delta_column: for table-based sources, the column that distinguishes new rows: its name, or
         `{"name", "dateFormat", "timezone"}`. Not sent if the dataflow has one already. Templated.
     :param window_start: start of the window, instead of the DAG run's; aware datetime, ISO 8601 with an offset, or
@@ -101,6 +103,7 @@ class OnDemandFlowRunOperator(FlowRunOperator):
 
     template_fields: Sequence[str] = (
         "flow_id",
+        "flow_name",
         "delta_column",
         "window_start",
         "window_end",
@@ -116,7 +119,8 @@ class OnDemandFlowRunOperator(FlowRunOperator):
     def __init__(
         self,
         *,
-        flow_id: str,
+        flow_id: str | None = None,
+        flow_name: str | None = None,
         delta_column: str | dict[str, str] | None = None,
         window_start: str | datetime | float | None = None,
         window_end: str | datetime | float | None = None,
@@ -132,7 +136,9 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         window_text = f"{window_start}/{window_end}" if window_start and window_end else None
         with task_end.constructor_errors(self, flow_id=flow_id, window=window_text):
             super().__init__(**kwargs)
+            named_dataflow.require_one(flow_id, flow_name)
             self.flow_id = flow_id
+            self.flow_name = flow_name
             self.delta_column = delta_column
             self.window_start = window_start
             self.window_end = window_end
@@ -202,19 +208,21 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         from airflow_flowservice.runs.intent import Order
         from airflow_flowservice.windows.window import iso, parse_instant
 
-        self.flow_id = task_context.rendered_id(self.flow_id, name="flow_id")
-        with error_context(flow_id=self.flow_id):
+        self.flow_id = flow_id = named_dataflow.chosen_flow_id(
+            context, flow_id=self.flow_id, flow_name=self.flow_name, find=lambda name: self._hook.flow_id_of(name)
+        )
+        with error_context(flow_id=flow_id):
             given = self._given_arguments()
             has_edges = given.issuperset(_EDGES)
-            choice = self._choose(context, is_given=has_edges)
+            choice = self._choose(context, flow_id=flow_id, is_given=has_edges)
         window = choice.window
         self.window_start, self.window_end = iso(window.start), iso(window.end)
         if not has_edges:
             self._shown_edges = self.window_start, self.window_end
         self.log.info(
-            "Window %s (%s seconds) of dataflow %s: %s", window, f"{window.seconds:,}", self.flow_id, choice.source
+            "Window %s (%s seconds) of dataflow %s: %s", window, f"{window.seconds:,}", flow_id, choice.source
         )
-        with error_context(flow_id=self.flow_id, window=str(window)):
+        with error_context(flow_id=flow_id, window=str(window)):
             choose_window.log_warnings(choice, context, mode=self.window, offset=self.window_offset)
             window.require_past(
                 now=versions.utc_now(),
@@ -223,13 +231,13 @@ class OnDemandFlowRunOperator(FlowRunOperator):
                 else None,
             )
             return Order(
-                flow_id=self.flow_id,
+                flow_id=flow_id,
                 window=window,
                 start_time=parse_instant(self.start_time, name="start_time") if "start_time" in given else None,
                 delta_column=DeltaColumn.parse(self.delta_column) if "delta_column" in given else None,  # type: ignore[arg-type]
             )
 
-    def _choose(self, context: Mapping[str, Any], *, is_given: bool) -> choose_window.ChosenWindow:
+    def _choose(self, context: Mapping[str, Any], *, flow_id: str, is_given: bool) -> choose_window.ChosenWindow:
         if self._is_resumed and self._whole is not None:
             return choose_window.ChosenWindow(window=self._whole, source="chosen before the task was deferred")
         if is_given:
@@ -241,11 +249,11 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         return choose_window.extend_to_last_success(
             choice,
             context,
-            flow_id=self.flow_id,
+            flow_id=flow_id,
             service=self._hook.client,
             has_failed_batches=self._has_failed_batches,
             ledger=self._hook.ledger,
-            dataflows=tuple(map(self._hook.dataflow_key, (self.flow_id, *self.continues))),
+            dataflows=tuple(map(self._hook.dataflow_key, (flow_id, *self.continues))),
         )
 
     def _ledger_policy(self, context: Mapping[str, Any], order: Order) -> LedgerPolicy | None:

@@ -20,7 +20,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 # Defaults that the tables describe in words.
 IN_WORDS = {
-    "flow_id": inspect.Parameter.empty,
+    "flow_id": None,
+    "flow_name": None,
     "window_start": None,
     "window_end": None,
     "window_offset": None,

@@ -63,6 +63,7 @@ INTERFACE = {
         "FlowChangingError",
         "FlowDisabledError",
         "FlowLateError",
+        "FlowNameError",
         "FlowNotFoundError",
         "FlowNotReadyError",
         "FlowRunError",
@@ -208,6 +209,7 @@ def test_the_arguments_of_the_interface_are_pinned():
     ]
     window = [
         "flow_id",
+        "flow_name",
         "delta_column",
         "window_start",
         "window_end",

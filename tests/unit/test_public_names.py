@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 
 from airflow_flowservice import sensors
-from airflow_flowservice._airflow import choose_window, flow_run_task, task_context
+from airflow_flowservice._airflow import choose_window, flow_run_task, named_dataflow, task_context
 from airflow_flowservice.hooks import FlowServiceHook
 from airflow_flowservice.runs import intent_store
 from airflow_flowservice.runs.summary import FlowRunSummary
@@ -41,6 +41,7 @@ def test_the_task_state_keys() -> None:
     """An attempt of the next version reads what an attempt of this version stored."""
     keys = (intent_store.STORE_KEY, choose_window._STORE_KEY, sensors._STORE_KEY, flow_run_task._ATTEMPT_KEY)
     assert ("flowservice_intent", "flowservice_window", "flowservice_status", "flowservice_attempt") == keys
+    assert "flowservice_dataflow" == named_dataflow._STORE_KEY
 
 
 def test_the_keys_of_the_xcom_flow_run() -> None:

@@ -65,6 +65,16 @@ def test_a_dag_ingests_its_windows(run_dag, runs_of, dag_id):
 
 
 @pytest.mark.slow
+def test_a_dag_finds_its_dataflow_by_name(run_dag, emulator, runs_of):
+    """The XComs and the ledger have the id; a late dataflow skips the sensor with `soft_fail`."""
+    emulator.add_flow(id=FLOW, name="Orders")
+    states, xcoms = run_dag("by_name", 10)
+    assert {"ingest": "success", "watch": "skipped"} == states
+    [run] = runs_of()
+    assert (run["id"], FLOW) == (xcoms["ingest", "return_value"], xcoms["ingest", "flow_run"]["flow_id"])
+
+
+@pytest.mark.slow
 def test_a_failed_run_fails_its_task_and_can_be_repeated(run_dag, emulator, runs_of):
     """The failed task pushes the flow run's id, and a downstream task repeats that flow run."""
     emulator.plan_outcome(status="failed")
