@@ -2,6 +2,7 @@
 // Times are epoch milliseconds.
 
 import { readCoverage, readDataflows, readFleet } from "./api.js";
+import { createCalendar } from "./calendar.js";
 import { drawSummary } from "./coverage_summary.js";
 import { byId, el, show } from "./dom.js";
 import { drawCommands, drawUnplacedRuns } from "./fill_commands.js";
@@ -11,6 +12,7 @@ import { counted, countText, dateText, isoText, rangeText, utcText } from "./for
 import { drawLegend } from "./legend.js";
 import { stateLabel, STATES } from "./states.js";
 import { drawTimeline, windowAt } from "./timeline.js";
+import { hideTooltip, showTooltipAt } from "./tooltip.js";
 import { readSelection, writeSelection } from "./url_state.js";
 import { changedView, KEYS, watchPointer } from "./view_control.js";
 import { totalsOf, windowsOf } from "./window_data.js";
@@ -29,6 +31,7 @@ let selectedWindow = null;
 let page = 0;
 let pendingRequest = null;
 let retry = start;
+const calendar = createCalendar(selection, { onSelect: setView, onChange: saveSelection });
 
 // Loading
 
@@ -221,6 +224,8 @@ function draw() {
   const visible = loaded.windows.filter(isVisible);
   byId("view-text").textContent = rangeText(view.from, view.until);
   drawTimeline(byId("timeline"), { windows: loaded.windows, view, selected: selectedWindow, stateFilter });
+  const { windows, range, response } = loaded;
+  calendar.update({ windows, range, view, stateFilter, now: Date.parse(response.now) });
   drawLegend(byId("legend"), { totals: totalsOf(visible), stateFilter, onToggle: toggleState });
   drawPage(visible.filter(passesFilter).reverse());
   drawFillRange(isWholeRange(), view);
@@ -286,18 +291,14 @@ function timeAt(pixels) {
 
 function showTooltip(time, event) {
   const window = time === null ? null : windowAt(loaded.windows, time);
-  const tooltip = byId("tooltip");
-  show(tooltip, window !== null);
-  if (!window) return;
+  if (!window) return hideTooltip();
   const runIds = window.tasks.slice(0, MAX_RUNS_IN_TOOLTIP).map(({ dag_run_id }) => dag_run_id);
-  tooltip.replaceChildren(
+  showTooltipAt(
+    { x: event.clientX, y: event.clientY },
     el("strong", { text: `${STATES[window.state].sign} ${stateLabel(window)}` }),
     el("span", { text: `${utcText(window.start)} to ${utcText(window.end)}` }),
     ...runIds.map((text) => el("span", { class: "quiet", text })),
   );
-  const left = Math.min(event.clientX + 14, innerWidth - tooltip.offsetWidth - 8);
-  tooltip.style.left = `${Math.max(8, left)}px`;
-  tooltip.style.top = `${event.clientY + 18}px`;
 }
 
 watchPointer(byId("timeline"), {

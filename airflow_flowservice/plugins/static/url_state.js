@@ -1,9 +1,10 @@
 // The user's selection, stored in the fragment (#...) of this page's URL and of Airflow's URL. A reload keeps it.
 
+import { CALENDAR_KEYS } from "./calendar.js";
 import { FLEET_KEYS } from "./fleet.js";
 import { outerWindow } from "./frame_links.js";
 
-const KEYS = ["flow_id", "dag_id", "from", "to", "states", "zoom", ...FLEET_KEYS];
+const KEYS = ["flow_id", "dag_id", "from", "to", "states", "zoom", ...CALENDAR_KEYS, ...FLEET_KEYS];
 
 /** Return the selection from Airflow's URL, else from this page's fragment, else from this page's query. */
 export function readSelection() {

@@ -74,6 +74,8 @@ def chromium() -> Iterator[Any]:
 class Overview:
     """Driver of the overview."""
 
+    patience = PATIENCE  # seconds to wait for a condition
+
     def __init__(self, browser: Any, *, address: str) -> None:
         self.browser = browser
         self.address = address
@@ -88,7 +90,7 @@ class Overview:
         from selenium.webdriver.support.ui import WebDriverWait
 
         ignored = [StaleElementReferenceException]
-        return WebDriverWait(self.browser, PATIENCE, ignored_exceptions=ignored).until(lambda _: condition())
+        return WebDriverWait(self.browser, self.patience, ignored_exceptions=ignored).until(lambda _: condition())
 
     def all(self, selector: str) -> list[Any]:
         return self.browser.find_elements("css selector", selector)
