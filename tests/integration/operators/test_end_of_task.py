@@ -205,6 +205,14 @@ def test_task_without_such_steps_ends_in_the_triggerer(deferred, arguments):
     assert "TaskSuccessEvent" == type(deferred(**arguments).run().message).__name__
 
 
+@pytest.mark.parametrize(("version", "expected"), [((3, 0), False), ((3, 1), True), ((3, 2), True), ((3, 3), True)])
+def test_task_ends_on_a_worker_on_airflow_3_0(deferred, monkeypatch, version, expected):
+    """Airflow 3.0 takes the DAGs of a file for deleted after a trigger has ended a task (issue 55315 of Airflow)."""
+    task = deferred()
+    monkeypatch.setattr("airflow_flowservice._airflow.versions.version", lambda: version)
+    assert expected == task.operator._can_end_in_triggerer()
+
+
 def test_retriggered_run_has_the_same_rule(worker, emulator, create_run, wait_for_end):
     """`RetriggerFlowRunOperator` also calls `on_success_callback`."""
     emulator.plan_outcome(status="failed")
