@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[2]
 _FILES = (
     "README.md",
     "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CODE_OF_CONDUCT.md",
     "benchmarks/README.md",
     *sorted(f.relative_to(ROOT).as_posix() for f in ROOT.glob("docs/**/*.md")),
 )

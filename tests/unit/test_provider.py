@@ -12,6 +12,7 @@ from importlib.util import find_spec
 
 import pytest
 from airflow_versions import VERSION
+from pages import PAGES
 
 from airflow_flowservice.get_provider_info import CONNECTION_FIELDS, get_provider_info
 
@@ -44,6 +45,13 @@ def test_provider_info_matches_the_schema():
 
     schema = json.loads(files("airflow").joinpath("provider_info.schema.json").read_text())
     assert [] == list(jsonschema.Draft202012Validator(schema).iter_errors(get_provider_info()))
+
+
+def test_how_to_guides_exist():
+    """The provider info names pages of the repository."""
+    pages = [page for each in get_provider_info()["integrations"] for page in each["how-to-guide"]]
+    assert [] != pages
+    assert [] == [page for page in pages if page.removeprefix("/") not in PAGES]
 
 
 def test_provider_info_is_new_json_each_time():

@@ -1,0 +1,67 @@
+"""The files of the project agree: workflows, versions, keywords and the source distribution."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+import yaml
+from pages import ROOT
+
+WORKFLOWS = {file.name: file.read_text() for file in sorted((ROOT / ".github/workflows").glob("*.yml"))}
+BY_TAG = ("github/codeql-action/init@v3", "github/codeql-action/analyze@v3")
+
+
+def jobs(name: str) -> dict:
+    return yaml.safe_load(WORKFLOWS[name])["jobs"]
+
+
+def commands(name: str) -> str:
+    return "\n".join(step.get("run", "") for job in jobs(name).values() for step in job["steps"])
+
+
+def test_workflows_call_the_checks_of_the_project() -> None:
+    """A check is described once: in `.ci/run` or in noxfile.py."""
+    assert ".ci/run" in commands("ci.yml").splitlines()
+    assert "nox --session tests" in commands("versions.yml")
+    assert "python .ci/package_readme.py" in commands("release.yml").splitlines()
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_actions_are_pinned_to_a_commit(name: str) -> None:
+    """Each action is a commit with its version as a comment; two are tags, for the reason at their line."""
+    used = re.findall(r"uses: (\S+)(.*)$", WORKFLOWS[name], flags=re.M)
+    assert [] != used
+    pinned = [action for action, note in used if re.fullmatch(r" # v\d+\.\d+\.\d+", note)]
+    assert [action for action, _ in used if action not in BY_TAG] == pinned
+    assert [] == [action for action in pinned if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action)]
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_workflows_have_few_permissions_and_a_time_limit(name: str) -> None:
+    """A workflow has no permissions, except those of its jobs; only the release can write to an index."""
+    workflow = yaml.safe_load(WORKFLOWS[name])
+    assert {} == workflow["permissions"]
+    assert all(job["timeout-minutes"] for job in workflow["jobs"].values())
+    writes = {
+        (name, key) for job in workflow["jobs"].values() for key, it in job["permissions"].items() if it != "read"
+    }
+    assert writes <= {("release.yml", "id-token"), ("codeql.yml", "security-events")}
+    assert "secrets." not in WORKFLOWS[name]
+
+
+def test_python_versions_of_the_workflow_are_those_of_nox() -> None:
+    (job,) = jobs("versions.yml").values()
+    of_nox = re.findall(r'"(3\.\d+)"', (ROOT / "noxfile.py").read_text())
+    assert set(of_nox) == set(job["strategy"]["matrix"]["python"])
+
+
+def test_source_distribution_has_every_folder_of_the_checkout() -> None:
+    """pyproject.toml lists each top-level file and folder in git."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    section = (ROOT / "pyproject.toml").read_text().partition("[tool.hatch.build.targets.sdist]")[2].partition("\n[")[0]
+    included = set(re.findall(r'"/([^"]+)"', section))
+    assert {name.partition("/")[0] for name in listed.stdout.splitlines()} - {"pyproject.toml"} == included
