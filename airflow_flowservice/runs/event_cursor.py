@@ -123,7 +123,7 @@ class EventCursor:
         """
         if not isinstance(values, Mapping) or values.get("format") != _FORMAT:
             raise ValueError("not the progress of events")
-        since = values.get("since")
+        since: Any = values.get("since")
         if not _is_time(since):
             raise ValueError("since is not a time")
         return cls(since=since, settled=_times(values.get("settled")), open=_times(values.get("open")))
