@@ -82,12 +82,14 @@ class EventCursor:
         settled, still_open = dict(self.settled), dict(self.open)
         ended: list[FlowRun] = []
         newest = self.since
+        # A time in the future would hide the flow runs that are created until then. But a list that is cut must
+        # continue, also if Flow Service's clock is ahead of this machine's.
+        latest = now_ms if is_complete else now_ms + _HOUR_MS
         for run in runs:
             created = self._creation(run)
             if created is None or run.id in settled:
                 continue
-            # A time in the future would hide the flow runs that are created until then.
-            newest = max(newest, min(created, now_ms))
+            newest = max(newest, min(created, latest))
             if run.status.ended:
                 still_open.pop(run.id, None)
                 settled[run.id] = created

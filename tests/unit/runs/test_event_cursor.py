@@ -93,6 +93,13 @@ def test_incomplete_list_continues_at_its_last_flow_run():
     assert ids(runs[60:]) == ids(first.cursor.take(runs[59:], now=at(90)).ended)
 
 
+def test_incomplete_list_continues_if_the_clock_of_flow_service_is_ahead():
+    """Otherwise the same list would be read again and again."""
+    runs = [flow_run(f"run-{number}", 5 + number) for number in range(4)]
+    first = EventCursor.at(T0).take(runs[:2], now=at(3), is_complete=False)
+    assert runs[1].created_at == first.cursor.created_since
+
+
 def test_progress_is_bounded():
     """A backfill of thousands of flow runs in an hour fits into a Variable, and none is taken twice."""
     count = MAX_SETTLED + 500
