@@ -17,7 +17,9 @@ from urllib.parse import SplitResult, urlsplit
 from airflow_flowservice.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from airflow.sdk import Asset
+    from collections.abc import Sequence
+
+    from airflow.sdk import Asset, AssetWatcher
     from openlineage.client.event_v2 import Dataset
 
 SCHEME = "aep"
@@ -35,6 +37,7 @@ def flow_asset(
     org_id: str | None = None,
     name: str | None = None,
     extra: dict[str, Any] | None = None,
+    watchers: Sequence[AssetWatcher] = (),
 ) -> Asset:
     """Return the asset of a dataflow; the same arguments give the same asset in every DAG file.
 
@@ -46,12 +49,14 @@ def flow_asset(
     :param org_id: the organization (`…@AdobeOrg`), if one Airflow serves several organizations.
     :param name: the asset's name in Airflow; default: the URI.
     :param extra: the `extra` of Airflow's `Asset`.
+    :param watchers: the `watchers` of Airflow's `Asset`, such as one with a `FlowRunsTrigger`. Each DAG file that uses
+        the asset must have the same ones, because Airflow removes those that the last parsed file does not have.
     :raises ConfigurationError: flow_id, sandbox or org_id is not valid.
     """
     from airflow.sdk import Asset
 
     uri = f"{SCHEME}://{_namespace(org_id, sandbox)}/{_FOLDER}/{_checked_flow_id(flow_id)}"
-    return Asset(name=uri if name is None else name, uri=uri, extra=extra)
+    return Asset(name=uri if name is None else name, uri=uri, extra=extra, watchers=list(watchers))
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:

@@ -48,15 +48,6 @@ log = logging.getLogger(__name__)
 _ATTEMPT_KEY = "flowservice_attempt"
 _LOST_ALARM_S = 1.0
 """Seconds after `execution_timeout` when Airflow's alarm for it has not come and will not come."""
-_EVENT_NAMES = (
-    "flow_id",
-    "status",
-    "window_start",
-    "window_end",
-    "input_records",
-    "output_records",
-    "failed_records",
-)
 
 
 class FlowRunTaskMixin(_Task):
@@ -314,11 +305,7 @@ class FlowRunTaskMixin(_Task):
 
         A DAG that such an asset triggers uses the window of the event.
         """
-        values = summary.to_json()
-        extra = {"flow_run_id": summary.id, **{name: values[name] for name in _EVENT_NAMES}}
-        task_context.add_outlet_event_extra(
-            context, self, {name: value for name, value in extra.items() if value is not None}
-        )
+        task_context.add_outlet_event_extra(context, self, summary.event_facts())
 
     def _defer_to(self, trigger: BaseTrigger, context: Mapping[str, Any], *, flow_run_id: str) -> NoReturn:
         """Defer the task until the trigger fires, or until the shortest time limit is over."""

@@ -89,13 +89,19 @@ def text_of(value: Any) -> str:
 
 
 def triggering_events(context: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the asset events that triggered the DAG run: the asset's name, and the event's `extra`."""
+    """Yield the asset events that triggered the DAG run: the asset's name, and the event's `extra`.
+
+    Airflow puts the payload of an `AssetWatcher`'s trigger into the `extra` (`Trigger.submit_event`), so it is returned
+    in its place.
+    """
     seen = {}
     for events in (context.get("triggering_asset_events") or {}).values():
         for event in events:
             seen[id(event)] = event  # an event of an asset alias is listed under both
     for event in seen.values():
-        yield event.asset.name, event.extra or {}
+        extra = event.extra or {}
+        payload = extra.get("payload") if extra.get("from_trigger") is True else None
+        yield event.asset.name, payload if isinstance(payload, dict) else extra
 
 
 def add_outlet_event_extra(context: Mapping[str, Any], task: Any, extra: Mapping[str, Any]) -> None:

@@ -10,6 +10,9 @@ These routes need no token and are not counted in the ledger.
 `POST GET DELETE /_emulator/faults`      see `faults.py`
 `POST GET DELETE /_emulator/outcomes`    see `outcomes.py`
 `POST   /_emulator/flows`                add a flow, or change the flow with the given id
+`POST   /_emulator/runs`                 add a flow run of `flow_id` that Adobe's schedule made, with `window_start`
+                                         and `window_end`; `client_id` names another creator. It is listed after
+                                         `delay_s` seconds (0)
 `POST   /_emulator/end`                  end the active runs of `flow_id` now, with their planned outcome;
                                          with `count`, end only the oldest `count` runs
 `POST   /_emulator/reset`                restore the initial flows; delete runs, plans and counts; keep tokens
@@ -31,7 +34,9 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
+from airflow_flowservice.emulator.creation_rules import Creation
 from airflow_flowservice.emulator.errors import ForeignOriginError
+from airflow_flowservice.emulator.instants import to_epoch_s
 from airflow_flowservice.emulator.ledger_json import ledger_json
 from airflow_flowservice.emulator.model import EmulatedFlow, FlowKind
 from airflow_flowservice.emulator.state import EmulatorState
@@ -50,6 +55,9 @@ _FLOW_FIELDS = frozenset(
         "source_works",
     }
 )
+
+SCHEDULE_CLIENT_ID = "acp_foundation_connectors"
+"""`createdClient` of the flow runs that Flow Service itself creates."""
 
 _LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -72,6 +80,13 @@ def control_routes(state: EmulatorState) -> APIRouter:
         except ValueError as error:
             return _malformed(error)
         return JSONResponse(state.read_flow(flow), status_code=201)
+
+    @router.post("/runs")
+    async def runs(request: Request) -> Response:
+        try:
+            return JSONResponse({"id": add_run(state, await _fields(request))}, status_code=201)
+        except ValueError as error:
+            return _malformed(error)
 
     @router.post("/end")
     async def end(request: Request) -> Response:
@@ -155,10 +170,37 @@ def put_flow(state: EmulatorState, values: Mapping[str, Any]) -> EmulatedFlow:
     return state.flows[flow_id]
 
 
-def _seconds(value: Any) -> float:
+def _seconds(value: Any, name: str = "state_s") -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise ValueError(f"state_s must be a number of seconds, not {value!r}.")
+        raise ValueError(f"{name} must be a number of seconds, not {value!r}.")
     return float(value)
+
+
+def add_run(state: EmulatorState, values: Mapping[str, Any]) -> str:
+    """Add a flow run that no request of a client creates, and return its id. The flow may have any schedule.
+
+    Raises:
+        ValueError: for an unknown field, an unknown flow or an invalid window.
+    """
+    unknown = set(values) - {"flow_id", "window_start", "window_end", "client_id", "delay_s"}
+    if unknown:
+        raise ValueError(f"POST /_emulator/runs has no field {', '.join(sorted(unknown))}.")
+    if (flow := state.flows.get(str(values.get("flow_id")))) is None:
+        raise ValueError(f"There is no flow {values.get('flow_id')!r}.")
+    start, end = (to_epoch_s(values.get(name, "")) for name in ("window_start", "window_end"))
+    if end <= start:
+        raise ValueError("window_end must be after window_start.")
+    now = int(state.now())
+    creation = Creation(
+        flow=flow,
+        params={"startTime": now, "windowStartTime": start, "windowEndTime": end},
+        start_time=now,
+        window_start=start,
+        window_end=end,
+        delta_column=flow.delta_column,
+    )
+    client_id = str(values.get("client_id", SCHEDULE_CLIENT_ID))
+    return state.add_run(creation, client_id=client_id, delay_s=_seconds(values.get("delay_s", 0), "delay_s")).id
 
 
 def end_runs(state: EmulatorState, values: Mapping[str, Any]) -> int:

@@ -110,6 +110,18 @@ class Emulator:
         """
         return str(self._request("POST", "flows", fields)["id"])
 
+    def add_run(self, **fields: Any) -> str:
+        """Add a flow run that Adobe's schedule or another client made, and return its id.
+
+        Args:
+            **fields: `flow_id`, `window_start` and `window_end` (ISO 8601, epoch seconds or datetimes); optionally
+                `client_id` (the creator) and `delay_s` (seconds until it is listed).
+
+        Raises:
+            ValueError: for an unknown field or flow, or an invalid window.
+        """
+        return str(self._request("POST", "runs", fields)["id"])
+
     def reset(self) -> None:
         """Restore the initial flows and delete all runs, plans and counts. Tokens stay valid."""
         self._request("POST", "reset")

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
 CREATED, UNKNOWN, ENDED_UNCLEAR = "created", "unknown", "ended_unclear"
 _SUCCEEDED = frozenset({"success", "partial_success"})
+_EVENT_NAMES = (
+    "flow_id",
+    "status",
+    "window_start",
+    "window_end",
+    "input_records",
+    "output_records",
+    "failed_records",
+)
 _COUNTS = (
     "input_records",
     "output_records",
@@ -154,6 +163,12 @@ class FlowRunSummary:
             "url": self.url,
             "batches": [_batch_to_json(batch) for batch in self.batches],
         }
+
+    def event_facts(self) -> dict[str, Any]:
+        """Return the facts of an asset's event, without those that are not known."""
+        values = self.to_json()
+        facts = {"flow_run_id": self.id, **{name: values[name] for name in _EVENT_NAMES}}
+        return {name: value for name, value in facts.items() if value is not None}
 
     @property
     def succeeded(self) -> bool:
