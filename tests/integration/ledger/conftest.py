@@ -18,7 +18,6 @@ import sqlalchemy as sa
 from airflow_flowservice.ledger.sql_ledger import SqlLedger
 from airflow_flowservice.ledger.store import Ledger, MemoryLedger
 
-
 SERVER_URL = os.environ.get("FLOWSERVICE_TEST_LEDGER_URL")
 SQL_FIXTURES = {
     "sqlite": "sqlite_url",
