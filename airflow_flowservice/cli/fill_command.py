@@ -129,6 +129,7 @@ class _Planner:
             max_active_runs=arguments.max_active_runs,
             unknown=count_unknown(self._coverage, within=self.within) if counts_unknown else 0,
             unplaced=len(self._coverage.unplaced),
+            paused=self._is_paused(),
             restate=arguments.restate,
             chunk=None if self._chunk is None else str(self._chunk),
         )
@@ -142,6 +143,10 @@ class _Planner:
             self._records = self._read()
             self._coverage = self._read_coverage()
             return self._plan(replace(self._options(), only=only))
+
+    def _is_paused(self) -> bool:
+        with metadata_session() as session:
+            return fill_actions.is_paused(session, self._arguments.dag_id)
 
     def _plan(self, options: FillOptions) -> list[FillStep]:
         return plan_fill(self._coverage, dag_id=self._arguments.dag_id, options=options)
@@ -205,9 +210,8 @@ def _write_notes(report: FillReport, arguments: argparse.Namespace) -> None:
             f"{len(report.windows)} flow runs create at least as many batches. Adobe's guardrail for Profile is "
             f"{BATCHES_A_DAY} batches a day for each sandbox. --chunk, such as --chunk 1mo, needs fewer flow runs"
         )
-    with metadata_session() as session:
-        if report.windows and fill_actions.is_paused(session, report.dag_id):
-            write_note(f"DAG {report.dag_id!r} is paused, so its DAG runs stay queued until you unpause it")
+    if report.windows and report.paused:
+        write_note(f"DAG {report.dag_id!r} is paused, so its DAG runs stay queued until you unpause it")
 
 
 def _show(report: FillReport, arguments: argparse.Namespace, *, filled: int) -> None:
@@ -260,8 +264,11 @@ def _run(planner: _Planner, report: FillReport, arguments: argparse.Namespace) -
     except KeyboardInterrupt:
         write_note("interrupted; the same command continues with the windows that are still open")
         status = _INTERRUPTED
-    except (fill_actions.FillRefusedError, CommandError) as error:
+    except fill_actions.FillRefusedError as error:
         write_error(CommandError(f"Airflow refused a step: {error}"))
+        status = 1
+    except CommandError as error:
+        write_error(error)
         status = 1
     filled, total = len(runner.filled), count_of(report.steps)
     if arguments.output in ("json", "yaml"):

@@ -31,6 +31,7 @@ class FillReport:
     :param now: aware; part of the ids of DAG runs that ingest windows again.
     :param unknown: number of windows with an unknown outcome, which are not filled.
     :param unplaced: number of flow runs without a known window.
+    :param paused: True if the DAG is paused, so that its DAG runs stay queued.
     """
 
     dag_id: str
@@ -41,6 +42,7 @@ class FillReport:
     max_active_runs: int
     unknown: int = 0
     unplaced: int = 0
+    paused: bool = False
     restate: bool = False
     chunk: str | None = None
 
@@ -71,6 +73,7 @@ class FillReport:
             "dag_runs": len(self.windows),
             "unknown": self.unknown,
             "unplaced": self.unplaced,
+            "paused": self.paused,
             "steps": [step_json(step, now=self.now, max_active_runs=self.max_active_runs) for step in self.steps],
         }
 

@@ -160,7 +160,7 @@ class CoverageReader:
     ) -> list[FillStep]:
         """Return the steps that fill windows of a DAG.
 
-        :param coverage: of the reader's range, which is longer than `within`.
+        :param coverage: of the reader's range, which contains `within`.
         :param within: as in `FillOptions`; `states`, `chunk` and `restate` likewise.
         """
         zones = [timetables.zone_of(plan.timetable) for plan in self._plans if plan.dag_id == dag_id]

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from airflow_flowservice._airflow import fill_actions, versions
 from airflow_flowservice._airflow.backfill_commands import fill_command, step_json
 from airflow_flowservice.coverage.cover import GAP_STATES, State
-from airflow_flowservice.coverage.fill_plan import MARGIN, RESTATED_STATES, count_unknown
+from airflow_flowservice.coverage.fill_plan import MARGIN, RESTATED_STATES, count_unknown, widened_range
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.plugins import flow_run_lookup, permissions, read_slots
 from airflow_flowservice.plugins.coverage_reader import CoverageReader, RequestedRange
@@ -101,7 +101,7 @@ def _read(
     conn_id: str | None,
     now: datetime,
 ) -> tuple[CoverageReader, CoverageResult, bool]:
-    """Return the reader, the coverage of a longer range, and whether the DAG is paused.
+    """Return the reader, the coverage, and whether the DAG is paused.
 
     :raises PageRequestError: the user may not read the DAG or the connection, or the records cannot be read.
     """
@@ -109,15 +109,25 @@ def _read(
         feeds = permissions.feeds_of_flow(session, user=user, flow_id=flow_id, dag_id=dag_id)
     if conn_id:
         permissions.require_connection(conn_id, user=user)
-    # The state of a window across an edge of the range depends on time outside of the range.
-    requested = RequestedRange(start=max(within.start - MARGIN, EPOCH), end=within.end + MARGIN)
     with read_slots.occupied():
-        reader = CoverageReader(session, flow_id=flow_id, feeds=feeds, requested=requested, now=now)
         is_paused = fill_actions.is_paused(session, dag_id)
+
+    def reader_of(requested: IngestionWindow) -> CoverageReader:
+        edges = RequestedRange(start=requested.start, end=requested.end)
+        return CoverageReader(session, flow_id=flow_id, feeds=feeds, requested=edges, now=now)
+
+    with read_slots.occupied():
+        reader = reader_of(within)
     session.close()  # releases the database connection while Flow Service is queried
-    listed = flow_run_lookup.list_flow_runs(flow_id, conn_id=conn_id, since=reader.within.start) if conn_id else None
+    since = max(within.start - MARGIN, EPOCH)
+    listed = flow_run_lookup.list_flow_runs(flow_id, conn_id=conn_id, since=since) if conn_id else None
     with read_slots.occupied():
         result = reader.coverage(listed.runs if listed else ())
+        # The state of a window across an edge of the range depends on time outside of the range.
+        widened = widened_range(result.coverage, within)
+        if widened != within:
+            reader = reader_of(widened)
+            result = reader.coverage(listed.runs if listed else ())
     if not result.fillable:
         raise PageRequestError(
             503, "The ledger cannot be read, so no window is known to be missing", remedy="see the API server's log"

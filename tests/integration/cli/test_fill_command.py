@@ -310,6 +310,33 @@ def test_flow_runs_without_a_window_are_noted(ran: Callable[..., str], session: 
 
 
 @pytest.mark.usefixtures("seven_days")
+def test_paused_dag_is_noted(session: Any, command: Any) -> None:
+    """Its DAG runs stay queued."""
+    from airflow.models.dag import DagModel
+    from sqlalchemy import update
+
+    notes = []
+    for paused in (True, False):
+        session.execute(update(DagModel).where(DagModel.dag_id == "fill_daily").values(is_paused=paused))
+        session.commit()
+        shown = command("fill", *RANGE, "--dry-run", "--output=json")
+        assert paused is shown.json["paused"]
+        notes.append("is paused" in shown.err)
+    assert [True, False] == notes
+
+
+@pytest.mark.usefixtures("seven_days")
+def test_interrupted_fill_states_the_remedy(session: Any, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(step: Any, **_: Any) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fill_actions, "create_backfill", interrupt)
+    shown = command("fill", *RANGE, "--yes")
+    assert (130, []) == (shown.status, backfills(session))
+    assert "the same command continues" in shown.err
+
+
+@pytest.mark.usefixtures("seven_days")
 def test_refusal_of_airflow_is_reported(session: Any, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The exit status is 1, and the error has Airflow's reason."""
     from airflow.models import backfill
