@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 TOKEN, SERVICE, ORGANIZATION, SANDBOX, READING = "token", "service", "organization", "sandbox", "reading"
 DATAFLOW, STATE, SCHEDULE, DELTA_COLUMN = "dataflow", "state", "schedule", "delta column"
 SOURCE, NEWEST_RUN, CREATING, CLOCK = "source", "newest run", "creating", "clock"
+POOL = "pool"
 
 _RELAYED_CODE = re.compile(r"\b160[2-6]\b")
 TOLERATED_SKEW = timedelta(seconds=60)

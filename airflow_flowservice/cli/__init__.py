@@ -163,6 +163,7 @@ def _check_command(config: Any) -> Any:
         args=(
             _conn_arg(config),
             config.Arg(("--flow-id",), help="also check this dataflow"),
+            config.Arg(("--dag-id",), help="also check the pools of this DAG, in Airflow's metadata database"),
             *_output_args(config),
         ),
     )

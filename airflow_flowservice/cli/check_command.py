@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_flowservice.cli.output import output_format, quiet_retries, quiet_stdout, write_document
@@ -30,7 +31,8 @@ def check(arguments: argparse.Namespace) -> NoReturn:
     output = output_format(arguments)
     show = None if output in ("json", "yaml") else finding_printer(sys.stdout)
     with quiet_stdout(), quiet_retries():
-        for finding in findings_of(arguments.conn_id, flow_id=arguments.flow_id):
+        of_dag = _findings_of_dag(arguments.dag_id) if arguments.dag_id else ()
+        for finding in chain(findings_of(arguments.conn_id, flow_id=arguments.flow_id), of_dag):
             found.append(finding)
             if show:
                 show(finding)
@@ -56,6 +58,19 @@ def findings_of(conn_id: str, *, flow_id: str | None) -> Iterator[Finding]:
         remedy = "set its type to flowservice ('Adobe Flow Service'), whose form has the right fields"
         yield note(CONNECTION, f"{conn_id!r} can be read, and is of type {connection.conn_type!r}", remedy=remedy)
     yield from _findings_of_connection(connection, flow_id=flow_id)
+
+
+def _findings_of_dag(dag_id: str) -> Iterator[Finding]:
+    from airflow_flowservice._airflow.dag_pools import pool_findings
+    from airflow_flowservice.checks.findings import POOL, Finding, Verdict
+    from airflow_flowservice.cli.metadata_session import metadata_session
+    from airflow_flowservice.cli.output import CommandError
+
+    try:
+        with metadata_session() as session:
+            yield from pool_findings(session, dag_id)
+    except CommandError as error:
+        yield Finding(check=POOL, verdict=Verdict.NOT_CHECKED, message=str(error))
 
 
 def _findings_of_connection(connection: Any, *, flow_id: str | None) -> Iterator[Finding]:
