@@ -12,8 +12,8 @@ export const CALENDAR_KEYS = ["measure", "cells", "years_back"];
 const TOP = 18; // labels of the months
 const LABELS_WIDTH = 40; // labels of the rows
 const MIN_LABEL_PX = 34;
-const MIN_PATTERN_PX = 8; // in smaller cells, a pattern would not be visible
-const SIZES = { day: { min: 11, max: 22 }, hour: { min: 3, max: 16 } };
+const MIN_OUTLINE_PX = 8; // smaller cells have no outline
+const SIZES = { day: { min: 11, max: 22 }, hour: { min: 2.4, max: 16 } };
 const HOUR_HEIGHT = 7;
 const OVERLAP_PX = 0.4; // hides the seams between cells without a gap
 const STEPS = {
@@ -182,7 +182,7 @@ function cellElement(cell, index, { layout, isRecords, stateFilter }) {
   const kind = isRecords ? cell.level : cell.state;
   const isEmpty = !cell.windows;
   const isFaint = stateFilter.size && !Object.keys(cell.states).some((state) => stateFilter.has(state));
-  const small = Math.min(size, height) < MIN_PATTERN_PX ? "small" : "";
+  const small = Math.min(size, height) < MIN_OUTLINE_PX ? "small" : "";
   const classes = isEmpty ? ["empty"] : [isRecords ? `level-${kind}` : `state ${kind}`, small, isFaint ? "faint" : ""];
   return svg("rect", {
     class: ["cell", ...classes].filter(Boolean).join(" "),
@@ -247,8 +247,9 @@ function monthLabels({ cells, unit, size, columns, columnOf }) {
     const x = columnOf(index) * size + 1;
     if ((index && !isFirstDay) || x < free || x > columns * size - MIN_LABEL_PX / 2) return;
     if (index === 0 && unit === "day" && date.getUTCDate() > 20) return;
-    const isNamed = date.getUTCMonth() === 0 && isFirstDay;
-    labels.push(svg("text", { class: "label", x, y: 11, "aria-hidden": "true", text: isNamed ? String(date.getUTCFullYear()) : MONTHS[date.getUTCMonth()] }));
+    const isNewYear = date.getUTCMonth() === 0 && isFirstDay;
+    const text = isNewYear ? String(date.getUTCFullYear()) : MONTHS[date.getUTCMonth()];
+    labels.push(svg("text", { class: "label", x, y: 11, "aria-hidden": "true", text }));
     free = x + MIN_LABEL_PX;
   });
   return labels;

@@ -50,7 +50,7 @@ export function cellsOf(windows, year, { unit, now }) {
     cells.push({ from, until: from + size, state: null, states: {}, windows: 0, records: null });
   }
   for (const window of windows) {
-    const records = sum(window.runs, "records");
+    const records = sum(window.runs.filter(({ replaced }) => !replaced), "records");
     for (const cell of cellsOfWindow(window, cells, size)) addWindow(cell, window.state, records);
   }
   addLevels(cells, { unit, now });
