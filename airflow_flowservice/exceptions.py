@@ -38,7 +38,7 @@ _LABELS = {
 class FlowServiceError(Exception):
     """Base class of all errors of this package.
 
-    Message and fields are made printable and bounded (`plain_text`), because they may contain text from outside.
+    Message and fields are made printable and bounded, because they may contain text from outside.
 
     :param message: problem, as one sentence without secrets.
     :param flow_id: dataflow.

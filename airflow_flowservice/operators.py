@@ -61,7 +61,7 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         temporary errors (refused connections, 5xx, 429, an expired token) do not fail the task.
     :param max_failed_records: maximum number of failed records, also of a `partialSuccess`; None allows any number.
         The task that waits checks it; if that is a `FlowRunSensor`, set it there.
-    :param max_failed_ratio: maximum share of failed records, 0 to 1 (see `FlowRunSummary.failed_ratio`).
+    :param max_failed_ratio: maximum share of failed records, 0 to 1: failed records divided by input records.
         A success without counts is accepted; a `partialSuccess` without counts fails.
     :param on_empty: result of the task if the flow run has no records: `succeed`, `skip` or `fail`. Missing counts are
         not zero.
@@ -83,8 +83,8 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         the page's address as `required_actions_url`.
     :param flowservice_conn_id: id of a connection of type `flowservice`; templated.
 
-    Return the flow run id, and push the XCom `flow_run` (see `FlowRunSummary.to_json`). If several flow runs ingested
-    the window, these are of the last one, and the XCom `flow_runs` is the list of all.
+    Return the flow run id, and push the XCom `flow_run`, whose keys the page Operators and sensor lists. If several
+    flow runs ingested the window, these are of the last one, and the XCom `flow_runs` is the list of all.
 
     :raises WindowError: the DAG run has no window, or the window is not over; nothing is created.
     :raises WindowIngestedError: the window is ingested, and `on_ingested` is `fail`; nothing is created.

@@ -85,7 +85,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
     meaning in every mode. `timeout` is final (clear the task to continue), `execution_timeout` is retried. `soft_fail`
     skips on both and on a failed flow run, `never_fail` on any error.
 
-    Return the flow run id, and push the XCom `flow_run` (see `FlowRunSummary.to_json`).
+    Return the flow run id, and push the XCom `flow_run` (its keys are on the page Operators and sensor).
 
     :raises FlowRunFailedError: the flow run failed; not retried, since waiting again cannot help.
     :raises FlowRunOutcomeUnknownError: the flow run ended without a status; a retry reads it again.
