@@ -18,6 +18,7 @@ TASKS = {
     "flowservice_mapped": ["ingest"],
     "flowservice_sandboxes": ["dev.clicks", "prod.clicks"],
     "flowservice_sensor": ["create", "wait"],
+    "flowservice_watcher": ["ingest"],
 }
 
 
