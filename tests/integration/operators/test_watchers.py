@@ -175,7 +175,7 @@ def test_run_that_is_listed_late_is_an_event(follow, add_run, ended_run, clock):
 
 
 def test_own_runs_are_events_only_if_requested(follow, ended_run):
-    """A task of this package fires the event of its own flow run."""
+    """A task of this package fires the event of the flow run that it created."""
     follow()
     follow(has_own=True)
     own, person = ended_run(1, client_id="emulator-client"), ended_run(2, client_id="exc_app")
