@@ -42,7 +42,7 @@ def airflow(emulator: EmulatedFlowService, tmp_path_factory: pytest.TempPathFact
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "2",
         },
     ) as running:
-        running.wait_healthy()
+        running.wait_healthy(timeout=400)
         yield running
 
 
