@@ -22,6 +22,7 @@ TASKS = {
     "flowservice_sandboxes": ["dev.clicks", "prod.clicks"],
     "flowservice_sensor": ["create", "wait"],
     "flowservice_watch": ["watch"],
+    "flowservice_watcher": ["ingest"],
 }
 if versions.version() >= (3, 1):
     TASKS["flowservice_deadline"] = ["ingest"]

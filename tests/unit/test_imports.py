@@ -45,6 +45,7 @@ INTERFACE = {
     "airflow_flowservice.freshness": {"FlowFreshnessSensor"},
     "airflow_flowservice.freshness_trigger": {"FlowFreshnessTrigger"},
     "airflow_flowservice.triggers": {"FlowRunTrigger"},
+    "airflow_flowservice.watchers": {"FlowRunsTrigger"},
     "airflow_flowservice.links": {"DataflowLink", "FlowRunLink", "dataflow_page"},
     "airflow_flowservice.assets": {"convert_asset_to_openlineage", "flow_asset", "sanitize_uri", "short"},
     "airflow_flowservice.openlineage": {"Ends", "FlowRunFacet", "lineage_of"},
@@ -128,6 +129,22 @@ def test_a_dag_file_imports_nothing_heavy(sdk_modules):
     )
     assert "airflow_flowservice.operators" in added
     assert [] == sorted(name for name in added if any(f"{name}.".startswith(f"{heavy}.") for heavy in HEAVY))
+
+
+@pytest.mark.slow
+def test_a_watcher_imports_neither_client_nor_hook():
+    """Airflow itself imports its base class of triggers for an `AssetWatcher`."""
+    code = f"""{SDK}
+from airflow.sdk import AssetWatcher
+from airflow.triggers.base import BaseEventTrigger
+"""
+    made = "FlowRunsTrigger(flow_id='f', since='2026-01-01T00:00:00Z')"
+    added = modules_after(
+        f"{code}from airflow_flowservice.watchers import FlowRunsTrigger\nAssetWatcher(name='w', trigger={made})"
+    ) - modules_after(code)
+    assert "airflow_flowservice.watchers" in added
+    heavy = {"requests", "urllib3", "airflow_flowservice.api.client", "airflow_flowservice.hooks"}
+    assert [] == sorted(heavy & added) + [name for name in added if name.startswith("airflow_flowservice.runs")]
 
 
 @pytest.mark.slow

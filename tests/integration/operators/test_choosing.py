@@ -288,6 +288,7 @@ def events_of(asset: str, *extras: dict) -> tuple[tuple[str, dict], ...]:
         pytest.param(events_of("orders", *extra(2)), 3, id="one"),
         pytest.param(events_of("orders", *extra(4, 2, 3)), 5, id="several contiguous"),
         pytest.param(events_of("orders", *extra(2, 2)), 3, id="duplicates"),
+        pytest.param(events_of("orders", {"from_trigger": True, "payload": extra(2)[0]}), 3, id="watcher"),
         pytest.param(events_of("orders", *extra(2)) + events_of("lines", *extra(2)), 3, id="two assets, one window"),
         pytest.param(events_of("orders", *extra(2), {}, {"rows": 7}), 3, id="some events contain no window"),
     ],

@@ -113,7 +113,7 @@ def test_progress_is_bounded():
 
 
 def test_flow_run_that_never_ends_is_dropped_after_30_days():
-    """It would otherwise be read at each poll for ever."""
+    """It would otherwise be read at each poll without end."""
     cursor = EventCursor.at(T0).take([flow_run("lost", 1, status="inProgress")], now=at(2)).cursor
     assert ("lost",) == cursor.take([], now=T0 + timedelta(days=31)).dropped
 
