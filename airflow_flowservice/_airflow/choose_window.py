@@ -330,7 +330,7 @@ def _earlier_flow_runs(context: Mapping[str, Any]) -> Iterator[FlowRunSummary]:
                 f"the XCom flow_run of the earlier DAG run {run.run_id} cannot be read",
                 remedy="trigger a run with window_start and window_end in its conf; later runs reach back to that one",
             )
-        elif task_context.is_active(run):
+        elif task_context.is_dag_run_active(run):
             raise FlowRunActiveError(
                 f"the earlier DAG run {run.run_id} has not ended, and may create a flow run for a part of this window",
                 remedy="wait until it has ended; a retry checks again; max_active_runs=1 avoids this",

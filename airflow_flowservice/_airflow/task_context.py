@@ -137,7 +137,7 @@ def earlier_runs(context: Mapping[str, Any]) -> Iterator[Any]:
         date = answer.dag_run.logical_date
 
 
-def is_active(run: Any) -> bool:
+def is_dag_run_active(run: Any) -> bool:
     """Return whether a DAG run has not ended."""
     return text_of(run.state) in ("queued", "running")
 
