@@ -342,7 +342,7 @@ def _facts(source: ExpectedWindow | KnownRun) -> Iterator[str]:
         if source.status in (FlowRunStatus.UNKNOWN, FlowRunStatus.ENDED_UNCLEAR):
             yield "unknown run"
         return
-    if is_active(source):
+    if has_active_task(source):
         yield "active task"
     if source.task_state in _FAILED_TASK_STATES:
         yield "failed task"
@@ -372,7 +372,7 @@ def _state(facts: Mapping[str, int]) -> State:
     return State.UNKNOWN if facts["unrecorded"] else State.MISSING
 
 
-def is_active(expected: ExpectedWindow) -> bool:
+def has_active_task(expected: ExpectedWindow) -> bool:
     """Return True if the task is active, or has not started and its DAG run is active."""
     is_pending = expected.task_state is None and expected.dag_run_state in _ACTIVE_DAG_RUN_STATES
     return is_pending or expected.task_state in _ACTIVE_TASK_STATES

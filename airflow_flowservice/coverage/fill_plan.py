@@ -8,7 +8,7 @@ from enum import Enum
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from airflow_flowservice.coverage.cover import GAP_STATES, Span, State, gaps, is_active
+from airflow_flowservice.coverage.cover import GAP_STATES, Span, State, gaps, has_active_task
 from airflow_flowservice.windows.chunks import chunks_of
 from airflow_flowservice.windows.window import EPOCH, IngestionWindow
 
@@ -159,7 +159,7 @@ def _groups(coverage: Coverage, options: FillOptions) -> Iterator[_Group]:
 
 
 def _is_busy(span: Span) -> bool:
-    return any(is_active(each) for each in span.expected)
+    return any(has_active_task(each) for each in span.expected)
 
 
 def count_unknown(coverage: Coverage, *, within: IngestionWindow) -> int:

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from airflow_flowservice._airflow import fill_actions, versions
 from airflow_flowservice._airflow.backfill_commands import fill_command, step_json
 from airflow_flowservice.coverage.cover import GAP_STATES, State
-from airflow_flowservice.coverage.fill_plan import MARGIN, RESTATED_STATES, count_unknown, widened_range
+from airflow_flowservice.coverage.fill_plan import MARGIN, RESTATED_STATES, count_unknown
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.plugins import flow_run_lookup, permissions, read_slots
 from airflow_flowservice.plugins.coverage_reader import CoverageReader, RequestedRange
@@ -24,10 +24,12 @@ from airflow_flowservice.windows.chunks import ChunkLength
 from airflow_flowservice.windows.window import EPOCH, IngestionWindow, iso
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy.orm import Session
 
+    from airflow_flowservice._airflow.database import Feed
     from airflow_flowservice.coverage.fill_plan import FillStep
     from airflow_flowservice.plugins.coverage_reader import CoverageResult
 
@@ -111,28 +113,31 @@ def _read(
         permissions.require_connection(conn_id, user=user)
     with read_slots.occupied():
         is_paused = fill_actions.is_paused(session, dag_id)
-
-    def reader_of(requested: IngestionWindow) -> CoverageReader:
-        edges = RequestedRange(start=requested.start, end=requested.end)
-        return CoverageReader(session, flow_id=flow_id, feeds=feeds, requested=edges, now=now)
-
-    with read_slots.occupied():
-        reader = reader_of(within)
+        reader = _reader(session, flow_id=flow_id, feeds=feeds, within=within, now=now)
     session.close()  # releases the database connection while Flow Service is queried
-    since = max(within.start - MARGIN, EPOCH)
-    listed = flow_run_lookup.list_flow_runs(flow_id, conn_id=conn_id, since=since) if conn_id else None
+    listed = flow_run_lookup.list_flow_runs(flow_id, conn_id=conn_id, since=reader.within.start) if conn_id else None
     with read_slots.occupied():
         result = reader.coverage(listed.runs if listed else ())
-        # The state of a window across an edge of the range depends on time outside of the range.
-        widened = widened_range(result.coverage, within)
-        if widened != within:
-            reader = reader_of(widened)
-            result = reader.coverage(listed.runs if listed else ())
     if not result.fillable:
         raise PageRequestError(
             503, "The ledger cannot be read, so no window is known to be missing", remedy="see the API server's log"
         )
     return reader, result, is_paused
+
+
+def _reader(
+    session: Session, *, flow_id: str, feeds: Sequence[Feed], within: IngestionWindow, now: datetime
+) -> CoverageReader:
+    """Return the reader of a longer range, or of the range itself if the longer one has too many windows.
+
+    The state of a window across an edge of the range depends on time outside of the range.
+    """
+    longer = RequestedRange(start=max(within.start - MARGIN, EPOCH), end=within.end + MARGIN)
+    try:
+        return CoverageReader(session, flow_id=flow_id, feeds=feeds, requested=longer, now=now)
+    except PageRequestError:
+        exact = RequestedRange(start=within.start, end=within.end)
+        return CoverageReader(session, flow_id=flow_id, feeds=feeds, requested=exact, now=now)
 
 
 def _plan_json(steps: list[FillStep], *, now: datetime) -> dict[str, Any]:

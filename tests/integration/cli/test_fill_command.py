@@ -28,10 +28,12 @@ with DAG("fill_daily", schedule="@daily", start_date=datetime(2026, 1, 1, tzinfo
 
 
 @pytest.fixture(scope="module")
-def _stored_dag(airflow_db: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Store the DAG as the DAG processor does."""
+def _stored_dag(airflow_db: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Store the DAG as the DAG processor does, and delete it afterwards."""
+    from airflow.api.common.delete_dag import delete_dag
     from airflow.models.dagbundle import DagBundleModel
     from airflow.utils.session import create_session
+    from sqlalchemy import delete
 
     folder: Path = tmp_path_factory.mktemp("dags")
     (folder / "fill_daily.py").write_text(DAG_FILE)
@@ -46,6 +48,10 @@ def _stored_dag(airflow_db: Any, tmp_path_factory: pytest.TempPathFactory) -> No
             from airflow.dag_processing.dagbag import sync_bag_to_db
 
             sync_bag_to_db(bag, "fill", None, session=session)
+    yield
+    delete_dag("fill_daily")
+    with create_session() as session:
+        session.execute(delete(DagBundleModel).where(DagBundleModel.name == "fill"))
 
 
 @pytest.fixture
