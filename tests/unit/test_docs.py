@@ -34,8 +34,8 @@ def parameters(operator: type) -> set[str]:
     }
 
 
-# `e2e/test_testing_page.py` runs this page, whose blocks are files.
-_TESTED_ELSEWHERE = ("docs/testing-your-dags.md",)
+# `e2e/test_testing_page.py` runs the first page, whose blocks are files, and `test_how_to_pages.py` the others.
+_TESTED_ELSEWHERE = ("docs/testing-your-dags.md", *(name for name in PAGES if name.startswith("docs/how-to/")))
 
 
 @pytest.mark.parametrize("page", [name for name in PAGES if name not in _TESTED_ELSEWHERE and blocks(name, "python")])

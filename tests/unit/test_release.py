@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+from importlib.metadata import PackageNotFoundError, requires
 
 import pytest
 from pages import PAGES, ROOT
@@ -51,3 +52,24 @@ def test_description_is_unchanged_without_the_address_of_the_repository():
 )
 def test_other_links_and_code_are_unchanged(text):
     assert text == PACKAGE_README["absolute_links"](text, "https://example.com/owner/name", "1.2.3")
+
+
+def required(distribution):
+    """Return the names of a distribution's requirements, without those of its extras."""
+    try:
+        found = requires(distribution) or []
+    except PackageNotFoundError:  # for another platform
+        return set()
+    return {re.split(r"[^\w.-]", each)[0].lower().replace("_", "-") for each in found if "extra ==" not in each}
+
+
+def test_package_requires_only_what_airflow_installs():
+    """Airflow's constraints pin each requirement, as the page of managed services states."""
+    installed, rest = set(), ["apache-airflow"]
+    while rest:
+        if (name := rest.pop()) not in installed:
+            installed.add(name)
+            rest += required(name)
+    own = required("airflow-flowservice")
+    assert {"requests", "croniter"} <= own
+    assert set() == own - installed
