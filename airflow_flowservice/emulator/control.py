@@ -81,6 +81,18 @@ def control_routes(state: EmulatorState) -> APIRouter:
             return _malformed(error)
         return JSONResponse(state.read_flow(flow), status_code=201)
 
+    @router.post("/reset")
+    async def reset() -> Response:
+        state.reset()
+        return JSONResponse({"reset": True})
+
+    _run_routes(router, state)
+    _fault_routes(router, state)
+    _outcome_routes(router, state)
+    return router
+
+
+def _run_routes(router: APIRouter, state: EmulatorState) -> None:
     @router.post("/runs")
     async def runs(request: Request) -> Response:
         try:
@@ -94,15 +106,6 @@ def control_routes(state: EmulatorState) -> APIRouter:
             return JSONResponse({"ended": end_runs(state, await _fields(request))})
         except ValueError as error:
             return _malformed(error)
-
-    @router.post("/reset")
-    async def reset() -> Response:
-        state.reset()
-        return JSONResponse({"reset": True})
-
-    _fault_routes(router, state)
-    _outcome_routes(router, state)
-    return router
 
 
 def _fault_routes(router: APIRouter, state: EmulatorState) -> None:
