@@ -61,7 +61,7 @@ class Benchmark:
 
 
 def _messages() -> Iterator[Figure]:
-    counts = {"creates": (16, 20, 15), "waits in the triggerer": (22, 26, 24), "waits on a worker": (17, 21, 16)}
+    counts = {"creates": (16, 20, 15), "waits in the triggerer": (23, 27, 25), "waits on a worker": (17, 21, 16)}
     for task, numbers in counts.items():
         for ledger, number in zip(("none", "airflow", "sql"), numbers, strict=True):
             pattern = rf"^\| {task} \| {ledger} \| (\d+) "
