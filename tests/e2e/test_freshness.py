@@ -22,8 +22,8 @@ def test_paused_dag_is_noticed_when_late(
 ) -> None:
     """Runs of the watching DAG before the limit succeed, and the next one after it fails, also on the command line."""
     release(DAG_ID)
-    # The dataflow becomes late some minutes after it was ingested.
-    end = datetime.now(timezone.utc).replace(microsecond=0) - MAX_LAG + timedelta(minutes=3)
+    # The dataflow becomes late a minute after it was ingested.
+    end = datetime.now(timezone.utc).replace(microsecond=0) - MAX_LAG + timedelta(seconds=90)
     conf = {"window_start": (end - timedelta(hours=1)).isoformat(), "window_end": end.isoformat()}
     airflow.trigger(DAG_ID, conf=conf)
     airflow.wait_for_runs(DAG_ID, count=1, timeout=240)
