@@ -348,7 +348,8 @@ def test_a_killed_task_without_a_run_logs_nothing(ingest, log):
 
 def test_the_template_fields_are_pinned():
     """The template fields are part of the public interface."""
-    expected = ("flow_id", "delta_column", "window_start", "window_end", "start_time", "flowservice_conn_id")
+    window = ("window_start", "window_end", "start_time")
+    expected = ("flow_id", "flow_name", "delta_column", *window, "flowservice_conn_id")
     assert expected == OnDemandFlowRunOperator.template_fields
 
 
