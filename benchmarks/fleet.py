@@ -42,8 +42,8 @@ from airflow_flowservice.demo.processes import Supervisor
 from airflow_flowservice.ledger.entry import DataflowKey, EntryState, LedgerEntry
 from airflow_flowservice.windows.window import IngestionWindow
 
-NOW = datetime(2026, 11, 30, 12, tzinfo=timezone.utc)
-MIDNIGHT = NOW.replace(hour=0)
+NOW = datetime.now(timezone.utc)
+MIDNIGHT = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
 DAY = timedelta(days=1)
 YEAR = timedelta(days=366)
 
