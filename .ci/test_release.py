@@ -38,7 +38,10 @@ def wheel() -> zipfile.ZipFile:
 def test_wheel_has_only_the_package_and_the_examples():
     """The wheel has no tests and no caches; the only other files are its metadata."""
     about = f"airflow_flowservice-{version()}.dist-info"
-    own = {f"{about}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")}
+    own = {
+        f"{about}/{name}"
+        for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE", "licenses/NOTICE")
+    }
     examples = {f"airflow_flowservice/{name}" for name in committed("dags_examples")}
     package = committed("airflow_flowservice")
     assert {"airflow_flowservice/py.typed", "airflow_flowservice/plugins/static/page.html"} <= package
