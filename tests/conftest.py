@@ -26,7 +26,7 @@ HOME = Path(tempfile.mkdtemp(prefix="airflow-flowservice-tests-"))
 # Environment variable of the workers: 1 for the quick selection.
 _QUICK = "FLOWSERVICE_QUICK_TESTS"
 # Number of cases of a parametrized test that a plain `pytest` runs.
-_QUICK_CASES = 4
+_QUICK_CASES = 3
 DAG_FOLDER = TESTS / "integration" / "operators" / "dags"
 
 

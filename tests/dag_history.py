@@ -106,6 +106,15 @@ class DagHistory:
             session.commit()
 
 
+def delete_history(session: Any, *models: Any) -> None:
+    """Delete all rows, except those of the page's DAGs, which its tests write once for a process."""
+    from sqlalchemy import delete
+
+    for model in models:
+        column = getattr(model, "dag_id", None)
+        session.execute(delete(model) if column is None else delete(model).where(~column.startswith("page_")))
+
+
 @contextmanager
 def _session(database_url: str) -> Iterator[Any]:
     from airflow.utils.db import import_all_models  # the tables have foreign keys to each other

@@ -17,6 +17,7 @@ from airflow_flowservice.cli.timeline import SIGNS, label_of, timeline_rows
 from airflow_flowservice.coverage.cover import ExpectedWindow, KnownRun, State, cover
 from airflow_flowservice.coverage.state_bar import bar_of
 from airflow_flowservice.windows.window import IngestionWindow
+from tests.dag_history import delete_history
 from tests.integration.coverage.conftest import BEGIN, DAY, FLOW, ran, summary
 
 __all__ = ["ran"]
@@ -31,13 +32,11 @@ def session(airflow_db: Any) -> Iterator[Any]:
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
-    from sqlalchemy import delete
 
     with create_session() as opened:
         yield opened
     with create_session() as cleaning:
-        for model in (XComModel, TaskInstance, DagRun):
-            cleaning.execute(delete(model))
+        delete_history(cleaning, XComModel, TaskInstance, DagRun)
 
 
 @pytest.fixture

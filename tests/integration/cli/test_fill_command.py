@@ -13,6 +13,7 @@ import pytest
 
 from airflow_flowservice._airflow import fill_actions, versions
 from airflow_flowservice.cli import fill_runner
+from tests.dag_history import delete_history
 from tests.integration.coverage.conftest import BEGIN, DAY, FLOW, ran, summary
 
 __all__ = ["ran"]
@@ -62,13 +63,11 @@ def session(_stored_dag: None) -> Iterator[Any]:
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
-    from sqlalchemy import delete
 
     with create_session() as opened:
         yield opened
     with create_session() as cleaning:
-        for model in (XComModel, TaskInstance, BackfillDagRun, DagRun, Backfill):
-            cleaning.execute(delete(model))
+        delete_history(cleaning, XComModel, TaskInstance, BackfillDagRun, DagRun, Backfill)
 
 
 @pytest.fixture
@@ -122,6 +121,7 @@ def test_dry_run_shows_each_dag_run_and_changes_nothing(session: Any, command: A
 
 
 @pytest.mark.usefixtures("seven_days")
+@pytest.mark.slow
 def test_fill_creates_exactly_the_open_windows_once(session: Any, command: Any) -> None:
     """A second fill while the first is active creates nothing."""
     shown = command("fill", *RANGE, "--yes", "--output=json")
@@ -151,6 +151,7 @@ def test_number_confirms(
     assert "Type 4 to continue: " in shown.err
 
 
+@pytest.mark.slow
 def test_ranges_wait_for_each_other(
     session: Any, ran: Callable[..., str], command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +179,7 @@ def test_ranges_wait_for_each_other(
 
 
 @pytest.mark.usefixtures("seven_days")
+@pytest.mark.slow
 def test_windows_filled_meanwhile_are_omitted(
     session: Any, ran: Callable[..., str], command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,6 +371,7 @@ def test_unreadable_ledger_fills_nothing(session: Any, command: Any, monkeypatch
 
 
 @pytest.mark.usefixtures("seven_days")
+@pytest.mark.slow
 def test_documents_are_equal(command: Any) -> None:
     """`--output yaml` prints the same values as `--output json`."""
     import yaml

@@ -14,6 +14,7 @@ from airflow_flowservice._airflow.pages import ExperiencePages
 from airflow_flowservice.ledger.entry import DataflowKey, EarlierRun, EntryState, LedgerEntry
 from airflow_flowservice.ledger.sql_ledger import SqlLedger
 from airflow_flowservice.windows.window import IngestionWindow
+from tests.dag_history import delete_history
 from tests.integration.coverage.conftest import BEGIN, DAY, FLOW, ran, summary
 
 __all__ = ["ran"]
@@ -96,13 +97,11 @@ def session(airflow_db: Any) -> Iterator[Any]:
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
-    from sqlalchemy import delete
 
     with create_session() as opened:
         yield opened
     with create_session() as cleaning:
-        for model in (XComModel, TaskInstance, DagRun):
-            cleaning.execute(delete(model))
+        delete_history(cleaning, XComModel, TaskInstance, DagRun)
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ def test_mapped_task(ingest, emulator, runs_of, worker):
         assert 1 == len(runs_of(flow_id))
 
 
+@pytest.mark.slow
 def test_rename_before_a_clear_creates_no_second_flow_run(ingest, emulator, runs_of, forget):
     """Another dataflow has taken the name, but the window is of the first one."""
     emulator.plan_fault(nth=1, action="record_and_close")
@@ -105,6 +106,7 @@ def test_retry_after_a_rename_continues_with_the_flow_run(ingest, emulator, runs
     assert 1 == len(runs_of())
 
 
+@pytest.mark.slow
 def test_same_dag_is_promoted_by_its_connection(ingest, emulator, supervisor, runs_of, forget):
     """The dataflow has another id in the other sandbox."""
     with running_emulator(Settings(queue_s=0.0, run_s=0.0)) as other:

@@ -236,6 +236,7 @@ def test_keys_move_and_select_the_day(calendar: Calendar) -> None:
     assert not calendar.all(".cell[aria-selected=true]")
 
 
+@pytest.mark.slow
 def test_click_selects_the_day(calendar: Calendar) -> None:
     calendar.show(DAILY)
     calendar.cell(back(FAILED)).click()
@@ -247,6 +248,7 @@ def test_click_selects_the_day(calendar: Calendar) -> None:
     calendar.screenshot("day-selected")
 
 
+@pytest.mark.slow
 def test_the_present_day_is_within_the_range(calendar: Calendar) -> None:
     """The last day is not over, and is selected only until now."""
     calendar.show(HOURLY, cells="day")
@@ -300,6 +302,7 @@ def test_hourly_dataflow_has_a_cell_for_each_hour(calendar: Calendar) -> None:
     assert "cells=day" in calendar.fragment()
 
 
+@pytest.mark.slow
 def test_hours_have_records_also(calendar: Calendar) -> None:
     calendar.show(HOURLY, measure="records")
     calendar.wait(lambda: calendar.count("#calendar-grid .level-usual"))
@@ -308,6 +311,7 @@ def test_hours_have_records_also(calendar: Calendar) -> None:
     calendar.screenshot("hours-records")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dag_id", [DAILY, HOURLY])
 @pytest.mark.parametrize("width", [360, 428, 1032])
 def test_page_fits_the_width(calendar: Calendar, width: int, dag_id: str) -> None:
@@ -320,6 +324,7 @@ def test_page_fits_the_width(calendar: Calendar, width: int, dag_id: str) -> Non
     calendar.screenshot(f"{dag_id}-{width}")
 
 
+@pytest.mark.slow
 def test_filter_of_states_applies(calendar: Calendar) -> None:
     """Days without a window of the chosen states are faint."""
     calendar.show(DAILY, states="missing")
@@ -327,6 +332,7 @@ def test_filter_of_states_applies(calendar: Calendar) -> None:
     assert 0 == calendar.count("#calendar-grid .cell.ingested:not(.faint)")
 
 
+@pytest.mark.slow
 def test_years_of_a_longer_range(calendar: Calendar) -> None:
     """A range of more than a year has buttons for each year, and the address keeps the year."""
     calendar.show(DAILY, **{"from": "2026-01-01T00:00:00Z", "to": "2027-02-05T00:00:00Z"})
@@ -340,6 +346,7 @@ def test_years_of_a_longer_range(calendar: Calendar) -> None:
     calendar.wait(lambda: calendar.all(".cell")[-1].get_attribute("aria-label") == last)
 
 
+@pytest.mark.slow
 def test_moving_the_view_does_not_draw_the_calendar_again(calendar: Calendar) -> None:
     """A year of hours has 8,760 cells, so a zoom only changes the marks of the selected days."""
     calendar.show(HOURLY)
