@@ -86,7 +86,7 @@ def dag_runs(session: Any) -> dict[str, tuple[str, str]]:
     from sqlalchemy import select
 
     session.expire_all()
-    rows = session.execute(select(DagRun.run_id, DagRun.run_type, DagRun.state).order_by(DagRun.run_id))
+    rows = session.execute(select(DagRun.run_id, DagRun.run_type, DagRun.state).where(DagRun.dag_id == "fill_daily"))
     return {run_id: (str(getattr(kind, "value", kind)), str(state)) for run_id, kind, state in rows}
 
 
