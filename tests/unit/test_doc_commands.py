@@ -104,7 +104,11 @@ def _check_nox(words: list[str]) -> None:
     functions = [
         node for node in ast.parse((ROOT / "noxfile.py").read_text()).body if isinstance(node, ast.FunctionDef)
     ]
-    sessions = {each.name for each in functions if "nox.session" in map(ast.unparse, each.decorator_list)}
+    sessions = {
+        each.name
+        for each in functions
+        if any(ast.unparse(decorator).partition("(")[0] == "nox.session" for decorator in each.decorator_list)
+    }
     named = [after for word, after in pairwise(words) if word in ("-s", "--session")]
     assert sessions
     assert {name.partition("(")[0] for name in named} <= sessions
