@@ -26,7 +26,7 @@ class FlowServiceHook(BaseHook):
 
     :param flowservice_conn_id: login is the client id, password the client secret, host the platform's URL
         (default https://platform.adobe.io); extra: `org_id`, `sandbox`, `scopes`, `ims_url`,
-        `access_token`, `epoch_format`, `timeout_s` (seconds), `max_attempts`.
+        `access_token`, `epoch_format`, `timeout_s` (seconds), `max_attempts`, `ledger_conn_id`.
 
     Headers as in https://experienceleague.adobe.com/docs/experience-platform/landing/platform-apis/api-guide.html
     """

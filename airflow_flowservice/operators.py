@@ -405,7 +405,9 @@ class RetriggerFlowRunOperator(FlowRunOperator):
 
     :param flow_run_id: id of the flow run to repeat; templated.
 
-    The other parameters, the result, the XComs and the errors are those of `OnDemandFlowRunOperator`.
+    The parameters of waiting (from `wait_for_completion` to `wait_for_batch`), `on_uncertain` and the parameters that
+    belong to it, and `flowservice_conn_id` are those of `OnDemandFlowRunOperator`. The result, the XComs and the errors
+    are also the same.
 
     :raises RunNotFoundError: the flow run does not exist.
     :raises RetriggerRefusedError: the flow run cannot be repeated, or not yet.

@@ -23,10 +23,9 @@ _COVERAGE_DESCRIPTION = """
 Shows the state of each window between two dates: ingested, running, failed, missing, duplicated, restated or unknown.
 With --dag-id, it compares the windows of the DAG's runs and of its schedule with the ledger of ingested windows and the
 results of the tasks. A window that none of these records can have is unknown, and gets no command. With --conn-id, it
-also
-queries Flow Service. Only Flow Service reports flow runs that were created outside the DAG or were replaced by a clear.
-With --flow-id and --conn-id only, the whole time between the dates is expected to be ingested. For missing and failed
-windows, it prints the `airflow backfill create` commands that ingest them. With --all, it shows one row for each
+also queries Flow Service. Only Flow Service reports flow runs that were created outside the DAG or were replaced by a
+clear. With --flow-id and --conn-id only, the whole time between the dates is expected to be ingested. For missing and
+failed windows, it prints the `airflow backfill create` commands that ingest them. With --all, it shows one row for each
 dataflow that Airflow or the ledger knows, the worst first. Nothing is created.
 """
 _COVERAGE_EPILOG = """
