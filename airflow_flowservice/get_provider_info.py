@@ -67,7 +67,7 @@ OPTIONS: dict[str, Any] = {
                     "Connection (postgres, mysql or sqlite) of the database with the ledger of ingested windows. "
                     "`ledger_conn_id` in the extra of a Flow Service connection takes precedence."
                 ),
-                "version_added": "0.2.0",
+                "version_added": "0.1.0",
                 "type": "string",
                 "example": "flowservice_ledger",
                 "default": None,
@@ -77,7 +77,7 @@ OPTIONS: dict[str, Any] = {
                     "Place of the ledger of ingested windows, if `ledger_conn_id` is not set: `airflow` for Airflow's "
                     "Variables, or `none` for no ledger."
                 ),
-                "version_added": "0.2.0",
+                "version_added": "0.1.0",
                 "type": "string",
                 "example": "none",
                 "default": "airflow",
@@ -87,7 +87,7 @@ OPTIONS: dict[str, Any] = {
                     "Place of the values that the attempts of a task share before Airflow 3.3, which has a place for "
                     "them: `variable` for an Airflow Variable, or `none`. Default: `variable` before Airflow 3.3."
                 ),
-                "version_added": "0.2.0",
+                "version_added": "0.1.0",
                 "type": "string",
                 "example": "none",
                 "default": None,
@@ -98,7 +98,7 @@ OPTIONS: dict[str, Any] = {
                     "`encrypted` with `[core] fernet_key`, and without this key no tokens; `owner_only` to store "
                     "tokens in clear text if there is no such key; or `none`."
                 ),
-                "version_added": "0.2.0",
+                "version_added": "0.1.0",
                 "type": "string",
                 "example": "none",
                 "default": "encrypted",

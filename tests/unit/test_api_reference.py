@@ -11,7 +11,7 @@ import pytest
 from pages import PAGES
 
 LISTED = re.findall(r"^::: (\S+)$", PAGES["docs/api-reference.md"], flags=re.M)
-MODULES = ("operators", "sensors", "triggers", "hooks", "links")
+MODULES = ("operators", "sensors", "triggers", "hooks", "links", "freshness", "watchers", "alerts")
 
 
 def public_object(path: str) -> Any:
