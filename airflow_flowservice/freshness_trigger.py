@@ -14,6 +14,7 @@ from airflow_flowservice.api.validation import validate_seconds
 from airflow_flowservice.coverage.lag import Lag, LagLimit
 from airflow_flowservice.exceptions import FlowServiceError
 from airflow_flowservice.hooks import FlowServiceHook
+from airflow_flowservice.runs.batch_reader import as_service_error
 
 __all__ = ["FlowFreshnessTrigger"]
 
@@ -84,7 +85,8 @@ class FlowFreshnessTrigger(BaseTrigger):
                 # A new hook, so that a changed connection is used.
                 hook = await FlowServiceHook.connected(self.flowservice_conn_id)
                 lag: Lag = await versions.in_thread(hook.lag_of, self.flow_id, limit=limit)
-            except FlowServiceError as error:
+            except Exception as caught:
+                error = as_service_error(caught)
                 if not error.retryable:
                     raise
                 self.log.warning("The lag could not be read: %s. The next check is in %g seconds.", error, pause)

@@ -272,7 +272,7 @@ class OnDemandFlowRunOperator(FlowRunOperator):
             continues=tuple(map(self._hook.dataflow_key, self.continues)),
             on_ingested=self.on_ingested,
             on_overlap=self.on_overlap,
-            restate=task_context.requests_restating(context),
+            restate=task_context.requests_restating(context, flow_id=order.flow_id),
         )
 
     def _restore(self, summary: FlowRunSummary) -> None:

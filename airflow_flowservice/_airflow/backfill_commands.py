@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.coverage.cover import gaps
 from airflow_flowservice.coverage.fill_plan import FillAction, FillOptions, plan_fill
-from airflow_flowservice.coverage.fill_requests import MAX_ACTIVE_RUNS, RESTATE_CONF, conf_of_run, rest_requests
+from airflow_flowservice.coverage.fill_requests import MAX_ACTIVE_RUNS, conf_of_run, rest_requests, restate_conf
 from airflow_flowservice.windows.window import iso, window_to_json
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _backfill_command(step: FillStep) -> str:
     if step.reprocess != "none":
         parts.append(f"--reprocess-behavior {step.reprocess}")
     if step.restate:
-        parts.append(f"--dag-run-conf {shlex.quote(json.dumps(RESTATE_CONF))}")
+        parts.append(f"--dag-run-conf {shlex.quote(json.dumps(restate_conf(step)))}")
     return " ".join(parts)
 
 

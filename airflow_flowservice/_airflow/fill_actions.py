@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice.coverage.fill_requests import MAX_ACTIVE_RUNS, RESTATE_CONF, conf_of_run, run_id_of
+from airflow_flowservice.coverage.fill_requests import MAX_ACTIVE_RUNS, conf_of_run, restate_conf, run_id_of
 from airflow_flowservice.plain_text import clean_text
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def create_backfill(step: FillStep, *, max_active_runs: int = MAX_ACTIVE_RUNS) -
         "max_active_runs": max_active_runs,
         "reverse": False,
         # Airflow 3.0 and 3.1 store no missing conf.
-        "dag_run_conf": RESTATE_CONF if step.restate else {},
+        "dag_run_conf": restate_conf(step),
         "triggering_user_name": _user(),
         "reprocess_behavior": model.ReprocessBehavior(step.reprocess),
         "run_on_latest_version": True,

@@ -207,16 +207,20 @@ def _adopt_setting(conf: Mapping[str, Any]) -> Any:
     return settings.get("adopt")
 
 
-def requests_restating(context: Mapping[str, Any]) -> bool:
-    """Return whether the DAG run's conf requests to ingest again: `{"flowservice": {"restate": true}}`.
+def requests_restating(context: Mapping[str, Any], *, flow_id: str) -> bool:
+    """Return whether the DAG run's conf requests to ingest a dataflow again.
 
-    :raises ConfigurationError: the value is neither true nor false, or the conf has an unknown key.
+    It is `{"flowservice": {"restate": true}}` for all tasks of the DAG run, or a list of dataflow ids instead of true.
+
+    :raises ConfigurationError: the value is another one, or the conf has an unknown key.
     """
     conf = conf_of(context)
     _adopt_setting(conf)  # raises for unknown keys
     restate = (conf.get("flowservice") or {}).get("restate", False)
     if isinstance(restate, bool):
         return restate
+    if isinstance(restate, list) and restate and all(isinstance(each, str) for each in restate):
+        return flow_id.lower() in (each.lower() for each in restate)
     raise ConfigurationError(
         f"flowservice.restate in the DAG run's conf is {restate!r}",
         remedy='give {"flowservice": {"restate": true}} to ingest again what is ingested',

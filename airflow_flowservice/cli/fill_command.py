@@ -163,6 +163,7 @@ class _Planner:
             chunk=self._chunk,
             zone=timetables.zone_of(self._records.plan.timetable),
             restate=arguments.restate,
+            flow_id=self._records.flow_id,
         )
 
     def _read(self) -> DagRecords:

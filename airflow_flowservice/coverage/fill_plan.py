@@ -62,12 +62,14 @@ class FillStep:
     A backfill has one range of dates. Each window of the other actions has a separate call.
 
     :param restate: True if the windows are ingested, and would be ingested again.
+    :param flow_id: dataflow that is ingested again; None for all dataflows of the DAG.
     """
 
     action: FillAction
     dag_id: str
     windows: tuple[FilledWindow, ...]
     restate: bool = False
+    flow_id: str | None = None
 
     @property
     def dates(self) -> tuple[datetime, datetime]:
@@ -98,6 +100,7 @@ class FillOptions:
     :param chunk: fill contiguous windows by DAG runs with longer windows; None for one DAG run for each window.
     :param zone: time zone of the schedule, for the chunks.
     :param restate: ingest windows again.
+    :param flow_id: dataflow of the windows. Tasks of the DAG with another dataflow ingest nothing again.
     """
 
     states: frozenset[State] = GAP_STATES
@@ -107,6 +110,7 @@ class FillOptions:
     chunk: ChunkLength | None = None
     zone: tzinfo = field(default=timezone.utc)
     restate: bool = False
+    flow_id: str | None = None
 
 
 def plan_fill(coverage: Coverage, *, dag_id: str, options: FillOptions) -> list[FillStep]:
@@ -176,7 +180,9 @@ def _steps(group: _Group, *, dag_id: str, options: FillOptions) -> Iterator[Fill
     for (action, is_selected), pairs in numbered:
         windows = tuple(dict.fromkeys(each for _, each in pairs))
         if is_selected:
-            yield FillStep(action=action, dag_id=dag_id, windows=windows, restate=options.restate)
+            yield FillStep(
+                action=action, dag_id=dag_id, windows=windows, restate=options.restate, flow_id=options.flow_id
+            )
 
 
 def _filled(group: _Group, *, dag_id: str, options: FillOptions) -> Iterator[tuple[FillAction, FilledWindow]]:

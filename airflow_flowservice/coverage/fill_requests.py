@@ -14,7 +14,6 @@ from airflow_flowservice.windows.window import iso, window_to_json
 if TYPE_CHECKING:
     from airflow_flowservice.coverage.fill_plan import FilledWindow, FillStep
 
-RESTATE_CONF = {"flowservice": {"restate": True}}
 MAX_ACTIVE_RUNS = 10  # the default of `airflow backfill create`
 
 
@@ -56,9 +55,19 @@ def run_id_of(step: FillStep, filled: FilledWindow, *, now: datetime) -> str:
     return f"flowservice_restate__{edges}__{iso(now)}" if step.restate else f"flowservice_fill__{edges}"
 
 
+def restate_conf(step: FillStep) -> dict[str, Any]:
+    """Return the conf that requests to ingest windows again; empty if the step does not.
+
+    A DAG run has all tasks of its DAG, so the conf names the dataflow.
+    """
+    if not step.restate:
+        return {}
+    return {"flowservice": {"restate": True if step.flow_id is None else [step.flow_id]}}
+
+
 def conf_of_run(step: FillStep, filled: FilledWindow) -> dict[str, Any]:
     """Return the conf of the DAG run that a trigger creates."""
-    return {**window_to_json(filled.window), **(RESTATE_CONF if step.restate else {})}
+    return {**window_to_json(filled.window), **restate_conf(step)}
 
 
 def _backfill(step: FillStep, *, max_active_runs: int) -> RestRequest:
@@ -71,7 +80,7 @@ def _backfill(step: FillStep, *, max_active_runs: int) -> RestRequest:
         "max_active_runs": max_active_runs,
     }
     return RestRequest(
-        path="/api/v2/backfills", body={**body, **({"dag_run_conf": RESTATE_CONF} if step.restate else {})}
+        path="/api/v2/backfills", body={**body, **({"dag_run_conf": restate_conf(step)} if step.restate else {})}
     )
 
 

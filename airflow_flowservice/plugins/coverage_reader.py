@@ -105,6 +105,7 @@ class CoverageReader:
         self, session: Session, *, flow_id: str, feeds: Sequence[Feed], requested: RequestedRange, now: datetime
     ) -> None:
         self._now = now
+        self._flow_id = flow_id
         self.dag_ids = tuple(sorted({feed.dag_id for feed in feeds}))
         since = requested.start or max(requested.end - _YEAR, EPOCH)
         rows = list(islice(database.task_rows(session, dag_ids=self.dag_ids, since=since), _MAX_ROWS + 1))
@@ -171,6 +172,7 @@ class CoverageReader:
             chunk=chunk,
             zone=zones[0] if zones else timezone.utc,
             restate=restate,
+            flow_id=self._flow_id,
         )
         return plan_fill(coverage, dag_id=dag_id, options=options)
 

@@ -273,7 +273,7 @@ def test_restate_needs_its_own_confirmation(session: Any, command: Any, monkeypa
     shown = command("fill", *RANGE, "--restate", "--confirm-restate", "3", "--output=json")
     assert (0, 3) == (shown.status, shown.json["filled"])
     confs = [each.dag_run_conf for each in backfills(session)]
-    assert [{"flowservice": {"restate": True}}] * 2 == confs
+    assert [{"flowservice": {"restate": [FLOW]}}] * 2 == confs
     assert ["completed"] * 2 == [each.reprocess_behavior for each in backfills(session)]
 
 

@@ -12,6 +12,7 @@ from airflow_flowservice._airflow import versions
 from airflow_flowservice.exceptions import ConfigurationError, FlowLateError
 from airflow_flowservice.freshness import FlowFreshnessSensor
 from airflow_flowservice.freshness_trigger import FlowFreshnessTrigger
+from airflow_flowservice.hooks import FlowServiceHook
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
@@ -258,6 +259,20 @@ class TestTrigger:
         assert False is first.payload["late"] is second.payload["late"]
         assert first.payload == json.loads(json.dumps(first.payload))
         assert first.payload["complete_until"] == second.payload["complete_until"]
+
+    def test_unexpected_error_does_not_end_the_wait(self, ingest, monkeypatch):
+        """Airflow's API server may not respond for an instant; then the look-up of the connection fails."""
+        ingest(1)
+        connected, errors = FlowServiceHook.connected, [RuntimeError("API_SERVER_ERROR")]
+
+        async def failing(conn_id):
+            if errors:
+                raise errors.pop()
+            return await connected(conn_id)
+
+        monkeypatch.setattr(FlowServiceHook, "connected", failing)
+        event = asyncio.run(anext(self.made().run()))
+        assert (False, []) == (event.payload.get("late"), errors)
 
     def test_final_error_is_an_event(self, supervisor, connection):
         connection["password"] = "wrong"

@@ -50,6 +50,23 @@ def ingest(worker):
     return make
 
 
+# --- requests to ingest again ---
+
+
+@pytest.mark.parametrize(
+    ("restate", "count"),
+    [(True, 2), ([FLOW], 2), ([FLOW.upper(), "another"], 2), (["another"], 1), (False, 1)],
+    ids=["all", "this", "several", "another", "none"],
+)
+def test_restating_is_only_for_the_requested_dataflows(ingest, runs_of, restate, count):
+    """A DAG run can have tasks for several dataflows, and only one of them is to be ingested again."""
+    assert "success" == ingest(wait_for_completion=True, poll_interval=0.05).run().state
+    conf = {"flowservice": {"restate": restate}}
+    again = ingest(task_id="again", wait_for_completion=True, poll_interval=0.05, conf=conf)
+    assert "success" == again.run().state
+    assert count == len(runs_of())
+
+
 # --- lost responses ---
 
 

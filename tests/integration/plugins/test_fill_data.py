@@ -70,7 +70,7 @@ def test_restate_has_the_key_in_the_conf(preview: Any) -> None:
     assert requests
     for request in requests:
         if request["path"] == "/api/v2/backfills":
-            assert {"flowservice": {"restate": True}} == request["body"]["dag_run_conf"]
+            assert {"flowservice": {"restate": [FLOW]}} == request["body"]["dag_run_conf"]
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,17 @@ def test_restate_selects_only_ingested_windows() -> None:
     assert {"flowservice": {"restate": True}} == request.body["dag_run_conf"]
 
 
+@pytest.mark.parametrize("chunk", [None, "1mo"])
+def test_restate_is_only_for_the_selected_dataflow(chunk: str | None) -> None:
+    """The DAG run also has the tasks of other dataflows, which must ingest nothing again."""
+    coverage = cover([scheduled(0)], [ingested(0)])
+    options = {"states": RESTATED_STATES, "restate": True, "flow_id": "flow-a"}
+    (step,) = plan(coverage, chunk=ChunkLength.parse(chunk) if chunk else None, **options)
+    (request,) = rest_requests(step, now=NOW)
+    conf = request.body["conf" if chunk else "dag_run_conf"]
+    assert {"restate": ["flow-a"]} == conf["flowservice"]
+
+
 def test_year_is_filled_by_months() -> None:
     """365 daily windows need 12 DAG runs; an ingested window is not ingested again."""
     chunk = ChunkLength.parse("1mo")
