@@ -219,5 +219,6 @@ class FlowFreshnessSensor(BaseSensorOperator):
             poll_interval=self.poke_interval or 1.0,
             flowservice_conn_id=self.flowservice_conn_id,
         )
-        limits = [timedelta(seconds=self.timeout), self.execution_timeout]
-        self.defer(trigger=trigger, method_name="execute_complete", timeout=min(filter(None, limits)))
+        timeout = timedelta(seconds=self.timeout)
+        limit = timeout if self.execution_timeout is None else min(timeout, self.execution_timeout)
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=limit)

@@ -112,7 +112,8 @@ def delete_history(session: Any, *models: Any) -> None:
 
     for model in models:
         column = getattr(model, "dag_id", None)
-        session.execute(delete(model) if column is None else delete(model).where(~column.startswith("page_")))
+        rows = delete(model) if column is None else delete(model).where(~column.startswith("page_"))
+        session.execute(rows, execution_options={"synchronize_session": False})
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_flowservice._airflow import versions
 from airflow_flowservice.coverage.fill_requests import MAX_ACTIVE_RUNS, conf_of_run, restate_conf, run_id_of
 from airflow_flowservice.plain_text import clean_text
 
@@ -80,8 +81,8 @@ def create_backfill(step: FillStep, *, max_active_runs: int = MAX_ACTIVE_RUNS) -
         "to_date": last,
         "max_active_runs": max_active_runs,
         "reverse": False,
-        # Airflow 3.0 and 3.1 store no missing conf.
-        "dag_run_conf": restate_conf(step),
+        # With a conf, Airflow from 3.2 on replaces that of DAG runs that run again; 3.0 and 3.1 store no missing conf.
+        "dag_run_conf": restate_conf(step) or (None if versions.version() >= (3, 2) else {}),
         "triggering_user_name": _user(),
         "reprocess_behavior": model.ReprocessBehavior(step.reprocess),
         "run_on_latest_version": True,

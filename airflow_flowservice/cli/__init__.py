@@ -212,7 +212,7 @@ def _fill_command(config: Any) -> Any:
             config.Arg(("--chunk",), help="fill by longer windows: a number and h, d, w or mo, such as 1mo"),
             config.Arg(("--include-unknown",), help="also fill windows with an unknown outcome", action="store_true"),
             config.Arg(("--restate",), help="ingest again what is ingested, and nothing else", action="store_true"),
-            config.Arg(("--max-active-runs",), help="of a backfill; default: 10", type=int, default=10, metavar="N"),
+            config.Arg(("--max-active-runs",), help="of a backfill; default: 10", type=_count, default=10, metavar="N"),
             config.Arg(("--dry-run",), help="only show what would be done", action="store_true"),
             config.Arg(("-y", "--yes"), help="do not ask for confirmation", action="store_true"),
             config.Arg(
@@ -263,6 +263,16 @@ def _id_text(text: str) -> str:
     from argparse import ArgumentTypeError
 
     raise ArgumentTypeError("the text is empty")
+
+
+def _count(text: str) -> int:
+    """Return a number of one or more.
+
+    :raises ValueError: it is less. The DAG runs of such a backfill would never start.
+    """
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
 
 
 def _metrics_arg(config: Any) -> Any:

@@ -22,3 +22,12 @@ class PageRequestError(Exception):
     def response(self) -> JSONResponse:
         """Return the response with the body `{"error": text, "remedy": text or null}`."""
         return JSONResponse({"error": self.error, "remedy": self.remedy}, status_code=self.status)
+
+
+def require_printable(conn_id: str) -> None:
+    """Refuse a connection id that a database cannot store.
+
+    :raises PageRequestError: 400, it has unprintable characters.
+    """
+    if not conn_id.isprintable():
+        raise PageRequestError(400, "conn_id has characters that no connection id can have", remedy="correct it")

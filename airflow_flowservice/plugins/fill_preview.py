@@ -19,7 +19,7 @@ from airflow_flowservice.coverage.fill_plan import MARGIN, RESTATED_STATES, coun
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.plugins import flow_run_lookup, permissions, read_slots
 from airflow_flowservice.plugins.coverage_reader import CoverageReader, RequestedRange
-from airflow_flowservice.plugins.error_responses import PageRequestError
+from airflow_flowservice.plugins.error_responses import PageRequestError, require_printable
 from airflow_flowservice.windows.chunks import ChunkLength
 from airflow_flowservice.windows.window import EPOCH, IngestionWindow, iso
 
@@ -110,6 +110,7 @@ def _read(
     with read_slots.occupied():
         feeds = permissions.feeds_of_flow(session, user=user, flow_id=flow_id, dag_id=dag_id)
     if conn_id:
+        require_printable(conn_id)
         permissions.require_connection(conn_id, user=user)
     with read_slots.occupied():
         is_paused = fill_actions.is_paused(session, dag_id)

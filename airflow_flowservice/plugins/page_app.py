@@ -28,7 +28,7 @@ from fastapi.staticfiles import StaticFiles
 from airflow_flowservice._airflow import fleet_reader, versions
 from airflow_flowservice.plugins import fill_preview, flow_run_lookup, json_responses, permissions, read_slots
 from airflow_flowservice.plugins.coverage_reader import CoverageReader, RequestedRange
-from airflow_flowservice.plugins.error_responses import PageRequestError
+from airflow_flowservice.plugins.error_responses import PageRequestError, require_printable
 from airflow_flowservice.plugins.security_headers import SecurityHeadersMiddleware
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ def read_coverage(
     with read_slots.occupied():
         feeds = permissions.feeds_of_flow(session, user=user, flow_id=flow_id, dag_id=dag_id or None)
     if conn_id:
-        if not conn_id.isprintable():
-            raise PageRequestError(400, "conn_id has characters that no connection id can have", remedy="correct it")
+        require_printable(conn_id)
         permissions.require_connection(conn_id, user=user)
     now = versions.utc_now()
     requested = RequestedRange.parse(start, end, now=now)

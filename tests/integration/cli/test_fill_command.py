@@ -294,6 +294,29 @@ def test_invalid_options(session: Any, command: Any, options: list[str], message
     assert message in shown.err
 
 
+@pytest.mark.parametrize("number", ["0", "-1", "many"])
+def test_number_of_active_dag_runs_is_positive(command: Any, number: str) -> None:
+    """The DAG runs of a backfill with zero would never start."""
+    shown = command("fill", *RANGE, "--yes", "--max-active-runs", number)
+    assert 2 == shown.status
+    assert "--max-active-runs" in shown.err
+
+
+@pytest.mark.usefixtures("seven_days")
+def test_conf_of_a_dag_run_that_runs_again_is_kept(session: Any, command: Any) -> None:
+    """From 3.2 on, a backfill with a conf would replace it. The scheduler creates the DAG runs of earlier versions."""
+    from airflow.models.dagrun import DagRun
+    from sqlalchemy import update
+
+    failed = DagRun.state == "failed"
+    session.execute(update(DagRun).where(DagRun.dag_id == "fill_daily", failed).values(conf={"kept": 1}))
+    session.commit()
+    assert 0 == command("fill", *RANGE, "--yes").status
+    session.expire_all()
+    confs = [run.conf for run in session.query(DagRun).where(DagRun.dag_id == "fill_daily")]
+    assert 1 == confs.count({"kept": 1})
+
+
 def test_unknown_dag(session: Any, command: Any) -> None:
     shown = command("fill", "--dag-id", "nope", *RANGE[2:])
     assert 2 == shown.status

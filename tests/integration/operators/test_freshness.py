@@ -139,10 +139,11 @@ def test_waits_until_fresh(watch, ingest, way, monkeypatch):
 
 
 @pytest.mark.parametrize("way", ["poke", "reschedule"])
-def test_timeout_is_final_and_has_the_lag(watch, ingest, way, supervisor):
+@pytest.mark.parametrize("timeout", [0.2, 0])
+def test_timeout_is_final_and_has_the_lag(watch, ingest, way, supervisor, timeout):
     """As in Airflow, a sensor's timeout is not retried."""
     ingest(30)
-    ended = to_the_end(watch(way, on_late="wait", timeout=0.2, retries=2))
+    ended = to_the_end(watch(way, on_late="wait", timeout=timeout, retries=2))
     assert "failed" == ended.state
     assert isinstance(ended.error, FlowLateError)
     assert isinstance(ended.error, versions.airflow_exception("AirflowSensorTimeout"))
@@ -150,11 +151,15 @@ def test_timeout_is_final_and_has_the_lag(watch, ingest, way, supervisor):
     assert "waited until its timeout was over" in ended.error.message
 
 
-@pytest.mark.parametrize(("limit", "state"), [("timeout", "failed"), ("execution_timeout", "up_for_retry")])
-def test_time_limit_in_the_triggerer(watch, ingest, worker, limit, state):
+@pytest.mark.parametrize(
+    ("limit", "value", "state"),
+    [("timeout", 60, "failed"), ("timeout", 0, "failed"), ("execution_timeout", timedelta(minutes=1), "up_for_retry")],
+    ids=["timeout", "zero", "execution_timeout"],
+)
+def test_time_limit_in_the_triggerer(watch, ingest, worker, limit, value, state):
     """After the limit, the worker checks a last time."""
     ingest(30)
-    limits = {limit: 60 if limit == "timeout" else timedelta(seconds=60)}
+    limits = {limit: value}
     task = worker.task(
         FlowFreshnessSensor,
         flow_id=FLOW,

@@ -83,8 +83,9 @@ def test_restate_has_the_key_in_the_conf(preview: Any) -> None:
         ({"flow_id": "other"}, 404, "No task that you may read"),
         ({"dag_id": "~"}, 403, "There is no such DAG"),
         ({"conn_id": "no_such_connection"}, 403, "may not read the connection"),
+        ({"conn_id": "nul\0"}, 400, "no connection id can have"),
     ],
-    ids=["chunk", "purpose", "time", "order", "flow", "wildcard", "connection"],
+    ids=["chunk", "purpose", "time", "order", "flow", "wildcard", "connection", "nul"],
 )
 def test_invalid_requests(preview: Any, parameters: dict[str, str], status: int, message: str) -> None:
     response = preview(**parameters)
