@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -444,8 +444,11 @@ class TestProcesses:
     """Commands in their own process, with a connection in the metadata database."""
 
     @pytest.fixture
-    def run(self, airflow_db: Path) -> Any:
-        """Return a function that runs a command."""
+    def run(self, airflow_db: Path) -> Iterator[Any]:
+        """Return a function that runs a command, and delete its connection afterwards."""
+        from airflow.models.connection import Connection
+        from airflow.utils.session import create_session
+        from sqlalchemy import delete
 
         def run(*arguments: str) -> subprocess.CompletedProcess[str]:
             return subprocess.run(
@@ -457,7 +460,9 @@ class TestProcesses:
                 check=False,
             )
 
-        return run
+        yield run
+        with create_session() as session:
+            session.execute(delete(Connection).where(Connection.conn_id == "in_the_database"))
 
     def test_connection_in_the_database(self, run: Any, emulator: Any) -> None:
         """`airflow flowservice check` and `python -m airflow_flowservice check` read the metadata database."""

@@ -299,7 +299,7 @@ def test_an_unknown_status_is_waited_for_until_the_time_limit(ingest, emulator, 
 @WAYS
 def test_a_run_that_vanishes_ends_the_task_at_once(ingest, emulator, runs_of, deferrable):
     """A 404 after a successful read fails the task; no other flow run is created."""
-    emulator.plan_outcome(vanish=True)
+    emulator.plan_outcome(vanish=True, run_s=3600)
     ended = ingest(deferrable=deferrable).run()
     [run] = runs_of()
     error = ended.error

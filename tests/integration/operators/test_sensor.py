@@ -142,7 +142,7 @@ YESTERDAY = {"window_start": "2026-01-08T00:00:00Z", "window_end": "2026-01-09T0
 @pytest.mark.parametrize("way", ["poke", RESCHEDULED, "deferrable"])
 def test_a_run_that_vanishes_ends_the_sensor(wait, create_run, emulator, way):
     """A 404 after a successful read, also by an earlier process, fails the task."""
-    emulator.plan_outcome(vanish=True)
+    emulator.plan_outcome(vanish=True, run_s=3600)
     run_id = create_run()
     ended = to_the_end(wait(run_id, way))
     error = ended.error

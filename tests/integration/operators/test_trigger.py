@@ -58,7 +58,7 @@ def test_failed_run_is_an_event(trigger, emulator):
 
 def test_error_is_an_event_with_all_fields(trigger, emulator):
     """The worker receives the same typed error, with flow, window, run and page."""
-    emulator.plan_outcome(vanish=True)
+    emulator.plan_outcome(vanish=True, run_s=3600)
     made = trigger(flow_id=FLOW, window=WINDOW, url="https://experience.adobe.com/x")
     [event] = fired(made)
     error = from_dict(event.payload["error"])
