@@ -82,7 +82,7 @@ def create_backfill(step: FillStep, *, max_active_runs: int = MAX_ACTIVE_RUNS) -
         "max_active_runs": max_active_runs,
         "reverse": False,
         # With a conf, Airflow from 3.2 on replaces that of DAG runs that run again; 3.0 and 3.1 store no missing conf.
-        "dag_run_conf": restate_conf(step) or (None if versions.version() >= (3, 2) else {}),
+        "dag_run_conf": restate_conf(step) or (None if versions.accepts_backfill_without_conf() else {}),
         "triggering_user_name": _user(),
         "reprocess_behavior": model.ReprocessBehavior(step.reprocess),
         "run_on_latest_version": True,

@@ -284,6 +284,11 @@ def supports_awaiting_input() -> bool:
     return version() >= (3, 3)
 
 
+def accepts_backfill_without_conf() -> bool:
+    """Return whether a backfill may have no conf. Then it keeps the conf of DAG runs that run again."""
+    return version() >= (3, 2)
+
+
 def supports_plugin_pages() -> bool:
     """Return whether this Airflow's UI shows pages of plugins."""
     return version() >= (3, 1)
