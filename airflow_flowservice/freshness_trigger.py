@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -84,7 +85,7 @@ class FlowFreshnessTrigger(BaseTrigger):
             try:
                 # A new hook, so that a changed connection is used.
                 hook = await FlowServiceHook.connected(self.flowservice_conn_id)
-                lag: Lag = await versions.in_thread(hook.lag_of, self.flow_id, limit=limit)
+                lag: Lag = await _checking_thread()(hook.lag_of, self.flow_id, limit=limit)
             except Exception as caught:
                 error = as_service_error(caught)
                 if not error.retryable:
@@ -94,3 +95,9 @@ class FlowFreshnessTrigger(BaseTrigger):
             if not lag.is_late:
                 return lag
             self.log.info("Not fresh yet: %s. The next check is in %g seconds.", lag.describe(), pause)
+
+
+@cache
+def _checking_thread() -> Callable[..., Awaitable[Any]]:
+    """Return the thread of all checks. A slow service delays other checks only, and no XComs."""
+    return versions.dedicated_thread()

@@ -225,7 +225,8 @@ def _choose(
     if options.succeeded is not None:
         for each in fitting:
             if _needs_clear(each, fitting, succeeded=options.succeeded, is_chunked=options.chunk is not None):
-                return FillAction.CLEAR, each
+                # A cleared task that failed would take the existing flow run. Only a conf makes it ingest again.
+                return None if options.restate and each.task_state in _FAILED else (FillAction.CLEAR, each)
     if options.chunk is not None:
         return None
     return next(((FillAction.BACKFILL, each) for each in fitting if each.date), None)

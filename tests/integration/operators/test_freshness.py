@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -264,6 +265,19 @@ class TestTrigger:
         assert False is first.payload["late"] is second.payload["late"]
         assert first.payload == json.loads(json.dumps(first.payload))
         assert first.payload["complete_until"] == second.payload["complete_until"]
+
+    def test_checks_leave_the_threads_of_the_event_loop_free(self, ingest, monkeypatch):
+        """A slow service would otherwise delay the XComs of other triggers."""
+        ingest(1)
+        lag_of, threads = FlowServiceHook.lag_of, []
+
+        def recorded(hook, *args, **kwargs):
+            threads.append(threading.current_thread().name)
+            return lag_of(hook, *args, **kwargs)
+
+        monkeypatch.setattr(FlowServiceHook, "lag_of", recorded)
+        asyncio.run(anext(self.made().run()))
+        assert [True] == [name.startswith("flowservice") for name in threads]
 
     def test_unexpected_error_does_not_end_the_wait(self, ingest, monkeypatch):
         """Airflow's API server may not respond for an instant; then the look-up of the connection fails."""

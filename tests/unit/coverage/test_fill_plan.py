@@ -173,6 +173,15 @@ def test_restate_is_only_for_the_selected_dataflow(chunk: str | None) -> None:
     assert {"restate": ["flow-a"]} == conf["flowservice"]
 
 
+@pytest.mark.parametrize("task_state", ["failed", "success"])
+def test_restate_needs_the_conf_if_the_task_failed(task_state: str) -> None:
+    """A cleared task that failed takes the existing flow run; one that succeeded ingests again."""
+    existing = manual(0, task_state=task_state)
+    coverage = cover([existing], [ingested(0)])
+    expected = "clear" if task_state == "success" else "trigger"
+    assert [(expected, [(0, 1)])] == shown(plan(coverage, states=RESTATED_STATES, restate=True))
+
+
 def test_year_is_filled_by_months() -> None:
     """365 daily windows need 12 DAG runs; an ingested window is not ingested again."""
     chunk = ChunkLength.parse("1mo")
