@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -47,15 +46,15 @@ class Reader:
             self.write(step)
             return
         printed = [self.run(words) for words in commands_in(step.text)]
-        if re.search(r"Wait until it prints `Airflow is ready`", step.after):
+        if step.starts_airflow:
             self.airflow.wait_healthy(timeout=300)
-        if repeating := re.search(r"Repeat this command until it prints `(.+?)`", step.after):
+        if awaited := step.awaited:
             (command,) = commands_in(step.text)
-            wait_until(lambda: repeating[1] in (printed.pop() if printed else self.run(command)), what=repeating[1])
+            wait_until(lambda: awaited in (printed.pop() if printed else self.run(command)), what=awaited)
 
     def write(self, step: Step) -> None:
         """Write the file that the text before a Python block names."""
-        file = self.home / re.search(r"Create the file `~/(.+?)`", step.before)[1]
+        file = self.home / step.file
         file.parent.mkdir(parents=True)
         file.write_text(step.text)
 

@@ -52,6 +52,23 @@ class Step:
     before: str
     after: str
 
+    @property
+    def file(self) -> str | None:
+        """Return the path below the reader's home of the file that the text before the block says to create."""
+        found = re.search(r"Create the file `~/([^`]+)`", self.before)
+        return found and found[1]
+
+    @property
+    def awaited(self) -> str | None:
+        """Return the output until which the text after the block says to repeat its command."""
+        found = re.search(r"Repeat this command until it prints `([^`]+)`", self.after)
+        return found and found[1]
+
+    @property
+    def starts_airflow(self) -> bool:
+        """Return whether the text after the block says to wait until Airflow is ready."""
+        return "Wait until it prints `Airflow is ready`" in self.after
+
 
 def steps(page: str) -> list[Step]:
     """Return the code blocks of a page in their order."""

@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from pages import PAGES, ROOT, commands
+from pages import PAGES, ROOT, commands, steps
 
 from airflow_flowservice import __main__
 from airflow_flowservice._airflow import versions
@@ -235,3 +235,11 @@ def test_every_block_has_a_known_language(page: str) -> None:
     """Blocks are `python`, `shell` or `text` (output); no test would run a block of another language."""
     opened = re.findall(r"^ *```(.*)$", PAGES[page], flags=re.M)[::2]
     assert set(opened) <= {"python", "shell", "text"}
+
+
+def test_getting_started_says_what_its_test_follows() -> None:
+    """`e2e/test_getting_started.py` finds the DAG's file, the start of Airflow and the repeated command on the page."""
+    found = steps("docs/getting-started.md")
+    assert ["airflow/dags/ingest_orders.py"] == [step.file for step in found if step.language == "python"]
+    assert ["airflow standalone"] == [step.text.splitlines()[-1] for step in found if step.starts_airflow]
+    assert ["3 ingested."] == [step.awaited for step in found if step.awaited]
