@@ -40,7 +40,8 @@ _UNRESERVED = re.compile(r"[\w.~-]*", re.ASCII)
 _MAX_SINGLE_READS = 10
 # Flow Service may return fewer runs per page than requested. If it ignores the filter, the pages do not end.
 _MAX_PAGES = 5
-# A list may lag behind. A list that omits existing runs several times in a row ignores its filter.
+# A list may lag behind. If it omits existing runs several times in a row, it never shows them: it ignores its filter if
+# these are most of the runs, otherwise it hides them.
 _MAX_OMISSIONS = 3
 # Seconds until single reads are replaced by lists again. The pause doubles if lists still fail.
 _FIRST_APART_S, _MAX_APART_S = 300.0, 3600.0
@@ -114,8 +115,9 @@ class BatchReader(Generic[Item]):
     """Read many runs with one request. Blocks; only one thread at a time may use it.
 
     A list that fails because of one run is halved until that run is found. The run is then read with a separate
-    request for some minutes. If Flow Service refuses all lists by id, or if its list omits an existing run
-    `_MAX_OMISSIONS` times in a row, all runs are read singly for some minutes.
+    request for some minutes. The same applies to existing runs that lists omit `_MAX_OMISSIONS` times in a row. If Flow
+    Service refuses all lists by id, or if its lists omit half of the existing runs, all runs are read singly for some
+    minutes.
 
     :param kind: kind of the objects; a comment or docstring about runs applies to each kind.
     :param together: False while all runs are read singly.
@@ -128,7 +130,8 @@ class BatchReader(Generic[Item]):
     _together_at: float = field(default=math.inf, init=False)
     _apart_s: float = field(default=_FIRST_APART_S, init=False)
     _separate_until: dict[str, float] = field(default_factory=dict, init=False)
-    _omissions: int = field(default=0, init=False)
+    _omissions: Counter[str] = field(default_factory=Counter, init=False)
+    _shown: set[str] = field(default_factory=set, init=False)
     _failures: Counter[str] = field(default_factory=Counter, init=False)
     _ends_at: float = field(default=math.inf, init=False)
     _within_s: float = field(default=math.inf, init=False)
@@ -189,7 +192,7 @@ class BatchReader(Generic[Item]):
             return {flow_run_id: error}
         result = self._single(flow_run_id)
         if not isinstance(result, FlowServiceError):
-            self._separate([flow_run_id], error)
+            self._separate([flow_run_id], _refusal(error))
         return {flow_run_id: result}
 
     def _isolated(self, wanted: Mapping[str, bool], error: FlowServiceError) -> dict[str, Item | FlowServiceError]:
@@ -220,7 +223,7 @@ class BatchReader(Generic[Item]):
                 if not is_accepted and sum(not isinstance(results[each], FlowServiceError) for each in failing) > 1:
                     break
         if is_accepted:
-            self._separate(failing, error)
+            self._separate(failing, _refusal(error))
         else:
             self._fall_back(f"refuses to list {self.kind.plural} by their ids ({error.message})")
         return results
@@ -257,13 +260,27 @@ class BatchReader(Generic[Item]):
         absent = {run_id: seen for run_id, seen in wanted.items() if run_id not in found}
         results: dict[str, Item | FlowServiceError] = {run_id: self.kind.absent_error(run_id) for run_id in absent}
         singles = self._singles([run_id for run_id, seen in absent.items() if seen] or list(absent)[:1])
-        is_omission = any(not isinstance(result, FlowServiceError) for result in singles.values())
-        self._omissions = self._omissions + 1 if is_omission else 0
-        if self._omissions >= _MAX_OMISSIONS:
-            self._fall_back(f"omits existing {self.kind.plural} when it lists them by their ids")
-        elif not absent:
+        self._count_omissions(found, singles)
+        if not absent:
             self._apart_s = _FIRST_APART_S
         return {**found, **results, **singles}
+
+    def _count_omissions(self, found: Iterable[str], singles: Mapping[str, Item | FlowServiceError]) -> None:
+        """Count the existing runs that a list omits. If it is not the first time, read them, or all runs, singly."""
+        for run_id in found:
+            self._omissions.pop(run_id, None)
+            self._shown.add(run_id)
+        omitted = [run_id for run_id, result in singles.items() if not isinstance(result, FlowServiceError)]
+        self._omissions.update(omitted)
+        hidden = [run_id for run_id in omitted if self._omissions[run_id] >= _MAX_OMISSIONS]
+        if not hidden:
+            return
+        known = [run_id for run_id in self._separate_until if self._omissions[run_id] >= _MAX_OMISSIONS]
+        # Lists that show most runs do not ignore their filter.
+        if len(hidden) + len(known) >= min(len(self._shown), _MAX_SINGLE_READS):
+            self._fall_back(f"omits existing {self.kind.plural} when it lists them by their ids")
+        else:
+            self._separate(hidden, "omits {} from lists")
 
     def _can_read_singly(self, wanted: Mapping[str, bool]) -> bool:
         """Return whether Flow Service responds to a read of one of two random runs."""
@@ -300,19 +317,26 @@ class BatchReader(Generic[Item]):
     def _end_pauses(self) -> None:
         """Read runs together again whose pause is over."""
         now = self.monotonic()
+        if max(len(self._omissions), len(self._shown)) > _MAX_COUNTED:
+            self._omissions.clear()
+            self._shown.clear()
         self._separate_until = {run_id: until for run_id, until in self._separate_until.items() if until > now}
         if not self.together and now >= self._together_at:
-            self.together, self._omissions = True, 0
+            self.together = True
+            self._omissions.clear()
+            self._shown.clear()
             log.info("Reading each %s with shared requests again", self.kind.noun)
 
-    def _separate(self, flow_run_ids: Iterable[str], error: FlowServiceError) -> None:
+    def _separate(self, flow_run_ids: Iterable[str], problem: str) -> None:
+        """Read these runs with separate requests for some minutes.
+
+        :param problem: what Flow Service does, with braces in the place of a run.
+        """
         for run_id in flow_run_ids:
             self._separate_until[run_id] = self.monotonic() + _FIRST_APART_S
             log.warning(
-                "Flow Service refuses to list %s %s with others (%s); reading it separately for %.0f minutes",
-                self.kind.noun,
-                run_id,
-                error.message,
+                "Flow Service %s; reading it separately for %.0f minutes",
+                problem.replace("{}", f"{self.kind.noun} {run_id}"),
                 _FIRST_APART_S / 60,
             )
 
@@ -325,6 +349,11 @@ class BatchReader(Generic[Item]):
             self._apart_s / 60,
         )
         self._apart_s = min(2 * self._apart_s, _MAX_APART_S)
+
+
+def _refusal(error: FlowServiceError) -> str:
+    """Return the problem of a list that Flow Service refuses because of one run."""
+    return f"refuses to list {{}} with others ({error.message})"
 
 
 def as_service_error(error: BaseException) -> FlowServiceError:
