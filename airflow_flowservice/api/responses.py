@@ -272,10 +272,13 @@ def _is_wrong_host(response: HttpResponse, kind: type[ApiError]) -> bool:
 
 def _continuation(found: Any, response: HttpResponse, call: Call) -> str | None:
     """Return the next page's token in the server's own spelling, neither decoded nor cut; None on the last page."""
-    href = text_at(found, "_links", "next", "href", length=None) or text_at(found, "_links", "next", length=None)
-    if not href:
+    links = value_at(found, "_links")
+    link = value_at(links, "next") if isinstance(links, dict) else links
+    href = value_at(link, "href") if isinstance(link, dict) else link
+    if href is None or href in ({}, []) or (isinstance(href, str) and not href.strip()):
         return None
-    token = _CONTINUATION.search(href)
+    # A link of another form is no last page: a search in an incomplete list could miss a flow run.
+    token = _CONTINUATION.search(href) if isinstance(href, str) else None
     if not token or not token.group(1):
         raise _error(
             UnreadableAnswerError,
