@@ -9,6 +9,7 @@ from airflow_flowservice._airflow import cache_settings, connections
 from airflow_flowservice._airflow.pages import ExperiencePages
 from airflow_flowservice._airflow.versions import BaseHook
 from airflow_flowservice.exceptions import FlowServiceError
+from airflow_flowservice.plain_text import canonical_id
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -110,7 +111,7 @@ class FlowServiceHook(BaseHook):
         """Return the key of a dataflow in the ledger: organization, sandbox and dataflow id."""
         from airflow_flowservice.ledger.entry import DataflowKey
 
-        return DataflowKey(self.client.org_id, self.client.sandbox, flow_id)
+        return DataflowKey(self.client.org_id, self.client.sandbox, canonical_id(flow_id))
 
     def flow_id_of(self, flow_name: str) -> str:
         """Return the id of the dataflow with this name in the connection's sandbox. Found ids are used for 5 minutes.

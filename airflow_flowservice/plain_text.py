@@ -6,6 +6,7 @@ A cleaned text has no control characters, line breaks, escape sequences or lone 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence, Set
 from typing import Any
 
@@ -18,6 +19,7 @@ ERROR_LENGTH = 10_000
 URL_LENGTH = 2000
 """Limit of an address, in characters."""
 
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
 _LIST_TEXTS = ("[", "(", "LazyXComSequence(")
 
@@ -35,6 +37,15 @@ def clean_text(text: str, *, length: int | None = TEXT_LENGTH) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else " " if each.isspace() else _UNPRINTABLE for each in text)
+
+
+def canonical_id(text: str) -> str:
+    """Return an id of Flow Service without blanks around; a UUID in lower case, as Adobe writes it.
+
+    Otherwise, the ledger and the comparison with lists of flow runs would not recognize it.
+    """
+    stripped = text.strip()
+    return stripped.lower() if _UUID.fullmatch(stripped) else stripped
 
 
 def remedy_for_list(value: Any) -> str:

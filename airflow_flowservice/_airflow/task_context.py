@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import timetables
 from airflow_flowservice.exceptions import ConfigurationError
-from airflow_flowservice.plain_text import remedy_for_list
+from airflow_flowservice.plain_text import canonical_id, remedy_for_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +24,11 @@ FLOW_RUN_KEY = "flow_run"
 FLOW_RUNS_KEY = "flow_runs"
 URL_KEY = "flow_run_url"
 DATAFLOW_KEY = "dataflow_url"
+
+# Key of a DAG run's conf with the settings of this package, and the names of the settings.
+_SETTINGS = "flowservice"
+_SETTING_NAMES = ("adopt", "restate")
+_MAX_DEPTH = 5
 
 # Texts of a template without a value, in lower case.
 _NO_VALUE = frozenset({"none", "null", "undefined", "nan"})
@@ -194,17 +199,39 @@ def _adopt_setting(conf: Mapping[str, Any]) -> Any:
 
     :raises ConfigurationError: a key is misspelt or unknown, since ignoring it could cause a second flow run.
     """
-    for key in conf:
-        if key != "flowservice" and re.sub(r"[\W_]", "", str(key).lower()) in ("flowservice", "flowserviceadopt"):
-            raise _invalid_adopt(f"the DAG run's conf has the unknown key {key!r}")
-    settings = conf.get("flowservice")
+    for key, value in conf.items():
+        if key == _SETTINGS:
+            continue
+        if value is not None and _is_meant_as_settings(key, value):
+            raise _invalid_adopt(f"the DAG run's conf has the unknown key {str(key)[:60]!r}")
+        if _contains_settings(value):
+            raise _invalid_adopt(f"the DAG run's conf has {_SETTINGS} inside the key {str(key)[:60]!r}")
+    settings = conf.get(_SETTINGS)
     if settings in (None, {}):
         return None
     if not isinstance(settings, dict):
         raise _invalid_adopt(f"flowservice in the DAG run's conf is {settings!r}")
-    if unknown := [key for key in settings if key not in ("adopt", "restate")]:
+    if unknown := [key for key in settings if key not in _SETTING_NAMES]:
         raise _invalid_adopt(f"flowservice in the DAG run's conf has the unknown key {', '.join(map(repr, unknown))}")
     return settings.get("adopt")
+
+
+def _is_meant_as_settings(key: Any, value: Any) -> bool:
+    """Return whether a key is another spelling of `flowservice`, an object with a similar name, or a setting."""
+    plain = re.sub(r"[\W_]", "", str(key).lower())
+    names = (_SETTINGS, *(f"{prefix}{name}" for prefix in ("", _SETTINGS) for name in _SETTING_NAMES))
+    is_similar = isinstance(value, dict) and get_close_matches(plain, (_SETTINGS,), n=1, cutoff=0.8)
+    return plain in names or bool(is_similar)
+
+
+def _contains_settings(value: Any, *, depth: int = _MAX_DEPTH) -> bool:
+    """Return whether a value contains an object with settings, which would not be read there."""
+    if not isinstance(value, dict | list) or depth == 0:
+        return False
+    if isinstance(value, dict) and any(_is_meant_as_settings(key, each) for key, each in value.items()):
+        return True
+    items = value.values() if isinstance(value, dict) else value
+    return any(_contains_settings(each, depth=depth - 1) for each in items)
 
 
 def requests_restating(context: Mapping[str, Any], *, flow_id: str) -> bool:
@@ -255,7 +282,7 @@ def _require_tasks(task_ids: Iterable[str], dag: Any) -> None:
 
 def _flow_run_id(value: Any) -> str:
     if isinstance(value, str) and value.strip() not in ("", "None", "null"):
-        return value.strip()
+        return canonical_id(value)
     raise _invalid_adopt(f"flowservice.adopt in the DAG run's conf names the flow run {value!r}")
 
 
@@ -268,7 +295,7 @@ def _invalid_adopt(why: str) -> ConfigurationError:
 
 
 def rendered_id(value: Any, *, name: str, source: str | None = None) -> str:
-    """Return the id in a rendered template field, without blanks around.
+    """Return the id in a rendered template field, without blanks around; a UUID in lower case, as Adobe writes it.
 
     A template of a missing value renders to empty text or to the text `None`, in a native environment to None. The
     output of a mapped task renders to a list.
@@ -279,7 +306,7 @@ def rendered_id(value: Any, *, name: str, source: str | None = None) -> str:
     """
     text = value.strip() if isinstance(value, str) else ""
     if text and text.lower() not in _NO_VALUE and text[0] not in "[({" and not remedy_for_list(text):
-        return text
+        return canonical_id(text)
     to = f" to {source}" if source else ""
     remedy = f"set {name}{to}; if it is a template, check it{remedy_for_list(value)}"
     raise ConfigurationError(f"{name} is {value!r}", remedy=remedy)

@@ -19,8 +19,18 @@ _DELTA = frozenset({"DeltaTriggerTimetable", "DeltaDataIntervalTimetable"})
 _DATA_INTERVAL = frozenset({"CronDataIntervalTimetable", "DeltaDataIntervalTimetable"})
 _WITHOUT_PERIOD = frozenset({"NullTimetable", "OnceTimetable", "ContinuousTimetable", "AssetTriggeredTimetable"})
 
-# Methods of a timetable that decide when the next DAG run is.
-_PLANNING_METHODS = frozenset({"next_dagrun_info", "next_dagrun_info_v2"})
+# Methods of a timetable that decide when the DAG runs are. Those with an underscore are of Airflow's cron and delta
+# timetables, whose `next_dagrun_info` calls them.
+_PLANNING_METHODS = frozenset(
+    {
+        "next_dagrun_info",
+        "next_dagrun_info_v2",
+        "_get_next",
+        "_get_prev",
+        "_align_to_next",
+        "_align_to_prev",
+    }
+)
 
 
 def parse_timetable(timetable: Any) -> tuple[Schedule | None, Any]:

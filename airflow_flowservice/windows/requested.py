@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
@@ -24,6 +25,19 @@ _PAIRS = tuple(
     for prefix in ("", "datainterval", "interval", "logical", "period")
     for start, end in ((f"{prefix}{one}{suffix}", f"{prefix}{other}{suffix}"), (f"{suffix}{one}", f"{suffix}{other}"))
 )
+# Keys that people use for a span of time, or for one day, in one value, without case and punctuation.
+_SPANS = frozenset(
+    f"{prefix}{name}"
+    for prefix in ("", "data", "time", "date")
+    for name in ("interval", "period", "range", "span", "frame", "partition", "partitionkey")
+)
+_DAYS = frozenset(
+    f"{prefix}{name}"
+    for prefix in ("", "run", "data", "process", "processing", "target", "business", "partition", "ingest", "load")
+    for name in ("date", "day", "dt")
+)
+# Keys of objects that contain a conf, for instance in the body of a request to Airflow's REST API.
+_WRAPPERS = frozenset({"conf", "config", "dagrunconf", "params", "parameters"}) | _SPANS
 # Airflow's names of a logical date, without case and punctuation.
 _LOGICAL_DATES = frozenset({"logicaldate", "executiondate", "ds", "dsnodash", "ts"})
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}|(\d{8,})", re.ASCII)
@@ -74,19 +88,14 @@ def require_no_other_spelling(values: Mapping[str, Any], *, where: str) -> None:
 def require_no_unread_times(values: Mapping[str, Any], *, where: str) -> None:
     """Raise an error if a mapping without a window has times that are probably meant as one.
 
-    These are times under a key with a name that is similar to `window_start`, and two times under keys such as `start`
-    and `end`. The keys may be for another task, so a window in the same mapping takes precedence. Numbers that cannot
-    be times, such as those of rows, are ignored.
+    These are times under a key with a name that is similar to `window_start`, under a key such as `interval` or `date`,
+    and two times under keys such as `start` and `end`. The keys may be for another task, so a window in the same
+    mapping takes precedence. Numbers that cannot be times, such as those of rows, are ignored.
 
     :param values: as for `require_no_other_spelling`.
     :raises WindowError: the error names the keys.
     """
-    keys = {_plain(key): key for key, value in values.items() if _contains_time(value)}
-    found = next(([key] for name, key in keys.items() if _is_similar(name)), None)
-    if found is None:
-        pair = next((pair for pair in _PAIRS if keys.keys() >= set(pair)), ())
-        found = [keys[name] for name in pair]
-    problem = _times_text(found, values)
+    problem = _times_text(_unread_keys(values), values)
     if problem:
         raise WindowError(
             f"{where} has {problem}, which this task does not read as a window",
@@ -95,6 +104,19 @@ def require_no_unread_times(values: Mapping[str, Any], *, where: str) -> None:
                 "window_start and window_end"
             ),
         )
+
+
+def _unread_keys(values: Mapping[str, Any], *, depth: int = _MAX_DEPTH) -> list[str]:
+    """Return one or two keys whose times are probably meant as a window; empty if there are none."""
+    keys = {_plain(key): key for key, value in values.items() if _contains_time(value)}
+    for name, key in keys.items():
+        is_wrapper = depth > 0 and name in _WRAPPERS and isinstance(values[key], Mapping)
+        if _is_similar(name) or name in _DAYS or (name in _SPANS and not isinstance(values[key], Mapping)):
+            return [key]
+        if is_wrapper and _unread_keys(values[key], depth=depth - 1):
+            return [key]
+    pair = next((pair for pair in _PAIRS if keys.keys() >= set(pair)), ())
+    return [keys[name] for name in pair]
 
 
 def _times_text(keys: list[str], values: Mapping[str, Any]) -> str:
@@ -172,9 +194,21 @@ def _shown(key: Any) -> str:
 
 
 def _contains_window(value: Any, *, depth: int = _MAX_DEPTH) -> bool:
+    if isinstance(value, str):
+        value = _object_in_text(value)
     if isinstance(value, Mapping) and any(_spellings(value)):
         return True
     return depth > 0 and any(_contains_window(each, depth=depth - 1) for each in _items(value))
+
+
+def _object_in_text(text: str) -> Any:
+    """Return the JSON object that a text contains, for instance of a conf that was encoded twice; else None."""
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _contains_time(value: Any, *, depth: int = _MAX_DEPTH) -> bool:
