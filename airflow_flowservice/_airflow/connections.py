@@ -6,9 +6,10 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow import versions
+from airflow_flowservice._airflow import connection_lookup, versions
 from airflow_flowservice._airflow.versions import BaseHook
-from airflow_flowservice.exceptions import ConfigurationError
+from airflow_flowservice.exceptions import ConfigurationError, FlowServiceError
+from airflow_flowservice.plain_text import remedy_for_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,23 +19,73 @@ if TYPE_CHECKING:
     from airflow_flowservice.api.connection_settings import ConnectionSettings
 
 
+# Texts of a template without a value, in lower case.
+_NO_VALUE = frozenset({"none", "null", "undefined", "nan"})
+
+
 def get_connection(conn_id: str) -> Connection:
     """Return the connection.
 
     :raises ConfigurationError: there is no connection with this id, or its environment variable cannot be parsed.
+    :raises NotSentError: a secrets backend or Airflow's API server failed, so it is unknown whether there is one.
     """
-    with _connection_exists(conn_id):
+    _require_id(conn_id)
+    try:
         return _require_type(BaseHook.get_connection(conn_id))
+    except Exception as error:
+        if not _is_missing(error):
+            raise
+        return _find_again(conn_id, error)
 
 
 async def get_connection_async(conn_id: str) -> Connection:
     """Return the connection, without blocking the event loop.
 
-    :raises ConfigurationError: there is no connection with this id, or its environment variable cannot be parsed.
+    :raises FlowServiceError: as `get_connection`.
     """
-    with _connection_exists(conn_id):
+    _require_id(conn_id)
+    try:
         connection: Connection = await versions.get_connection_async(conn_id)
         return _require_type(connection)
+    except Exception as error:
+        if not _is_missing(error):
+            raise
+        found: Connection = await versions.in_thread(_find_again, conn_id, error)
+        return found
+
+
+def _find_again(conn_id: str, error: Exception) -> Connection:
+    """Return a connection that Airflow did not find, if a second look-up finds it.
+
+    Airflow also reports a connection as missing if a secrets backend or the API server fails.
+
+    :raises FlowServiceError: as `get_connection`.
+    """
+    if (problem := _variable_error(conn_id)) is not None:
+        raise problem from error
+    try:
+        is_found = connection_lookup.finds(conn_id)
+    except FlowServiceError as failure:
+        raise failure from error
+    if is_found:
+        with _connection_exists(conn_id):
+            return _require_type(BaseHook.get_connection(conn_id))
+    raise _missing_error(conn_id) from error
+
+
+def _require_id(conn_id: Any) -> None:
+    """Return if the id can be one of a connection.
+
+    :raises ConfigurationError: a template rendered to nothing, or to a list.
+    """
+    text = conn_id.strip() if isinstance(conn_id, str) else ""
+    if text and text.lower() not in _NO_VALUE and not remedy_for_list(text):
+        return
+    raise ConfigurationError(
+        f"flowservice_conn_id is {conn_id!r}",
+        remedy=f"set flowservice_conn_id to the id of a connection; if it is a template, check it"
+        f"{remedy_for_list(conn_id)}",
+    )
 
 
 def stored_connection(conn_id: str) -> Any:
@@ -102,9 +153,13 @@ def _connection_exists(conn_id: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if type(error).__name__ != "AirflowNotFoundException" and "CONNECTION_NOT_FOUND" not in str(error):
+        if not _is_missing(error):
             raise
         raise (_variable_error(conn_id) or _missing_error(conn_id)) from error
+
+
+def _is_missing(error: Exception) -> bool:
+    return type(error).__name__ == "AirflowNotFoundException" or "CONNECTION_NOT_FOUND" in str(error)
 
 
 def _missing_error(conn_id: str) -> ConfigurationError:

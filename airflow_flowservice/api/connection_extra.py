@@ -70,22 +70,25 @@ def parse_extra(connection: Any) -> dict[str, Any]:
     :raises ConfigurationError: the extra is not a JSON object; the message contains none of its values.
     """
     text = getattr(connection, "extra", None)
-    value = parse_extra_text(text) if isinstance(text, str) and text.strip() else connection.extra_dejson
+    if isinstance(text, str | bytes) and text.strip():
+        value = parse_extra_text(text)
+    else:  # A secrets backend can return a connection with an object.
+        value = text or connection.extra_dejson
     return _remove_prefix(require_object(value))
 
 
-def parse_extra_text(text: str) -> Any:
+def parse_extra_text(text: str | bytes) -> Any:
     """Return the JSON value of the extra.
 
     :raises ConfigurationError: the text is not JSON; the message states the position.
     """
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"the extra is not valid JSON{position_of(error)}", remedy=_WRITE_OBJECT) from None
 
 
-def position_of(error: ValueError) -> str:
+def position_of(error: Exception) -> str:
     """Return the cause and the position of a JSON syntax error; contains nothing of the text."""
     if not isinstance(error, json.JSONDecodeError):
         return ""

@@ -152,6 +152,20 @@ def _errors_of_unknown_keys(
     return errors
 
 
+def _field(connection: AirflowConnection, name: str) -> str:
+    """Return a field of the connection; empty text if it has no value.
+
+    :raises ConfigurationError: the value is not text, which a secrets backend can return.
+    """
+    value = getattr(connection, name)
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise ConfigurationError(
+        f"{name} must be text, not a value of type {type(value).__name__}",
+        remedy=f"store {name} of the connection as text; in JSON, write it in quotation marks",
+    )
+
+
 def _value_of(connection: AirflowConnection, extra: Values, name: str) -> Any:
     return extra.get(name) if name in EXTRA_FIELDS else getattr(connection, name)
 
@@ -159,9 +173,9 @@ def _value_of(connection: AirflowConnection, extra: Values, name: str) -> Any:
 def _parse_host(connection: AirflowConnection, extra: Values) -> Values:
     """Return the platform's URL, from host, schema and port."""
     _require_scheme_as_schema(connection)
-    host = (connection.host or "").strip() or DEFAULT_BASE_URL
+    host = _field(connection, HOST).strip() or DEFAULT_BASE_URL
     if "://" not in host and not host.lower().startswith(("http:", "https:")):
-        scheme = "http" if (connection.schema or "").strip().lower() == "http" else "https"
+        scheme = "http" if _field(connection, "schema").strip().lower() == "http" else "https"
         host = f"{scheme}://{host}"
     scheme, separator, address = host.partition("://")
     name, slash, path = address.partition("/")
@@ -176,7 +190,7 @@ def _require_scheme_as_schema(connection: AirflowConnection) -> None:
 
     :raises ConfigurationError: the schema has another value, which would be ignored.
     """
-    schema = (connection.schema or "").strip()
+    schema = _field(connection, "schema").strip()
     if schema.lower() not in ("", "http", "https") and validation.remove_known_path(f"/{schema}", ROOT):
         raise ConfigurationError(
             f"schema is {schema[:60]!r}, but can only be http or https",
@@ -188,13 +202,13 @@ def _require_scheme_as_schema(connection: AirflowConnection) -> None:
 
 
 def _parse_login(connection: AirflowConnection, extra: Values) -> Values:
-    return {"client_id": validation.validate_client_id((connection.login or "").strip())}
+    return {"client_id": validation.validate_client_id(_field(connection, LOGIN).strip())}
 
 
 def _parse_password(connection: AirflowConnection, extra: Values) -> Values:
     """Return client secret and access token, of which exactly one is set."""
     access_token = _text(extra, "access_token")
-    secret, token = validation.validate_credential(connection.password or None, access_token)
+    secret, token = validation.validate_credential(_field(connection, PASSWORD) or None, access_token)
     return {"client_secret": secret, "access_token": token}
 
 

@@ -49,7 +49,8 @@ def validate_base_url(value: Any, name: str, *, known_path: str = "") -> str:
         or parts.netloc.endswith(":")
         or parts.query
         or parts.fragment
-        or re.search(r"[\s\\%]", text)
+        or re.search(r"[\s\\%,;*<>'\"]", text)
+        or not text.isprintable()
         or ".." in parts.path
     ):
         raise ConfigurationError(f"{name} is not the address of a host: {text!r}")

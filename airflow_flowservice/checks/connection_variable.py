@@ -37,7 +37,7 @@ def cause_of(value: str) -> str | None:
 def _cause_in_json(text: str) -> str | None:
     try:
         fields = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"is not valid JSON{position_of(error)}"
     if unknown := [key for key in fields if key not in _FIELDS]:
         return f"has the unknown key {unknown[0][:60]!r} beside 'extra'; settings of Flow Service belong into 'extra'"
