@@ -13,6 +13,7 @@ from airflow.sdk import BaseOperator
 from airflow_flowservice._airflow import intent_variable, metrics, required_actions, task_context, task_end, versions
 from airflow_flowservice._airflow.flow_run_task import (
     FlowRunTaskMixin,
+    boolean,
     log_run_continues,
     positive_seconds,
     pushed_summary,
@@ -78,8 +79,10 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             wait_for_batch=wait_for_batch,
             flowservice_conn_id=flowservice_conn_id,
         )
-        self.wait_for_completion = wait_for_completion
-        self.deferrable = versions.default_deferrable() if deferrable is None else deferrable
+        self.wait_for_completion = boolean(wait_for_completion, name="wait_for_completion")
+        self.deferrable = (
+            versions.default_deferrable() if deferrable is None else boolean(deferrable, name="deferrable")
+        )
         self.poll_interval = positive_seconds(poll_interval, name="poll_interval")
         self.wait_timeout = None if wait_timeout is None else positive_seconds(wait_timeout, name="wait_timeout")
         self.uncertain_patience = positive_seconds(uncertain_patience, name="uncertain_patience")

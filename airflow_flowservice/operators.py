@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_flowservice._airflow import choose_window, named_dataflow, task_context, task_end, versions
-from airflow_flowservice._airflow.flow_run_task import pushed_summary
+from airflow_flowservice._airflow.flow_run_task import boolean, pushed_summary
 from airflow_flowservice._flow_run_operator import FlowRunOperator, one_of
 from airflow_flowservice.exceptions import ConfigurationError, error_context
 
@@ -145,11 +145,11 @@ class OnDemandFlowRunOperator(FlowRunOperator):
             self.window_offset = _offset(window_offset)
             self.window = window
             self.start_time = start_time
-            self.check_flow = check_flow
+            self.check_flow = boolean(check_flow, name="check_flow")
             # The DAG run's own window, which the task shows in these two fields.
             self._shown_edges: tuple[Any, Any] = (None, None)
             self._configure_ledger(on_ingested, on_overlap)
-            self.continues = (continues,) if isinstance(continues, str) else tuple(continues)
+            self.continues = named_dataflow.earlier_flow_ids(continues)
             # A template may render to a native None, which is not the same as an omitted argument.
             choose_window.require_edges_in_pairs(window_start, window_end)
             self._given: set[str] = set()

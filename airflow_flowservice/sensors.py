@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_flowservice._airflow import metrics, task_context, task_end, trigger_start, versions
-from airflow_flowservice._airflow.flow_run_task import FlowRunTaskMixin, log_run_continues
+from airflow_flowservice._airflow.flow_run_task import FlowRunTaskMixin, boolean, log_run_continues
 from airflow_flowservice._airflow.task_context import URL_KEY
 from airflow_flowservice.exceptions import (
     ConfigurationError,
@@ -121,9 +121,10 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
         with task_end.constructor_errors(self, flow_run_id=flow_run_id):
             super().__init__(poke_interval=poke_interval, **kwargs)
             self.flow_run_id = flow_run_id
+            is_alone = boolean(start_from_trigger, name="start_from_trigger")
             if deferrable is None:
-                deferrable = start_from_trigger or versions.default_deferrable()
-            self.deferrable = deferrable
+                deferrable = is_alone or versions.default_deferrable()
+            self.deferrable = boolean(deferrable, name="deferrable")
             self._configure(
                 error_budget=error_budget,
                 max_failed_records=max_failed_records,
@@ -133,7 +134,7 @@ class FlowRunSensor(FlowRunTaskMixin, BaseSensorOperator):
                 flowservice_conn_id=flowservice_conn_id,
             )
             self._watch: RunWatch | None = None
-            if start_from_trigger:
+            if is_alone:
                 self._start_from_trigger()
 
     def _start_from_trigger(self) -> None:

@@ -134,9 +134,7 @@ class FlowRunTaskMixin(_Task):
         self.tolerance = Tolerance.of_task(
             max_failed_records=max_failed_records, max_failed_ratio=max_failed_ratio, on_empty=on_empty
         )
-        if not isinstance(wait_for_batch, bool):
-            raise ConfigurationError(f"wait_for_batch is {wait_for_batch!r}", remedy="use True or False")
-        self.wait_for_batch = wait_for_batch
+        self.wait_for_batch = boolean(wait_for_batch, name="wait_for_batch")
         self.flowservice_conn_id = flowservice_conn_id
 
     @property
@@ -365,6 +363,16 @@ def positive_seconds(value: float | timedelta, *, name: str) -> float:
     if seconds is None or isinstance(value, bool) or not 0 < seconds < float("inf"):
         raise ConfigurationError(f"{name} is {value!r}", remedy=f"set {name} to a positive number of seconds")
     return float(seconds)
+
+
+def boolean(value: Any, *, name: str) -> bool:
+    """Return the value of an argument.
+
+    :raises ConfigurationError: it is no boolean, such as a template or the text `False`, which counts as true.
+    """
+    if isinstance(value, bool):
+        return value
+    raise ConfigurationError(f"{name} is {value!r}", remedy="use True or False; this argument cannot be a template")
 
 
 def is_link(link: Any, *, key: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import task_context
 from airflow_flowservice.exceptions import ConfigurationError
-from airflow_flowservice.plain_text import remedy_for_list
+from airflow_flowservice.plain_text import canonical_id, remedy_for_list
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,6 +30,23 @@ def require_one(flow_id: Any, flow_name: Any) -> None:
     if (flow_id is None) is (flow_name is None):
         given = "neither flow_id nor flow_name" if flow_id is None else "both flow_id and flow_name"
         raise ConfigurationError(f"{given} is given", remedy="give the dataflow's id or its name")
+
+
+def earlier_flow_ids(continues: Any) -> tuple[str, ...]:
+    """Return the ids of a task's `continues`, which is one id or several.
+
+    :raises ConfigurationError: one is no id, such as a template, whose windows would not count as ingested.
+    """
+    if not continues:
+        return ()
+    from airflow_flowservice.api.validation import is_identifier
+
+    ids = tuple(continues) if isinstance(continues, list | tuple | set) else (continues,)
+    if all(isinstance(each, str) and is_identifier(each.strip()) for each in ids):
+        return tuple(map(canonical_id, ids))
+    raise ConfigurationError(
+        f"continues is {continues!r}", remedy="give the ids of the earlier dataflows; they cannot be templates or names"
+    )
 
 
 def chosen_flow_id(
