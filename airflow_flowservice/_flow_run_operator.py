@@ -80,9 +80,8 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             flowservice_conn_id=flowservice_conn_id,
         )
         self.wait_for_completion = boolean(wait_for_completion, name="wait_for_completion")
-        self.deferrable = (
-            versions.default_deferrable() if deferrable is None else boolean(deferrable, name="deferrable")
-        )
+        default = versions.default_deferrable
+        self.deferrable = boolean(default() if deferrable is None else deferrable, name="deferrable")
         self.poll_interval = positive_seconds(poll_interval, name="poll_interval")
         self.wait_timeout = None if wait_timeout is None else positive_seconds(wait_timeout, name="wait_timeout")
         self.uncertain_patience = positive_seconds(uncertain_patience, name="uncertain_patience")
