@@ -21,7 +21,7 @@ import urllib3
 
 from airflow_flowservice import __version__
 from airflow_flowservice.api.json_values import UNREADABLE, parse_json, text_at
-from airflow_flowservice.api.library_texts import excerpt_of_exception, hides_secrets
+from airflow_flowservice.api.library_texts import address_remedy, excerpt_of_exception, hides_secrets
 from airflow_flowservice.api.redaction import MAX_INPUT_LENGTH, excerpt, may_contain, redact_json
 from airflow_flowservice.api.response_body import ACCEPT_ENCODING, DecompressionError, body_pieces, read_body
 from airflow_flowservice.api.tracked_connections import (
@@ -362,7 +362,8 @@ class HttpSession:
         if remedy := _certificate_remedy(error, _innermost(error)):
             return NotSentError(f"no connection to {self.host} could be made ({reason})", remedy=remedy)
         if isinstance(error, ValueError):
-            return ConfigurationError(f"no request can be sent to {self.host} ({reason})")
+            remedy = address_remedy(_innermost(error))
+            return ConfigurationError(f"no request can be sent to {self.host} ({reason})", remedy=remedy)
         if isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError)):
             return NotSentError(f"no connection to {self.host} could be made{limit} ({reason})")
         raise error

@@ -28,6 +28,12 @@ _LOGGERS = (
     "urllib3.util.retry",
 )
 
+_ADDRESS_ERRORS = ("LocationParseError", "ProxySchemeUnknown", "InvalidProxyURL")
+_ADDRESS_REMEDY = (
+    "check the connection's host, and the address of the proxy in HTTPS_PROXY: special characters in its user name and "
+    "password must be quoted (/ as %2F, # as %23, @ as %40)"
+)
+
 
 class _Request(threading.local):
     """Request of this thread: its secrets, or None if no request runs."""
@@ -60,8 +66,18 @@ def hides_secrets(send: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
+def address_remedy(error: BaseException) -> str | None:
+    """Return the remedy of an exception about an address, which can be that of a proxy; None for any other."""
+    return _ADDRESS_REMEDY if type(error).__name__ in _ADDRESS_ERRORS else None
+
+
 def excerpt_of_exception(error: BaseException) -> str:
-    """Return class and text of a library's exception, on one line without the secrets of this thread's request."""
+    """Return class and text of a library's exception, on one line without the secrets of this thread's request.
+
+    The text of an exception about an address is omitted, because it can contain the password of a proxy.
+    """
+    if type(error).__name__ in _ADDRESS_ERRORS:
+        return type(error).__name__
     return f"{type(error).__name__}: {excerpt(str(error), secrets=_request.secrets or ())}"
 
 
