@@ -6,7 +6,7 @@ import json
 import math
 import operator
 import re
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,10 @@ UNREADABLE = object()
 _MILLISECONDS_FROM = 100_000_000_000
 """Values from here on are milliseconds: in seconds this is the year 5138, in milliseconds the year 1973."""
 
+_MICROSECONDS_FROM, _MICROSECONDS_TO = 10**14, 10**16
+"""Values between are microseconds: in milliseconds, they are later than the year 5138."""
+
+_ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}T", re.ASCII)
 _NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,9})?")
 _MAX_TEXTS = 1000
 _MAX_DEPTH = 100
@@ -88,19 +92,35 @@ def count_at(value: Any, *path: str) -> int | None:
 
 
 def instant_at(value: Any, *path: str, zero: bool = False) -> datetime | None:
-    """Return epoch seconds or milliseconds, distinguished by magnitude, as an aware UTC datetime.
+    """Return epoch seconds, milli- or microseconds, distinguished by magnitude, or ISO 8601, as an aware UTC datetime.
+
+    ISO 8601 text without an offset is None: in a wrong time zone, a flow run would not be recognized.
 
     :param zero: True if 0 is an instant (a window may start in 1970), False if 0 means None.
     """
     found = value_at(value, *path)
+    if isinstance(found, str) and _ISO_DATE.match(found.strip()):
+        return _iso_instant(found.strip())
     number = None if found is None else _number(found)
     if number is None or number < 0 or (number == 0 and not zero):
         return None
     try:
+        if _MICROSECONDS_FROM <= number < _MICROSECONDS_TO:
+            return EPOCH + timedelta(microseconds=number)
         if number >= _MILLISECONDS_FROM:
             return EPOCH + timedelta(milliseconds=number)
         return EPOCH + timedelta(seconds=number)
     except OverflowError:
+        return None
+
+
+def _iso_instant(text: str) -> datetime | None:
+    from dateutil.parser import isoparse
+
+    try:
+        found = isoparse(text)
+        return None if found.tzinfo is None or found < EPOCH else found.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
         return None
 
 

@@ -6,6 +6,7 @@ Source: https://experienceleague.adobe.com/en/docs/experience-platform/observabi
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,11 @@ MAX_RUN_ERRORS = 20
 """Limit of the errors of one flow run; the last one states how many errors are omitted."""
 
 _NO_MESSAGE = "no message"
+_CODES = ("code", "errorCode", "error_code")
+# Names of a message, also those of Adobe's other error formats.
+_MESSAGES = ("message", "errorMessage", "error_description", "detail", "detailed-message", "reason", "title")
+_CODE = re.compile(r"[A-Z][A-Z_]*-\d{3,6}(-\d{3})?")
+_MAX_DEPTH = 2
 # The places in `metrics` and in each activity, general errors first.
 _PLACES = (
     ("statusSummary", "errors"),
@@ -82,25 +88,46 @@ def errors_of_run(raw: Any, activities: Iterable[Mapping[str, Any]]) -> Iterator
     yield from _errors_in(value_at(raw, "extensions", "errorDetail"))
 
 
-def _errors_in(value: Any) -> Iterator[RunError]:
+def _errors_in(value: Any, *, depth: int = _MAX_DEPTH) -> Iterator[RunError]:
     """Yield the errors of a list, an object or a text."""
     if value is None:
         return
     for error in value if isinstance(value, list) else [value]:
         if isinstance(error, str) and (text := text_at({"text": error}, "text")):
             yield RunError(code=None, message=text)
-        code = text_at(error, "code", length=ID_LENGTH) or text_at(error, "errorCode", length=ID_LENGTH)
+        code = next(filter(None, (text_at(error, key, length=ID_LENGTH) for key in _CODES)), None)
         message = _message_of(error)
-        if message or code:
+        nested = value_at(error, "error") or value_at(error, "errors")
+        if message is None and depth and isinstance(nested, dict | list):
+            yield from _errors_in(nested, depth=depth - 1)
+        elif message or code:
             yield RunError(code=code, message=message or _NO_MESSAGE)
+        elif isinstance(error, dict):
+            yield from _errors_by_code(error)
+
+
+def _errors_by_code(errors: Mapping[str, Any]) -> Iterator[RunError]:
+    """Yield the errors of an object whose names are codes, such as `{"CONNECTOR-1001-500": "..."}`."""
+    for name, value in errors.items():
+        message = text_at(errors, name) if isinstance(value, str) else _message_of(value)
+        if message and _CODE.fullmatch(str(name)):
+            yield RunError(code=str(name), message=message)
 
 
 def _message_of(error: Any) -> str | None:
-    message = text_at(error, "message") or text_at(error, "errorMessage")
+    message = next(filter(None, (_joined_text(error, key) for key in _MESSAGES)), None)
     description = text_at(error, "description")
     if message and description and _normalized(message) != _normalized(description):
         return f"{message.rstrip('.')}: {description}"
     return message or description
+
+
+def _joined_text(error: Any, key: str) -> str | None:
+    """Return a text, or the texts of a list as one."""
+    value = value_at(error, key)
+    if not isinstance(value, list):
+        return text_at(error, key)
+    return text_at({key: "; ".join(each for each in value[:MAX_RUN_ERRORS] if isinstance(each, str))}, key)
 
 
 def _normalized(message: str) -> str:
