@@ -53,6 +53,9 @@ _DEFAULT_LIFETIME_S = 3600.0
 _MAX_LIFETIME_S = 7 * 24 * 3600
 """Adobe's tokens are valid for a day: a larger `expires_in` is in milliseconds."""
 
+_MAX_TOKEN_LENGTH = 16_384
+"""Adobe's tokens have about 2,000 characters. Airflow masks the token in each line of its logs."""
+
 
 class Auth(Protocol):
     """Source of tokens for the transport."""
@@ -402,7 +405,9 @@ def parse_token(response: HttpResponse, *, now: float, client_id: str, host: str
 
 
 def _is_token(value: Any) -> TypeGuard[str]:
-    return isinstance(value, str) and value != "" and value.isascii() and value.isprintable() and " " not in value
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_TOKEN_LENGTH:
+        return False
+    return value.isascii() and value.isprintable() and " " not in value
 
 
 def _token_from_cache(found: CachedValue, *, now: float) -> ImsToken | None:

@@ -119,6 +119,10 @@ _TYPE_OF_TIME = re.compile(
 )
 
 _WRONG_HOST = "check the connection's host: this is not a response of Flow Service"
+_PROXY_PAGE = (
+    "check the proxy or the firewall between Airflow and Adobe, and the connection's host: Flow Service sends no HTML "
+    "page (see the excerpt)"
+)
 _CONTINUATION = re.compile(r"[?&]continuationToken=([^&]*)")
 _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
@@ -211,6 +215,8 @@ def raise_for_status(response: HttpResponse, call: Call) -> None:
     remedy = remedy_of_code(kind, status=response.status, number=body.number, is_post=call in _POSTS)
     if _is_wrong_host(response, kind):
         remedy = _WRONG_HOST
+    elif response.is_html and response.status in (400, 401, 403, 405, 413):
+        remedy = _PROXY_PAGE
     elif remedy is None and kind.retryable and _is_because_of_active_run(response, call):
         remedy = ACTIVE_RUN_REMEDY
     elif remedy is None and call is Call.CREATE_RUN and refuses_times(response):
