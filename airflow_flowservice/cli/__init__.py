@@ -161,7 +161,7 @@ def _check_command(config: Any) -> Any:
         func=config.lazy_load_command("airflow_flowservice.cli.check_command.check"),
         args=(
             _conn_arg(config),
-            config.Arg(("--flow-id",), help="also check this dataflow"),
+            config.Arg(("--flow-id",), help="also check this dataflow", type=_flow_id_text),
             config.Arg(("--dag-id",), help="also check the pools of this DAG, in Airflow's metadata database"),
             *_output_args(config),
         ),
@@ -183,7 +183,7 @@ def _coverage_command(config: Any) -> Any:
             config.Arg(("-t", "--task-id"), help="show only the windows of this task", type=_id_text),
             config.Arg(("--from",), help="start; default time zone: that of Airflow", dest="from_date", **date),
             config.Arg(("--to",), help="end, exclusive", dest="to_date", **date),
-            config.Arg(("--flow-id",), help=flow_help, type=_id_text),
+            config.Arg(("--flow-id",), help=flow_help, type=_flow_id_text),
             config.Arg(("--conn-id",), help=conn_help, type=_id_text),
             config.Arg(("--all",), help="show one row for each dataflow, the worst first", action="store_true"),
             config.Arg(("--tag",), help="with --all: only dataflows of DAGs with this tag", type=_id_text),
@@ -207,7 +207,7 @@ def _fill_command(config: Any) -> Any:
             config.Arg(("-t", "--task-id"), help="fill only the windows of this task"),
             config.Arg(("--from",), help="start; default time zone: that of Airflow", dest="from_date", **date),
             config.Arg(("--to",), help="end, exclusive", dest="to_date", **date),
-            config.Arg(("--flow-id",), help="the dataflow, if the DAG has several"),
+            config.Arg(("--flow-id",), help="the dataflow, if the DAG has several", type=_flow_id_text),
             config.Arg(("--conn-id",), help="also query Flow Service, for windows that were ingested elsewhere"),
             config.Arg(("--chunk",), help="fill by longer windows: a number and h, d, w or mo, such as 1mo"),
             config.Arg(("--include-unknown",), help="also fill windows with an unknown outcome", action="store_true"),
@@ -234,7 +234,7 @@ def _freshness_command(config: Any) -> Any:
         args=(
             config.Arg(("--max-lag",), help="the longest lag: a number and m, h, d or w, such as 26h", required=True),
             config.Arg(
-                ("--flow-id",), help="check this dataflow; repeat it for several", action="append", type=_id_text
+                ("--flow-id",), help="check this dataflow; repeat it for several", action="append", type=_flow_id_text
             ),
             config.Arg(("--all",), help="check all dataflows", action="store_true"),
             config.Arg(("--conn-id",), help=conn_help, type=_id_text),
@@ -251,6 +251,16 @@ def _since_arg(config: Any, *, default: str | None = "366d") -> Any:
     condition = "" if default else ", with --all"
     text = f"start of the range, before now: a number and m, h, d or w; default{condition}: 366d"
     return config.Arg(("--since",), help=text, default=default)
+
+
+def _flow_id_text(text: str) -> str:
+    """Return the id of a dataflow; a UUID in lower case, as Adobe writes it.
+
+    :raises argparse.ArgumentTypeError: as in `_id_text`.
+    """
+    from airflow_flowservice.plain_text import canonical_id
+
+    return canonical_id(_id_text(text))
 
 
 def _id_text(text: str) -> str:
@@ -311,7 +321,13 @@ def _flows_command(config: Any) -> Any:
         func=config.lazy_load_command("airflow_flowservice.cli.flows_command.flows"),
         args=(
             _conn_arg(config),
-            config.Arg(("--flow-id",), help="only this dataflow; can be repeated", action="append", default=[]),
+            config.Arg(
+                ("--flow-id",),
+                help="only this dataflow; can be repeated",
+                action="append",
+                default=[],
+                type=_flow_id_text,
+            ),
             config.Arg(("--one-time",), help="only dataflows that on-demand flow runs can use", action="store_true"),
             config.Arg(
                 ("-o", "--output"),
@@ -378,7 +394,7 @@ def _ledger_check_command(config: Any) -> Any:
         epilog=_LEDGER_CHECK_EPILOG,
         func=config.lazy_load_command("airflow_flowservice.cli.ledger_check_command.check_ledger"),
         args=(
-            config.Arg(("--flow-id",), help="only this dataflow"),
+            config.Arg(("--flow-id",), help="only this dataflow", type=_flow_id_text),
             config.Arg(("--from",), help="only windows that end later", dest="from_date", **date),
             config.Arg(("--to",), help="only windows that start earlier", dest="to_date", **date),
             *_ledger_args(config),
@@ -397,7 +413,7 @@ def _export_command(config: Any) -> Any:
         epilog=_EXPORT_EPILOG,
         func=config.lazy_load_command("airflow_flowservice.cli.ledger_command.export"),
         args=(
-            config.Arg(("--flow-id",), help="only this dataflow"),
+            config.Arg(("--flow-id",), help="only this dataflow", type=_flow_id_text),
             config.Arg(("--sandbox",), help="only this sandbox"),
             config.Arg(("--from",), help="only windows that end later", dest="from_date", **date),
             config.Arg(("--to",), help="only windows that start earlier", dest="to_date", **date),
@@ -434,7 +450,7 @@ def _forget_command(config: Any) -> Any:
         epilog=_FORGET_EPILOG,
         func=config.lazy_load_command("airflow_flowservice.cli.ledger_command.forget"),
         args=(
-            config.Arg(("--flow-id",), help="the dataflow", required=True),
+            config.Arg(("--flow-id",), help="the dataflow", required=True, type=_flow_id_text),
             config.Arg(("--sandbox",), help="the sandbox, if several have a dataflow with this id"),
             config.Arg(("--from",), help="start; default time zone: that of Airflow", dest="from_date", **date),
             config.Arg(("--to",), help="end, exclusive", dest="to_date", **date),

@@ -119,7 +119,8 @@ class CoverageReader:
             session, flow_id=flow_id, feeds=feeds, schedules=schedules, within=_around(since, requested.end)
         )
         self._rows = rows_of_flow(rows, flow_id=flow_id, feeds=feeds, records=self._records)
-        creating_dags = sorted({row.dag_id for row in self._rows if row.creates})
+        planned = _planned_dags(feeds, schedules, flow_id=flow_id)
+        creating_dags = sorted(planned | {row.dag_id for row in self._rows if row.creates})
         self._plans = [
             plan_of(schedules[each], dag_id=each, history=database.history_start(session, each))
             for each in creating_dags
@@ -225,6 +226,16 @@ def _read_records(
         return records
     log.warning("The ledger of dataflow %s cannot be read: %s", flow_id, records.error)
     return replace(records, error="see the API server's log")
+
+
+def _planned_dags(feeds: Sequence[Feed], schedules: Mapping[str, DagSchedule | None], *, flow_id: str) -> set[str]:
+    """Return the DAGs that have a task now that creates the dataflow's flow runs, also without a task instance."""
+    return {
+        feed.dag_id
+        for feed in feeds
+        for task in getattr(schedules[feed.dag_id], "tasks", ())
+        if task.task_id == feed.task_id and task.flow_id in (None, flow_id)
+    }
 
 
 def _typical_length(timetable: Any, *, since: datetime) -> timedelta:

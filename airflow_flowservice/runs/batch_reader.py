@@ -11,7 +11,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 from urllib.parse import quote
@@ -132,6 +132,7 @@ class BatchReader(Generic[Item]):
     _separate_until: dict[str, float] = field(default_factory=dict, init=False)
     _omissions: Counter[str] = field(default_factory=Counter, init=False)
     _shown: set[str] = field(default_factory=set, init=False)
+    _poor_lists: int = field(default=0, init=False)
     _failures: Counter[str] = field(default_factory=Counter, init=False)
     _ends_at: float = field(default=math.inf, init=False)
     _within_s: float = field(default=math.inf, init=False)
@@ -260,26 +261,33 @@ class BatchReader(Generic[Item]):
         absent = {run_id: seen for run_id, seen in wanted.items() if run_id not in found}
         results: dict[str, Item | FlowServiceError] = {run_id: self.kind.absent_error(run_id) for run_id in absent}
         singles = self._singles([run_id for run_id, seen in absent.items() if seen] or list(absent)[:1])
-        self._count_omissions(found, singles)
+        self._count_omissions(found, singles, absent=len(absent))
         if not absent:
             self._apart_s = _FIRST_APART_S
         return {**found, **results, **singles}
 
-    def _count_omissions(self, found: Iterable[str], singles: Mapping[str, Item | FlowServiceError]) -> None:
-        """Count the existing runs that a list omits. If it is not the first time, read them, or all runs, singly."""
+    def _count_omissions(
+        self, found: Collection[str], singles: Mapping[str, Item | FlowServiceError], *, absent: int
+    ) -> None:
+        """Count the existing runs that a list omits. If it is not the first time, read them, or all runs, singly.
+
+        :param absent: number of runs that the list omits; `singles` has only some of them.
+        """
         for run_id in found:
             self._omissions.pop(run_id, None)
             self._shown.add(run_id)
         omitted = [run_id for run_id, result in singles.items() if not isinstance(result, FlowServiceError)]
         self._omissions.update(omitted)
         hidden = [run_id for run_id in omitted if self._omissions[run_id] >= _MAX_OMISSIONS]
-        if not hidden:
-            return
         known = [run_id for run_id in self._separate_until if self._omissions[run_id] >= _MAX_OMISSIONS]
         # Lists that show most runs do not ignore their filter.
-        if len(hidden) + len(known) >= min(len(self._shown), _MAX_SINGLE_READS):
+        many = min(len(self._shown), _MAX_SINGLE_READS)
+        is_poor = bool(omitted) and absent * len(omitted) >= min(len(found) or many, many) * len(singles)
+        self._poor_lists = self._poor_lists + 1 if is_poor else 0
+        if self._poor_lists >= _MAX_OMISSIONS or (hidden and len(hidden) + len(known) >= many):
+            self._poor_lists = 0
             self._fall_back(f"omits existing {self.kind.plural} when it lists them by their ids")
-        else:
+        elif hidden:
             self._separate(hidden, "omits {} from lists")
 
     def _can_read_singly(self, wanted: Mapping[str, bool]) -> bool:

@@ -337,7 +337,7 @@ def test_next_page_without_a_token(server, client):
         list(client.list_runs())
 
 
-@pytest.mark.parametrize("links", [{}, {"next": None}, {"next": {}}, {"next": {"href": ""}}, None, 5])
+@pytest.mark.parametrize("links", [{}, {"next": None}, {"next": {}}, {"next": {"href": ""}}, None])
 def test_last_pages(server, client, links):
     """The links of the last page may be missing or empty."""
     server.then(server.answer({"items": [{"id": "a"}], "_links": links}))

@@ -49,6 +49,12 @@ def test_each_window_has_its_state(request_coverage: Any) -> None:
     assert response["whole"] is False
 
 
+def test_range_after_the_last_dag_run(request_coverage: Any) -> None:
+    """Windows are expected by the schedule, also without a task instance in the range."""
+    response = request_coverage(**{"from": "2026-01-08T00:00:00Z"}).json()
+    assert (["missing"] * 3, False) == (states_of(response), response["whole"])
+
+
 def test_columns_reference_dag_runs_and_flow_runs(request_coverage: Any) -> None:
     """Each DAG run and each flow run occurs once and is referenced by its index."""
     response = request_coverage().json()
