@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import connection_lookup, versions
+from airflow_flowservice._airflow.task_context import rendered_id
 from airflow_flowservice._airflow.versions import BaseHook
 from airflow_flowservice.exceptions import ConfigurationError, FlowServiceError
-from airflow_flowservice.plain_text import remedy_for_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,17 +19,13 @@ if TYPE_CHECKING:
     from airflow_flowservice.api.connection_settings import ConnectionSettings
 
 
-# Texts of a template without a value, in lower case.
-_NO_VALUE = frozenset({"none", "null", "undefined", "nan"})
-
-
 def get_connection(conn_id: str) -> Connection:
     """Return the connection.
 
     :raises ConfigurationError: there is no connection with this id, or its environment variable cannot be parsed.
     :raises NotSentError: a secrets backend or Airflow's API server failed, so it is unknown whether there is one.
     """
-    _require_id(conn_id)
+    rendered_id(conn_id, name="flowservice_conn_id", source="the id of a connection")
     try:
         return _require_type(BaseHook.get_connection(conn_id))
     except Exception as error:
@@ -43,7 +39,7 @@ async def get_connection_async(conn_id: str) -> Connection:
 
     :raises FlowServiceError: as `get_connection`.
     """
-    _require_id(conn_id)
+    rendered_id(conn_id, name="flowservice_conn_id", source="the id of a connection")
     try:
         connection: Connection = await versions.get_connection_async(conn_id)
         return _require_type(connection)
@@ -71,21 +67,6 @@ def _find_again(conn_id: str, error: Exception) -> Connection:
         with _connection_exists(conn_id):
             return _require_type(BaseHook.get_connection(conn_id))
     raise _missing_error(conn_id) from error
-
-
-def _require_id(conn_id: Any) -> None:
-    """Return if the id can be one of a connection.
-
-    :raises ConfigurationError: a template rendered to nothing, or to a list.
-    """
-    text = conn_id.strip() if isinstance(conn_id, str) else ""
-    if text and text.lower() not in _NO_VALUE and not remedy_for_list(text):
-        return
-    raise ConfigurationError(
-        f"flowservice_conn_id is {conn_id!r}",
-        remedy=f"set flowservice_conn_id to the id of a connection; if it is a template, check it"
-        f"{remedy_for_list(conn_id)}",
-    )
 
 
 def stored_connection(conn_id: str) -> Any:
