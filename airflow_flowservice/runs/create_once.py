@@ -67,6 +67,7 @@ _MAX_CLOCK_DIFFERENCE = timedelta(minutes=15)
 _MAX_CONFIRMED_CORRECTION = timedelta(days=1)
 # Without a store, only the time distinguishes the flow runs of this DAG run from older ones.
 _MAX_SEARCH_CORRECTION_WITHOUT_STORE = timedelta(days=1)
+_MIN_DELAY_THAT_COUNTS = 5.0  # A busy machine delays each attempt by some seconds.
 _OUTCOME_UNKNOWN = (NoAnswerError, ServerError, UnreadableAnswerError)
 
 
@@ -369,7 +370,8 @@ class CreateOnce:
         )
         self._intents.write(self._intent)
         self._intents.require_no_overlapping_claim()
-        if self._intents.is_durable and self._clock.now().timestamp() - self._intent.written_at > self.patience / 2:
+        delay = self._clock.now().timestamp() - self._intent.written_at
+        if self._intents.is_durable and delay > max(self.patience / 2, _MIN_DELAY_THAT_COUNTS):
             raise AttemptOvertakenError("this attempt hung before it sent anything, so it ends without sending")
 
     def _compare(self) -> CreationEvent:
@@ -405,8 +407,7 @@ class CreateOnce:
 
         A failed flow run of an earlier attempt does not count: another one is needed.
         """
-        is_own_post = self._posts > 0
-        return self._intent.match(run, self._order) == "ours" and (is_own_post or not self._has_failed(run))
+        return self._intent.match(run, self._order) == "ours" and (self._posts > 0 or not self._has_failed(run))
 
     def _has_failed(self, run: FlowRun) -> bool:
         """Return whether the flow run has ended and ingested nothing; False if its outcome is not known."""

@@ -306,6 +306,12 @@ class TestOvertaken:
             world.attempt(patience=180.0)
         assert (world.service.posted, caught.value.retryable) == ([], True)
 
+    def test_a_short_delay_does_not_count(self, world: Any) -> None:
+        """A busy machine delays each attempt by some seconds, also with a short patience."""
+        world.store.on_call = lambda name: world.time.sleep(3) if name == "store set after" else None
+        world.attempt(patience=0.3)
+        assert len(world.service.posted) == 1
+
     def test_an_intent_that_disappears(self, world: Any) -> None:
         """If the intent disappears from the store, nothing is sent."""
         world.store.on_call = lambda name: world.store.values.clear() if name == "store set after" else None
