@@ -75,7 +75,7 @@ def _check_pip(words: list[str]) -> None:
     assert "install" == words[1]
     rest = iter(words[2:])
     for word in rest:
-        if word == "-c":
+        if word in ("-c", "-r"):
             assert (ROOT / next(rest)).is_file()
         elif word not in ("-e", "--upgrade", "./airflow_flowservice-*.whl"):
             name, named = re.fullmatch(r"([\w.-]+?)(?:\[([\w,]+)\])?", word).groups()
@@ -212,6 +212,7 @@ def test_there_are_commands() -> None:
         "python benchmarks/windows.py --nope 3",
         "python benchmarks/messages.py --nope",
         "pip install -c nowhere.txt airflow-flowservice",
+        "pip install -r nowhere.txt",
         "pip install 'airflow-flowservice[nope]'",
         "pip install left-pad",
         ".venv/bin/pytest tests/nope",
