@@ -11,7 +11,7 @@ has few imports.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from airflow_flowservice.exceptions import ConfigurationError
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from openlineage.client.event_v2 import Dataset
 
 SCHEME = "aep"
+PARTITIONS_KEY = "partitions"
+"""Key of an asset's `extra`, and of its events' `extra`: the length of the asset's partitions."""
 
 _FOLDER = "dataflows"
 _FLOW_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _SANDBOX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ORG_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(@AdobeOrg)?")
+_PARTITIONS = ("hour", "day")
 
 
 def flow_asset(
@@ -38,6 +41,7 @@ def flow_asset(
     name: str | None = None,
     extra: dict[str, Any] | None = None,
     watchers: Sequence[AssetWatcher] = (),
+    partitions: Literal["hour", "day"] | None = None,
 ) -> Asset:
     """Return the asset of a dataflow; the same arguments give the same asset in every DAG file.
 
@@ -51,10 +55,14 @@ def flow_asset(
     :param extra: the `extra` of Airflow's `Asset`.
     :param watchers: the `watchers` of Airflow's `Asset`, such as one with a `FlowRunsTrigger`. Each DAG file that uses
         the asset must have the same ones, because Airflow removes those that the last parsed file does not have.
-    :raises ConfigurationError: flow_id, sandbox or org_id is not valid.
+    :param partitions: `hour` or `day`: each whole hour or day (UTC) of an ingested window becomes a partition of the
+        asset (Airflow 3.3 and later). Then, only DAGs with a `PartitionedAssetTimetable` start by the asset.
+    :raises ConfigurationError: flow_id, sandbox, org_id or partitions is not valid.
     """
     from airflow.sdk import Asset
 
+    if partitions is not None:
+        extra = {**(extra or {}), PARTITIONS_KEY: _checked_partitions(partitions)}
     uri = f"{SCHEME}://{_namespace(org_id, sandbox)}/{_FOLDER}/{_checked_flow_id(flow_id)}"
     return Asset(name=uri if name is None else name, uri=uri, extra=extra, watchers=list(watchers))
 
@@ -111,6 +119,12 @@ def _namespace(org_id: str | None, sandbox: str) -> str:
             f"org_id of the asset is {org_id!r}", remedy="give the organization as in the connection, …@AdobeOrg"
         )
     return f"{short(org_id)}/{sandbox}"
+
+
+def _checked_partitions(partitions: str) -> str:
+    if partitions in _PARTITIONS:
+        return partitions
+    raise ConfigurationError(f"partitions of the asset is {partitions!r}", remedy=f"use one of {_PARTITIONS}")
 
 
 def _checked_flow_id(flow_id: str) -> str:

@@ -303,7 +303,8 @@ class FlowRunTaskMixin(_Task):
 
         A DAG that such an asset triggers uses the window of the event.
         """
-        task_context.add_outlet_event_extra(context, self, summary.event_facts())
+        ingested = summary.window if summary.succeeded else None
+        task_context.add_outlet_event_extra(context, self, summary.event_facts(), ingested=ingested)
 
     def _defer_to(self, trigger: BaseTrigger, context: Mapping[str, Any], *, flow_run_id: str) -> NoReturn:
         """Defer the task until the trigger fires, or until the shortest time limit is over."""

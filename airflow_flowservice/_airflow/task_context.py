@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from airflow_flowservice.runs.intent import Attempt, Store
     from airflow_flowservice.windows.schedule import RunDates
+    from airflow_flowservice.windows.window import IngestionWindow
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +98,10 @@ def triggering_events(context: Mapping[str, Any]) -> Iterator[tuple[str, Mapping
     """Yield the asset events that triggered the DAG run: the asset's name, and the event's `extra`.
 
     Airflow puts the payload of an `AssetWatcher`'s trigger into the `extra` (`Trigger.submit_event`), so it is returned
-    in its place.
+    in its place. The window of an event with a partition key is the partition.
     """
+    from airflow_flowservice.windows.partitions import extra_of_partition
+
     seen = {}
     for events in (context.get("triggering_asset_events") or {}).values():
         for event in events:
@@ -106,11 +109,18 @@ def triggering_events(context: Mapping[str, Any]) -> Iterator[tuple[str, Mapping
     for event in seen.values():
         extra = event.extra or {}
         payload = extra.get("payload") if extra.get("from_trigger") is True else None
-        yield event.asset.name, payload if isinstance(payload, dict) else extra
+        facts = payload if isinstance(payload, dict) else extra
+        yield event.asset.name, extra_of_partition(facts, key=getattr(event, "partition_key", None))
 
 
-def add_outlet_event_extra(context: Mapping[str, Any], task: Any, extra: Mapping[str, Any]) -> None:
-    """Put facts into the events of the task's outlets that are assets, or refer to one."""
+def add_outlet_event_extra(
+    context: Mapping[str, Any], task: Any, extra: Mapping[str, Any], *, ingested: IngestionWindow | None
+) -> None:
+    """Put facts into the events of the task's outlets that are assets, or refer to one.
+
+    :param ingested: the ingested window, whose partitions each outlet gets if it has partitions; None if nothing is
+        known to be ingested.
+    """
     from airflow.sdk import Asset
     from airflow.sdk.definitions.asset import AssetRef
 
@@ -120,8 +130,34 @@ def add_outlet_event_extra(context: Mapping[str, Any], task: Any, extra: Mapping
             continue
         try:
             events[outlet].extra.update(extra)
+            if ingested is not None and isinstance(outlet, Asset):
+                _add_partitions(context, events[outlet], ingested, asset=outlet)
         except Exception as error:  # Airflow knows no such asset; the flow run exists all the same.
             log.warning("The event of %s carries no window: %s", outlet, error)
+
+
+def _add_partitions(context: Mapping[str, Any], event: Any, window: IngestionWindow, *, asset: Any) -> None:
+    """Add the partitions of a window to an event of an asset with partitions. A partition of the DAG run has priority.
+
+    The window is ingested, so a partition that Airflow cannot have is only logged.
+    """
+    from airflow_flowservice.assets import PARTITIONS_KEY
+    from airflow_flowservice.windows import partitions
+
+    length = (asset.extra or {}).get(PARTITIONS_KEY)
+    if length not in partitions.LENGTHS or getattr(context["dag_run"], "partition_key", None) is not None:
+        return
+    keys = partitions.keys_of(window, length=length)
+    if not hasattr(event, "add_partitions"):
+        log.warning("The event of %s has no partitions: they need Airflow 3.3", asset)
+    elif not keys:
+        log.warning("The event of %s has no partitions: window %s contains no whole %s (UTC)", asset, window, length)
+    elif len(keys) > partitions.MAX_PARTITIONS:
+        text = "The event of %s has no partitions: window %s contains %s, and Airflow can store at most %s at a time"
+        log.warning(text, asset, window, len(keys), partitions.MAX_PARTITIONS)
+    else:
+        event.extra[PARTITIONS_KEY] = length
+        event.add_partitions(keys)
 
 
 def earlier_runs(context: Mapping[str, Any]) -> Iterator[Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import airflow_versions
 import pytest
 from airflow.sdk import Asset
 
 from airflow_flowservice.assets import flow_asset
 from airflow_flowservice.exceptions import ConfigurationError
+from airflow_flowservice.windows.partitions import LENGTHS
 
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 ORG = "1234567890ABCDEF"
@@ -52,6 +55,19 @@ def test_invalid_sandbox_is_refused(sandbox):
     """Otherwise, the value could change other parts of the URI."""
     with pytest.raises(ConfigurationError, match="sandbox of the asset is"):
         flow_asset(FLOW, sandbox=sandbox)
+
+
+def test_partitions_are_a_fact_of_the_asset():
+    """The operator reads them from its outlet, and Airflow shows them."""
+    assert {"team": "sales", "partitions": "hour"} == flow_asset(FLOW, partitions="hour", extra={"team": "sales"}).extra
+    assert {} == flow_asset(FLOW).extra
+    assert set(LENGTHS) == {flow_asset(FLOW, partitions=each).extra["partitions"] for each in LENGTHS}
+
+
+@pytest.mark.parametrize("partitions", ["", "week", "hours", True, 1, timedelta(hours=1)], ids=repr)
+def test_invalid_partitions_are_refused(partitions):
+    with pytest.raises(ConfigurationError, match="partitions of the asset is"):
+        flow_asset(FLOW, partitions=partitions)
 
 
 @pytest.mark.parametrize("org_id", ["", "@AdobeOrg", "a@b", "a/b@AdobeOrg", 7], ids=repr)

@@ -12,7 +12,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from types import SimpleNamespace
@@ -450,7 +450,7 @@ class Worker:
         store: bool = True,
         deferral_timeout: bool = False,
         partition_date: datetime | None = None,
-        events: tuple[tuple[str, dict[str, Any]], ...] = (),
+        events: Sequence[tuple[Any, ...]] = (),
         dag_settings: dict[str, Any] | None = None,
         map_index: int = -1,
         **arguments: Any,
@@ -461,7 +461,8 @@ class Worker:
         :param native: the DAG renders templates as native objects.
         :param store: this Airflow keeps task state (3.3 and later).
         :param deferral_timeout: the trigger times out.
-        :param events: asset events that triggered the DAG run: the asset's name and the event's extra.
+        :param events: asset events that triggered the DAG run: the asset's name, the event's extra, and optionally the
+            partition key.
         :param dag_settings: further arguments of the DAG.
         :param map_index: for an operator that returns a mapped task, the index of the task instance.
         """
@@ -496,12 +497,12 @@ class Worker:
             dates,
             store=store,
             deferral_timeout=deferral_timeout,
-            events=[_event(name, extra) for name, extra in events],
+            events=[_event(*event) for event in events],
             map_index=map_index,
         )
 
 
-def _event(asset: str, extra: dict[str, Any]) -> Any:
+def _event(asset: str, extra: dict[str, Any], partition_key: str | None = None) -> Any:
     from airflow.sdk.api.datamodels._generated import AssetEventDagRunReference
 
     return AssetEventDagRunReference.model_validate(
@@ -514,6 +515,8 @@ def _event(asset: str, extra: dict[str, Any]) -> Any:
             "source_map_index": -1,
             "source_aliases": [],
             "timestamp": "2026-01-10T00:00:00Z",
+            # Airflow before 3.3 refuses the field.
+            **({} if partition_key is None else {"partition_key": partition_key}),
         }
     )
 
