@@ -64,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     for flag, name, text in numbers:
         add(flag, dest=name, type=float, default=getattr(defaults, name), metavar="SECONDS", help=text)
+    ceilings = (
+        ("--max-flow-runs", "max_flow_runs", "the most flow runs of a dataflow in flight; 429 beyond it"),
+        ("--max-sandbox-runs", "max_sandbox_runs", "the most flow runs of all dataflows in flight; 429 beyond it"),
+    )
+    for flag, name, text in ceilings:
+        add(flag, dest=name, type=int, default=getattr(defaults, name), metavar="NUMBER", help=text)
     return parser
 
 

@@ -84,6 +84,7 @@ def _run_creation_routes(state: EmulatorState) -> APIRouter:
         creation = check_creation(
             await _json_body(request), flows=state.flows, settings=state.settings, now=state.now()
         )
+        state.require_room(creation.flow.id)
         run = state.add_run(creation, client_id=client_id, delay_s=_request_faults(request).delay_s)
         if state.settings.answer_shape == "flat":
             return JSONResponse(_created(run), status_code=201)

@@ -3,7 +3,9 @@
 These routes need no token and are not counted in the ledger.
 
 =======================================  =====================================================================
-`GET    /_emulator/ledger`               runs of every flow, with ingested and duplicated records
+`GET    /_emulator/ledger`               runs of every flow, with ingested and duplicated records; `most_active` is the
+                                         largest number of flow runs in flight, and `refused` counts the requests
+                                         that a ceiling refused
 `GET    /_emulator/ledger?flow_id=F`     also `expected`, `missing`, `duplicated` and `runs` of that flow in the
                                          range from `from` to `to`. Both are ISO 8601 (default time zone UTC)
                                          or epoch seconds. Default: the span of the windows of all its runs.

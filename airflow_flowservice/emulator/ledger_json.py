@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from airflow_flowservice.emulator.ceilings import most_in_flight
 from airflow_flowservice.emulator.instants import format_utc, to_epoch_s
 from airflow_flowservice.emulator.ledger import MinuteSpan, enclosing_span, minutes, tally
 from airflow_flowservice.emulator.model import EmulatedRun
@@ -12,7 +13,7 @@ from airflow_flowservice.emulator.state import EmulatorState
 
 
 def ledger_json(state: EmulatorState, params: Mapping[str, str]) -> dict[str, Any]:
-    """Return request counts by kind and the ledger of each flow.
+    """Return request counts by kind, requests that ceilings refused, and the ledger of each flow.
 
     If `flow_id` is given, add the ledger of that flow for the range from `from` to `to`.
 
@@ -22,6 +23,8 @@ def ledger_json(state: EmulatorState, params: Mapping[str, str]) -> dict[str, An
     now = state.now()
     result: dict[str, Any] = {
         "requests": dict(sorted(state.requests.items())),
+        "refused": state.ceilings.as_json(),
+        "most_active": most_in_flight(state.runs.values()),
         "flows": {flow_id: flow_ledger_json(state.runs_of(flow_id), now) for flow_id in state.flows},
     }
     flow_id = params.get("flow_id")
@@ -41,6 +44,7 @@ def flow_ledger_json(runs: list[EmulatedRun], now: float) -> dict[str, Any]:
     return {
         "runs": [run_ledger_json(run, now) for run in runs],
         "active": sum(_is_active(run, now) for run in runs),
+        "most_active": most_in_flight(runs),
         "ingested_records": counted.ingested,
         "duplicated": counted.duplicated,
     }

@@ -54,11 +54,13 @@ class Settings:
         batch_s: time from the end of a run to the end of its batch in the catalogue.
         start_tolerance_s: maximum age of a `startTime`. An older one is rejected (1360).
         token_ttl_s: lifetime of a token.
+        max_flow_runs: the most flow runs of a flow in flight; a further creation gets a 429. None is no ceiling.
+        max_sandbox_runs: the same for all flows together.
         clock_offset_s: offset of the emulator's clock from the clock of this machine; negative if it is
             behind. The `Date` header shows the emulator's clock.
 
     Raises:
-        ValueError: for a value that is not listed here, or for a negative duration.
+        ValueError: for a value that is not listed here, for a negative duration, or for a ceiling below 1.
     """
 
     client_id: str = "emulator-client"
@@ -79,6 +81,8 @@ class Settings:
     start_tolerance_s: float = 60.0
     token_ttl_s: float = 86399.0
     clock_offset_s: float = 0.0
+    max_flow_runs: int | None = None
+    max_sandbox_runs: int | None = None
 
     def __post_init__(self) -> None:
         self._check_choice("answer_shape", get_args(AnswerShape))
@@ -90,6 +94,9 @@ class Settings:
         for name in ("queue_s", "run_s", "batch_s", "update_s", "start_tolerance_s", "token_ttl_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}.")
+        for name in ("max_flow_runs", "max_sandbox_runs"):
+            if (limit := getattr(self, name)) is not None and limit < 1:
+                raise ValueError(f"{name} must be at least 1, but is {limit}.")
 
     def connection(self, url: str) -> dict[str, Any]:
         """Return the Airflow connection to an emulator at `url`; its JSON is a valid value of `AIRFLOW_CONN_...`."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_flowservice.emulator.ceilings import Ceilings
 from airflow_flowservice.emulator.creation_rules import Creation
 from airflow_flowservice.emulator.errors import EmulatedApiError
 from airflow_flowservice.emulator.faults import FaultPlan
@@ -61,6 +62,7 @@ class EmulatorState:
         self.requests: Counter[str] = Counter()
         self.faults = FaultPlan()
         self.outcomes = OutcomePlan()
+        self.ceilings = Ceilings(self.settings)
         self._runs_of: defaultdict[str, list[EmulatedRun]] = defaultdict(list)
         for flow in _initial_flows(self.now()):
             self.flows[flow.id] = flow
@@ -88,6 +90,14 @@ class EmulatorState:
 
     # Runs
 
+    def require_room(self, flow_id: str) -> None:
+        """Return if a client may create another run of a flow.
+
+        Raises:
+            EmulatedApiError: 429 if as many runs are in flight as a ceiling allows.
+        """
+        self.ceilings.require_room(of_flow=self.runs_of(flow_id), of_sandbox=self.runs.values(), now=self.now())
+
     def add_run(self, creation: Creation, *, client_id: str, delay_s: float = 0.0) -> EmulatedRun:
         """Record a valid run. Clients can read it after `delay_s` seconds."""
         flow = creation.flow
@@ -109,7 +119,7 @@ class EmulatorState:
 
         Raises:
             EmulatedApiError: 404 if there is no such run; 400 with code 1388 if its flow is disabled, or with code 1387
-                if it neither failed nor succeeded without records.
+                if it neither failed nor succeeded without records; 429 by a ceiling.
         """
         now = self.now()
         old = self.visible_run(run_id)
@@ -119,6 +129,7 @@ class EmulatorState:
         first, end = old.source_records
         if not old.has_ended(now) or not (old.outcome.failed or first == end):
             raise EmulatedApiError(400, "1387", f"Run {run_id} is {old.status(now)} and cannot be re-triggered now.")
+        self.require_room(flow.id)
         new = self._record(
             flow_id=old.flow_id,
             client_id=client_id,
