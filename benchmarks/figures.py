@@ -89,6 +89,15 @@ FIGURES = (
         is_quick=True,
     ),
     Benchmark(
+        command=("parse.py",),
+        figures=(
+            # 1 is linear; 1.2 is the limit of the benchmark itself.
+            Figure(name="parsing, slope", pattern=r"^Largest slope: ([\d.]+)", recorded=1.0),
+            Figure(name="parsing 500 dataflows", pattern=r"^500 dataflows: ([\d.]+) times", recorded=2.9),
+        ),
+        is_quick=True,
+    ),
+    Benchmark(
         command=("imports.py", "--turns", "9"),
         figures=(Figure(name="import of a DAG file", pattern=r"of the minima ([\d.]+)", recorded=1.0, factor=1.05),),
     ),

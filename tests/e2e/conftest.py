@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 _EXAMPLES = _HERE.parents[1] / "dags_examples"
 # Files that an earlier Airflow cannot import.
-_SINCE = {"e2e_asking.py": (3, 1), "flowservice_deadline.py": (3, 1), "e2e_partitions.py": (3, 2)}
+_SINCE = {
+    "e2e_asking.py": (3, 1),
+    "flowservice_deadline.py": (3, 1),
+    "e2e_partitions.py": (3, 2),
+    "e2e_rollup.py": (3, 3),
+}
 _BORN_FLOWS = {"flowservice_daily": "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"}
 
 
