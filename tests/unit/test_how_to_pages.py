@@ -17,7 +17,11 @@ from airflow_flowservice._airflow import versions
 HOW_TO = sorted(name for name in PAGES if name.startswith("docs/how-to/"))
 WITH_CODE = [name for name in HOW_TO if blocks(name, "python")]
 # Pages whose code needs a later Airflow than the oldest one.
-SINCE = {"docs/how-to/partitions.md": (3, 2)}
+SINCE = {
+    "docs/how-to/follow-flow-runs.md": (3, 1),
+    "docs/how-to/partitions.md": (3, 2),
+    "docs/how-to/whole-days.md": (3, 3),
+}
 
 
 def test_there_is_a_page_for_each_task() -> None:

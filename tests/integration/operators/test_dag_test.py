@@ -128,6 +128,13 @@ def test_an_example_with_two_sandboxes(run_dag, connection, monkeypatch, runs_of
         ("late-data", "late_orders_moved", [FILES]),
         ("failed-records", "strict_orders", [FLOW]),
         ("alerts", "orders_with_alert", [FLOW]),
+        ("ordered-windows", "ordered_orders", [FLOW]),
+        pytest.param(
+            "whole-days",
+            "hourly_clicks",
+            [FILES],
+            marks=pytest.mark.needs_airflow(3, 3, "partitions at run time"),
+        ),
         pytest.param(
             "chain-dags",
             "upstream_orders",
