@@ -131,21 +131,21 @@ def add_outlet_event_extra(
         try:
             events[outlet].extra.update(extra)
             if ingested is not None and isinstance(outlet, Asset):
-                _add_partitions(context, events[outlet], ingested, asset=outlet)
+                _add_partitions(events[outlet], ingested, asset=outlet)
         except Exception as error:  # Airflow knows no such asset; the flow run exists all the same.
             log.warning("The event of %s carries no window: %s", outlet, error)
 
 
-def _add_partitions(context: Mapping[str, Any], event: Any, window: IngestionWindow, *, asset: Any) -> None:
-    """Add the partitions of a window to an event of an asset with partitions. A partition of the DAG run has priority.
+def _add_partitions(event: Any, window: IngestionWindow, *, asset: Any) -> None:
+    """Add the partitions of a window to an event of an asset with partitions, instead of that of the DAG run.
 
     The window is ingested, so a partition that Airflow cannot have is only logged.
     """
     from airflow_flowservice.assets import PARTITIONS_KEY
     from airflow_flowservice.windows import partitions
 
-    length = (asset.extra or {}).get(PARTITIONS_KEY)
-    if length not in partitions.LENGTHS or getattr(context["dag_run"], "partition_key", None) is not None:
+    length = str((asset.extra or {}).get(PARTITIONS_KEY))
+    if length not in partitions.LENGTHS:
         return
     keys = partitions.keys_of(window, length=length)
     if not hasattr(event, "add_partitions"):

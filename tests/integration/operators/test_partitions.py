@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
 from airflow.sdk import Asset
+from airflow_versions import CronPartitionTimetable
 
 from airflow_flowservice._airflow import versions
 from airflow_flowservice.assets import flow_asset
@@ -13,6 +16,10 @@ FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 YESTERDAY = ("2026-01-09T00:00:00Z", "2026-01-10T00:00:00Z")
 WAITS = {"wait_for_completion": True, "poll_interval": 0.1}
 PARTITIONED = flow_asset(FLOW, partitions="hour")
+
+
+def utc(*parts: int) -> datetime:
+    return datetime(*parts, tzinfo=timezone.utc)
 
 
 @pytest.fixture
@@ -73,6 +80,17 @@ def test_earlier_airflow_ingests_without_partitions(task_of, log, monkeypatch):
     [event] = ended.message.outlet_events
     assert ("success", YESTERDAY[0]) == (ended.state, event["extra"]["window_start"])
     assert any("they need Airflow 3.3" in line for line in log())
+
+
+@pytest.mark.needs_airflow(3, 3, "partitions at run time")
+def test_partitions_of_the_asset_replace_that_of_the_dag_run(task_of):
+    """A daily DAG run that hours have started has a key of another form, which a DAG of months could not read."""
+    day = utc(2026, 1, 9)
+    arguments = {"date": None, "run_after": day + timedelta(days=1), "partition_date": day}
+    daily = CronPartitionTimetable("0 0 * * *", timezone="UTC", run_offset=-1)
+    outlets = [flow_asset(FLOW, partitions="day")]
+    [event] = task_of(schedule=daily, outlets=outlets, **arguments, **WAITS).run().message.outlet_events
+    assert ("2026-01-09T00:00:00", YESTERDAY[0]) == (event["partition_key"], event["extra"]["window_start"])
 
 
 @pytest.mark.needs_airflow(3, 3, "partition keys of events")
