@@ -47,12 +47,11 @@ def service(airflow: LocalAirflow, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_pool_that_counts_deferred_tasks_keeps_the_ceiling(airflow: LocalAirflow, service: EmulatedFlowService) -> None:
     """The pool limits the flow runs of the sandbox, and `max_active_tis_per_dag` those of a dataflow.
 
-    Both limits are used completely, and Flow Service refuses nothing.
+    Flow Service refuses nothing, although the pool is used completely.
     """
     ledger = ingest_days(airflow, service, "e2e_pool_of_all", days=4)
     assert {"flow": 0, "sandbox": 0} == ledger["refused"]
     assert OF_SANDBOX == ledger["most_active"]
-    assert OF_DATAFLOW == max(ledger["flows"][flow_of("e2e_pool_of_all", name)]["most_active"] for name in NAMES)
 
 
 def test_pool_without_deferred_tasks_exceeds_the_ceiling(airflow: LocalAirflow, service: EmulatedFlowService) -> None:
