@@ -71,10 +71,10 @@ def ingest_days(airflow: LocalAirflow, service: EmulatedFlowService, dag_id: str
     for name in NAMES:
         tell(service, "POST", "flows", id=flow_of(dag_id, name), kind="file")
     airflow.wait_for_dag(dag_id)
-    airflow.unpause(dag_id)
     for day in range(days):
         start = FIRST + day * DAY
         airflow.trigger(dag_id, conf={"window_start": start.isoformat(), "window_end": (start + DAY).isoformat()})
+    airflow.unpause(dag_id)
     runs = airflow.wait_for_runs(dag_id, count=days, timeout=300)
     assert {"success"} == {run["state"] for run in runs}
     for name in NAMES:

@@ -23,6 +23,8 @@ for dag_id in ("e2e_pool_of_all", "e2e_pool_of_running"):
                 flow_id=str(uuid5(NAMESPACE_URL, f"{dag_id}_{name}")),
                 flowservice_conn_id="e2e_ceilings",
                 pool=dag_id,
+                # Without the limit below, the pool would have only tasks of this dataflow.
+                priority_weight=10 if name == "orders" else 1,
                 max_active_tis_per_dag=2 if dag_id == "e2e_pool_of_all" else None,
                 wait_for_completion=True,
                 deferrable=True,
