@@ -16,6 +16,7 @@ from airflow_flowservice.api.models import FlowRunStatus
 from airflow_flowservice.cli.timeline import SIGNS, label_of, timeline_rows
 from airflow_flowservice.coverage.cover import ExpectedWindow, KnownRun, State, cover
 from airflow_flowservice.coverage.state_bar import bar_of
+from airflow_flowservice.emulator.settings import HOURLY_FLOW_ID
 from airflow_flowservice.windows.window import IngestionWindow
 from tests.dag_history import delete_history
 from tests.integration.coverage.conftest import BEGIN, DAY, FLOW, ran, summary
@@ -225,6 +226,19 @@ def test_flow_service_only(command: Any, connect: Any, make_run: Any) -> None:
     table = command("coverage", *options)
     assert "Flow Service only" in table.out.splitlines()[0]
     assert "backfill" not in table.out
+
+
+def test_dataflow_that_adobe_schedules(command: Any, connect: Any, emulator: Any) -> None:
+    """The windows of its flow runs are ingested, and hours without one are missing."""
+    for hour in (0, 1, 3):
+        start = BEGIN + timedelta(hours=hour)
+        emulator.add_run(flow_id=HOURLY_FLOW_ID, window_start=start, window_end=start + timedelta(hours=1))
+    dates = ("--from", "2026-01-01T00:00Z", "--to", "2026-01-01T04:00Z")
+    shown = command("coverage", "--flow-id", HOURLY_FLOW_ID, "--conn-id", connect(), *dates, "--output=json")
+    assert ["ingested", "ingested", "missing", "ingested"] == states(shown)
+    assert ["2026-01-01T02:00:00Z", "2026-01-01T03:00:00Z"] == [
+        shown.json["spans"][2][name] for name in ("window_start", "window_end")
+    ]
 
 
 def test_flow_service_only_without_windows(command: Any, connect: Any, make_run: Any, emulator: Any) -> None:
