@@ -27,26 +27,25 @@ def test_day_starts_when_its_24_hours_are_ingested(
     """
     release(HOURLY)
     release(DAILY)
-    ingest(airflow, -5, 22)
-    ingest(airflow, 22, 23)
-    # Each of the scheduler's loops between the last two DAG runs could start the daily DAG.
-    ingest(airflow, 24, 25)
+    ingest(airflow, (-5, 22), (22, 23))
+    # The scheduler's loops during this DAG run could start the daily DAG.
+    ingest(airflow, (24, 25))
     assert [] == airflow.dag_runs(DAILY)
 
-    ingest(airflow, 23, 24)
+    ingest(airflow, (23, 24))
     (run,) = airflow.wait_for_runs(DAILY, count=1)
-    ingest(airflow, 25, 26)
-    assert ["2026-02-01"] == [each["partition_key"] for each in airflow.dag_runs(DAILY)]
+    assert ("2026-02-01", "success") == (run["partition_key"], run["state"])
     flow_run = airflow.xcom(DAILY, run["dag_run_id"], "ingest", "flow_run")
     assert ("2026-02-01T00:00:00Z", "2026-02-02T00:00:00Z") == (flow_run["window_start"], flow_run["window_end"])
     assert (0, 0) == verdict(DAILY, DAY, DAY + timedelta(days=1))
-    assert (0, 0) == verdict(HOURLY, DAY - timedelta(hours=5), DAY + timedelta(hours=26))
+    assert (0, 0) == verdict(HOURLY, DAY - timedelta(hours=5), DAY + timedelta(hours=25))
 
 
-def ingest(airflow: LocalAirflow, first: int, end: int) -> None:
-    """Ingest the hours from the first to the end, counted from midnight, and wait for the DAG run."""
-    edges = {"window_start": DAY + timedelta(hours=first), "window_end": DAY + timedelta(hours=end)}
-    count = len(airflow.dag_runs(HOURLY)) + 1
-    airflow.trigger(HOURLY, conf={name: edge.isoformat() for name, edge in edges.items()})
+def ingest(airflow: LocalAirflow, *spans: tuple[int, int]) -> None:
+    """Ingest each span of hours, counted from midnight, with one DAG run, and wait for all of them."""
+    count = len(airflow.dag_runs(HOURLY)) + len(spans)
+    for first, end in spans:
+        edges = {"window_start": DAY + timedelta(hours=first), "window_end": DAY + timedelta(hours=end)}
+        airflow.trigger(HOURLY, conf={name: edge.isoformat() for name, edge in edges.items()})
     runs = airflow.wait_for_runs(HOURLY, count=count)
     assert {"success"} == {run["state"] for run in runs}
