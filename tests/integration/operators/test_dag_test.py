@@ -129,6 +129,7 @@ def test_an_example_with_two_sandboxes(run_dag, connection, monkeypatch, runs_of
         ("failed-records", "strict_orders", [FLOW]),
         ("alerts", "orders_with_alert", [FLOW]),
         ("ordered-windows", "ordered_orders", [FLOW]),
+        ("dev-to-prod", "promoted_clicks", [FILES]),
         pytest.param(
             "whole-days",
             "hourly_clicks",
