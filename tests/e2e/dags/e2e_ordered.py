@@ -25,6 +25,6 @@ with DAG(
         deferrable=True,
         poll_interval=1,
         uncertain_patience=20,
-        retries=3,
+        retries=2,
         retry_delay=timedelta(seconds=1),
     )
