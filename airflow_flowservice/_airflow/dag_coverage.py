@@ -342,7 +342,7 @@ def _uncovered_dates(
             cover_end = _cover_end(window, covered)
             if cover_end is None:
                 yield each, window
-            elif begin := _later_date(each, plan.timetable, window=window, cover_end=cover_end):
+            elif begin := _later_date(each, plan, window=window, cover_end=cover_end):
                 break
 
 
@@ -352,11 +352,12 @@ def _cover_end(window: IngestionWindow, covered: Sequence[IngestionWindow]) -> d
     return covered[index].end if index >= 0 and covered[index].contains(window) else None
 
 
-def _later_date(dates: RunDates, timetable: Any, *, window: IngestionWindow, cover_end: datetime) -> datetime | None:
+def _later_date(dates: RunDates, plan: Plan, *, window: IngestionWindow, cover_end: datetime) -> datetime | None:
     """Return an argument from which the dates continue a few windows before the end of the covered span.
 
     Return None if the next date is not much earlier, or if the schedule cannot begin at any date.
     """
+    timetable = plan.timetable
     date = _backfill_date(dates, timetable)
     schedule, _ = timetables.parse_timetable(timetable)
     if date is None or schedule is None:
@@ -375,7 +376,8 @@ def _later_date(dates: RunDates, timetable: Any, *, window: IngestionWindow, cov
     begin = date + later
     # The periods of a cron differ in length, so the last window of the span may begin long before its end.
     try:
-        begin = schedule.previous(schedule.previous(begin))
+        begin = plan.dates.previous(timetable, schedule, begin)
+        begin = plan.dates.previous(timetable, schedule, begin)
     except WindowError:  # the schedule has no earlier date
         return None
     return begin if begin > date else None
@@ -439,7 +441,7 @@ def _first_date(plan: Plan, rows: Iterable[TaskRow], begin: datetime) -> datetim
     try:
         if isinstance(schedule, DeltaSchedule):
             return schedule.previous(_aligned_begin(plan, rows, begin, schedule))
-        return schedule.previous(begin)
+        return plan.dates.previous(plan.timetable, schedule, begin)
     except WindowError:
         return begin
 

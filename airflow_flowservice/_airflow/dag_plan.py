@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from airflow_flowservice._airflow.database import DagSchedule, HistoryStart
-    from airflow_flowservice.windows.schedule import RunDates
+    from airflow_flowservice.windows.schedule import RunDates, Schedule
     from airflow_flowservice.windows.window import IngestionWindow
 
 # One year of five-minute windows. Neither the commands nor the page can show more.
@@ -28,6 +28,7 @@ class ScheduleDates:
 
     _dates: dict[tuple[Any, ...], tuple[list[RunDates], Iterator[RunDates]]] = field(default_factory=dict)
     _windows: dict[tuple[Any, ...], IngestionWindow] = field(default_factory=dict)
+    _previous: dict[tuple[int, datetime], datetime] = field(default_factory=dict)
 
     def between(self, timetable: Any, *, earliest: datetime, latest: datetime | None) -> Iterator[RunDates]:
         """Yield the same as `dag_runs.dates_between`.
@@ -57,6 +58,17 @@ class ScheduleDates:
         if key not in self._windows:
             self._windows[key] = choose_window.window_of_run(timetable=timetable, dates=dates, offset=offset)
         return self._windows[key]
+
+    def previous(self, timetable: Any, schedule: Schedule, instant: datetime) -> datetime:
+        """Return the same as `schedule.previous`.
+
+        :param schedule: of the timetable.
+        :raises WindowError: there is no earlier date.
+        """
+        key = (id(timetable), instant)
+        if key not in self._previous:
+            self._previous[key] = schedule.previous(instant)
+        return self._previous[key]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from airflow_flowservice._airflow import dag_facts, database, dataflow_ledger, fleet_ledger
@@ -76,6 +77,23 @@ class _Dataflow:
     planned: set[str] = field(default_factory=set)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Inputs:
+    """What the coverage of a dataflow is computed from.
+
+    :param rows: task instances that are not only counted by flow run.
+    :param runs: successful flow runs of history and ledger.
+    :param creating: DAGs with a task that creates flow runs of the dataflow, sorted.
+    """
+
+    key: DataflowKey
+    dataflow: _Dataflow
+    rows: list[TaskRow]
+    runs: list[KnownRun]
+    records: LedgerRecords
+    creating: list[str]
+
+
 @dataclass(kw_only=True)
 class _History:
     """Task instances in Airflow's history.
@@ -114,9 +132,7 @@ def read_fleet(
     reader.read(conn_id)
     rows = [
         row
-        for key, dataflow in reader.dataflows(conn_id)
-        if flow_ids is None or key.flow_id in flow_ids
-        for row in [reader.status(key, dataflow)]
+        for row in reader.statuses(conn_id, flow_ids=flow_ids)
         if (tag is None or tag in row.tags) and (dag_ids is None or row.dags)
     ]
     return Fleet(rows=tuple(worst_first(rows)), within=reader.within, error=reader.error)
@@ -138,7 +154,6 @@ class _FleetReader:
             for task in (schedule.tasks if schedule else ())
         }
         self._dates = ScheduleDates()
-        self._history_starts: dict[str, database.HistoryStart | None] = {}
         self._ledgers: set[str | None] = set()
         self._records: dict[DataflowKey, DataflowRecords] = {}
         self._places: dict[str, _Place | None] = {}
@@ -209,65 +224,83 @@ class _FleetReader:
         place = self._places[conn_id] if conn_id else None
         return [(key, each) for key, each in found.items() if place in (None, (key.organization, key.sandbox))]
 
-    def status(self, key: DataflowKey, dataflow: _Dataflow) -> DataflowStatus:
-        """Return the summary of a dataflow."""
+    def statuses(self, conn_id: str | None, *, flow_ids: Collection[str] | None) -> Iterator[DataflowStatus]:
+        """Yield the summaries of dataflows, in any order.
+
+        The begin of a DAG's history can only turn missing windows into unknown ones. So it is read only for dataflows
+        with missing windows, and for all of them together.
+
+        :param conn_id: as in `dataflows`.
+        :param flow_ids: only these dataflows; None means all.
+        """
+        with_gaps: list[_Inputs] = []
+        for key, dataflow in self.dataflows(conn_id):
+            if flow_ids is not None and key.flow_id not in flow_ids:
+                continue
+            inputs = self._inputs(key, dataflow)
+            coverage = self._coverage(inputs, starts={})
+            if coverage.totals[State.MISSING].spans:
+                with_gaps.append(inputs)
+            else:
+                yield self._status(inputs, coverage)
+        starts = database.history_starts(
+            self._session, sorted({each for inputs in with_gaps for each in inputs.creating})
+        )
+        for inputs in with_gaps:
+            yield self._status(inputs, self._coverage(inputs, starts=starts))
+
+    def _inputs(self, key: DataflowKey, dataflow: _Dataflow) -> _Inputs:
         records = self._records.get(key) or DataflowRecords(since=self._since)
         of_ledger = replace(records.records(), error=self.error)
         rows = self._rows(key, dataflow, records=of_ledger)
         ingested = {**dataflow.ingested, **records.ingested}
-        windows = [*filter(None, [records.last]), *dataflow.ingested.values(), *_ingested_windows(rows)]
-        runs = list(_runs(ingested, separate=_run_ids(rows, of_ledger)))
-        plans = sorted(dataflow.planned)
-        coverage = self._coverage(rows, runs, plans=plans, records=of_ledger, with_history=False)
-        if coverage.totals[State.MISSING].spans:
-            # The begin of the history can only turn missing windows into unknown ones.
-            coverage = self._coverage(rows, runs, plans=plans, records=of_ledger, with_history=True)
+        return _Inputs(
+            key=key,
+            dataflow=dataflow,
+            rows=rows,
+            runs=list(_runs(ingested, separate=_run_ids(rows, of_ledger))),
+            records=of_ledger,
+            creating=sorted({*dataflow.planned, *(row.dag_id for row in rows if row.creates)}),
+        )
+
+    def _status(self, inputs: _Inputs, coverage: Coverage) -> DataflowStatus:
+        records = self._records.get(inputs.key)
+        known = inputs.dataflow.ingested.values()
+        before = [records.last] if records and records.last else []
+        windows: list[IngestionWindow] = [*before, *known, *_ingested_windows(inputs.rows)]
         return dataflow_status(
-            key,
+            inputs.key,
             coverage,
             within=self.within,
             now=self._now,
-            last=max(windows, key=lambda window: window.end, default=None),
-            dags=self._dag_statuses(dataflow),
-            name=records.flow_name,
+            last=max(windows, key=attrgetter("end"), default=None),
+            dags=self._dag_statuses(inputs.dataflow),
+            name=records.flow_name if records else None,
             has_more=_scheduled_windows(coverage) >= _MOST_WINDOWS,
         )
 
-    def _coverage(
-        self,
-        rows: list[TaskRow],
-        runs: list[KnownRun],
-        *,
-        plans: Iterable[str],
-        records: LedgerRecords,
-        with_history: bool,
-    ) -> Coverage:
-        creating = {*plans, *(row.dag_id for row in rows if row.creates)}
+    def _coverage(self, inputs: _Inputs, *, starts: Mapping[str, database.HistoryStart]) -> Coverage:
+        planned = inputs.dataflow.planned
         return coverage_of(
-            rows,
+            inputs.rows,
             plans=[
                 replace(
                     plan_of(
-                        self._schedules.get(dag_id) if dag_id in plans else None,
+                        self._schedules.get(dag_id) if dag_id in planned else None,
                         dag_id=dag_id,
-                        history=self._history_start(dag_id) if with_history else None,
+                        history=starts.get(dag_id),
                     ),
                     most_windows=_MOST_WINDOWS,
                     dates=self._dates,
                 )
-                for dag_id in sorted(creating)
+                for dag_id in inputs.creating
             ],
             within=self.within,
             now=self._now,
             most_entries=1,
-            records=records,
-            ingested=runs,
+            records=inputs.records,
+            ingested=inputs.runs,
         )
-
-    def _history_start(self, dag_id: str) -> database.HistoryStart | None:
-        if dag_id not in self._history_starts:
-            self._history_starts[dag_id] = database.history_start(self._session, dag_id)
-        return self._history_starts[dag_id]
 
     def _rows(self, key: DataflowKey, dataflow: _Dataflow, *, records: LedgerRecords) -> list[TaskRow]:
         of_dags = [row for dag_id in sorted(dataflow.dag_ids) for row in self._history.rows.get(dag_id, ())]

@@ -301,3 +301,21 @@ def test_first_begin_is_within_an_hour(session: Any, ran: Any) -> None:
     assert found is not None
     assert (BEGIN + 2 * DAY, None) == (found.tasks, found.outputs)
     assert database.history_start(session, "absent") is None
+
+
+def test_first_begins_of_several_dags(session: Any, ran: Any) -> None:
+    """Each DAG has its own first hour, also if the first hours overlap, and in any number of DAGs."""
+    from airflow.models.dagrun import DagRun
+    from sqlalchemy import update
+
+    expected = {}
+    for number in range(60):
+        dag_id = f"dag_{number}"
+        for days, minutes in ((5, 0), (2, 40), (1, 80)):
+            run_id = ran(BEGIN + (number + days) * DAY, dag_id=dag_id)
+            started = BEGIN + 90 * DAY + timedelta(minutes=30 * number + minutes)
+            is_run = (DagRun.dag_id == dag_id) & (DagRun.run_id == run_id)
+            session.execute(update(DagRun).where(is_run).values(start_date=started))
+        expected[dag_id] = BEGIN + (number + 2) * DAY
+    found = database.history_starts(session, [*expected, "absent"])
+    assert expected == {dag_id: start.tasks for dag_id, start in found.items()}
