@@ -12,8 +12,6 @@ Error responses are `{"error": text, "remedy": text or null}`.
 
 from __future__ import annotations
 
-import logging
-from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,11 +20,18 @@ from airflow.api_fastapi.common.db.common import SessionDep
 from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import APIRouter, FastAPI, HTTPException, Query
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
-from airflow_flowservice._airflow import fleet_reader, versions
-from airflow_flowservice.plugins import fill_preview, flow_run_lookup, json_responses, permissions, read_slots
+from airflow_flowservice._airflow import versions
+from airflow_flowservice.plugins import (
+    fill_preview,
+    fleet_reading,
+    flow_run_lookup,
+    json_responses,
+    permissions,
+    read_slots,
+)
 from airflow_flowservice.plugins.coverage_reader import CoverageReader, RequestedRange
 from airflow_flowservice.plugins.error_responses import PageRequestError, require_printable
 from airflow_flowservice.plugins.security_headers import SecurityHeadersMiddleware
@@ -34,9 +39,6 @@ from airflow_flowservice.plugins.security_headers import SecurityHeadersMiddlewa
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-log = logging.getLogger(__name__)
-
-_YEAR = timedelta(days=366)
 _STATIC = Path(__file__).parent / "static"
 _REMEDIES = {401: "log in to Airflow, then load this page again"}
 
@@ -54,15 +56,9 @@ def read_dataflows(user: GetUserDep, session: SessionDep) -> JSONResponse:
 
 
 @router.get("/fleet")
-def read_all(user: GetUserDep, session: SessionDep) -> JSONResponse:
+async def read_all(user: GetUserDep) -> Response:
     """Return a summary of each dataflow with a DAG that the user may read, for the last year."""
-    now = versions.utc_now()
-    with read_slots.occupied():
-        dag_ids = permissions.readable_dag_ids(session, user=user)
-        fleet = fleet_reader.read_fleet(session, now=now, since=now - _YEAR, dag_ids=dag_ids)
-        if fleet.error is not None:
-            log.warning("The ledger cannot be read: %s", fleet.error)
-        return JSONResponse(json_responses.fleet_json(fleet))
+    return Response(await fleet_reading.read_json(user), media_type=JSONResponse.media_type)
 
 
 @router.get("/coverage")

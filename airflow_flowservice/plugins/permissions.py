@@ -16,7 +16,7 @@ from airflow_flowservice._airflow import dag_facts, database
 from airflow_flowservice.plugins.error_responses import PageRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from sqlalchemy.orm import Session
 
@@ -72,15 +72,18 @@ def fill_refusal(dag_id: str, *, user: Any) -> str | None:
     return None
 
 
-def readable_dag_ids(session: Session, *, user: Any) -> set[str]:
-    """Return the DAGs that ingest into dataflows, also those that never ran, if the user may read them.
+def ingesting_dag_ids(session: Session) -> frozenset[str]:
+    """Return all DAGs that ingest into dataflows, also those that never ran. No permission is checked."""
+    return frozenset({*dag_facts.dag_schedules(session), *(feed.dag_id for feed in database.feeds(session))})
+
+
+def readable_dag_ids(session: Session, dag_ids: Collection[str], *, user: Any) -> frozenset[str]:
+    """Return those of the DAGs that the user may read.
 
     :raises PageRequestError: 403, the user may not read the XComs of any DAG.
     """
-    dag_ids = get_auth_manager().get_authorized_dag_ids(user=user, method="GET", session=session)
-    ingesting = set(dag_facts.dag_schedules(session, dag_ids=dag_ids))
-    ingesting |= {feed.dag_id for feed in database.feeds(session, dag_ids=sorted(dag_ids))}
-    return _readable(ingesting, user=user)
+    authorized = get_auth_manager().get_authorized_dag_ids(user=user, method="GET", session=session)
+    return frozenset(_readable(authorized.intersection(dag_ids), user=user))
 
 
 def _readable(dag_ids: Iterable[str], *, user: Any) -> set[str]:

@@ -19,13 +19,18 @@ _RUNNING = BoundedSemaphore(2)
 _RUNNING_OR_WAITING = BoundedSemaphore(8)
 
 
+def busy_error() -> PageRequestError:
+    """Return the error for a request that finds no free slot."""
+    return PageRequestError(503, "The page's server is busy with other requests", remedy="try again in a few seconds")
+
+
 @contextmanager
 def occupied() -> Iterator[None]:
     """Occupy a slot; at most two reads run, and at most six wait, each for up to ten seconds.
 
     :raises PageRequestError: 503, no slot is free.
     """
-    busy = PageRequestError(503, "The page's server is busy with other requests", remedy="try again in a few seconds")
+    busy = busy_error()
     if not _RUNNING_OR_WAITING.acquire(blocking=False):
         raise busy
     try:

@@ -6,14 +6,15 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from threading import Event, current_thread
 from typing import Any
 
 import pytest
 
-from airflow_flowservice._airflow import versions
+from airflow_flowservice._airflow import fleet_reader, versions
 from airflow_flowservice._airflow.variable_ledger import ledger_key
 from airflow_flowservice.ledger.entry import DataflowKey
-from airflow_flowservice.plugins import page_app, read_slots
+from airflow_flowservice.plugins import fleet_reading, permissions, read_slots
 from tests.integration.plugins.conftest import FLOW, HIDDEN_DAG, HOSTILE, SECRET_FLOW, day
 from tests.integration.plugins.test_ledger_data import entry as entry_of_flow
 from tests.integration.plugins.test_permissions import hidden_dag_denied
@@ -30,6 +31,8 @@ def entry(number: int, *, flow_id: str = FLOW, owner: str) -> Any:
 def now(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set the present time of the page to the eleventh day."""
     monkeypatch.setattr(versions, "utc_now", lambda: day(10) + timedelta(hours=2))
+    for each in (fleet_reading.ingesting, fleet_reading.summaries):
+        each.clear()
 
 
 @pytest.fixture
@@ -145,8 +148,77 @@ def test_reading_occupies_a_slot(viewer: Any, monkeypatch: pytest.MonkeyPatch) -
     assert 503 == viewer.get(FLEET).status_code
 
 
-def test_event_loop_is_not_blocked() -> None:
-    """FastAPI runs a plain function in a thread."""
-    from inspect import iscoroutinefunction
+def test_event_loop_is_not_blocked(viewer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The permissions and the summaries are read in threads of their own, not in those of Airflow."""
+    threads = []
+    for module, name in ((fleet_reader, "read_fleet"), (permissions, "readable_dag_ids")):
+        original = getattr(module, name)
 
-    assert not iscoroutinefunction(page_app.read_all)
+        def noted(*arguments: Any, original: Any = original, **named: Any) -> Any:
+            threads.append(current_thread().name.partition("_")[0])
+            return original(*arguments, **named)
+
+        monkeypatch.setattr(module, name, noted)
+    assert 200 == viewer.get(FLEET).status_code
+    assert ["flowservice-permissions", "flowservice-reading"] == threads
+
+
+def test_kept_result_is_only_for_the_same_permissions(
+    viewer: Any, store: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """A person who may not see a DAG does not receive the result of one who may, or of an earlier permission."""
+    ends, original = [0.0], fleet_reader.read_fleet
+
+    def slow(*arguments: Any, **named: Any) -> Any:
+        ends.append(ends[-1] + 60)
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(fleet_reader, "read_fleet", slow)
+    monkeypatch.setattr(fleet_reading.summaries, "monotonic", lambda: ends[-1])
+    store(entry(1, owner=f"{HIDDEN_DAG}/run/ingest/-1", flow_id=SECRET_FLOW))
+    for _ in range(2):
+        assert SECRET_FLOW in viewer.get(FLEET).text
+    assert [0.0, 60.0] == ends
+    request.getfixturevalue("hidden_dag_denied")
+    response = viewer.get(FLEET)
+    assert "page_seen" in response.text
+    assert not [text for text in ("hidden", SECRET_FLOW) if text in response.text]
+
+
+def test_many_people_wait_for_one_reading(
+    viewer: Any, server: Any, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fifty requests at once get their response, from one reading, and none of them is refused."""
+    import asyncio
+
+    import httpx
+
+    calls, original = [], fleet_reader.read_fleet
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        calls.append(1)
+        assert all_wait.wait(60)
+        return original(*arguments, **named)
+
+    all_wait = Event()
+    monkeypatch.setattr(fleet_reader, "read_fleet", counted)
+    waiting = []
+    original_get = fleet_reading.summaries.get
+
+    async def get(*arguments: Any) -> bytes:
+        waiting.append(1)
+        if len(waiting) == 50:
+            all_wait.set()
+        return await original_get(*arguments)
+
+    monkeypatch.setattr(fleet_reading.summaries, "get", get)
+
+    async def run() -> list[Any]:
+        transport = httpx.ASGITransport(app=server)
+        headers = {"Authorization": viewer.headers["Authorization"]}
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
+            return await asyncio.gather(*(client.get(FLEET, timeout=60) for _ in range(50)))
+
+    responses = asyncio.run(run())
+    assert ([200] * 50, 1) == ([each.status_code for each in responses], len(calls))
+    assert 1 == len({each.content for each in responses})
