@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # The JSON of `variable_ledger.stored_texts` for an entry that was never restated. Any other text is parsed. Quotes
 # inside a JSON string are escaped, so a quoted key here is a key of the object.
-_INGESTED = re.compile(r'"state": "ingested", "owner": "([^"\\/]*)/[^"\\]*", "flow_run_id": "([^"\\]+)", "delivered": ')
+_OWNER, _RUN, _DELIVERED = '"state": "ingested", "owner": "', '", "flow_run_id": "', '", "delivered": '
 _NEVER_RESTATED = re.compile(r'"earlier": \[\], "updated_at": ([0-9.]+), "version": \d+(?:, "written_by": "\w*")?\}$')
 # A string of this key can only be the dataflow's name in the intent.
 _NAME = '"flow_name": "'
@@ -70,23 +70,24 @@ def _add_variables(found: dict[DataflowKey, DataflowRecords], ledger: MetadataLe
     special: list[tuple[str, str | None]] = []
     named: dict[str, tuple[float, str, str]] = {}
     for key, text in ledger.stream():
-        records, edges = by_prefix.get(key[:_PREFIX]), key[_PREFIX:]
+        prefix, edges = key[:_PREFIX], key[_PREFIX:]
+        records = by_prefix.get(prefix)
         if records is None or text is None:
             special.append((key, text))
             if (entry := parse_entry(text)) and ledger_key(*entry.key) == key:
-                by_prefix[key[:_PREFIX]] = _records(found, entry.dataflow, since)
+                by_prefix[prefix] = _records(found, entry.dataflow, since)
             continue
-        window = windows[edges] if edges in windows else windows.setdefault(edges, window_of_key(key))
-        ingested, end = _INGESTED.search(text), _NEVER_RESTATED.search(text, len(text) - _END)
+        window = windows.get(edges) or windows.setdefault(edges, window_of_key(key))
+        ingested, end = _ingested(text), _NEVER_RESTATED.search(text, len(text) - _END)
         if window is None or ingested is None or end is None or _RESTATES in text:
             special.append((key, text))
         else:
-            dag_id, flow_run_id = ingested.groups()
+            dag_id, flow_run_id = ingested
             updated_at = float(end[1])
             records.add_ingested(flow_run_id, window, dag_id=dag_id, updated_at=updated_at)
-            newest = named.get(key[:_PREFIX])
+            newest = named.get(prefix)
             if (newest is None or (updated_at, key) > newest[:2]) and _NAME in text:
-                named[key[:_PREFIX]] = updated_at, key, text
+                named[prefix] = updated_at, key, text
     for prefix, (_, _, text) in named.items():
         if entry := parse_entry(text):
             by_prefix[prefix].add_name(entry)
@@ -96,3 +97,17 @@ def _add_variables(found: dict[DataflowKey, DataflowRecords], ledger: MetadataLe
             _records(found, entry.dataflow, since).add(entry)
         elif (window := row.window) and key[:_PREFIX] in by_prefix and window.end > since:
             by_prefix[key[:_PREFIX]].unreadable.append(window)
+
+
+def _ingested(text: str) -> tuple[str, str] | None:
+    """Return the DAG of the owner and the flow run of an ingested entry; None if the text must be parsed."""
+    begin = text.find(_OWNER) + len(_OWNER)
+    owner_end = text.find(_RUN, begin)
+    run_end = text.find(_DELIVERED, owner_end + len(_RUN))
+    if begin < len(_OWNER) or owner_end < 0 or run_end < 0:
+        return None
+    dag_id, separator, _ = text[begin:owner_end].partition("/")
+    flow_run_id = text[owner_end + len(_RUN) : run_end]
+    part = text[begin:run_end]
+    is_plain = separator and flow_run_id and "\\" not in part and part.count('"') == _RUN.count('"')
+    return (dag_id, flow_run_id) if is_plain else None

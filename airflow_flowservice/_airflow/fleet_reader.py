@@ -7,7 +7,9 @@ from the ledger, also after its DAG was renamed or deleted. Flow Service is not 
 from __future__ import annotations
 
 from collections import defaultdict
-from contextlib import suppress
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -29,7 +31,7 @@ from airflow_flowservice.ledger.entry import DataflowKey
 from airflow_flowservice.windows.window import END, EPOCH, START, IngestionWindow, window_from_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from sqlalchemy.orm import Session
 
@@ -44,6 +46,8 @@ _MOST_WINDOWS = 1000
 
 # Of a DAG without a task that creates flow runs.
 _NO_SCHEDULE = database.DagSchedule(timetable=())
+
+OpenSession = Callable[[], AbstractContextManager["Session"]]
 
 _Place = tuple[str, str]
 _TaskKey = tuple[str, str]
@@ -117,6 +121,7 @@ def read_fleet(
     tag: str | None = None,
     flow_ids: Collection[str] | None = None,
     dag_ids: Collection[str] | None = None,
+    open_session: OpenSession | None = None,
 ) -> Fleet:
     """Return the summaries of all dataflows.
 
@@ -126,10 +131,12 @@ def read_fleet(
     :param tag: only dataflows with a DAG that has this tag.
     :param flow_ids: only these dataflows; None means all.
     :param dag_ids: only DAGs that the user may read; None means all. A dataflow without such a DAG is omitted.
+    :param open_session: open another session, in which a thread reads the history while this one reads the ledgers;
+        None to read one after the other.
     :raises FlowServiceError: the connection `conn_id` cannot be read.
     """
     reader = _FleetReader(session, now=now, since=since, dag_ids=dag_ids)
-    reader.read(conn_id)
+    reader.read(conn_id, open_session=open_session)
     rows = [
         row
         for row in reader.statuses(conn_id, flow_ids=flow_ids)
@@ -160,26 +167,40 @@ class _FleetReader:
         self._by_flow: dict[str, list[DataflowKey]] = defaultdict(list)
         self._feeds: dict[str, list[Feed]] = defaultdict(list)
 
-    def read(self, conn_id: str | None) -> None:
+    def read(self, conn_id: str | None, *, open_session: OpenSession | None) -> None:
         """Read the ledgers and the history.
 
+        :param open_session: as in `read_fleet`.
         :raises FlowServiceError: the connection `conn_id` cannot be read.
         """
-        if conn_id is None:
-            named = sorted({task.conn_id for task in self._tasks.values() if task.conn_id})
-            self._read_ledgers(partial(dataflow_ledger.ledger_sources, named))
-            self._read_ledgers(lambda: [dataflow_ledger.configured_source()])
-            # Of tasks whose connection is a template, and of DAGs that were deleted.
-            for each in sorted({dataflow_ledger.DEFAULT_CONN_ID, *dataflow_ledger.stored_conn_ids(self._session)}):
-                self._read_ledgers(partial(dataflow_ledger.ledger_sources, [each]))
+        if open_session is None:
+            self._read_all_ledgers(conn_id)
+            self._history = _read_history(self._session, dag_ids=self._dag_ids, since=self._since)
         else:
-            self._places[conn_id] = dataflow_ledger.place_of(conn_id, required=True)
-            self._read_ledgers(partial(dataflow_ledger.ledger_sources, [conn_id]))
+            with ThreadPoolExecutor(1, thread_name_prefix="flowservice-history") as threads:
+                history = threads.submit(self._read_history_in, open_session)
+                self._read_all_ledgers(conn_id)
+                self._history = history.result()
         for key in self._records:
             self._by_flow[key.flow_id].append(key)
-        self._history = _read_history(self._session, dag_ids=self._dag_ids, since=self._since)
         for feed in (*database.feeds(self._session, dag_ids=self._dag_ids), *self._arguments()):
             self._feeds[feed.dag_id].append(feed)
+
+    def _read_history_in(self, open_session: OpenSession) -> _History:
+        with open_session() as session:
+            return _read_history(session, dag_ids=self._dag_ids, since=self._since)
+
+    def _read_all_ledgers(self, conn_id: str | None) -> None:
+        if conn_id is not None:
+            self._places[conn_id] = dataflow_ledger.place_of(conn_id, required=True)
+            self._read_ledgers(partial(dataflow_ledger.ledger_sources, [conn_id]))
+            return
+        named = sorted({task.conn_id for task in self._tasks.values() if task.conn_id})
+        self._read_ledgers(partial(dataflow_ledger.ledger_sources, named))
+        self._read_ledgers(lambda: [dataflow_ledger.configured_source()])
+        # Of tasks whose connection is a template, and of DAGs that were deleted.
+        for each in sorted({dataflow_ledger.DEFAULT_CONN_ID, *dataflow_ledger.stored_conn_ids(self._session)}):
+            self._read_ledgers(partial(dataflow_ledger.ledger_sources, [each]))
 
     def _read_ledgers(self, sources: Callable[[], Iterable[LedgerSource | None]]) -> None:
         """Add the entries of ledgers that were not read yet; keep the first error.
@@ -243,9 +264,9 @@ class _FleetReader:
                 with_gaps.append(inputs)
             else:
                 yield self._status(inputs, coverage)
-        starts = database.history_starts(
-            self._session, sorted({each for inputs in with_gaps for each in inputs.creating})
-        )
+        creating = {dag_id for inputs in with_gaps for dag_id in inputs.creating}
+        without_output = {row.dag_id for inputs in with_gaps for row in inputs.rows if row.flow_run is None}
+        starts = database.history_starts(self._session, sorted(creating), with_outputs=creating & without_output)
         for inputs in with_gaps:
             yield self._status(inputs, self._coverage(inputs, starts=starts))
 
@@ -343,19 +364,24 @@ def _read_history(session: Session, *, dag_ids: Collection[str] | None, since: d
     history = _History()
     windows: dict[tuple[str, str], IngestionWindow | None] = {}
     newest: dict[tuple[str, str, int], tuple[int, str]] = {}
-    for each in database.successes(session, dag_ids=dag_ids, since=since):
-        edges = (each.start, each.end)
-        if edges in windows:
-            window = windows[edges]
+    tasks: dict[tuple[str, str, str], dict[str, IngestionWindow]] = {}
+    for dag_id, task_id, map_index, dag_run_id, flow_id, flow_run_id, start, end in database.successes(
+        session, dag_ids=dag_ids, since=since
+    ):
+        if (start, end) in windows:
+            window = windows[start, end]
         else:
-            window = windows[edges] = window_from_json({START: each.start, END: each.end})
+            window = windows[start, end] = window_from_json({START: start, END: end})
         if window is None:
             continue
-        task = (each.dag_id, each.task_id)
-        history.ingested.setdefault((task, each.flow_id), {})[each.flow_run_id] = window
-        if each.map_index >= 0:
-            instance = (*task, each.map_index)
-            newest[instance] = max(newest.get(instance, (-1, "")), (each.dag_run_id, each.flow_id))
+        ingested = tasks.get((dag_id, task_id, flow_id))
+        if ingested is None:
+            ingested = tasks[dag_id, task_id, flow_id] = {}
+        ingested[flow_run_id] = window
+        if map_index >= 0:
+            instance = (dag_id, task_id, map_index)
+            newest[instance] = max(newest.get(instance, (-1, "")), (dag_run_id, flow_id))
+    history.ingested = {((dag_id, task_id), flow_id): each for (dag_id, task_id, flow_id), each in tasks.items()}
     history.newest = {instance: flow_id for instance, (_, flow_id) in newest.items()}
     for row in chain(
         database.task_rows(session, dag_ids=dag_ids, since=since, with_successes=False),

@@ -113,7 +113,8 @@ class MetadataLedger:
 
         The database sends them in parts, so do not use the session before the end.
         """
-        rows: Any = self.session.execute(_query(None).execution_options(yield_per=_FETCH_SIZE))
+        # Not by the session, whose loading of objects takes as long as the database.
+        rows: Any = self.session.connection().execute(_query(None), execution_options={"yield_per": _FETCH_SIZE})
         yield from rows
 
     def read_again(self, key: str, text: str | None) -> LedgerRow:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _YEAR = timedelta(days=366)
+_open_session = partial(create_session, scoped=False)
 
 ingesting: SharedReadings[frozenset[str]] = SharedReadings()
 """DAGs that ingest, for all users: their ids are only shown to users who may read them."""
@@ -45,19 +46,21 @@ async def read_json(user: Any) -> bytes:
 
 
 def _read_ingesting() -> frozenset[str]:
-    with create_session(scoped=False) as session:
+    with _open_session() as session:
         return permissions.ingesting_dag_ids(session)
 
 
 def _read_permissions(dag_ids: Collection[str], *, user: Any) -> frozenset[str]:
-    with create_session(scoped=False) as session:
+    with _open_session() as session:
         return permissions.readable_dag_ids(session, dag_ids, user=user)
 
 
 def _read_summaries(dag_ids: Collection[str]) -> bytes:
     now = versions.utc_now()
-    with read_slots.occupied(), create_session(scoped=False) as session:
-        fleet = fleet_reader.read_fleet(session, now=now, since=now - _YEAR, dag_ids=dag_ids)
+    with read_slots.occupied(), _open_session() as session:
+        fleet = fleet_reader.read_fleet(
+            session, now=now, since=now - _YEAR, dag_ids=dag_ids, open_session=_open_session
+        )
     if fleet.error is not None:
         log.warning("The ledger cannot be read: %s", fleet.error)
     return bytes(JSONResponse(json_responses.fleet_json(fleet)).body)
