@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 CREATING = ("OnDemandFlowRunOperator", "RetriggerFlowRunOperator")
 _FETCH_SIZE = 2000
+# Form of Adobe's ids, and of the instants in an XCom, as patterns of LIKE.
+_ID, _INSTANT = "________-____-____-____-____________", "____-__-__T__:__:__Z"
 # Tasks that start within this time may start in any order.
 _FIRST = timedelta(hours=1)
 # DAGs with different times in one query. The database compares each row with half of them.
@@ -192,7 +194,11 @@ def _is_success() -> Any:
 
     ti, _, xcom = _models()
     text = {name: xcom.value[name].as_string() for name in ("flow_id", "id", "status", START, END, "part_of")}
-    required = (text[name].is_not(None) for name in ("flow_id", "id", START, END))
+    # The database returns a number or an object as text, too. A value in another form is read by `task_rows`.
+    required = [
+        text[name].like(_ID) & text[name].not_like("{%") & text[name].not_like("[%") for name in ("flow_id", "id")
+    ]
+    required += [text[name].like(_INSTANT) for name in (START, END)]
     is_success = (
         (ti.state == "success")
         & (xcom.key == _key())

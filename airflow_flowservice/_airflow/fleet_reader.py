@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from airflow_flowservice._airflow import dag_facts, database, dataflow_ledger, fleet_ledger
@@ -24,7 +23,7 @@ from airflow_flowservice._airflow.database import Feed
 from airflow_flowservice.api.models import FlowRunStatus
 from airflow_flowservice.coverage.cover import KnownRun, State
 from airflow_flowservice.coverage.fleet import DagStatus, DataflowStatus, dataflow_status, merged_runs, worst_first
-from airflow_flowservice.coverage.fleet_records import DataflowRecords
+from airflow_flowservice.coverage.fleet_records import LATER_END, DataflowRecords
 from airflow_flowservice.coverage.ledger_runs import LedgerRecords, restated_runs
 from airflow_flowservice.exceptions import FlowServiceError
 from airflow_flowservice.ledger.entry import DataflowKey
@@ -294,7 +293,7 @@ class _FleetReader:
             coverage,
             within=self.within,
             now=self._now,
-            last=max(windows, key=attrgetter("end"), default=None),
+            last=max(windows, key=LATER_END, default=None),
             dags=self._dag_statuses(inputs.dataflow),
             name=records.flow_name if records else None,
             has_more=_scheduled_windows(coverage) >= _MOST_WINDOWS,

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from airflow_flowservice.ledger.entry import LedgerEntry
 
+LATER_END = attrgetter("end", "start")
+"""Order by which a window is the last one; it does not depend on the order of the records."""
+
 
 @dataclass
 class NewestName:
@@ -122,10 +125,10 @@ class DataflowRecords:
     @property
     def last(self) -> IngestionWindow | None:
         """Return the last ingested window, also before `since`."""
-        return max((*filter(None, [self._seen]), *self.ingested.values()), key=attrgetter("end"), default=None)
+        return max((*filter(None, [self._seen]), *self.ingested.values()), key=LATER_END, default=None)
 
     def _see(self, window: IngestionWindow) -> None:
-        if self._seen is None or window.end > self._seen.end:
+        if self._seen is None or LATER_END(window) > LATER_END(self._seen):
             self._seen = window
 
     def _recorded(self) -> IngestionWindow | None:

