@@ -55,7 +55,11 @@ def main() -> int:
         start=f"{first.year}, {first.month}, {first.day}", dataflows=options.dataflows, hourly=HOURLY_FLOW
     )
     with real_airflow(
-        source, config={"AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600"}, run_seconds=1
+        source,
+        config={"AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600"},
+        # The organization of the ledger's entries, so that they belong to the dataflows of the DAGs.
+        connection={"org_id": "1234567890ABCDEF@AdobeOrg", "sandbox": "prod"},
+        run_seconds=1,
     ) as it:
         it.airflow.wait_for_dag("hourly", timeout=600)
         for component in it.airflow.components:

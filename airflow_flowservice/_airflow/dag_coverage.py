@@ -357,13 +357,12 @@ def _later_date(dates: RunDates, plan: Plan, *, window: IngestionWindow, cover_e
 
     Return None if the next date is not much earlier, or if the schedule cannot begin at any date.
     """
-    timetable = plan.timetable
-    date = _backfill_date(dates, timetable)
-    schedule, _ = timetables.parse_timetable(timetable)
+    date = _backfill_date(dates, plan.timetable)
+    schedule, _ = timetables.parse_timetable(plan.timetable)
     if date is None or schedule is None:
         return None
     margin = 3 * (window.end - window.start) + timedelta(hours=2)
-    if versions.backfills_by_partition(timetable):
+    if versions.backfills_by_partition(plan.timetable):
         margin += timedelta(days=1)  # the argument is a clock time
     later = cover_end - window.end - margin
     if isinstance(schedule, DeltaSchedule):
@@ -376,8 +375,7 @@ def _later_date(dates: RunDates, plan: Plan, *, window: IngestionWindow, cover_e
     begin = date + later
     # The periods of a cron differ in length, so the last window of the span may begin long before its end.
     try:
-        begin = plan.dates.previous(timetable, schedule, begin)
-        begin = plan.dates.previous(timetable, schedule, begin)
+        begin = plan.dates.previous(plan.timetable, schedule, plan.dates.previous(plan.timetable, schedule, begin))
     except WindowError:  # the schedule has no earlier date
         return None
     return begin if begin > date else None

@@ -1,7 +1,7 @@
 """Share one reading among all requests that need the same result at the same time.
 
 A request that waits is a coroutine, so it occupies none of the threads in which Airflow runs its own endpoints. The
-readings have threads of their own, and no database connection is held while a request waits.
+readings have separate threads, and no database connection is held while a request waits.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ def test_reading_occupies_a_slot(viewer: Any, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_event_loop_is_not_blocked(viewer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The permissions and the summaries are read in threads of their own, not in those of Airflow."""
+    """The permissions and the summaries are read in separate threads, not in those of Airflow."""
     threads = []
     for module, name in ((fleet_reader, "read_fleet"), (permissions, "readable_dag_ids")):
         original = getattr(module, name)
