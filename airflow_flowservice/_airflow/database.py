@@ -147,7 +147,7 @@ def successes(
     if since is not None:
         query = query.join(run, run.id == xcom.dag_run_id).where(run.run_after >= since)
     # Not by the session, whose loading of objects takes as long as the database.
-    yield from session.connection().execute(query, execution_options={"yield_per": _FETCH_SIZE})
+    yield from session.connection().execute(query.execution_options(yield_per=_FETCH_SIZE))
 
 
 def newest_successes(

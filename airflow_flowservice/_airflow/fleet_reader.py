@@ -82,7 +82,7 @@ class _Dataflow:
 
 @dataclass(frozen=True, kw_only=True)
 class _Inputs:
-    """What the coverage of a dataflow is computed from.
+    """Records from which the coverage of a dataflow is computed.
 
     :param rows: task instances that are not only counted by flow run.
     :param runs: successful flow runs of history and ledger.

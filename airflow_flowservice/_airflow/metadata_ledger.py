@@ -114,7 +114,7 @@ class MetadataLedger:
         The database sends them in parts, so do not use the session before the end.
         """
         # Not by the session, whose loading of objects takes as long as the database.
-        rows: Any = self.session.connection().execute(_query(None), execution_options={"yield_per": _FETCH_SIZE})
+        rows: Any = self.session.connection().execute(_query(None).execution_options(yield_per=_FETCH_SIZE))
         yield from rows
 
     def read_again(self, key: str, text: str | None) -> LedgerRow:
