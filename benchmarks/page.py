@@ -27,6 +27,8 @@ from real_airflow import Bench, real_airflow
 HOURLY_FLOW = "3abea21c-7e36-4be1-bec1-aaaaaaaaaaaa"
 AT_ONCE = 50
 MAX_REQUEST_S, MAX_HEALTH_S = 2.0, 1.0
+# The page keeps a summary for up to five seconds. Each measured request must read again.
+KEPT_S = 5.5
 DAG_FILE = """
 import pendulum
 from airflow.sdk import DAG
@@ -103,9 +105,13 @@ def measure(bench: Bench, options: argparse.Namespace) -> bool:
     slowest = 0.0
     with session_of(bench) as (session, address):
         for name, (path, params) in cases.items():
-            times = [seconds_of(session, address + path, params) for _ in range(options.repeat)]
+            times = []
+            for _ in range(options.repeat):
+                time.sleep(KEPT_S if path == worst[0] else 0)
+                times.append(seconds_of(session, address + path, params))
             slowest = max(slowest, min(seconds for seconds, _ in times))
             print(f"{name}: {', '.join(f'{seconds:.2f}' for seconds, _ in times)} s, status {times[-1][1]}", flush=True)
+        time.sleep(KEPT_S)
         late = health_under_load(session, address, worst[0])
     print(f"Slowest request, best of {options.repeat}: {slowest:.2f} s. Slowest health with {AT_ONCE}: {late:.2f} s")
     return slowest <= MAX_REQUEST_S and late <= MAX_HEALTH_S
