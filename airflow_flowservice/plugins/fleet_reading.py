@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,8 @@ async def read_json(user: Any) -> bytes:
     :raises PageRequestError: 403, the user may not read the XComs of any DAG; 503, too many readings run.
     """
     dag_ids = await ingesting.get((), _read_ingesting)
-    check = partial(_read_permissions, dag_ids, user=user)
+    # As in FastAPI's own threads, an auth manager sees the context of the request.
+    check = partial(copy_context().run, partial(_read_permissions, dag_ids, user=user))
     readable = await asyncio.get_running_loop().run_in_executor(_permission_threads, check)
     return await summaries.get(readable, partial(_read_summaries, readable))
 
