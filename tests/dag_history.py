@@ -107,13 +107,11 @@ class DagHistory:
 
 
 def delete_history(session: Any, *models: Any) -> None:
-    """Delete all rows, except those of the page's DAGs, which its tests write once for a process."""
+    """Delete all rows."""
     from sqlalchemy import delete
 
     for model in models:
-        column = getattr(model, "dag_id", None)
-        rows = delete(model) if column is None else delete(model).where(~column.startswith("page_"))
-        session.execute(rows, execution_options={"synchronize_session": False})
+        session.execute(delete(model), execution_options={"synchronize_session": False})
 
 
 @contextmanager

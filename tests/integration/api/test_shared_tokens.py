@@ -388,13 +388,18 @@ def test_a_process_that_keeps_the_lock_delays_others_for_a_limited_time(new_proc
     assert time.monotonic() - began >= 0.3
 
 
-def test_the_wait_for_the_lock_leaves_time_for_the_request(new_process, folder, cache):
+def test_the_wait_for_the_lock_leaves_time_for_the_request(new_process, folder, cache, monkeypatch):
     """A short limit must not fail each read for as long as a process with the lock is stopped."""
     new_process().fetch_token()
     [file] = files_of(folder)
     cache.remove(file.name)
+    waits = []
     with cache.lock(file.name):
-        assert new_process()._auth.token(within_s=2.0)
+        monkeypatch.setattr(
+            "airflow_flowservice.api.shared_cache._acquire", lambda _, *, within_s: waits.append(within_s)
+        )
+        assert new_process()._auth.token(within_s=16.0)
+    assert [8.0] == waits
 
 
 def test_the_limit_of_a_request_includes_the_wait_for_the_lock(emulator, new_process, folder, cache, monkeypatch):

@@ -549,6 +549,27 @@ def emulator(running: Emulator, clock: Clock) -> Emulator:
 
 
 @pytest.fixture
+def each_read_takes(emulator: Emulator, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return a function that stops the clock, and advances it at each read of a flow run by some seconds.
+
+    The number of polls then does not depend on the speed of the machine.
+    """
+    from airflow_flowservice.api.client import FlowServiceClient
+
+    get_run = FlowServiceClient.get_run
+
+    def start(seconds: float) -> None:
+        def read(*args: Any, **kwargs: Any) -> Any:
+            clock.advance(seconds)
+            return get_run(*args, **kwargs)
+
+        clock.stop()
+        monkeypatch.setattr(FlowServiceClient, "get_run", read)
+
+    return start
+
+
+@pytest.fixture
 def runs_of(emulator: Emulator) -> Callable[..., list[dict[str, Any]]]:
     """Return a function that lists the flow runs of a dataflow from the ledger."""
 

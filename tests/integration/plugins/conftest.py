@@ -25,6 +25,7 @@ SECRET_FLOW = "0e0e0e0e-0000-4000-8000-000000000000"
 HOSTILE = "<img src=x onerror=alert(1)>"
 RANGE = {"from": "2026-01-01T00:00:00Z", "to": "2026-01-11T00:00:00Z"}
 HIDDEN_DAG = "page_hidden"
+PAGE_DAGS = ("page_seen", HIDDEN_DAG, "page_hostile")
 
 _DAGS = f"""
 import pendulum
@@ -48,12 +49,21 @@ def window(number: int) -> tuple[datetime, datetime]:
     return day(number), day(number + 1)
 
 
-@pytest.fixture(scope="session")
-def database(airflow_db: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture(scope="module", autouse=True)
+def database(airflow_db: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Fill the metadata database with three DAGs and their past; return its URL.
 
     The dataflow's first days: ingested, failed, duplicated, missing, ingested by the hidden DAG, then missing.
+    All of it is removed after the module, because other modules count the dataflows of this database.
     """
+    from airflow.api.common.delete_dag import delete_dag
+
+    yield _filled(airflow_db, tmp_path_factory)
+    for dag_id in PAGE_DAGS:
+        delete_dag(dag_id)
+
+
+def _filled(airflow_db: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     _register_dags(tmp_path_factory.mktemp("dags"))
     url = f"sqlite:///{airflow_db}"
     seen = DagHistory(dag_id="page_seen", flow_id=FLOW)
@@ -89,7 +99,7 @@ def _register_dags(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(database: str) -> Any:
+def server(airflow_db: Path) -> Any:
     """Return the application that `airflow api-server` serves."""
     from airflow.api_fastapi.app import create_app
 
