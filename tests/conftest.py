@@ -139,13 +139,16 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the end-to-end tests first, since they take longest; skip what needs a later Airflow.
+    """Put the end-to-end tests first, since they take longest; omit tests of other Airflows.
 
-    That is what is marked with `needs_airflow(major, minor, reason)`.
+    A test that is marked with `needs_airflow` is skipped on earlier Airflows, so that a run shows what is not tested.
+    A test that is marked with `before_airflow` is deselected on later ones, since nothing is missing there.
     """
     from airflow_flowservice._airflow import versions
 
     items.sort(key=_place)
+    installed = versions.version()
+    _select(config, items, lambda item: all(installed < mark.args for mark in item.iter_markers("before_airflow")))
     quick = _quick_selection(items)
     if os.environ[_QUICK] == "1":
         _select(config, items, lambda item: item in quick)
@@ -155,7 +158,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         for mark in item.iter_markers("needs_airflow"):
             major, minor, reason = mark.args
-            if versions.version() < (major, minor):
+            if installed < (major, minor):
                 item.add_marker(pytest.mark.skip(reason=f"needs Airflow {major}.{minor}: {reason}"))
 
 

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 from airflow_versions import decode_arguments, encode_arguments
 
-from airflow_flowservice._airflow import versions
 from airflow_flowservice.alerts import FlowRunAlert, deadline_callback, notify_missed_deadline
 from airflow_flowservice.exceptions import ConfigurationError
 from airflow_flowservice.freshness import FlowFreshnessSensor
@@ -124,7 +123,7 @@ def test_notifier_must_be_callable(notifiers):
         FlowRunAlert(*notifiers)
 
 
-@pytest.mark.skipif(versions.version() >= (3, 1), reason="this Airflow has deadline alerts")
+@pytest.mark.before_airflow(3, 1)
 def test_deadlines_need_airflow_3_1():
     with pytest.raises(ConfigurationError, match=r"needs Airflow 3\.1 or later"):
         deadline_callback(Collector)

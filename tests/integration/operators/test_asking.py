@@ -368,7 +368,7 @@ def test_airflow_without_required_actions_refuses_to_ask(monkeypatch, operator):
     assert "fail" == operator(task_id="task", **own).on_uncertain
 
 
-@pytest.mark.skipif(versions.supports_required_actions(), reason="this Airflow has Required Actions")
+@pytest.mark.before_airflow(3, 1)
 def test_airflow_3_0_refuses_to_ask():
     """Airflow 3.0 itself is recognized."""
     with pytest.raises(ConfigurationError, match="on_uncertain is 'ask'"):
