@@ -22,11 +22,12 @@ from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
 E2E = TESTS / "e2e"
+PAGE = TESTS / "integration" / "plugins"
 HOME = Path(tempfile.mkdtemp(prefix="airflow-flowservice-tests-"))
 # Environment variable of the workers: 1 for the quick selection.
 _QUICK = "FLOWSERVICE_QUICK_TESTS"
 # Number of cases of a parametrized test that a plain `pytest` runs.
-_QUICK_CASES = 3
+_QUICK_CASES = 2
 DAG_FOLDER = TESTS / "integration" / "operators" / "dags"
 
 
@@ -105,13 +106,14 @@ def _is_plain(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return the number of processes for `-n auto`: none for a file or a test that is named, at most four for more.
+    """Return the number of processes for `-n auto`: none for a file or a test that is named, at most six for more.
 
-    Many tests wait, so the quick selection uses two processes for each processor.
+    Many tests wait, so the quick selection uses three processes for each processor.
     """
     if any(".py" in argument for argument in config.args) and config.args_source is pytest.Config.ArgsSource.ARGS:
         return 0
-    return min((os.cpu_count() or 1) * (2 if _is_quick(config) else 1), 4)
+    processors = os.cpu_count() or 1
+    return min(3 * processors, 6) if _is_quick(config) else min(processors, 4)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -185,12 +187,13 @@ def _evenly_spaced(cases: list[pytest.Item]) -> list[pytest.Item]:
 
 
 def _place(item: pytest.Item) -> int:
-    """Return 0 for an end-to-end test with a separate Airflow, 1 for those that share one, 2 for all other tests.
+    """Return 0 for an end-to-end test with a separate Airflow, 1 for those that share one, 2 and 3 for other tests.
 
     The shared Airflow runs from its first test to the end of the session, and would slow down the separate ones.
+    The files of the page take longest, so that one of them would be the only one that runs at the end.
     """
     if E2E not in item.path.parents:
-        return 2
+        return 2 if PAGE in item.path.parents else 3
     has_own = hasattr(getattr(item, "module", None), "airflow")
     return 1 if "airflow" in getattr(item, "fixturenames", ()) and not has_own else 0
 

@@ -257,6 +257,7 @@ def test_the_present_day_is_within_the_range(calendar: Calendar) -> None:
     assert f"zoom={TODAY:%Y-%m-%dT%H:%M:%SZ}/{NOW:%Y-%m-%dT%H:%M:%SZ}" in calendar.fragment()
 
 
+@pytest.mark.slow
 def test_day_with_a_tenth_of_the_records_is_seen(calendar: Calendar) -> None:
     """The usual number is that of the same day of the week, so that a small Sunday is not remarkable."""
     calendar.show(DAILY)
@@ -282,6 +283,7 @@ def test_day_with_a_tenth_of_the_records_is_seen(calendar: Calendar) -> None:
     calendar.wait(lambda: calendar.all("#calendar-grid .level-low"))
 
 
+@pytest.mark.slow
 def test_hourly_dataflow_has_a_cell_for_each_hour(calendar: Calendar) -> None:
     """A year has 8,760 of them; days can be chosen instead."""
     calendar.show(HOURLY)

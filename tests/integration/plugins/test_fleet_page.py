@@ -178,6 +178,7 @@ def test_hostile_ids_stay_text(overview: Overview) -> None:
     assert ([], "Flow Service") == (overview.all("img"), overview.js("return document.title"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [428, 1032, 1328])
 def test_page_fits_the_width(overview: Overview, width: int) -> None:
     """The widths are those of a phone, a DAG's tab and a page."""
@@ -198,6 +199,7 @@ def test_dag_tab_shows_the_coverage(overview: Overview) -> None:
     assert not overview.one("#to-fleet").is_displayed()
 
 
+@pytest.mark.slow
 def test_error_has_a_retry(overview: Overview) -> None:
     cdp = overview.browser.execute_cdp_cmd
     cdp("Network.enable", {})
