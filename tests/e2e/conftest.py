@@ -107,7 +107,7 @@ def airflow(
             "AIRFLOW__DAG_PROCESSOR__STALE_DAG_THRESHOLD": "3600",
         },
     ) as running:
-        running.wait_healthy()
+        running.wait_healthy(timeout=400)
         yield running
 
 
@@ -136,7 +136,7 @@ def release(airflow: LocalAirflow, tell: Callable[..., Any], flow_of: Callable[[
     def run(dag_id: str, *, state: str = "enabled") -> None:
         if dag_id not in _BORN_FLOWS:
             tell("flows", id=flow_of(dag_id), name=dag_id, kind="file", state=state)
-        airflow.wait_for_dag(dag_id)
+        airflow.wait_for_dag(dag_id, timeout=240)
         airflow.unpause(dag_id)
 
     return run
@@ -144,13 +144,17 @@ def release(airflow: LocalAirflow, tell: Callable[..., Any], flow_of: Callable[[
 
 @pytest.fixture(scope="session")
 def backfill(airflow: LocalAirflow, release: Callable[..., None]) -> Callable[..., list[dict[str, Any]]]:
-    """Run a real `airflow backfill create`, and wait for its runs."""
+    """Return a function that creates a backfill by the REST API, and waits for its DAG runs.
+
+    The command line would start another process of Airflow for it.
+    """
 
     def run(
         dag_id: str, *, first: datetime, last: datetime, count: int, state: str = "enabled", **options: Any
     ) -> list[dict[str, Any]]:
         release(dag_id, state=state)
-        airflow.create_backfill(dag_id, from_date=first, to_date=last, **options)
+        body = {"dag_id": dag_id, "from_date": first.isoformat(), "to_date": last.isoformat(), **options}
+        airflow.api("POST", "/backfills", json=body)
         return airflow.wait_for_runs(dag_id, count=count, run_type="backfill", timeout=240)
 
     return run

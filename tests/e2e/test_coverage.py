@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+from backfills import complete_backfills
 from command_line import run
-from patience import wait_until
 
 if TYPE_CHECKING:
     from airflow_flowservice.demo.emulator import EmulatedFlowService
@@ -49,7 +49,7 @@ def test_printed_commands_fill_the_gaps(
     tell("outcomes", flow_id=flow_of(DAG_ID), status="failed", times=None, covering="2026-02-03T12:00:00Z")
     runs = backfill(DAG_ID, first=window(1) + DAY, last=window(4) + DAY, count=4)
     assert ["success", "success", "failed", "success"] == [run["state"] for run in runs]
-    wait_for_backfills(airflow)
+    complete_backfills(airflow, DAG_ID)
     backfill(DAG_ID, first=window(7) + DAY, last=window(7) + DAY, count=5)
     clear(airflow, runs[0]["dag_run_id"])
     airflow.wait_for_runs(DAG_ID, count=5, timeout=300)
@@ -64,7 +64,7 @@ def test_printed_commands_fill_the_gaps(
     requests.delete(f"{emulator.url}/_emulator/outcomes", timeout=30).raise_for_status()
     for count, command in enumerate(shown["fill"]):
         program, *arguments = shlex.split(command)
-        wait_for_backfills(airflow)
+        complete_backfills(airflow, DAG_ID)
         done = airflow.cli(*arguments)
         assert ("airflow", 0) == (program, done.returncode), done.stderr
         airflow.wait_for_runs(DAG_ID, count=5 + 2 * count, timeout=300)
@@ -74,14 +74,6 @@ def test_printed_commands_fill_the_gaps(
     assert [] == shown["fill"]
     assert (0, 0) == verdict(DAG_ID, window(2), window(9))
     assert (0, 1) == (coverage(window(1), window(9))[0], verdict(DAG_ID, window(1), window(2))[1] // 1440)
-
-
-def wait_for_backfills(airflow: LocalAirflow) -> None:
-    """Wait until Airflow marks all backfills as completed; it runs one backfill of a DAG at a time."""
-    wait_until(
-        lambda: all(each["completed_at"] for each in airflow.api("GET", f"/backfills?dag_id={DAG_ID}")["backfills"]),
-        what="the end of all backfills",
-    )
 
 
 def window(day: int) -> datetime:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+from backfills import complete_backfills
 from command_line import run
-from patience import wait_until
 
 from tests.e2e.test_page import Page, chromium
 
@@ -71,9 +71,9 @@ def gaps(
     """Ingest 1, 2, 4 and 7 February; 3 fails. The other days have no DAG run."""
     tell("outcomes", flow_id=flow_of(DAG_ID), status="failed", times=None, covering="2026-02-03T12:00:00Z")
     backfill(DAG_ID, first=february(2), last=february(5), count=4)
-    wait_for_backfills(airflow)
+    complete_backfills(airflow, DAG_ID)
     backfill(DAG_ID, first=february(8), last=february(8), count=5)
-    wait_for_backfills(airflow)
+    complete_backfills(airflow, DAG_ID)
     requests.delete(f"{emulator.url}/_emulator/outcomes", timeout=30).raise_for_status()
 
 
@@ -95,14 +95,6 @@ def open_page(chromium: Any, airflow: LocalAirflow, gaps: None, flow_of: Callabl
         return page
 
     return open_with
-
-
-def wait_for_backfills(airflow: LocalAirflow, dag_id: str = DAG_ID) -> None:
-    """Wait until Airflow marks all backfills as completed; it runs one backfill of a DAG at a time."""
-    wait_until(
-        lambda: all(each["completed_at"] for each in airflow.api("GET", f"/backfills?dag_id={dag_id}")["backfills"]),
-        what="the end of all backfills",
-    )
 
 
 def backfills(airflow: LocalAirflow) -> int:
@@ -321,7 +313,7 @@ def test_restating_needs_the_number(
     airflow: LocalAirflow, open_page: Callable[..., Page], verdict: Callable[..., tuple[int, int]]
 ) -> None:
     """The window is ingested a second time, and the page shows it as restated."""
-    wait_for_backfills(airflow)
+    complete_backfills(airflow, DAG_ID)
     page = open_page(airflow.rest.token, first=9, last=10)
     page.click("#restate-button")
     assert ["09 backfill", "10 backfill"] == listed(page)

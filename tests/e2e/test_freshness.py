@@ -28,7 +28,7 @@ def test_paused_dag_is_noticed_when_late(
     airflow.trigger(DAG_ID, conf=conf)
     airflow.wait_for_runs(DAG_ID, count=1, timeout=240)
     airflow.api("PATCH", f"/dags/{DAG_ID}", json={"is_paused": True})
-    airflow.wait_for_dag(WATCH_ID)
+    airflow.wait_for_dag(WATCH_ID, timeout=240)
     airflow.unpause(WATCH_ID)
 
     late_at = end + MAX_LAG

@@ -74,7 +74,7 @@ def ended(airflow: LocalAirflow) -> Iterator[Ended]:
     service = HostileService()
     with service.server(time_limit=900) as server, Memory(airflow.processes["triggerer-1"]) as memory:
         _create_connection(airflow, server.url)
-        airflow.wait_for_dag(DAG_ID)
+        airflow.wait_for_dag(DAG_ID, timeout=240)
         airflow.unpause(DAG_ID)
         run_id = airflow.trigger(DAG_ID)
 

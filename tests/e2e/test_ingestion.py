@@ -194,7 +194,7 @@ def test_failed_run_is_retriggered(
     release("e2e_retrigger")
     tell("outcomes", flow_id=flow_of("e2e_retrigger"), status="failed", times=1)
     run_id = airflow.trigger("e2e_retrigger", conf={"start": "2026-02-01T00:00:00Z", "end": "2026-02-01T06:00:00Z"})
-    airflow.wait_for_runs("e2e_retrigger", count=1, timeout=120)
+    airflow.wait_for_runs("e2e_retrigger", count=1, timeout=240)
 
     instances = {each["task_id"]: each for each in airflow.task_instances("e2e_retrigger", run_id)}
     assert ("failed", "success") == (instances["wait"]["state"], instances["again"]["state"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from backfills import complete_backfills
 from command_line import run
 from instants import instant
 from patience import wait_until
@@ -65,7 +66,7 @@ def airflow(emulator: EmulatedFlowService, tmp_path_factory: pytest.TempPathFact
         # `airflow db clean` deletes DAGs that were not parsed lately.
         config={"AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5"},
     ) as running:
-        running.wait_healthy()
+        running.wait_healthy(timeout=400)
         create_sql_ledger(running)
         yield running
 
@@ -94,7 +95,7 @@ def posts_before(
     for case in (VARIABLES, SQL):
         tell("flows", id=flow_of(case.dag_id), name=case.dag_id, kind="file")
         for dag_id in (case.dag_id, f"{case.dag_id}_second"):
-            airflow.wait_for_dag(dag_id)
+            airflow.wait_for_dag(dag_id, timeout=240)
             airflow.unpause(dag_id)
     for case in (VARIABLES, SQL):
         start_backfill(airflow, case.dag_id, case)
@@ -139,10 +140,7 @@ def start_backfill(airflow: LocalAirflow, dag_id: str, case: Case) -> None:
 def wait_for_backfill(airflow: LocalAirflow, dag_id: str, case: Case) -> list[dict[str, Any]]:
     """Wait until each day has an ended DAG run, and Airflow would accept another backfill; return the DAG runs."""
     runs = airflow.wait_for_runs(dag_id, count=case.days, run_type="backfill", timeout=240 + 10 * case.days)
-    wait_until(
-        lambda: all(each["completed_at"] for each in airflow.api("GET", f"/backfills?dag_id={dag_id}")["backfills"]),
-        what="the end of the backfill",
-    )
+    complete_backfills(airflow, dag_id)
     return runs
 
 

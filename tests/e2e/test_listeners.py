@@ -87,7 +87,7 @@ def events(
             "AIRFLOW__METRICS__METRICS_ALLOW_LIST": "flowservice",
         },
     ) as airflow:
-        airflow.wait_healthy()
+        airflow.wait_healthy(timeout=400)
         ingest_one_day(airflow)
     return [json.loads(line) for line in file.read_text().splitlines()]
 
@@ -95,7 +95,7 @@ def events(
 def ingest_one_day(airflow: LocalAirflow) -> None:
     """Backfill one DAG run and wait for its end."""
     date = datetime(2026, 2, 3, tzinfo=timezone.utc)
-    airflow.wait_for_dag(DAG_ID)
+    airflow.wait_for_dag(DAG_ID, timeout=240)
     airflow.unpause(DAG_ID)
     airflow.create_backfill(DAG_ID, from_date=date, to_date=date)
     (run,) = airflow.wait_for_runs(DAG_ID, count=1, run_type="backfill")

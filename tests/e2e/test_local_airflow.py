@@ -91,7 +91,7 @@ def test_airflow_lists_this_provider(airflow: LocalAirflow) -> None:
 def test_backfills_deferred_tasks(airflow: LocalAirflow) -> None:
     """A backfill runs every logical date once. XComs and logs of the tasks can be read."""
     dates = BackfillDates.past(2, now=datetime.now(timezone.utc))
-    airflow.wait_for_dag("e2e_plain")
+    airflow.wait_for_dag("e2e_plain", timeout=240)
     airflow.unpause("e2e_plain")
 
     airflow.create_backfill("e2e_plain", from_date=dates.first, to_date=dates.last, run_backwards=True)
@@ -111,7 +111,7 @@ def test_import_errors_are_reported(airflow: LocalAirflow, dags_folder: Path) ->
     broken.write_text("import airflow\nraise RuntimeError('this DAG file is broken')\n")
     try:
         with pytest.raises(LocalAirflowError) as caught:
-            airflow.wait_for_dag("e2e_broken")
+            airflow.wait_for_dag("e2e_broken", timeout=240)
     finally:
         broken.unlink()
 
@@ -128,7 +128,7 @@ def test_killed_component_can_be_restarted(airflow: LocalAirflow) -> None:
     assert all(_has_ended(process.pid) for process in victims)
     assert "triggerer-1" not in airflow.processes
     airflow.start("triggerer-1")
-    airflow.wait_healthy()
+    airflow.wait_healthy(timeout=400)
 
 
 def test_ended_child_is_reported_with_log(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def runs(airflow: LocalAirflow, release: Callable[..., None]) -> dict[str, list[
     """Trigger each DAG in three ways, and return the ended DAG runs of each."""
     for dag_id in CHILDREN:
         release(dag_id)
-    airflow.wait_for_dag("e2e_dates_parent")
+    airflow.wait_for_dag("e2e_dates_parent", timeout=240)
     airflow.unpause("e2e_dates_parent")
     airflow.trigger("e2e_dates_parent")
     for dag_id in CHILDREN:
@@ -56,7 +56,7 @@ def test_logical_date_names_the_day(
     ledger = wait_until(
         lambda: _ledger_of_ended_runs(emulator, flow_of(dag_id), begin=january(days[0]) - DAY, end=january(days[-1])),
         what="the end of the flow runs",
-        timeout=60,
+        timeout=240,
     )
 
     assert {january(day).isoformat(): "success" for day in days} == {

@@ -106,7 +106,7 @@ def airflow(
         connections={"flowservice_default": emulator.connection, "flowservice_impatient": impatient},
         config={**SHORT_TIMEOUTS, "E2E_INTERRUPTIONS": str(interruptions_folder)},
     ) as running:
-        running.wait_healthy()
+        running.wait_healthy(timeout=400)
         yield running
 
 
@@ -130,7 +130,7 @@ def enable_dag(airflow: LocalAirflow, tell: Tell) -> Callable[[str], str]:
 
     def enable(dag_id: str) -> str:
         tell("flows", id=flow_of(dag_id), name=dag_id, kind="file")
-        airflow.wait_for_dag(dag_id)
+        airflow.wait_for_dag(dag_id, timeout=240)
         airflow.unpause(dag_id)
         return flow_of(dag_id)
 

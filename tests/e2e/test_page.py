@@ -71,7 +71,7 @@ def _history(
 ) -> None:
     """Write a year of days, ten thousand hours and ids that look like HTML; create a flow run outside Airflow."""
     for dag_id in ("e2e_page", "e2e_page_hourly", "e2e_page_hostile", "e2e_page_many"):
-        airflow.wait_for_dag(dag_id)
+        airflow.wait_for_dag(dag_id, timeout=240)
     database = airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
     year_of_daily_runs(dag_id="e2e_page", flow_id=flow_of("e2e_page"), midnight=midnight).write(database)
     hours = DagHistory(dag_id="e2e_page_hourly", flow_id=flow_of("e2e_page_hourly"))

@@ -120,7 +120,7 @@ def database(airflow: LocalAirflow) -> Callable[[], dict[str, str]]:
 def finished_run(airflow: LocalAirflow, connection_ids: list[str]) -> tuple[str, float, list[str]]:
     """Run all tasks. Return the DAG run id, the start in epoch seconds, and the decrypted kwargs of all triggers."""
     started_at = time.time()
-    airflow.wait_for_dag(DAG_ID)
+    airflow.wait_for_dag(DAG_ID, timeout=240)
     airflow.unpause(DAG_ID)
     run_id = airflow.trigger(DAG_ID)
     triggers: dict[str, None] = {}

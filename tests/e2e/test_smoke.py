@@ -36,7 +36,7 @@ def airflow(emulator: EmulatedFlowService, tmp_path_factory: pytest.TempPathFact
         dags_folder=dags,
         connections={"flowservice_default": emulator.connection},
     ) as running:
-        running.wait_healthy()
+        running.wait_healthy(timeout=400)
         yield running
 
 
@@ -45,7 +45,7 @@ def runs(airflow: LocalAirflow, tell: Callable[..., Any], flow_of: Callable[[str
     """Run the backfill, and lose the response to one POST; return its DAG runs."""
     tell("flows", id=flow_of(DAG_ID), name=DAG_ID, kind="file")
     tell("faults", action="record_and_close", nth=1)
-    airflow.wait_for_dag(DAG_ID)
+    airflow.wait_for_dag(DAG_ID, timeout=240)
     airflow.unpause(DAG_ID)
     airflow.create_backfill(DAG_ID, from_date=datetime(2026, 2, 2, tzinfo=timezone.utc), to_date=END)
     return airflow.wait_for_runs(DAG_ID, count=COUNT, run_type="backfill", timeout=240)

@@ -60,7 +60,7 @@ def test_mapped_sensors_start_on_a_worker_and_end_in_the_triggerer(
         what="three deferred tasks",
     )
     tell("end", flow_id=flow_of("e2e_alone_mapped"))
-    (run,) = airflow.wait_for_runs("e2e_alone_mapped", count=1, timeout=120)
+    (run,) = airflow.wait_for_runs("e2e_alone_mapped", count=1, timeout=240)
 
     assert "success" == run["state"]
     sensors = [each for each in airflow.task_instances("e2e_alone_mapped", run_id) if each["task_id"] == "wait"]

@@ -220,7 +220,7 @@ def airflow(
         connections={"flowservice_default": replace(emulator, url=relay.url).connection},
         config=SHORT_TIMEOUTS,
     ) as running:
-        running.wait_healthy()
+        running.wait_healthy(timeout=400)
         yield running
 
 
@@ -236,7 +236,7 @@ def waiting(
     flow_id = flow_of("e2e_waiting")
     tell("flows", id=flow_id, name="e2e_waiting", kind="file")
     tell("outcomes", flow_id=flow_id, status="success", run_s=86_400, times=None)
-    airflow.wait_for_dag("e2e_waiting")
+    airflow.wait_for_dag("e2e_waiting", timeout=240)
     airflow.unpause("e2e_waiting")
     run_id = airflow.trigger("e2e_waiting")
     waiting = Waiting(airflow, emulator, tell, relay, run_id, flow_id)

@@ -50,7 +50,7 @@ def test_scheduled_runs_start_dag_runs_over_a_killed_triggerer(airflow: LocalAir
     """Flow runs from before, during and after the outage become one event each, and the DAG runs have their windows."""
     for flow_id, frequency in ((FOLLOWED, "hour"), (str(uuid5(NAMESPACE_URL, DAG_ID)), "once")):
         tell("flows", id=flow_id, name="e2e_watcher", kind="file", frequency=frequency)
-    airflow.wait_for_dag(DAG_ID)
+    airflow.wait_for_dag(DAG_ID, timeout=240)
     airflow.unpause(DAG_ID)
     key = wait_until(lambda: progress(airflow), what="the stored progress of the first poll")["key"]
     assert [] == events(airflow)

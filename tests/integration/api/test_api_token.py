@@ -126,7 +126,7 @@ def test_many_threads_share_a_failure(server, make_client, secret):
     waiting = threading.Event()
 
     def refuse(request):
-        waiting.wait(5)
+        waiting.wait(60)
         return server.answer({"error": "invalid_client"}, 401)
 
     server.then(refuse)
@@ -144,10 +144,10 @@ def test_many_threads_share_a_failure(server, make_client, secret):
         thread.start()
     while not server.requests:
         time.sleep(0.01)
-    time.sleep(0.2)
+    time.sleep(1)  # The other threads start to wait, also on a busy machine.
     waiting.set()
     for thread in threads:
-        thread.join(5)
+        thread.join(60)
 
     assert [AuthenticationError] * 4 == [type(error) for error in errors]
     assert (len(server.requests), len({id(error) for error in errors})) == (1, 4)

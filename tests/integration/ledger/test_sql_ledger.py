@@ -148,7 +148,7 @@ def test_server_that_stops_responding(postgres_url: str, monkeypatch: pytest.Mon
         lambda: sql_engine.in_transaction(engine, lambda connection: connection.exec_driver_sql("SELECT pg_sleep(300)"))
     )
     assert isinstance(error, LedgerUnavailableError)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 30
 
 
 def test_lock_of_another_transaction(empty_postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ def test_slow_server_does_not_extend_the_listing(
     request_coverage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, pages: int, status: int
 ) -> None:
     """A server that sends a page one byte at a time occupies a slot until the deadline; earlier pages are shown."""
-    monkeypatch.setattr(flow_run_lookup, "MAX_LISTING_S", 1.5)
+    monkeypatch.setattr(flow_run_lookup, "MAX_LISTING_S", 5.0)
     numbers = count()
 
     def script(_: bytes) -> Iterator[bytes | float]:
@@ -153,7 +153,7 @@ def test_slow_server_does_not_extend_the_listing(
         began = time.monotonic()
         response = request_coverage(host=raw.url, password=None, extra=extra)
         # Without the deadline, the attempts of the last request take 24 seconds.
-        assert time.monotonic() - began < 12
+        assert time.monotonic() - began < 20
     assert status == response.status_code
     if pages:
         assert {"runs": pages, "whole": False} == response.json()["service"]

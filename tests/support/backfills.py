@@ -1,0 +1,38 @@
+"""Complete backfills as Airflow's scheduler does, but without the wait for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from patience import wait_until
+
+if TYPE_CHECKING:
+    from airflow_flowservice.demo.local_airflow import LocalAirflow
+
+# The update of the scheduler's `_mark_backfills_complete`, for one DAG.
+_COMPLETE = """
+    UPDATE backfill SET completed_at = now() WHERE dag_id = :dag_id AND completed_at IS NULL
+    AND EXISTS (SELECT 1 FROM backfill_dag_run WHERE backfill_dag_run.backfill_id = backfill.id)
+    AND NOT EXISTS (
+        SELECT 1 FROM dag_run WHERE dag_run.backfill_id = backfill.id AND dag_run.state IN ('queued', 'running')
+    )
+"""
+
+
+def complete_backfills(airflow: LocalAirflow, dag_id: str) -> None:
+    """Mark the ended backfills of a DAG as completed, and wait until all of its backfills are.
+
+    Airflow refuses another backfill of the DAG before. The scheduler marks them only every 30 seconds.
+    """
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+
+    def are_completed() -> bool:
+        with engine.begin() as connection:
+            connection.execute(text(_COMPLETE), {"dag_id": dag_id})
+        found = airflow.api("GET", f"/backfills?dag_id={dag_id}")["backfills"]
+        return all(each["completed_at"] for each in found)
+
+    wait_until(are_completed, what=f"the end of all backfills of {dag_id}")
+    engine.dispose()
