@@ -570,6 +570,25 @@ def each_read_takes(emulator: Emulator, clock: Clock, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
+def is_in_loop(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Return a list that records for each request whether the thread of an event loop sends it.
+
+    A request in that thread blocks all triggers. Times do not show this on a machine that pauses.
+    """
+    from airflow_flowservice.api.http_session import HttpSession
+
+    recorded: list[bool] = []
+    attempt = HttpSession._attempt
+
+    def record(*args: Any, **kwargs: Any) -> Any:
+        recorded.append(asyncio._get_running_loop() is not None)
+        return attempt(*args, **kwargs)
+
+    monkeypatch.setattr(HttpSession, "_attempt", record)
+    return recorded
+
+
+@pytest.fixture
 def runs_of(emulator: Emulator) -> Callable[..., list[dict[str, Any]]]:
     """Return a function that lists the flow runs of a dataflow from the ledger."""
 
