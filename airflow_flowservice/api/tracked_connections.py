@@ -20,10 +20,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidProxyURL
+from requests.utils import prepend_scheme_if_needed, select_proxy
 from urllib3.connection import HTTPConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from requests import PreparedRequest, Response
 
 MAX_RECEIVED_BYTES = 32 * 2**20
 """Maximum size of a response as transferred, with its headers and the framing of chunks."""
@@ -111,10 +115,31 @@ class TrackingAdapter(HTTPAdapter):
         super().init_poolmanager(*args, **kwargs)
         _track(self.poolmanager)
 
+    def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
+        """Send a request.
+
+        :raises InvalidProxyURL: the proxy's address has no host; for one with a password, `requests` has a `TypeError`.
+        """
+        proxy = select_proxy(str(request.url), kwargs.get("proxies"))
+        if proxy and not _has_host(proxy):
+            raise InvalidProxyURL("the address of the proxy has no host")
+        return super().send(request, *args, **kwargs)
+
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **kwargs)
         _track(manager)
         return manager
+
+
+def _has_host(proxy: str) -> bool:
+    prepare: Any = prepend_scheme_if_needed
+    try:
+        prepare(proxy, "http")
+    except TypeError:
+        return False
+    except ValueError:  # `requests` raises it again
+        pass
+    return True
 
 
 def _track(manager: Any) -> None:

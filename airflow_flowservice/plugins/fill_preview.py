@@ -11,12 +11,14 @@ from airflow.api_fastapi.common.db.common import SessionDep
 from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
+from pydantic import AfterValidator
 
 from airflow_flowservice._airflow import fill_actions, versions
 from airflow_flowservice._airflow.backfill_commands import fill_command, step_json
 from airflow_flowservice.coverage.cover import GAP_STATES, State
 from airflow_flowservice.coverage.fill_plan import MARGIN, RESTATED_STATES, count_unknown
 from airflow_flowservice.exceptions import WindowError
+from airflow_flowservice.plain_text import canonical_id
 from airflow_flowservice.plugins import flow_run_lookup, permissions, read_slots
 from airflow_flowservice.plugins.coverage_reader import CoverageReader, RequestedRange
 from airflow_flowservice.plugins.error_responses import PageRequestError, require_printable
@@ -41,6 +43,7 @@ _STATES: dict[Purpose, frozenset[State]] = {
 }
 
 Id = Annotated[str, Query(min_length=1, max_length=250)]
+FlowId = Annotated[Id, AfterValidator(canonical_id)]
 
 router = APIRouter(prefix="/data")
 
@@ -49,7 +52,7 @@ router = APIRouter(prefix="/data")
 def read_fill(
     user: GetUserDep,
     session: SessionDep,
-    flow_id: Id,
+    flow_id: FlowId,
     dag_id: Id,
     start: Annotated[str, Query(alias="from", min_length=1, max_length=40)],
     end: Annotated[str, Query(alias="to", min_length=1, max_length=40)],

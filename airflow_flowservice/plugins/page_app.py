@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 _STATIC = Path(__file__).parent / "static"
 _REMEDIES = {401: "log in to Airflow, then load this page again"}
 
-Text = Annotated[str, Query(min_length=1, max_length=250)]
 OptionalText = Annotated[str | None, Query(max_length=250)]
 
 # FastAPI runs plain functions in threads, so the database and Flow Service do not block Airflow's event loop.
@@ -65,7 +64,7 @@ async def read_all(user: GetUserDep) -> Response:
 def read_coverage(
     user: GetUserDep,
     session: SessionDep,
-    flow_id: Text,
+    flow_id: fill_preview.FlowId,
     dag_id: OptionalText = None,
     start: Annotated[str | None, Query(alias="from", max_length=40)] = None,
     end: Annotated[str | None, Query(alias="to", max_length=40)] = None,

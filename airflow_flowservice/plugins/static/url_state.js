@@ -6,6 +6,8 @@ import { outerWindow } from "./frame_links.js";
 
 const KEYS = ["flow_id", "dag_id", "from", "to", "states", "zoom", ...CALENDAR_KEYS, ...FLEET_KEYS];
 
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
 /** Return the selection from Airflow's URL, else from this page's fragment, else from this page's query. */
 export function readSelection() {
   const query = new URLSearchParams(location.search); // the tab of a DAG passes dag_id in the query
@@ -27,9 +29,16 @@ export function writeSelection(selection) {
   }
 }
 
+/** Return the id of a dataflow as Adobe writes it: a UUID in lower case. */
+function canonicalId(text) {
+  const id = text.trim();
+  return UUID.test(id) ? id.toLowerCase() : id;
+}
+
 /** Return the stored selection. If the query has another DAG, only the filter of states is kept. */
 function selectionFrom(stored, query) {
   const selection = Object.fromEntries(KEYS.map((key) => [key, stored.get(key) ?? ""]));
+  selection.flow_id = canonicalId(selection.flow_id);
   const dagId = query.get("dag_id");
   if (dagId && dagId !== selection.dag_id) {
     return { ...selection, dag_id: dagId, flow_id: "", from: "", to: "", zoom: "" };

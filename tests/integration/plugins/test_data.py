@@ -218,3 +218,10 @@ def test_number_of_computed_windows_is_limited(request_coverage: Any) -> None:
     assert 400 == response.status_code
     limit = int(re.sub(r".*more than ([0-9,]+) windows.*", r"\1", response.json()["error"]).replace(",", ""))
     assert 6000 <= limit < 6100
+
+
+def test_dataflow_in_another_spelling(request_coverage: Any) -> None:
+    """Flow Service writes its ids in lower case, and a user may not."""
+    response = request_coverage(flow_id=f" {FLOW.upper()} ")
+    assert (200, request_coverage().json()["spans"]) == (response.status_code, response.json()["spans"])
+    assert FLOW == response.json()["flow_id"]

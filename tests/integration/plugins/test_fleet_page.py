@@ -173,6 +173,13 @@ def test_row_opens_the_coverage_and_a_link_returns(overview: Overview) -> None:
     assert "flow_id" not in overview.js("return location.hash")
 
 
+def test_link_with_the_dataflow_in_upper_case(overview: Overview) -> None:
+    """Otherwise, the page would show another dataflow."""
+    overview.open(f"#flow_id={FLOW.upper()}")
+    overview.wait(lambda: overview.all("#rows tr"))
+    assert FLOW == overview.one("#flow").get_attribute("value")
+
+
 def test_hostile_ids_stay_text(overview: Overview) -> None:
     assert HOSTILE in overview.one("#fleet-rows").text
     assert ([], "Flow Service") == (overview.all("img"), overview.js("return document.title"))

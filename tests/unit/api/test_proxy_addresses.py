@@ -24,6 +24,9 @@ UNREACHABLE = "https://127.0.0.1:1"
         "http://user:{}@proxy:port",
         "ftp://user:{}@127.0.0.1:1",
         "user:{}@127.0.0.1:1",
+        "http://user:{}@",
+        "http://user:{}@:3128",
+        "http://user:{}@/",
     ],
 )
 def test_invalid_address_of_a_proxy_does_not_show_its_password(monkeypatch, caplog, proxy):
