@@ -126,6 +126,12 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
                 self._answer = self._accepted_answer(asked, event)
             return self._ingest(context, ordered)
 
+    @classmethod
+    def get_serialized_fields(cls) -> frozenset[str]:
+        """Return the fields of the serialized DAG, with `continues`, which coverage reads there."""
+        fields_of_airflow: Any = super().get_serialized_fields
+        return frozenset({*fields_of_airflow(), "continues"})
+
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
         """Render the templates, and set the fields that are known before the task begins."""
         super().render_template_fields(context, jinja_env)

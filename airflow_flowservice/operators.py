@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from airflow_flowservice.ledger.entry import DataflowKey
     from airflow_flowservice.runs.intent import Order, Outcome
     from airflow_flowservice.runs.ledger_intents import LedgerPolicy
     from airflow_flowservice.runs.summary import FlowRunSummary
@@ -150,6 +151,7 @@ class OnDemandFlowRunOperator(FlowRunOperator):
             self._shown_edges: tuple[Any, Any] = (None, None)
             self._configure_ledger(on_ingested, on_overlap)
             self.continues = named_dataflow.earlier_flow_ids(continues)
+            self._given_ids = named_dataflow.given_ids(continues)
             # A template may render to a native None, which is not the same as an omitted argument.
             choose_window.require_edges_in_pairs(window_start, window_end)
             self._given: set[str] = set()
@@ -208,9 +210,10 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         from airflow_flowservice.runs.intent import Order
         from airflow_flowservice.windows.window import iso, parse_instant
 
-        self.flow_id = flow_id = named_dataflow.chosen_flow_id(
+        flow_id = named_dataflow.chosen_flow_id(
             context, flow_id=self.flow_id, flow_name=self.flow_name, find=lambda name: self._hook.flow_id_of(name)
         )
+        self._set_flow_id(flow_id)
         with error_context(flow_id=flow_id):
             given = self._given_arguments()
             has_edges = given.issuperset(_EDGES)
@@ -253,7 +256,16 @@ class OnDemandFlowRunOperator(FlowRunOperator):
             service=self._hook.client,
             has_failed_batches=self._has_failed_batches,
             ledger=self._hook.ledger,
-            dataflows=tuple(map(self._hook.dataflow_key, (flow_id, *self.continues))),
+            dataflows=(self._hook.dataflow_key(flow_id), *self._earlier_dataflows(flow_id)),
+        )
+
+    def _set_flow_id(self, flow_id: str) -> None:
+        self._given_ids |= named_dataflow.given_ids(self.flow_id)
+        self.flow_id = flow_id
+
+    def _earlier_dataflows(self, flow_id: str) -> tuple[DataflowKey, ...]:
+        return named_dataflow.earlier_dataflows(
+            self._hook.dataflow_key, flow_id=flow_id, continues=self.continues, given=self._given_ids
         )
 
     def _ledger_policy(self, context: Mapping[str, Any], order: Order) -> LedgerPolicy | None:
@@ -269,7 +281,7 @@ class OnDemandFlowRunOperator(FlowRunOperator):
             ledger=ledger,
             dataflow=self._hook.dataflow_key(order.flow_id),
             owner=task_context.owner_of(context),
-            continues=tuple(map(self._hook.dataflow_key, self.continues)),
+            continues=self._earlier_dataflows(order.flow_id),
             on_ingested=self.on_ingested,
             on_overlap=self.on_overlap,
             restate=task_context.requests_restating(context, flow_id=order.flow_id),
@@ -279,7 +291,7 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         self._restore_window(summary.window if self._parts is None else self._whole)
 
     def _restore_order(self, order: Order) -> None:
-        self.flow_id = order.flow_id
+        self._set_flow_id(order.flow_id)
         self._restore_window(order.window)
 
     def _restore_window(self, window: IngestionWindow | None) -> None:

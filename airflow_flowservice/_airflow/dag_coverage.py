@@ -6,7 +6,7 @@ The command line and the page use it.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -33,7 +33,7 @@ from airflow_flowservice.windows.window import IngestionWindow, iso
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from airflow_flowservice._airflow.database import Feed, TaskRow
+    from airflow_flowservice._airflow.database import TaskRow
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.ledger.entry import LedgerEntry
     from airflow_flowservice.windows.schedule import RunDates
@@ -44,57 +44,6 @@ _SCHEDULE_RUN_TYPES = ("scheduled", "backfill")
 BEFORE_HISTORY = "before Airflow's history"
 OUTPUT_DELETED = "the task's XCom may have been deleted"
 LEDGER_UNREADABLE = "the ledger cannot be read"
-
-
-def rows_of_flow(
-    rows: Sequence[TaskRow],
-    *,
-    flow_id: str,
-    feeds: Iterable[Feed],
-    include_unknown: bool = False,
-    records: LedgerRecords = NO_RECORDS,
-    newest: Mapping[tuple[str, str, int], str | None] | None = None,
-) -> list[TaskRow]:
-    """Return the rows of one dataflow.
-
-    A row with a flow run belongs to the dataflow of that flow run. A row without one belongs to the dataflow of the
-    newest flow run of the same task and map index. If there is none, it belongs to the task's dataflows in `feeds`.
-    A row that owns an entry of the ledger belongs to the entry's dataflow.
-
-    :param rows: sorted by the time of their DAG runs.
-    :param feeds: the dataflow of each task's newest flow run.
-    :param include_unknown: also return the rows of tasks that have no flow run yet.
-    :param records: the ledger's records of the dataflow.
-    :param newest: dataflow of the newest flow run of each task and map index, if `rows` does not have all flow runs.
-    """
-    owners = {entry.owner for entry in records.entries}
-    flows_of_task: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for feed in feeds:
-        flows_of_task[feed.dag_id, feed.task_id].add(feed.flow_id)
-    last: Mapping[tuple[str, str, int], str | None] = newest or {
-        _task_key(row): flow_of(row) for row in rows if row.flow_run
-    }
-
-    def has_flow(row: TaskRow) -> bool:
-        if row.flow_run:
-            return flow_of(row) == flow_id
-        if f"{row.dag_id}/{row.run_id}/{row.task_id}/{row.map_index}" in owners:
-            return True
-        if _task_key(row) in last:
-            return last[_task_key(row)] == flow_id
-        flow_ids = flows_of_task.get((row.dag_id, row.task_id))
-        return flow_id in flow_ids if flow_ids else include_unknown
-
-    return [row for row in rows if has_flow(row)]
-
-
-def flow_of(row: TaskRow) -> str | None:
-    """Return the dataflow id in the XCom of a task instance; None if there is none."""
-    return row.flow_run.flow_id if row.flow_run else None
-
-
-def _task_key(row: TaskRow) -> tuple[str, str, int]:
-    return row.dag_id, row.task_id, row.map_index
 
 
 def coverage_of(

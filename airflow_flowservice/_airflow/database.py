@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import versions
+from airflow_flowservice.plain_text import canonical_id
 from airflow_flowservice.windows.window import END, START
 
 if TYPE_CHECKING:
@@ -248,11 +249,15 @@ class DagSchedule:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSettings:
-    """Arguments of a task that creates flow runs; None for a template, or an argument of a mapped task."""
+    """Arguments of a task that creates flow runs; None for a template, or an argument of a mapped task.
+
+    :param continues: earlier dataflows whose windows count as windows of this one.
+    """
 
     task_id: str
     flow_id: str | None = None
     conn_id: str | None = None
+    continues: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,11 +388,21 @@ def task_settings(task_id: str, get: Callable[[str], Any]) -> TaskSettings:
 
     :param get: return an argument of the task, or None.
     """
+    flow_id = _literal(get("flow_id"))
     return TaskSettings(
         task_id=task_id,
-        flow_id=_literal(get("flow_id")),
+        flow_id=None if flow_id is None else canonical_id(flow_id),
         conn_id=_literal(get("flowservice_conn_id") or "flowservice_default"),
+        continues=_ids(get("continues")),
     )
+
+
+def _ids(value: Any) -> tuple[str, ...]:
+    """Return the ids of an argument of the DAG or of the serialized DAG, in which a tuple is an object."""
+    if isinstance(value, dict):
+        value = value.get("__var")
+    values = value if isinstance(value, list | tuple | set) else [value]
+    return tuple(canonical_id(each) for each in values if isinstance(each, str))
 
 
 def _literal(value: Any) -> str | None:
@@ -447,4 +462,7 @@ def _summary(value: Any) -> tuple[FlowRunSummary | None, bool]:
             value = json.loads(value)
         except ValueError:
             return None, False
-    return FlowRunSummary.from_json(value), not isinstance(value, str)
+    summary = FlowRunSummary.from_json(value)
+    if summary and summary.flow_id is not None and (flow_id := canonical_id(summary.flow_id)) != summary.flow_id:
+        summary = replace(summary, flow_id=flow_id)  # of an earlier version, which pushed the id as the DAG has it
+    return summary, not isinstance(value, str)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
-from itertools import chain
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import chain, product
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import connections, ledgers
@@ -54,7 +55,13 @@ class _Found:
 
 
 def read_records(
-    session: Session, *, flow_id: str, conn_ids: Collection[str], dag_ids: Collection[str], within: IngestionWindow
+    session: Session,
+    *,
+    flow_id: str,
+    conn_ids: Collection[str],
+    dag_ids: Collection[str],
+    within: IngestionWindow,
+    continues: Iterable[str] = (),
 ) -> LedgerRecords:
     """Return the ledger's records of a dataflow, or the error that prevents reading them.
 
@@ -64,18 +71,19 @@ def read_records(
 
     :param conn_ids: connections of the tasks; empty for the default connection.
     :param within: return only entries that overlap this range.
+    :param continues: earlier dataflows whose entries count as entries of this one.
     """
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         found: list[LedgerEntry] = []
         unreadable: list[IngestionWindow] = []
-        for source in ledger_sources(conn_ids):
-            read = _read(session, source, flow_id=flow_id, within=within)
+        for source, each in product(ledger_sources(conn_ids), (flow_id, *continues)):
+            read = _read(session, source, flow_id=each, within=within)
             entries = _of_one_place(read, dag_ids=dag_ids)
-            digests = {entry.dataflow.digest for entry in entries}
+            digests = {spelling.digest for entry in entries for spelling in entry.dataflow.spellings}
             if source.place is not None:
-                digests.add(DataflowKey(*source.place, flow_id).digest)
+                digests.update(spelling.digest for spelling in DataflowKey(*source.place, each).spellings)
             found += entries
             unreadable += [row.window for row in read.unreadable if row.window is not None and row.digest in digests]
     except FlowServiceError as error:
@@ -89,18 +97,18 @@ def read_records(
 def flows_of_dag(
     session: Session, *, conn_ids: Collection[str], dag_id: str, task_id: str | None, within: IngestionWindow
 ) -> set[str]:
-    """Return the dataflows of the entries that tasks of a DAG own; none if the ledger cannot be read.
+    """Return the dataflows of the entries that tasks of a DAG own, without those of ledgers that cannot be read.
 
     :param task_id: only entries of this task; None for all tasks.
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    prefix = f"{dag_id}/"
-    try:
-        owned = [each for source in ledger_sources(conn_ids) for each in _owned(session, source, prefix, within=within)]
-    except (FlowServiceError, SQLAlchemyError):
-        return set()  # `read_records` reports the error.
-    return {dataflow.flow_id for dataflow, owner in owned if task_id in (None, owner.split("/")[-2])}
+    owned: list[tuple[DataflowKey, str]] = []
+    for conn_id in conn_ids or [DEFAULT_CONN_ID]:
+        with suppress(FlowServiceError, SQLAlchemyError):  # `read_records` reports the error.
+            for source in ledger_sources([conn_id]):
+                owned += _owned(session, source, f"{dag_id}/", within=within)
+    return {dataflow.canonical.flow_id for dataflow, owner in owned if task_id in (None, owner.split("/")[-2])}
 
 
 def dag_of(entry: LedgerEntry) -> str:
@@ -186,23 +194,40 @@ def _source_of(extra: Any, *, place: tuple[str, str] | None) -> LedgerSource | N
 
 
 def _read(session: Session, source: LedgerSource, *, flow_id: str, within: IngestionWindow) -> _Found:
+    """Return the entries of a dataflow, also those with its id in upper case, and rows that cannot be read."""
     found = _Found()
-    keys = None if source.place is None else [DataflowKey(*source.place, flow_id)]
-    if source.ledger_conn_id is not None:
-        stored = ledgers.stored_sql_ledger(source.ledger_conn_id)
-        found.add(stored.entries(stored.dataflows(flow_id) if keys is None else keys, within))
-        return found
-    ledger, quoted_id = MetadataLedger(session), json.dumps(flow_id)
-    for row in ledger.rows(keys, within, containing=quoted_id if keys is None else None):
+    for key in DataflowKey(*(source.place or ("", "")), flow_id).spellings:
+        if source.ledger_conn_id is not None:
+            stored = ledgers.stored_sql_ledger(source.ledger_conn_id)
+            keys = stored.dataflows(key.flow_id) if source.place is None else [key]
+            found.add(_canonical(each) for each in stored.entries(keys, within))
+        else:
+            _add_variables(found, MetadataLedger(session), key=key, is_placed=source.place is not None, within=within)
+    return found
+
+
+def _add_variables(
+    found: _Found, ledger: MetadataLedger, *, key: DataflowKey, is_placed: bool, within: IngestionWindow
+) -> None:
+    """Add the entries in Variables.
+
+    :param is_placed: the key has the organization and the sandbox.
+    """
+    quoted_id = json.dumps(key.flow_id)
+    for row in ledger.rows([key] if is_placed else None, within, containing=None if is_placed else quoted_id):
         # Parsing is slow. The entry of another dataflow does not contain the id.
         if row.is_object and quoted_id not in (row.text or ""):
             continue
         entry = ledger.entry_of(row)
         if entry is None:
             found.unreadable.append(row)
-        elif entry.dataflow.flow_id == flow_id:
-            found.add([entry])
-    return found
+        elif entry.dataflow.flow_id == key.flow_id:
+            found.add([_canonical(entry)])
+
+
+def _canonical(entry: LedgerEntry) -> LedgerEntry:
+    key = entry.dataflow.canonical
+    return entry if key is entry.dataflow else replace(entry, dataflow=key)
 
 
 def _owned(

@@ -53,7 +53,7 @@ def read_ledgers(
             _add_variables(found, MetadataLedger(session), since=since)
             continue
         for entry in ledgers.stored_sql_ledger(conn_id).entries():
-            _records(found, entry.dataflow, since).add(entry)
+            _records(found, entry.dataflow.canonical, since).add(entry)
     return found
 
 
@@ -75,7 +75,7 @@ def _add_variables(found: dict[DataflowKey, DataflowRecords], ledger: MetadataLe
         if records is None or text is None:
             special.append((key, text))
             if (entry := parse_entry(text)) and ledger_key(*entry.key) == key:
-                by_prefix[prefix] = _records(found, entry.dataflow, since)
+                by_prefix[prefix] = _records(found, entry.dataflow.canonical, since)
             continue
         window = windows.get(edges) or windows.setdefault(edges, window_of_key(key))
         ingested, end = _ingested(text), _NEVER_RESTATED.search(text, len(text) - _END)
@@ -94,7 +94,7 @@ def _add_variables(found: dict[DataflowKey, DataflowRecords], ledger: MetadataLe
     for key, text in special:
         row = ledger.read_again(key, text)
         if entry := ledger.entry_of(row):
-            _records(found, entry.dataflow, since).add(entry)
+            _records(found, entry.dataflow.canonical, since).add(entry)
         elif (window := row.window) and key[:_PREFIX] in by_prefix and window.end > since:
             by_prefix[key[:_PREFIX]].unreadable.append(window)
 

@@ -17,9 +17,10 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from airflow_flowservice._airflow import dag_facts, database, dataflow_ledger, fleet_ledger
-from airflow_flowservice._airflow.dag_coverage import coverage_of, flow_of, rows_of_flow
+from airflow_flowservice._airflow.dag_coverage import coverage_of
 from airflow_flowservice._airflow.dag_plan import ScheduleDates, plan_of
 from airflow_flowservice._airflow.database import Feed
+from airflow_flowservice._airflow.flow_rows import flow_of, rows_of_flow
 from airflow_flowservice.api.models import FlowRunStatus
 from airflow_flowservice.coverage.cover import KnownRun, State
 from airflow_flowservice.coverage.fleet import DagStatus, DataflowStatus, dataflow_status, merged_runs, worst_first
@@ -27,6 +28,7 @@ from airflow_flowservice.coverage.fleet_records import LATER_END, DataflowRecord
 from airflow_flowservice.coverage.ledger_runs import LedgerRecords, restated_runs
 from airflow_flowservice.exceptions import FlowServiceError
 from airflow_flowservice.ledger.entry import DataflowKey
+from airflow_flowservice.plain_text import canonical_id
 from airflow_flowservice.windows.window import END, EPOCH, START, IngestionWindow, window_from_json
 
 if TYPE_CHECKING:
@@ -59,11 +61,13 @@ class Fleet:
     :param rows: worst first.
     :param within: range of the counts and the bars.
     :param error: sentence that states why a ledger cannot be read; None if all were read. Then no window is missing.
+    :param warnings: sentences that state why ledgers cannot be read that only connections without a task select.
     """
 
     rows: tuple[DataflowStatus, ...]
     within: IngestionWindow
     error: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -73,11 +77,15 @@ class _Dataflow:
     :param ingested: window of each successful flow run in Airflow's history.
     :param dag_ids: DAGs with a task that ingests or ingested into it.
     :param planned: DAGs with a task that ingests into it now.
+    :param continues: earlier dataflows whose windows count as windows of this one.
+    :param has_task: a task of a serialized DAG ingests into it.
     """
 
     ingested: dict[str, IngestionWindow] = field(default_factory=dict)
     dag_ids: set[str] = field(default_factory=set)
     planned: set[str] = field(default_factory=set)
+    continues: set[DataflowKey] = field(default_factory=set)
+    has_task: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +149,8 @@ def read_fleet(
         for row in reader.statuses(conn_id, flow_ids=flow_ids)
         if (tag is None or tag in row.tags) and (dag_ids is None or row.dags)
     ]
-    return Fleet(rows=tuple(worst_first(rows)), within=reader.within, error=reader.error)
+    warnings = tuple(dict.fromkeys(reader.warnings))
+    return Fleet(rows=tuple(worst_first(rows)), within=reader.within, error=reader.error, warnings=warnings)
 
 
 class _FleetReader:
@@ -152,6 +161,7 @@ class _FleetReader:
         self._since = max(since - _MARGIN, EPOCH)
         self.within = IngestionWindow(since, now)
         self.error: str | None = None
+        self.warnings: list[str] = []
         self._dags = dag_facts.dag_statuses(session, dag_ids=dag_ids)
         self._schedules = dag_facts.dag_schedules(session, dag_ids=dag_ids)
         self._tasks = {
@@ -198,11 +208,12 @@ class _FleetReader:
         self._read_ledgers(partial(dataflow_ledger.ledger_sources, named))
         self._read_ledgers(lambda: [dataflow_ledger.configured_source()])
         # Of tasks whose connection is a template, and of DAGs that were deleted.
+        is_used = any(task.conn_id is None for task in self._tasks.values())
         for each in sorted({dataflow_ledger.DEFAULT_CONN_ID, *dataflow_ledger.stored_conn_ids(self._session)}):
-            self._read_ledgers(partial(dataflow_ledger.ledger_sources, [each]))
+            self._read_ledgers(partial(dataflow_ledger.ledger_sources, [each]), is_used=is_used)
 
-    def _read_ledgers(self, sources: Callable[[], Iterable[LedgerSource | None]]) -> None:
-        """Add the entries of ledgers that were not read yet; keep the first error.
+    def _read_ledgers(self, sources: Callable[[], Iterable[LedgerSource | None]], *, is_used: bool = True) -> None:
+        """Add the entries of ledgers that were not read yet; keep the first error, or a warning if no task uses them.
 
         The entries of a dataflow are those of the first ledger that has any. A ledger that no task uses any more may
         have old states.
@@ -212,7 +223,10 @@ class _FleetReader:
             self._ledgers.update(each.ledger_conn_id for each in unread)
             found = fleet_ledger.read_ledgers(self._session, unread, since=self._since)
         except FlowServiceError as error:
-            self.error = self.error or str(error)
+            if is_used:
+                self.error = self.error or str(error)
+            else:
+                self.warnings.append(str(error))
             return
         self._records = {**found, **self._records}
 
@@ -222,8 +236,11 @@ class _FleetReader:
             if task.flow_id is not None:
                 yield Feed(flow_id=task.flow_id, dag_id=dag_id, task_id=task_id)
 
-    def dataflows(self, conn_id: str | None) -> list[tuple[DataflowKey, _Dataflow]]:
-        """Return all dataflows; with `conn_id`, only those of its organization and sandbox."""
+    def dataflows(self, conn_id: str | None, *, kept: Collection[str] = ()) -> list[tuple[DataflowKey, _Dataflow]]:
+        """Return all dataflows; with `conn_id`, only those of its organization and sandbox.
+
+        :param kept: ids of earlier dataflows to return although others continue them and no task ingests into them.
+        """
         found: dict[DataflowKey, _Dataflow] = defaultdict(_Dataflow)
         for key, records in self._records.items():
             found[key].dag_ids |= records.dag_ids
@@ -236,12 +253,17 @@ class _FleetReader:
                 found[self._key(pushed, (row.dag_id, row.task_id))].dag_ids.add(row.dag_id)
         for feed in chain.from_iterable(self._feeds.values()):
             task = (feed.dag_id, feed.task_id)
-            dataflow = found[self._key(feed.flow_id, task)]
+            key = self._key(feed.flow_id, task)
+            dataflow = found[key]
             dataflow.dag_ids.add(feed.dag_id)
             settings = self._tasks.get(task)
             if settings is None or settings.flow_id in (None, feed.flow_id):
                 dataflow.planned.add(feed.dag_id)
+            if settings is not None and settings.flow_id in (None, feed.flow_id):
+                dataflow.has_task = True
+                dataflow.continues |= {self._key(each, task) for each in settings.continues} - {key}
         place = self._places[conn_id] if conn_id else None
+        _join_earlier(found, kept=kept)
         return [(key, each) for key, each in found.items() if place in (None, (key.organization, key.sandbox))]
 
     def statuses(self, conn_id: str | None, *, flow_ids: Collection[str] | None) -> Iterator[DataflowStatus]:
@@ -254,7 +276,7 @@ class _FleetReader:
         :param flow_ids: only these dataflows; None means all.
         """
         with_gaps: list[_Inputs] = []
-        for key, dataflow in self.dataflows(conn_id):
+        for key, dataflow in self.dataflows(conn_id, kept=flow_ids or ()):
             if flow_ids is not None and key.flow_id not in flow_ids:
                 continue
             inputs = self._inputs(key, dataflow)
@@ -271,6 +293,9 @@ class _FleetReader:
 
     def _inputs(self, key: DataflowKey, dataflow: _Dataflow) -> _Inputs:
         records = self._records.get(key) or DataflowRecords(since=self._since)
+        earlier = [self._records[each] for each in sorted(dataflow.continues) if each in self._records]
+        if earlier:
+            records = records.joined(earlier)
         of_ledger = replace(records.records(), error=self.error)
         rows = self._rows(key, dataflow, records=of_ledger)
         ingested = {**dataflow.ingested, **records.ingested}
@@ -326,7 +351,10 @@ class _FleetReader:
         of_dags = [row for dag_id in sorted(dataflow.dag_ids) for row in self._history.rows.get(dag_id, ())]
         feeds = [feed for dag_id in dataflow.dag_ids for feed in self._feeds.get(dag_id, ())]
         newest = self._history.newest
-        found = rows_of_flow(of_dags, flow_id=key.flow_id, feeds=feeds, records=records, newest=newest)
+        earlier = [each.flow_id for each in dataflow.continues]
+        found = rows_of_flow(
+            of_dags, flow_id=key.flow_id, feeds=feeds, records=records, newest=newest, continues=earlier
+        )
         return [row for row in found if self._key(key.flow_id, (row.dag_id, row.task_id)) == key]
 
     def _dag_statuses(self, dataflow: _Dataflow) -> Iterator[DagStatus]:
@@ -359,6 +387,21 @@ class _FleetReader:
         return self._places[conn_id]
 
 
+def _join_earlier(found: dict[DataflowKey, _Dataflow], *, kept: Collection[str]) -> None:
+    """Count the windows of earlier dataflows for those that continue them, and remove earlier ones without a task.
+
+    :param kept: ids that are not removed.
+    """
+    own = {key: each.ingested for key, each in found.items()}
+    continued = {earlier for each in found.values() for earlier in each.continues}
+    for each in found.values():
+        for earlier in each.continues:
+            each.ingested = {**own.get(earlier, {}), **each.ingested}
+    for earlier in continued & found.keys():
+        if not found[earlier].has_task and earlier.flow_id not in kept:
+            del found[earlier]
+
+
 def _read_history(session: Session, *, dag_ids: Collection[str] | None, since: datetime) -> _History:
     history = _History()
     windows: dict[tuple[str, str], IngestionWindow | None] = {}
@@ -380,8 +423,9 @@ def _read_history(session: Session, *, dag_ids: Collection[str] | None, since: d
         if map_index >= 0:
             instance = (dag_id, task_id, map_index)
             newest[instance] = max(newest.get(instance, (-1, "")), (dag_run_id, flow_id))
-    history.ingested = {((dag_id, task_id), flow_id): each for (dag_id, task_id, flow_id), each in tasks.items()}
-    history.newest = {instance: flow_id for instance, (_, flow_id) in newest.items()}
+    for (dag_id, task_id, flow_id), ingested in tasks.items():
+        history.ingested.setdefault(((dag_id, task_id), canonical_id(flow_id)), {}).update(ingested)
+    history.newest = {instance: canonical_id(flow_id) for instance, (_, flow_id) in newest.items()}
     for row in chain(
         database.task_rows(session, dag_ids=dag_ids, since=since, with_successes=False),
         database.newest_successes(session, dag_ids=dag_ids, since=since),

@@ -7,6 +7,7 @@ find another one, and create a second flow run for the window.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import task_context
@@ -14,7 +15,9 @@ from airflow_flowservice.exceptions import ConfigurationError
 from airflow_flowservice.plain_text import canonical_id, remedy_for_list
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+    from airflow_flowservice.ledger.entry import DataflowKey
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,26 @@ def earlier_flow_ids(continues: Any) -> tuple[str, ...]:
     raise ConfigurationError(
         f"continues is {continues!r}", remedy="give the ids of the earlier dataflows; they cannot be templates or names"
     )
+
+
+def given_ids(value: Any) -> set[str]:
+    """Return the ids of an argument that is one id or several, as they are given."""
+    values = value if isinstance(value, list | tuple | set) else (value,)
+    return {each.strip() for each in values if isinstance(each, str)}
+
+
+def earlier_dataflows(
+    key_of: Callable[[str], DataflowKey], *, flow_id: str, continues: Iterable[str], given: Iterable[str]
+) -> tuple[DataflowKey, ...]:
+    """Return the other keys in the ledger under which windows of a dataflow may be ingested.
+
+    :param key_of: return the key of an id.
+    :param continues: earlier dataflows.
+    :param given: ids as the DAG has them. Earlier versions stored a UUID in upper case as it was given.
+    """
+    keys = {each: key_of(each) for each in (flow_id, *continues)}
+    others = [replace(keys[canonical_id(each)], flow_id=each) for each in sorted(given) if canonical_id(each) in keys]
+    return tuple(key for key in dict.fromkeys([*keys.values(), *others]) if key != keys[flow_id])
 
 
 def chosen_flow_id(

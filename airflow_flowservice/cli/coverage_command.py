@@ -154,7 +154,7 @@ def read_history(arguments: argparse.Namespace, *, within: IngestionWindow) -> D
 
     :raises CommandError: there is no such DAG and no entry of it, or it has several dataflows.
     """
-    from airflow_flowservice._airflow import dag_coverage, dag_plan, database, dataflow_ledger
+    from airflow_flowservice._airflow import dag_plan, database, dataflow_ledger, flow_rows
     from airflow_flowservice.coverage.ledger_runs import NO_RECORDS
     from airflow_flowservice.windows.window import EPOCH, IngestionWindow
 
@@ -177,20 +177,28 @@ def read_history(arguments: argparse.Namespace, *, within: IngestionWindow) -> D
                 session, conn_ids=conn_ids, dag_id=dag_id, task_id=task_id, within=around
             ),
         )
-        records = NO_RECORDS
+        records, continues = NO_RECORDS, flow_rows.earlier_flows(tasks, flow_id or "")
         if flow_id is not None:
+            # A connection of another dataflow's task does not have to be readable.
+            conn_ids = _conn_ids(arguments.conn_id, flow_rows.tasks_of_flow(tasks, flow_id)) or conn_ids
             records = dataflow_ledger.read_records(
-                session, flow_id=flow_id, conn_ids=conn_ids, dag_ids=[dag_id], within=around
+                session, flow_id=flow_id, conn_ids=conn_ids, dag_ids=[dag_id], within=around, continues=continues
             )
-    if schedule is None and not rows and not records.entries:
+    _require_known(dag_id, is_known=bool(schedule or rows or records.entries))
+    if flow_id is not None:
+        rows = flow_rows.rows_of_flow(
+            rows, flow_id=flow_id, feeds=feeds, include_unknown=True, records=records, continues=continues
+        )
+    plan = dag_plan.plan_of(schedule, dag_id=dag_id, history=history)
+    return DagRecords(plan=plan, flow_id=flow_id, all_rows=all_rows, rows=rows, records=records)
+
+
+def _require_known(dag_id: str, *, is_known: bool) -> None:
+    if not is_known:
         raise CommandError(
             f"Airflow's database has no DAG {dag_id!r}. Check the id (`airflow dags list`), and run this command "
             "with the scheduler's configuration"
         )
-    if flow_id is not None:
-        rows = dag_coverage.rows_of_flow(rows, flow_id=flow_id, feeds=feeds, include_unknown=True, records=records)
-    plan = dag_plan.plan_of(schedule, dag_id=dag_id, history=history)
-    return DagRecords(plan=plan, flow_id=flow_id, all_rows=all_rows, rows=rows, records=records)
 
 
 def _conn_ids(conn_id: str | None, tasks: Iterable[TaskSettings]) -> list[str]:
@@ -299,18 +307,27 @@ def _only_flow(
 ) -> str | None:
     """Return the dataflow of the tasks; None if it is not known yet.
 
-    It is that of XComs and of the ledger's entries. If there are none, it is the argument of the DAG's tasks.
+    It is that of XComs and of the ledger's entries. If there are none, it is the argument of the DAG's tasks. An
+    earlier dataflow is not counted beside the one that continues it.
 
     :param recorded: return the dataflows of the DAG's entries in the ledger; called if the XComs name at most one.
     :raises CommandError: there are several dataflows.
     """
-    from airflow_flowservice._airflow.dag_coverage import flow_of
+    from airflow_flowservice._airflow.flow_rows import flow_of
 
+    tasks = list(tasks)
     task_ids = {flow_id: f", of task {row.task_id}" for row in rows if (flow_id := flow_of(row))}
     if len(task_ids) < 2:
         task_ids = {**dict.fromkeys(recorded(), ", of the ledger"), **task_ids}
     if not task_ids:
         task_ids = {task.flow_id: f", of task {task.task_id}" for task in tasks if task.flow_id is not None}
+    earlier = {flow_id for task in tasks for flow_id in task.continues}
+    if earlier & task_ids.keys():
+        current = {task.flow_id: f", of task {task.task_id}" for task in tasks if task.continues and task.flow_id}
+        task_ids = {
+            **current,
+            **{flow_id: source for flow_id, source in task_ids.items() if flow_id not in earlier},
+        } or task_ids
     if len(task_ids) > 1:
         listed = "".join(f"\n  {flow_id}{source}" for flow_id, source in sorted(task_ids.items()))
         raise CommandError(f"DAG {dag_id!r} has several dataflows. Choose one with --flow-id:{listed}")

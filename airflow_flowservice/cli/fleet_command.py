@@ -138,6 +138,7 @@ def _document(fleet: Fleet) -> dict[str, Any]:
         "from": iso(fleet.within.start),
         "to": iso(fleet.within.end),
         "ledger_read": fleet.error is None,
+        "warnings": list(fleet.warnings),
         "dataflows": [row.to_json() for row in fleet.rows],
     }
 
@@ -147,6 +148,8 @@ def _wrong(fleet: Fleet) -> bool:
 
 
 def _exit(fleet: Fleet, *, is_wrong: bool) -> NoReturn:
+    for warning in fleet.warnings:
+        write_note(f"warning: a connection that no task uses, or its ledger, cannot be read. {warning}")
     if fleet.error is not None:
         write_note(f"the ledger could not be read, so the result is incomplete; the exit status is 2. {fleet.error}")
         sys.exit(2)

@@ -100,11 +100,11 @@ def _entries(arguments: argparse.Namespace, client: FlowServiceClient) -> dict[s
     found: defaultdict[str, list[LedgerEntry]] = defaultdict(list)
     if flow_id is not None:
         found[flow_id] = []
-    dataflows = None if flow_id is None else [DataflowKey(client.org_id, client.sandbox, flow_id)]
+    dataflows = None if flow_id is None else DataflowKey(client.org_id, client.sandbox, flow_id).spellings
     with opened_ledger(arguments) as ledger:
         for entry in ledger.entries(dataflows):
             if (entry.dataflow.organization, entry.dataflow.sandbox) == (client.org_id, client.sandbox):
-                found[entry.dataflow.flow_id].append(entry)
+                found[entry.dataflow.canonical.flow_id].append(entry)
     return found
 
 

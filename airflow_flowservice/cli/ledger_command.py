@@ -232,12 +232,13 @@ def range_of(arguments: argparse.Namespace, *, is_required: bool) -> IngestionWi
 def _entries(ledger: Ledger, arguments: argparse.Namespace, *, within: IngestionWindow | None) -> Iterator[LedgerEntry]:
     for entry in ledger.entries(within=within):
         dataflow = entry.dataflow
-        if arguments.flow_id in (None, dataflow.flow_id) and arguments.sandbox in (None, dataflow.sandbox):
+        is_of_flow = arguments.flow_id in (None, dataflow.flow_id, dataflow.canonical.flow_id)
+        if is_of_flow and arguments.sandbox in (None, dataflow.sandbox):
             yield entry
 
 
 def _require_one_dataflow(entries: Iterable[LedgerEntry]) -> None:
-    dataflows = sorted({entry.dataflow for entry in entries})
+    dataflows = sorted({entry.dataflow.canonical for entry in entries})
     if len(dataflows) > 1:
         listed = "".join(f"\n  {dataflow}" for dataflow in dataflows)
         raise CommandError(f"several dataflows have this id. Choose one with --sandbox:{listed}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -106,6 +107,21 @@ class DataflowRecords:
             self._updates.append(updated_at)
         else:
             self._see(window)
+
+    def joined(self, earlier: Iterable[DataflowRecords]) -> DataflowRecords:
+        """Return the records with those of earlier dataflows; DAGs and name stay those of this one."""
+        every = [*earlier, self]
+        return DataflowRecords(
+            since=self.since,
+            ingested={flow_run_id: window for each in every for flow_run_id, window in each.ingested.items()},
+            others=[entry for each in every for entry in each.others],
+            unreadable=[window for each in every for window in each.unreadable],
+            dag_ids=self.dag_ids,
+            _updates=array("d", chain.from_iterable(each._updates for each in every)),
+            _windows=[window for each in every for window in each._windows],
+            _seen=max(filter(None, (each._seen for each in every)), key=attrgetter("end"), default=None),
+            _names=self._names,
+        )
 
     def add_name(self, entry: LedgerEntry) -> None:
         """Add only the dataflow's name in an entry."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import Enum
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
+from airflow_flowservice.plain_text import canonical_id
 from airflow_flowservice.windows.window import END, START, IngestionWindow, window_from_json, window_to_json
 
 
@@ -32,6 +33,21 @@ class DataflowKey:
     def digest(self) -> str:
         """Return 16 hexadecimal digits that identify the dataflow, for the names of stored values."""
         return sha256("\n".join((self.organization, self.sandbox, self.flow_id)).encode()).hexdigest()[:16]
+
+    @property
+    def canonical(self) -> DataflowKey:
+        """Return the key with the dataflow id as Adobe writes it: a UUID in lower case."""
+        flow_id = canonical_id(self.flow_id)
+        return self if flow_id == self.flow_id else replace(self, flow_id=flow_id)
+
+    @property
+    def spellings(self) -> tuple[DataflowKey, ...]:
+        """Return the keys under which entries of the dataflow may be stored.
+
+        Earlier versions stored an id as the DAG has it, also a UUID in upper case.
+        """
+        upper = replace(self, flow_id=self.flow_id.upper())
+        return (self, upper) if upper.canonical == self != upper else (self,)
 
     def __str__(self) -> str:
         return f"{self.flow_id} in sandbox {self.sandbox} of {self.organization}"

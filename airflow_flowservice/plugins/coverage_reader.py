@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import dag_runs, database, dataflow_ledger, timetables
 from airflow_flowservice._airflow.backfill_commands import succeeded_tasks, tasks_run_again
-from airflow_flowservice._airflow.dag_coverage import coverage_of, notices_of, rows_of_flow
+from airflow_flowservice._airflow.dag_coverage import coverage_of, notices_of
 from airflow_flowservice._airflow.dag_plan import plan_of
+from airflow_flowservice._airflow.flow_rows import earlier_flows, rows_of_flow, tasks_of_flow
 from airflow_flowservice.coverage.fill_plan import FillOptions, plan_fill
 from airflow_flowservice.coverage.fleet_records import newest_name
 from airflow_flowservice.exceptions import WindowError
@@ -19,11 +20,11 @@ from airflow_flowservice.plugins.error_responses import PageRequestError
 from airflow_flowservice.windows.window import EPOCH, IngestionWindow, parse_instant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from sqlalchemy.orm import Session
 
-    from airflow_flowservice._airflow.database import DagSchedule, Feed
+    from airflow_flowservice._airflow.database import DagSchedule, Feed, TaskSettings
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.coverage.cover import Coverage, State
     from airflow_flowservice.coverage.fill_plan import FillStep
@@ -115,10 +116,17 @@ class CoverageReader:
             )
         self._all_rows = rows
         schedules = {dag_id: database.dag_schedule_of(session, dag_id) for dag_id in self.dag_ids}
+        tasks = _tasks_of_feeds(feeds, schedules)
+        continues = earlier_flows(tasks, flow_id)
         self._records = _read_records(
-            session, flow_id=flow_id, feeds=feeds, schedules=schedules, within=_around(since, requested.end)
+            session,
+            flow_id=flow_id,
+            conn_ids=sorted({task.conn_id for task in tasks if task.conn_id is not None}),
+            dag_ids=self.dag_ids,
+            within=_around(since, requested.end),
+            continues=continues,
         )
-        self._rows = rows_of_flow(rows, flow_id=flow_id, feeds=feeds, records=self._records)
+        self._rows = rows_of_flow(rows, flow_id=flow_id, feeds=feeds, records=self._records, continues=continues)
         planned = _planned_dags(feeds, schedules, flow_id=flow_id)
         creating_dags = sorted(planned | {row.dag_id for row in self._rows if row.creates})
         self._plans = [
@@ -203,24 +211,29 @@ def _around(since: datetime, end: datetime) -> IngestionWindow:
     return IngestionWindow(max(since - _LEDGER_MARGIN, EPOCH), end)
 
 
+def _tasks_of_feeds(feeds: Iterable[Feed], schedules: Mapping[str, DagSchedule | None]) -> list[TaskSettings]:
+    """Return the settings of the tasks that ingest into the dataflow."""
+    task_ids = {(feed.dag_id, feed.task_id) for feed in feeds}
+    return [
+        task
+        for dag_id, schedule in schedules.items()
+        for task in (schedule.tasks if schedule else ())
+        if (dag_id, task.task_id) in task_ids
+    ]
+
+
 def _read_records(
     session: Session,
     *,
     flow_id: str,
-    feeds: Iterable[Feed],
-    schedules: Mapping[str, DagSchedule | None],
+    conn_ids: Collection[str],
+    dag_ids: Collection[str],
     within: IngestionWindow,
+    continues: Iterable[str],
 ) -> LedgerRecords:
     """Read the ledger. An error names only its class, because users may not see the ledger's connection."""
-    task_ids = {(feed.dag_id, feed.task_id) for feed in feeds}
-    conn_ids = {
-        task.conn_id
-        for dag_id, schedule in schedules.items()
-        for task in (schedule.tasks if schedule else ())
-        if task.conn_id is not None and (dag_id, task.task_id) in task_ids
-    }
     records = dataflow_ledger.read_records(
-        session, flow_id=flow_id, conn_ids=sorted(conn_ids), dag_ids=list(schedules), within=within
+        session, flow_id=flow_id, conn_ids=conn_ids, dag_ids=dag_ids, within=within, continues=continues
     )
     if records.error is None:
         return records
@@ -233,8 +246,8 @@ def _planned_dags(feeds: Sequence[Feed], schedules: Mapping[str, DagSchedule | N
     return {
         feed.dag_id
         for feed in feeds
-        for task in getattr(schedules[feed.dag_id], "tasks", ())
-        if task.task_id == feed.task_id and task.flow_id in (None, flow_id)
+        for task in tasks_of_flow(getattr(schedules[feed.dag_id], "tasks", ()), flow_id)
+        if task.task_id == feed.task_id
     }
 
 

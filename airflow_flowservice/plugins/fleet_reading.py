@@ -65,4 +65,6 @@ def _read_summaries(dag_ids: Collection[str]) -> bytes:
         )
     if fleet.error is not None:
         log.warning("The ledger cannot be read: %s", fleet.error)
+    for warning in fleet.warnings:
+        log.warning("A connection that no task uses, or its ledger, cannot be read: %s", warning)
     return bytes(JSONResponse(json_responses.fleet_json(fleet)).body)

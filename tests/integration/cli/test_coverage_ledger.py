@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,61 @@ def test_deleted_history_without_entries(tables: Any, clean: Any, coverage: Any)
     assert "2026-01-22T00:00:00Z" in table
     assert "begin" in table
     assert "backfill" not in table
+
+
+NEW = "11111111-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+def continued(monkeypatch: pytest.MonkeyPatch, daily: None) -> None:
+    """Make the DAG's task ingest into a new dataflow that continues the earlier one."""
+    schedule = database.dag_schedule_of(None, "daily")  # type: ignore[arg-type]
+    task = database.TaskSettings(task_id="ingest", flow_id=NEW, conn_id="flowservice_default", continues=(FLOW,))
+    changed = replace(schedule, tasks=(task,))  # type: ignore[type-var]
+    monkeypatch.setattr(database, "dag_schedule_of", lambda _, dag_id: changed if dag_id == "daily" else None)
+
+
+@pytest.mark.usefixtures("month", "continued")
+@pytest.mark.parametrize("with_option", [False, True], ids=["by the task", "by the option"])
+def test_windows_of_the_earlier_dataflow(clean: Any, store: Any, coverage: Any, with_option: bool) -> None:
+    """They are ingested for the dataflow that continues it, also if it has ingested nothing yet."""
+    store(*(entry(number) for number in range(1, 30)))
+    clean(*TABLES, before=40)
+    shown = coverage(*(["--flow-id", NEW] if with_option else []))
+    assert (NEW, ["ingested"] * 29 + ["missing"], 1) == (shown.json["flow_id"], states(shown), shown.status)
+
+
+@pytest.mark.usefixtures("month", "continued")
+def test_history_of_the_earlier_dataflow(coverage: Any) -> None:
+    """Without entries in the ledger, Airflow's history counts."""
+    shown = coverage()
+    assert (NEW, ["ingested"] * 30, 0) == (shown.json["flow_id"], states(shown), shown.status)
+
+
+@pytest.mark.usefixtures("month")
+def test_entries_with_an_id_in_upper_case(clean: Any, store: Any, coverage: Any) -> None:
+    """Earlier versions stored the id as the DAG has it."""
+    upper = DataflowKey(ORG, "prod", FLOW.upper())
+    store(*(entry(number, dataflow=upper) for number in range(1, 16)), *(entry(number) for number in range(16, 31)))
+    clean(*TABLES, before=22)
+    shown = coverage()
+    assert (FLOW, ["ingested"] * 30, 0) == (shown.json["flow_id"], states(shown), shown.status)
+
+
+@pytest.mark.usefixtures("month")
+@pytest.mark.parametrize("first", [10, 22], ids=["gap in the span", "entries after the span"])
+def test_limited_span_before_the_history(clean: Any, store: Any, command: Any, first: int) -> None:
+    """Windows before the first entry are unknown, with a reason and without a command; the output has the begin."""
+    store(*(entry(number) for number in range(first, 31)))
+    clean(*TABLES, before=22)
+    span = ("--from", "2026-01-03", "--to", "2026-01-15")
+    shown = command("coverage", "--dag-id", "daily", *span, "--output=json")
+    unknown = min(first, 15) - 3
+    assert (["unknown"] * unknown + ["ingested"] * (12 - unknown), 0) == (states(shown), shown.status)
+    assert {"before Airflow's history"} == {span["reason"] for span in shown.json["spans"][:unknown]}
+    assert ([], [], []) == tuple(shown.json[name] for name in ("fill", "trigger", "again"))
+    (notice,) = shown.json["notices"]
+    assert "history of DAG daily begins at 2026-01-22T00:00:00Z" in notice
 
 
 @pytest.mark.usefixtures("month")

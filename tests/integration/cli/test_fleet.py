@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,41 @@ def named(monkeypatch: pytest.MonkeyPatch, dags: Any, sql_ledger: Any, selecting
     selecting("special", ledger="own")
 
 
+@pytest.fixture
+def continuing(monkeypatch: pytest.MonkeyPatch, dags: Any) -> None:
+    """Make the only task ingest into the dataflow `NOTHING`, which continues another one."""
+    schedule = database.dag_schedule_of(None, "daily")
+    assert schedule is not None
+    task = database.TaskSettings(task_id="ingest", flow_id=NOTHING, conn_id="flowservice_default", continues=(FLOW,))
+    changed = {"daily": replace(schedule, tasks=(task,))}
+    monkeypatch.setattr(dag_facts, "dag_schedules", lambda *_, **__: changed)
+
+
+@pytest.mark.usefixtures("continuing")
+class TestDataflowThatContinuesAnother:
+    """The windows of the earlier dataflow count, and it has no separate row."""
+
+    def test_ledger(self, fleet: Any, store: Any, connect: Any) -> None:
+        store(*(entry(number) for number in range(1, 8)), entry(8, dataflow=OTHER), entry(9, dataflow=OTHER))
+        row = only(shown := fleet())
+        assert (0, NOTHING, 0) == (shown.status, row["flow_id"], row["windows"]["missing"])
+        assert "2026-01-10T00:00:00Z" == row["complete_until"]
+
+    def test_history(self, fleet: Any, add_day: Any) -> None:
+        """Airflow's history counts also."""
+        for number in (2, 3, 4):
+            add_day(number, window=number - 1)
+        for number in (5, 6, 7, 9, 10):
+            add_day(number, window=number - 1, flow_id=NOTHING)
+        row = only(shown := fleet())
+        assert (1, NOTHING, 1) == (shown.status, row["flow_id"], row["windows"]["missing"])
+
+    def test_named(self, fleet: Any, store: Any) -> None:
+        """An earlier dataflow is shown if it is named."""
+        store(*(entry(number) for number in range(1, 8)))
+        assert FLOW == only(fleet("--flow-id", FLOW))["flow_id"]
+
+
 OTHER = DataflowKey("EMULATOR@AdobeOrg", "prod", NOTHING)
 
 
@@ -321,8 +357,22 @@ class TestLedgersThatNoTaskNames:
         row = only(fleet())
         assert (8, "2026-01-02T00:00:00Z") == (row["windows"]["missing"], row["last_window"]["end"])
 
-    def test_unreadable(self, fleet: Any, selecting: Any) -> None:
-        """Another ledger may have entries, so the result is incomplete, but the readable ones are shown."""
+    def test_unreadable_and_unused(self, fleet: Any, selecting: Any) -> None:
+        """The windows of all tasks are in other ledgers, so the result is complete, with a warning."""
+        selecting("former", ledger="absent")
+        shown = fleet()
+        assert (1, True, 8) == (shown.status, shown.json["ledger_read"], only(shown)["windows"]["missing"])
+        (warning,) = shown.json["warnings"]
+        assert "absent" in warning
+        assert f"warning: a connection that no task uses, or its ledger, cannot be read. {warning}" in shown.err
+
+    def test_unreadable_for_a_template(self, fleet: Any, selecting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A task with a template may use the connection, so the result is incomplete. Readable ledgers are shown."""
+        (task,) = dag_facts.dag_schedules(None)["daily"].tasks  # type: ignore[arg-type, union-attr]
+        schedule = dag_facts.dag_schedules(None)["daily"]  # type: ignore[arg-type]
+        tasks = (task, database.TaskSettings(task_id="templated"))
+        changed = {"daily": replace(schedule, tasks=tasks)}  # type: ignore[type-var]
+        monkeypatch.setattr(dag_facts, "dag_schedules", lambda *_, **__: changed)
         selecting("former", ledger="absent")
         shown = fleet()
         assert (2, False, 0) == (shown.status, shown.json["ledger_read"], only(shown)["windows"]["missing"])
@@ -526,3 +576,13 @@ def test_gauges_of_each_dataflow(command: Any, name: str, monkeypatch: pytest.Mo
         ("flowservice.windows.missing", sandbox): missing,
         (f"flowservice.windows.missing.{FLOW}", ""): missing,
     } == gauges.values
+
+
+@pytest.mark.usefixtures("dags")
+def test_entries_with_an_id_in_upper_case(fleet: Any, store: Any) -> None:
+    """Earlier versions stored the id as the DAG has it; both spellings are one dataflow."""
+    upper = DataflowKey("EMULATOR@AdobeOrg", "prod", FLOW.upper())
+    store(*(entry(number, dataflow=upper) for number in range(1, 4)), entry(4))
+    rows = {row["flow_id"]: row for row in fleet().json["dataflows"]}
+    assert FLOW.upper() not in rows
+    assert "2026-01-05T00:00:00Z" == rows[FLOW]["complete_until"]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
+from airflow_flowservice._airflow.variable_ledger import ledger_key
+from airflow_flowservice.ledger.entry import LedgerEntry
 from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
 from airflow_flowservice.sensors import FlowRunSensor
 
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 UPPER = FLOW.upper()
+OTHER = "11111111-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
@@ -35,6 +41,30 @@ def test_both_spellings_are_one_dataflow_in_the_ledger(ingest, runs_of):
     other = ingest(flow_id=UPPER, task_id="other")
     assert "success" == other.run().state
     assert [other.xcoms["return_value"]] == [run["id"] for run in runs_of()]
+
+
+def rewrite_entries(supervisor, *, upper):
+    """Store the entries as an earlier version did, which kept the id as the DAG has it."""
+    for key, value in list(supervisor.variables.items()):
+        entry = LedgerEntry.from_json(json.loads(value))
+        if entry is not None:
+            old = replace(entry, dataflow=replace(entry.dataflow, flow_id=upper))
+            del supervisor.variables[key]
+            supervisor.variables[ledger_key(*old.key)] = json.dumps(old.to_json())
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"flow_id": UPPER}, {"flow_id": OTHER, "continues": [UPPER]}], ids=["flow_id", "continues"]
+)
+def test_entries_of_earlier_versions(ingest, runs_of, supervisor, arguments):
+    """The window is not ingested again if an entry has the id as the DAG has it."""
+    first = ingest(flow_id=FLOW, wait_for_completion=True, deferrable=False, poll_interval=0.1)
+    assert "success" == first.run().state
+    rewrite_entries(supervisor, upper=UPPER)
+    second = ingest(task_id="other", **arguments)
+    assert "success" == second.run().state
+    assert [first.xcoms["return_value"]] == [run["id"] for run in runs_of()]
+    assert first.xcoms["return_value"] == second.xcoms["return_value"]
 
 
 def test_lost_response_with_an_id_in_upper_case(ingest, emulator, runs_of):

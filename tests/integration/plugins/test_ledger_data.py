@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -90,6 +91,27 @@ def test_deleted_history_is_ingested(store: Any, coverage: Any) -> None:
     assert ["run-3"] == [response["runs"]["id"][number] for number in response["spans"]["runs"][3]]
     assert not [each for each in response["commands"] if "--from-date 2026-01-05" in each["command"]]
     assert [] == response["notices"]
+
+
+def test_windows_of_an_earlier_dataflow_count(store: Any, coverage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task continues another dataflow, which the ledger has also with its id in upper case."""
+    earlier = "a1b2c3d4-0000-4000-8000-000000000000"
+    read = database_module.dag_schedule_of
+
+    def schedule_of(session: Any, dag_id: str) -> Any:
+        schedule = read(session, dag_id)
+        assert schedule is not None
+        tasks = tuple(replace(task, continues=(earlier,)) for task in schedule.tasks)
+        return replace(schedule, tasks=tasks)
+
+    of_earlier = [
+        replace(entry(number), dataflow=DataflowKey("ORG@AdobeOrg", "prod", flow_id))
+        for number, flow_id in ((3, earlier), (4, earlier.upper()))
+    ]
+    store(*of_earlier)
+    assert ["missing"] * 7 == states_of(coverage())[3:]
+    monkeypatch.setattr(database_module, "dag_schedule_of", schedule_of)
+    assert ["ingested"] * 2 + ["missing"] * 5 == states_of(coverage())[3:]
 
 
 def test_window_of_hidden_dag_has_no_details(store: Any, coverage: Any) -> None:

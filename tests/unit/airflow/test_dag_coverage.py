@@ -8,8 +8,9 @@ import pytest
 from airflow.timetables.trigger import CronTriggerTimetable
 
 from airflow_flowservice._airflow import dag_coverage, dag_plan
-from airflow_flowservice._airflow.dag_coverage import Plan, rows_of_flow
+from airflow_flowservice._airflow.dag_coverage import Plan
 from airflow_flowservice._airflow.database import Feed, TaskRow
+from airflow_flowservice._airflow.flow_rows import rows_of_flow
 from airflow_flowservice.runs.summary import FlowRunSummary
 from airflow_flowservice.windows.schedule import RunDates
 from airflow_flowservice.windows.window import IngestionWindow

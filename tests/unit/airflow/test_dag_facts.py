@@ -11,10 +11,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from airflow.sdk import DAG
+from airflow_versions import DagSerialization
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from airflow_flowservice._airflow import dag_facts, database
+from airflow_flowservice.operators import OnDemandFlowRunOperator
 
 FLOW_ID = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -71,6 +74,24 @@ def test_tasks_and_schedule_are_read(is_compressed: bool) -> None:
     assert schedule is not None
     assert [FLOW_ID] == [each.flow_id for each in schedule.tasks]
     assert "0 0 * * *" in str(schedule.timetable.serialize())
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_earlier_dataflows_are_in_the_serialized_dag(is_mapped: bool) -> None:
+    """The ids of `flow_id` and `continues` are in lower case, as Adobe writes them."""
+    with DAG("daily", schedule=None) as dag:
+        if is_mapped:
+            partial = OnDemandFlowRunOperator.partial(task_id="ingest", flow_id=FLOW_ID.upper(), continues=["OLD", "B"])
+            partial.expand(delta_column=["updated_at"])
+        else:
+            OnDemandFlowRunOperator(task_id="ingest", flow_id=FLOW_ID.upper(), continues=["OLD", "B"])
+    data = DagSerialization.to_dict(dag)
+    expected = [
+        database.TaskSettings(task_id="ingest", flow_id=FLOW_ID, conn_id="flowservice_default", continues=("OLD", "B"))
+    ]
+    assert expected == list(database.serialized_schedule(data["dag"], {}).tasks)
+    decoded = DagSerialization.from_dict(data)
+    assert expected == list(database._task_settings(decoded))
 
 
 UNKNOWN = {"__type": "plugin_that_is_not_here.Timetable", "__var": {}}
