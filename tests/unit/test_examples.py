@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ TASKS = {
     "flowservice_daily": ["ingest"],
     "flowservice_files_hourly": ["ingest", "report"],
     "flowservice_from_yaml": ["clicks", "orders"],
+    "flowservice_late_data": ["ingest"],
     "flowservice_mapped": ["ingest"],
     "flowservice_sandboxes": ["dev.clicks", "prod.clicks"],
     "flowservice_sensor": ["create", "wait"],
@@ -42,6 +44,14 @@ def test_examples_import_without_errors(bag):
     """The folder has exactly these DAGs and tasks."""
     assert {} == bag.import_errors
     assert TASKS == {dag_id: sorted(dag.task_ids) for dag_id, dag in bag.dags.items()}
+
+
+def test_page_lists_each_example():
+    """`docs/examples.md` has a row for each file, and no other rows."""
+    page = (EXAMPLES.parent / "docs" / "examples.md").read_text()
+    listed = re.findall(r"^\| `(\S+\.py)` \|", page, re.MULTILINE)
+    assert sorted(file.name for file in EXAMPLES.glob("*.py")) == sorted(listed)
+    assert (10, True) == (len(listed), "has ten DAGs" in page)
 
 
 @pytest.mark.parametrize("dag_id", TASKS)
