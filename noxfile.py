@@ -35,7 +35,9 @@ AIRFLOWS = (
     Airflow("3.0.6", pythons=("3.10", "3.11", "3.12"), resolve=_as_of("2025-09-05")),
     Airflow("3.1.8", pythons=("3.10", "3.11", "3.12", "3.13"), resolve=_as_of("2026-03-15")),
     Airflow("3.2.2", pythons=("3.10", "3.11", "3.12", "3.13"), resolve=_as_of("2026-06-01")),
-    Airflow("3.3.2", pythons=("3.10", "3.11", "3.12", "3.13"), resolve=("--constraints", ".ci/constraints.txt")),
+    Airflow(
+        "3.3.2", pythons=("3.10", "3.11", "3.12", "3.13", "3.14"), resolve=("--constraints", ".ci/constraints.txt")
+    ),
 )
 
 

@@ -114,6 +114,19 @@ def _check_nox(words: list[str]) -> None:
     assert {name.partition("(")[0] for name in named} <= sessions
 
 
+def _check_mike(words: list[str]) -> None:
+    """Verify that the configuration file exists, and that the extra `dev` installs the command."""
+    assert words[1] in ("deploy", "set-default", "serve")
+    assert (ROOT / words[words.index("-F") + 1]).is_file()
+    assert '"mike>=' in (ROOT / "pyproject.toml").read_text()
+
+
+def _check_git(words: list[str]) -> None:
+    """Verify that the command is about the branch of the site; without a repository, it cannot be run."""
+    assert (["origin"], "gh-pages") == (words[2:3], words[3].partition(":")[0])
+    assert words[1] in ("fetch", "push")
+
+
 def _check_export(words: list[str]) -> None:
     """Verify that Airflow or `requests` reads the variable, or that the hook can use the connection."""
     from airflow.configuration import conf
@@ -147,6 +160,8 @@ REQUESTS_VARIABLES = ("HTTPS_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE")
 CHECKS: dict[str, Callable[[list[str]], None]] = {
     "airflow": _check_airflow,
     "export": _check_export,
+    "git": _check_git,
+    "mike": _check_mike,
     "nox": _check_nox,
     "pip": _check_pip,
     "pytest": _check_pytest,
