@@ -15,12 +15,14 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 PRODUCT = [file for file in MODULES if file.relative_to(PACKAGE).parts[0] not in ("emulator", "demo", "dags_examples")]
 NAMED = [file for file in PRODUCT if not file.name.startswith("__")]
 MOST_LINES = 500
+LICENSE = "# SPDX-License-Identifier"
 MOST_LINES_OF_A_FUNCTION = 40
 
 
 def test_no_file_has_more_than_500_lines() -> None:
-    """A file is one concept."""
-    assert [] == [file for file in MODULES if len(file.read_text().splitlines()) > MOST_LINES]
+    """A file is one concept. The licence in its first line does not count."""
+    lines = {file: [line for line in file.read_text().splitlines() if LICENSE not in line] for file in MODULES}
+    assert [] == [file for file in MODULES if len(lines[file]) > MOST_LINES]
 
 
 def test_no_function_has_more_than_40_lines() -> None:
