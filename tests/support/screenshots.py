@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rich.console import Console
 
@@ -24,7 +25,7 @@ from airflow_flowservice.demo.progress import DemoProgress
 
 DAG_ID, TASK_ID = "flowservice_daily", "ingest"
 OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--window-size=1400,1000")
-PATIENCE_S = 60
+PATIENCE_S = 30
 
 
 class Screen:
@@ -71,24 +72,48 @@ class Screen:
         return WebDriverWait(self._browser, PATIENCE_S, ignored_exceptions=ignored).until(lambda _: condition())
 
 
-def take_all(screen: Screen, *, run_id: str) -> None:
-    """Write all screenshots."""
+def take_grid(screen: Screen, _run_id: str) -> None:
+    """Show the grid of the DAG."""
     screen.open(f"/dags/{DAG_ID}")
     screen.element(f"//*[text()='{TASK_ID}']")
-    screen.save("grid")
-    screen.open(f"/dags/{DAG_ID}/runs/{run_id}/tasks/{TASK_ID}")
-    screen.element("//a[contains(., 'Open in Experience Platform')]")
-    screen.save("buttons")
+
+
+def take_buttons(screen: Screen, run_id: str) -> None:
+    """Show the links of a task instance."""
+    screen.open(f"/dags/{DAG_ID}/runs/{quote(run_id)}/tasks/{TASK_ID}/details")
+    screen.element("//*[self::a or self::button][contains(., 'Open in Experience Platform')]")
+
+
+def take_page(screen: Screen, _run_id: str) -> None:
+    """Show the page in Airflow's frame."""
     screen.open(f"/plugin/flowservice#flow_id={TABLE_FLOW}")
     screen.enter_frame()
     screen.element("//*[@id='rows']//tr")
-    screen.save("page")
+
+
+def take_connection(screen: Screen, _run_id: str) -> None:
+    """Show the form of a new connection."""
     screen.open("/connections")
     screen.element("//button[contains(., 'Add Connection')]").click()
-    kind = screen.element("//*[@role='dialog']//input[@role='combobox']")
-    kind.send_keys("flowservice\ue007")
+    screen.element("//*[@role='dialog']//input[@role='combobox']").send_keys("flowservice\ue007")
     screen.element("//*[@role='dialog']//*[contains(text(), 'Organization')]")
-    screen.save("connection")
+
+
+SHOTS = {"grid": take_grid, "buttons": take_buttons, "page": take_page, "connection": take_connection}
+
+
+def take_all(screen: Screen, *, run_id: str) -> list[str]:
+    """Write all screenshots; return the names of those whose content did not appear."""
+    from selenium.common.exceptions import WebDriverException
+
+    failed = []
+    for name, take in SHOTS.items():
+        try:
+            take(screen, run_id)
+        except WebDriverException:
+            failed.append(name)
+        screen.save(f"{name}-failed" if name in failed else name)
+    return failed
 
 
 @contextmanager
@@ -119,7 +144,9 @@ def main(folder: Path) -> None:
             scenario._backfill(airflow, dates=dates, progress=progress)
         (newest, *_) = airflow.wait_for_runs(DAG_ID, count=dates.count, timeout=10, run_type="backfill")
         with browser() as driver:
-            take_all(Screen(driver, airflow=airflow, folder=folder), run_id=newest["dag_run_id"])
+            failed = take_all(Screen(driver, airflow=airflow, folder=folder), run_id=newest["dag_run_id"])
+    if failed:
+        sys.exit(f"These did not appear, see the files with -failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

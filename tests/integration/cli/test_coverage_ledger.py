@@ -149,6 +149,24 @@ def test_windows_of_the_earlier_dataflow(clean: Any, store: Any, coverage: Any, 
     assert (NEW, ["ingested"] * 29 + ["missing"], 1) == (shown.json["flow_id"], states(shown), shown.status)
 
 
+@pytest.mark.usefixtures("month")
+@pytest.mark.parametrize(("conn_id", "status"), [("former", 0), ("flowservice_default", 2)])
+def test_unreadable_ledger_of_another_task(
+    coverage: Any, connect: Any, monkeypatch: pytest.MonkeyPatch, conn_id: str, status: int
+) -> None:
+    """The ledger of a task that ingests another dataflow does not have to be readable; that of the dataflow has to."""
+    schedule = database.dag_schedule_of(None, "daily")  # type: ignore[arg-type]
+    tasks = (
+        database.TaskSettings(task_id="ingest", flow_id=FLOW, conn_id="flowservice_default"),
+        database.TaskSettings(task_id="other", flow_id=NEW, conn_id="former"),
+    )
+    changed = replace(schedule, tasks=tasks)  # type: ignore[type-var]
+    monkeypatch.setattr(database, "dag_schedule_of", lambda _, dag_id: changed if dag_id == "daily" else None)
+    connect(conn_id, extra={"ledger_conn_id": "absent"})
+    shown = coverage()
+    assert (status, FLOW) == (shown.status, shown.json["flow_id"])
+
+
 @pytest.mark.usefixtures("month", "continued")
 def test_history_of_the_earlier_dataflow(coverage: Any) -> None:
     """Without entries in the ledger, Airflow's history counts."""
