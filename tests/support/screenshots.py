@@ -96,7 +96,7 @@ def take_connection(screen: Screen, _run_id: str) -> None:
     screen.open("/connections")
     screen.element("//button[contains(., 'Add Connection')]").click()
     screen.element("//*[@role='dialog']//input[@role='combobox']").send_keys("flowservice\ue007")
-    screen.element("//*[@role='dialog']//*[contains(text(), 'Organization')]")
+    screen.element("//*[@role='dialog']//*[contains(text(), 'Client ID')]")
 
 
 SHOTS = {"grid": take_grid, "buttons": take_buttons, "page": take_page, "connection": take_connection}
