@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Test this package with all supported versions of Airflow and Python.
 
 `nox` runs all sessions and `nox -l` lists them. `nox -s "tests(3.0.6, python 3.11)" -- tests/unit` runs some tests of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Extension of griffe, for the API reference: a class also shows the parameters that it passes to its base class."""
 
 from __future__ import annotations

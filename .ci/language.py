@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Check the project's language: `python .ci/language.py` prints each violation and exits with 1 if there is any.
 
 The rules are those of CONTRIBUTING.md, section "Language". Checked are all tracked Python, JavaScript, HTML, CSS,

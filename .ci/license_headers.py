@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Check that each source file begins with its licence: `python .ci/license_headers.py [--add]`.
 
 It prints each file without the header and exits with 1 if there is any. With `--add`, it adds the missing headers.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make the links of README.md absolute in the package's description, because an index shows it outside of the checkout.
 
 Hatchling calls `ReadmeHook`. The address of the repository is `Source` in `[project.urls]` of pyproject.toml, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of the contents of the wheel and the sdist in the folder `RELEASE`; `.ci/run` builds them.
 
 The expected files are those that git tracks. Therefore, the tests find files that are not committed, and caches.

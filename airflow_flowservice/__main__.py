@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run the commands of `airflow flowservice ...` in every version of Airflow: `python -m airflow_flowservice ...`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Events of a `FlowRunsTrigger`: poll a dataflow's flow runs, and keep the progress in an Airflow Variable.
 
 Progress is stored after the events. Airflow's triggerer sends events to its supervisor at least once a second, if its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Create one flow run in a task, and optionally wait for it: the base of the operators."""
 
 from __future__ import annotations

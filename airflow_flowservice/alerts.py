@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Callbacks that put dataflow, window, flow run and its page into the messages of Airflow's notifiers.
 
 DAG files import this module, so it imports nothing heavy.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Represent dataflows as Airflow assets.
 
 An asset's URI is `aep://{sandbox}/dataflows/{flow_id}`. If one Airflow serves several organizations, it is

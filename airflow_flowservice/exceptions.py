@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tree of errors; each error states the problem, the affected window and the remedy.
 
 `tree()` yields the classes; docs/errors.md shows the tree with the meaning and the remedy of each.

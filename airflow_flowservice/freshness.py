@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A sensor that checks that the windows of a dataflow are ingested in time, for a DAG that watches others."""
 
 from __future__ import annotations

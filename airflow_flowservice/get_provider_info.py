@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Metadata for Airflow's provider discovery; imports nothing.
 
 Keys: Airflow's `provider_info.schema.json`; `conn-fields`, `ui-field-behaviour` and `cli` since Airflow 3.2.

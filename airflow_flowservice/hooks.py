@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hook that creates a Flow Service client and auth headers from an Airflow connection."""
 
 from __future__ import annotations

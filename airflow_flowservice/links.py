@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Links from a task to Experience Platform, which Airflow shows as buttons."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Report the inputs and outputs of a task's flow run to OpenLineage (the extra `openlineage`).
 
 Airflow's OpenLineage listener requests them when a task has ended; no module imports this one earlier. This module then

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Operators that create flow runs in Adobe Flow Service."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Text from outside as bounded, printable text: for logs, errors, XComs, events, commands and the page.
 
 A cleaned text has no control characters, line breaks, escape sequences or lone surrogates. PostgreSQL and MySQL

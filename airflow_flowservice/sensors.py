@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A sensor that waits for a flow run of Adobe Flow Service."""
 
 from __future__ import annotations

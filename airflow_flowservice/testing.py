@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Provide a pytest fixture for tests of DAGs: an emulated Flow Service on loopback.
 
 In `conftest.py`::

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A trigger that waits for a flow run in the triggerer."""
 
 from __future__ import annotations

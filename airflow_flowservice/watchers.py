@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A trigger for Airflow's `AssetWatcher`: flow runs that Airflow does not create become events of an asset.
 
 A DAG file imports this module, so other modules are imported where they are used.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compare real backfills of a year of days with backfills of tasks that are written by hand.
 
 `python benchmarks/backfill.py` starts an Airflow (LocalExecutor, PostgreSQL) and an emulated Flow Service. It runs

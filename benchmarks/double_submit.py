@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compare the flow runs created by this package with those created by a POST with retries, for the same faults.
 
 `python benchmarks/double_submit.py` simulates one task per window against an emulator of Flow Service on loopback,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run all benchmarks in a short form, and fail if a figure is worse than its recorded value by more than a fifth.
 
     python benchmarks/figures.py            all benchmarks

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measure how long the summary of all dataflows takes on PostgreSQL.
 
     python benchmarks/fleet.py --dataflows 500 --windows 365

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measure how the cost of a window grows with the history of its dataflow.
 
 `python benchmarks/growth.py` prints a table with one row for each kind of history:

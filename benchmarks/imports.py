@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compare the import time of this package's operators with the import time of Airflow's own classes.
 
 `python benchmarks/imports.py` starts new Python processes in turns. One kind imports only Airflow's DAG and operator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measure how long the ledger's entries in Airflow's Variables take to read from PostgreSQL.
 
     python benchmarks/ledger_reading.py --dataflows 500 --windows 365

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Count the messages to Airflow and the requests to Adobe for one window, for each kind of ledger.
 
 `python benchmarks/messages.py` runs an operator with Airflow's task runner and its trigger, as the integration tests

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measure the page's requests on a real API server, one at a time and fifty at once.
 
     python benchmarks/page.py --dataflows 500 --windows 365

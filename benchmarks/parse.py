@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measure how the time to parse a DAG file grows with the number of its dataflows.
 
 `python benchmarks/parse.py` parses `dags_examples/flowservice_from_yaml.py` with YAML files of 125, 250, 500 and 1,000

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small service with the APIs of dbt Cloud, Databricks, Airbyte and Fivetran, as far as `peers.py` needs them.
 
 It answers over TLS on loopback with a new certificate, because the providers of dbt Cloud and Fivetran always

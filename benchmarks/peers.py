@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compare this package with the providers of dbt Cloud, Databricks, Airbyte and Fivetran.
 
 It needs an environment with the packages of `peers.txt`. `python benchmarks/peers.py` prints three tables and takes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start a real Airflow and an emulated Flow Service for the benchmarks that need both."""
 
 from __future__ import annotations

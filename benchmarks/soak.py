@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Backfill a thousand windows while Flow Service fails and Airflow's components are killed every minute.
 
 `python benchmarks/soak.py` starts an Airflow with two schedulers and two triggerers on PostgreSQL, and an emulated

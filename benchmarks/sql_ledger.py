@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measure how long the SQL ledger takes to read all windows of many dataflows from a real PostgreSQL."""
 
 from __future__ import annotations

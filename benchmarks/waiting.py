@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compare the cost of waiting: this package's trigger and a loop with one request per flow run.
 
 `python benchmarks/waiting.py` creates flow runs that end within ten seconds of each other, and N triggers wait for them

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compare the cost of finding a window with one step of croniter.
 
 `python benchmarks/windows.py` measures the processor time for several crons in turns, for `--seconds`. The times are

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ingest one day of a table-based source every day, with one task that waits in the triggerer.
 
 The window is the day before the logical date. For example, the DAG run with logical date 2026-01-02 ingests

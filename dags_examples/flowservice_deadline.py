@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ingest one day, and send an e-mail if the DAG run has not ended three hours after it was queued.
 
 Deadline alerts need Airflow 3.1. The e-mail has dataflow, window, flow run and its page.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ingest one hour of a file-based source every hour, then use the reported results of the flow run.
 
 With `CronDataIntervalTimetable`, the data interval is the hour before the DAG run starts, in the time zone

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ingest every dataflow of a YAML file once a day, with one task for each entry.
 
 `airflow flowservice flows` lists the dataflows of a sandbox. The keys of the file are task ids, and the values are

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ingest one day of a source whose rows arrive up to six hours late.
 
 `window_offset` moves each window by six hours, so the windows stay contiguous. The DAG run with logical date 2026-01-10

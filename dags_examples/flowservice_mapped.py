@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ingest several dataflows with one mapped task.
 
 The grid shows one task with an entry for each dataflow. A retry or a clear of one entry does not concern the others.

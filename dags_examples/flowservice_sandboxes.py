@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ingest the same kind of dataflow in several sandboxes, with one task group for each sandbox.
 
 Each sandbox has a connection. A dataflow has a different id in each sandbox.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Create a flow run in one task and wait for it in a sensor.
 
 The first task ends immediately. A retry of the sensor only waits again and never creates a second flow run.

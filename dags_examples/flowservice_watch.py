@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Check every hour that the dataflows of other DAGs are not late, and send an e-mail if one is.
 
 This also finds dataflows whose DAG is paused, fails to parse, or was deleted.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ingest returns after each flow run of orders, a dataflow that Adobe's schedule runs.
 
 The triggerer polls the flow runs of orders. Each successful one becomes an event of the asset, with its window.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Set up all tests: a separate Airflow home for each process, examples of hypothesis, and parallel workers.
 
 The environment is set before anything imports Airflow, and the home is removed at the end.

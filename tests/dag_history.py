@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write the history of a DAG directly to Airflow's metadata database, without running the DAG."""
 
 from __future__ import annotations

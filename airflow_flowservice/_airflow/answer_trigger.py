@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A trigger that waits for a person's answer that may have been given already."""
 
 from __future__ import annotations

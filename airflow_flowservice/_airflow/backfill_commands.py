@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Create the commands that ingest missing and failed windows.
 
 These are `airflow backfill create` and, for windows that no backfill creates exactly, `airflow dags trigger`.

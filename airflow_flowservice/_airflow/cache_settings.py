@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cache that the processes of a machine share, as Airflow's configuration sets it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Choose the window that a task's DAG run ingests, from Airflow's context and the functions in `windows`."""
 
 from __future__ import annotations

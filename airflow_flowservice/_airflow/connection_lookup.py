@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Repeat the look-up of a connection that Airflow reports as missing, to find out whether a secrets backend failed.
 
 Airflow tries its secrets backends one after the other, and logs their errors at level DEBUG at most. From Airflow 3.1

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read Airflow connections, and mask their secrets in Airflow's logs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Progress of a `FlowRunsTrigger` in an Airflow Variable, so that another triggerer continues with it."""
 
 from __future__ import annotations

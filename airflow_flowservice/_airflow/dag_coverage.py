@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compute the coverage of a dataflow from Airflow's database, the schedules of its DAGs and Flow Service.
 
 The command line and the page use it.

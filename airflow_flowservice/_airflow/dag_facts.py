@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read state and schedule of all DAGs that ingest, with one query for each table of Airflow's metadata database."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Schedule of a DAG, from which windows are expected."""
 
 from __future__ import annotations

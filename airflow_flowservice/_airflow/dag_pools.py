@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Check the pools of a DAG's tasks: a pool limits flow runs only if it also counts tasks that wait in the triggerer."""
 
 from __future__ import annotations

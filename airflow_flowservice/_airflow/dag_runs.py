@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compute the dates of the DAG runs that a schedule or a backfill creates, from the scheduler's timetable."""
 
 from __future__ import annotations

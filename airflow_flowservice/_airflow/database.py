@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read the tasks that create or watch flow runs from Airflow's metadata database.
 
 Only this module uses Airflow's models, which are not a public interface. Its callers, the command line and the page in

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read the ledger's entries of one dataflow outside of tasks, for the command line and the page."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Create and clear DAG runs with the functions behind `airflow backfill create`, `tasks clear` and `dags trigger`.
 
 These functions of Airflow are not a public interface, so only this module uses them.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read the ledgers of all dataflows in one pass each, for the overview of all dataflows.
 
 Most entries are ingested and were never restated. Their flow run and window are taken from the text without parsing

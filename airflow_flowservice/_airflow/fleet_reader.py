@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read the summary of all dataflows from Airflow's metadata database and the ledgers.
 
 A dataflow is known from the tasks of a serialized DAG, also of one that never ran, from the XComs of task instances, or

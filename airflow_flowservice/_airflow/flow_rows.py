@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Select the task instances of one dataflow, and the dataflows that it continues."""
 
 from __future__ import annotations

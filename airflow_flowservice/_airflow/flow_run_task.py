@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Base of the operators and the sensor: parameters, links, deferral and the end of a task for a flow run.
 
 DAG files import this module, so it imports nothing heavy.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Store of the values that the attempts of a task share, in an Airflow Variable: for Airflow before 3.3."""
 
 from __future__ import annotations

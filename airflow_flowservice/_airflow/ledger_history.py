@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Entries of the ledger for the windows that Airflow's history has as ingested."""
 
 from __future__ import annotations

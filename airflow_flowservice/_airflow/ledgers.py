@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ledgers that Airflow's connections and options select."""
 
 from __future__ import annotations

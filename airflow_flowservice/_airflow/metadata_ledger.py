@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ledger's Variables in Airflow's metadata database, for the command line and the page."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Counters and gauges in Airflow's metrics (`[metrics] statsd_on`, `otel_on`, ...), on workers and in triggerers.
 
 Errors are only logged, so metrics never fail a task.

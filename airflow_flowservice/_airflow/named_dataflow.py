@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Choose the dataflow of a task: by `flow_id`, or by `flow_name` in the sandbox of the connection.
 
 A task instance keeps the id that its first attempt found. If a dataflow was renamed, a later attempt would otherwise

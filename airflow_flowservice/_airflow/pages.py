@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Addresses of dataflows and flow runs in Adobe Experience Platform's user interface."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Airflow's page Required Actions (human in the loop): show a question, and wait for the answer without a worker.
 
 From Airflow 3.3 on, a task waits in the state `awaiting_input`; before, in the triggerer. `HITLOperator` of Airflow's

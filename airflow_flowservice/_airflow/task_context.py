@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read the context of a running task: its DAG run, its attempt, its asset events, its XComs."""
 
 from __future__ import annotations

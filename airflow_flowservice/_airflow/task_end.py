@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Airflow exceptions that end a task, and Airflow's state of a task that a trigger waits for."""
 
 from __future__ import annotations

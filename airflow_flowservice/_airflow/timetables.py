@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convert Airflow's timetables to schedules.
 
 There are two kinds of timetables. A worker has the SDK's plain values. The scheduler has the core's timetables, whose

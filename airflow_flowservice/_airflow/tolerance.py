@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tolerance of a task: limits for failed records, and the result of a flow run without records.
 
 DAG files import this module, so it imports nothing heavy.

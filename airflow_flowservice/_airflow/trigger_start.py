@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start of a task in the triggerer, without a worker."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ledger in Airflow itself: one Airflow Variable for each window of a dataflow."""
 
 from __future__ import annotations

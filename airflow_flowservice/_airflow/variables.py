@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Airflow Variables of a running task or a trigger, read and written by messages to Airflow's supervisor.
 
 `airflow.sdk.Variable` is not used: for each read and write, it first queries every custom secrets backend of the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hide the differences between Airflow versions: import paths and features. No other module checks the version.
 
 Heavy imports are inside functions, so a DAG file that imports the operators imports only `airflow.sdk` from Airflow.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Access tokens of Adobe's identity service (IMS), by OAuth server-to-server.
 
 All clients of a process that have the same credential share one token. One thread fetches it while the other threads

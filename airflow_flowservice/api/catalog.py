@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches of the data lake, from `GET /batches/{ids}` of Adobe's Catalog Service.
 
 Parsing is lenient, as in `models`. A batch's status decides whether its records are in the dataset.

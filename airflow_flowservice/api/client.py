@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Client of Adobe Flow Service, with one method for each endpoint.
 
 Source: https://developer.adobe.com/experience-platform-apis/references/flow-service/ and, for creating runs,

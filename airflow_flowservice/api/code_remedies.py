@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Instructions for Adobe's error codes whose class is too general for one.
 
 Source: https://experienceleague.adobe.com/en/docs/experience-platform/sources/errors/flow-service-errors and, for

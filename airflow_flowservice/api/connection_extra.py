@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Extra of a connection: a JSON object with known keys."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings of a client, parsed from an Airflow connection, with all errors of the connection."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Source connection and target connection of a dataflow, and the test of a base connection.
 
 Parsing is lenient, as in `models`; `params` depend on the connector, and Adobe documents only some of them.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Code and message of an error response, in any of Adobe's formats.
 
 Observed: `{"type", "title", "status", "report": {...}, "error-chain": [...]}`, `{"error_code", "message"}`,

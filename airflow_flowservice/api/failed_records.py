@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Failed records of a flow run: files of failed rows, and files that failed, from the Data Access API.
 
 Adobe keeps them for 30 days, and only if error diagnostics are enabled on the dataflow. Rows may contain personal data,

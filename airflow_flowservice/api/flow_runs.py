@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Flow runs, their status and their metrics, parsed from Flow Service's JSON.
 
 Parsing is lenient: a missing or unexpected value becomes `None` or empty, because Adobe's pages and samples

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """States of a dataflow that end without an action of a user.
 
 Source: https://developer.adobe.com/experience-platform-apis/references/flow-service/. The first flow run of a

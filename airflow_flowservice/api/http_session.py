@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP requests to one host: timeouts, retries, and whether a failed request was sent."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read values from JSON of any shape; a missing or unexpected value becomes `None` or empty."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Texts of the HTTP libraries: log messages and exceptions, which can contain parts of a response.
 
 `BadStatusLine` and `InvalidChunkLength` contain a line of the response, and urllib3 logs them before a repetition. It

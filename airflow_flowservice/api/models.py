@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Flows and their specifications, parsed from Flow Service's JSON; flow runs are in `flow_runs`.
 
 Parsing is lenient: a missing or unexpected value becomes `None` or empty, because Adobe's pages and samples

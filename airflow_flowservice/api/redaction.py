@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Texts of a response without secrets: short excerpts for messages, and JSON values."""
 
 from __future__ import annotations

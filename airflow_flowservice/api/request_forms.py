@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """POSTs that Adobe's pages write in two forms: the type of times, and the name of the action that re-triggers a run.
 
 If Flow Service refuses the first form, it created nothing, so the POST is sent again in the other form. This is one

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read and decompress the body of a response, within limits of size.
 
 urllib3 before 2.6 decompresses without a limit, so this module decompresses the transferred bytes.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convert a response of Flow Service into a value or an exception.
 
 The HTTP status decides first, then Adobe's code, because the same code has different meanings in different

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Errors of a flow run, from each place where Adobe's documents and samples have them.
 
 The first sentence is often general (`Error in copying the data from Source.`), and the cause is in another place.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Values that the processes of one operating-system user on one machine share, in owner-only files.
 
 Airflow runs each task in a new process, so a cache in memory does not outlive a task. An entry is a file in a folder

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Connections that record whether a request was sent, and that limit the time and the size of its response.
 
 `requests` reports neither: a failed TLS handshake and an incomplete response raise the same classes, and a read

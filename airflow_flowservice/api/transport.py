@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests to Flow Service: headers, paths, and new tokens after a 401.
 
 Source of the headers: https://experienceleague.adobe.com/en/docs/experience-platform/landing/platform-apis/api-guide

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Validate the client's settings and identifiers before anything is sent; each error names the invalid setting."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Query IMS and Flow Service about a connection and a dataflow; create nothing."""
 
 from __future__ import annotations

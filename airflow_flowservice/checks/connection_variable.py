@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Causes why Airflow cannot parse a connection in an environment variable (`AIRFLOW_CONN_...`). Pure.
 
 Airflow logs the cause at level DEBUG only, and reports that the connection does not exist. Formats: Airflow's

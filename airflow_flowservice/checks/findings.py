@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Findings about a connection and a dataflow, from responses of IMS and Flow Service. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Comparison of a dataflow's ledger entries with the flow runs of Flow Service. Pure."""
 
 from __future__ import annotations

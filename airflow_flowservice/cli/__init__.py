@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands `airflow flowservice ...` of Airflow's command line.
 
 Every `airflow` command imports this module, so it imports nothing at its top level.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`airflow flowservice check`: check a connection and a dataflow for on-demand ingestion."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command `airflow flowservice coverage`: show the state of each window."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Result of the command `coverage`, as a value, as JSON and as a summary line."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read a DAG from its file without a database, as Airflow's DAG processor does."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DAG file for dataflows, as `airflow flowservice flows --output dag` prints it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`airflow flowservice failed-records`: show which rows of a flow run failed, and why."""
 
 from __future__ import annotations

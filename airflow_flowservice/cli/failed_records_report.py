@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Report of `airflow flowservice failed-records`: error codes by their number of rows, and failed files."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command `airflow flowservice fill`: create the DAG runs that ingest missing and failed windows."""
 
 from __future__ import annotations

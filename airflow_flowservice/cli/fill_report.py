@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Result of the command `fill`, as a value, as JSON and as rows."""
 
 from __future__ import annotations

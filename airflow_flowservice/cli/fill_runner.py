@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run the steps of a fill: each backfill starts when Airflow has no other active backfill of the DAG."""
 
 from __future__ import annotations

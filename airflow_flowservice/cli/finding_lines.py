@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Print findings as lines: with colours and wrapped in a terminal, or else one plain line for each."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands `airflow flowservice coverage --all` and `freshness`: one row for each dataflow, the worst first."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`airflow flowservice flows`: list the dataflows of a sandbox, or print a DAG file for them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command `airflow flowservice ledger check`: compare the ledger with Flow Service."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands `airflow flowservice ledger export|forget|import|migrate`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Session of Airflow's metadata database for the commands."""
 
 from __future__ import annotations

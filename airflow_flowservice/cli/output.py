@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Output of the commands: formats on standard output; notes, errors and logs on standard error."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Windows of the DAG runs that a schedule or a backfill creates between two dates."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lengths of time in the arguments of commands, such as `26h`."""
 
 from __future__ import annotations

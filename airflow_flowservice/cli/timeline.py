@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Print a coverage report: a time line, a table of windows, and commands."""
 
 from __future__ import annotations

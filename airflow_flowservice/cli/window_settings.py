@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read the arguments of a DAG's tasks that change the windows of its DAG runs."""
 
 from __future__ import annotations

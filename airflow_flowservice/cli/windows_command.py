@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command `airflow flowservice windows`: preview the window of each DAG run."""
 
 from __future__ import annotations

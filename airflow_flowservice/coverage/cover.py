@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compute the state of each window from the expected windows and the known flow runs.
 
 Pure: the caller passes the windows that DAG runs and schedules expect, the XComs of their tasks, the flow runs in the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plan the DAG runs that ingest missing and failed windows, or that ingest windows again."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Create the requests to Airflow's REST API that fill windows."""
 
 from __future__ import annotations

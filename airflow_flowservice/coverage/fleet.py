@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Summarize the coverage of many dataflows: one value for each, the worst first. Pure.
 
 `coverage.cover` judges the windows. Before it does, this module joins contiguous windows that are ingested exactly

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Content of a ledger about one dataflow, in little memory: most entries are only a flow run and its window. Pure."""
 
 from __future__ import annotations

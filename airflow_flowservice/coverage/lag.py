@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lag of one dataflow from its ledger and its flow runs, without Airflow's metadata database. Pure.
 
 Tasks and triggers cannot read the metadata database, so the schedule of the dataflow's DAGs is not known here. Each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convert the ledger's entries of a dataflow to known flow runs and claimed windows. Pure.
 
 The ledger has windows that Airflow's history has lost: `airflow db clean` and the deletion of a DAG do not change it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draw the states of spans of time as a bar of cells. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run a demo: a local Airflow backfills windows with an emulated Flow Service."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Environment variables of a small local Airflow that only this machine can access."""
 
 from __future__ import annotations

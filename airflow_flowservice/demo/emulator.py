@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Emulator of Flow Service as a child process."""
 
 from __future__ import annotations

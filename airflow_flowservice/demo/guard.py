@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Guard process that stops the children of a parent process after the parent has ended.
 
 ``python -m airflow_flowservice.demo.guard`` reads lines from its standard input. Standard input is a pipe that

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Local Airflow in a separate folder. All its processes and files can be removed at the end."""
 
 from __future__ import annotations

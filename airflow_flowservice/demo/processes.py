@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Child processes that end with the process that started them.
 
 Each child is the leader of a separate session. Ctrl-C in the terminal therefore reaches only the parent, and

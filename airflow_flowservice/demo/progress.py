@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Progress display of the demo: live lines in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Final report of the demo: a table of the windows and the result of the ledger."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Client for the parts of Airflow's REST API that the demo and the end-to-end tests use."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steps of the demo: start Flow Service and Airflow, backfill past days, and check the ledger."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Emulator of Adobe Flow Service and IMS on loopback, for demos and tests without an Adobe organization.
 
 From a shell::

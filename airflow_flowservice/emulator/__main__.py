@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command `python -m airflow_flowservice.emulator`: serve the emulator in the foreground, on 127.0.0.1."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP routes of the emulated IMS and Flow Service."""
 
 from __future__ import annotations

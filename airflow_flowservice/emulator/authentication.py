@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Authentication and authorization: IMS tokens and the headers of Flow Service requests."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ceilings of flow runs in flight: the most of one flow, and of the sandbox. Adobe documents no numbers.
 
 A flow run is in flight from its creation until it ends, also while it is scheduled.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Control routes under `/_emulator`: plan faults and outcomes, and read the ledger.
 
 These routes need no token and are not counted in the ledger.

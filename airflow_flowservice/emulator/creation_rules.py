@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rules for the creation of flow runs, with Flow Service's error codes.
 
 `reference/API-FACTS.md` lists the codes. Where Adobe's documentation does not define the behaviour, the emulator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Error diagnostics of batches, as in the Data Access API: files of failed rows, and files that failed.
 
 A flow run that ended with failed records has a batch, and so has one with planned `row_errors` or `failed_files`. A

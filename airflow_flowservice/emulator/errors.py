@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Error responses of the emulator.
 
 - `EmulatedApiError`: an error response of Flow Service or of the gateway in front of it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ASGI middleware that counts requests, adds response headers and injects planned faults."""
 
 from __future__ import annotations

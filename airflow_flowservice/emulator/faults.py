@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Planned faults of the emulator.
 
 `POST /_emulator/faults` (or `Emulator.plan_fault`) plans one fault. `GET` lists the planned faults with the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conversion between instants and text, always in UTC."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Counting of ingested records, as arithmetic over spans of minutes.
 
 The fictitious source has one record at each whole minute, in UTC. Minutes since the epoch identify a record.

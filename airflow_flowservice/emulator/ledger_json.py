@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON of the ledger: the flow runs of each flow and the records that they ingested."""
 
 from __future__ import annotations

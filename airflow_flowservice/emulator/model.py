@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data model of the emulator: flows, flow runs and their outcomes.
 
 The status of a flow run is not stored. It is computed from the run's dates and the current time.

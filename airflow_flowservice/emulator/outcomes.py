@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Planned outcomes of the next flow runs.
 
 `POST /_emulator/outcomes` (or `Emulator.plan_outcome`) plans one outcome. `GET` lists the unused outcomes.

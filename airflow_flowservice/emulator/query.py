@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Property filters, order and pagination of lists, as in Flow Service.
 
 `property=FIELD OP VALUE` can be repeated; the conditions are joined with AND. FIELD is a dotted path. With `==`,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON of flows, flow runs and related resources, in Flow Service's response format."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Server of the emulator on loopback, in the foreground or in a thread of a test."""
 
 from __future__ import annotations

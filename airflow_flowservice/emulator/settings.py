@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings of the emulator, and the ids of its initial flows."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """State of an emulator: flows, runs, tokens, plans and request counts. Only one thread may use it."""
 
 from __future__ import annotations

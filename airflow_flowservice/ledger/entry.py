@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Entry of the ledger: one window of one dataflow, the task that owns it, and its flow run."""
 
 from __future__ import annotations

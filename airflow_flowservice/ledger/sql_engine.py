@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Connections of the SQL ledger: time limits, short transactions, and errors without secrets.
 
 SQLAlchemy is imported when a connection is made, because DAG files import parts of this package.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ledger in a table of PostgreSQL, MySQL, MariaDB or SQLite, which several Airflow deployments can share.
 
 SQLAlchemy is imported when the ledger is used, because DAG files import parts of this package.

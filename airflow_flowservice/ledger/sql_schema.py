@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tables of the SQL ledger, and their migration. SQLAlchemy is imported when a table is used."""
 
 from __future__ import annotations

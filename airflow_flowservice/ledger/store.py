@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Protocol of a ledger's store, and a store in memory."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read the coverage of a dataflow from Airflow's database, within limits that suit one request to the API server."""
 
 from __future__ import annotations

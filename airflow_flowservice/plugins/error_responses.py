@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Error responses of the page's data endpoints: JSON with an error text and a remedy, never HTML."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Route of the page that previews a fill: `GET data/fill`.
 
 It changes nothing. The browser sends the listed requests to Airflow's public REST API, with the user's own login.

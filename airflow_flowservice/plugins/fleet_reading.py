@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read the summary of all dataflows for the page; requests at the same time share the readings."""
 
 from __future__ import annotations

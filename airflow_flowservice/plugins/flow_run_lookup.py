@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """List a dataflow's flow runs from Airflow's API server, within limits and without secrets in error texts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON bodies of the page's data endpoints.
 
 The bodies have columns instead of objects, so that ten thousand windows load quickly.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ASGI application of the page and its data, below `/flowservice/` of Airflow's API server.
 
 - `GET data/dataflows` returns the dataflows of the DAGs that the user may read.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Permission checks of the page.
 
 Airflow does not protect the applications that a plugin mounts, so the page queries Airflow's auth manager itself.

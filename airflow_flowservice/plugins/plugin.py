@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Airflow plugin, found by the entry point `airflow.plugins`.
 
 Every Airflow process imports this module, so it imports only modules that Airflow has already imported.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Limit of concurrent reads in one process of the API server.
 
 A read occupies one of the threads in which Airflow also runs its own endpoints, and most of a processor.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Security headers of all responses.
 
 A response contains ids and texts from Adobe and from users. The headers prevent the browser from running any of it

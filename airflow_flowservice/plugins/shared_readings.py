@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Share one reading among all requests that need the same result at the same time.
 
 A request that waits is a coroutine, so it occupies none of the threads in which Airflow runs its own endpoints. The

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read many flow runs with one request, so that an error reaches only the run that causes it.
 
 The catalogue's batches are read in the same way (`batch_watch`).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wait until the catalogue shows that the batches of a succeeded flow run have ended.
 
 A flow run writes batches to the data lake, and the catalogue has their status. A "batch" in this module is one of

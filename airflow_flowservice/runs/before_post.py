@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests that precede the POST of a flow run: the check of its dataflow, and the dataflow's newest flow runs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Create a flow run at most once per window, also after faults.
 
 Flow Service has no idempotency key. Therefore, an intent is stored before the POST: what the attempt is about to

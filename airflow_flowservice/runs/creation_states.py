@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Decisions of `create_once` as a table: state and event to the next state.
 
 In each state, `CreateOnce` performs one action, which returns an event. An error of an action that is not

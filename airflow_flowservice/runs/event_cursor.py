@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Progress of the events for the flow runs of one dataflow: which flow runs have ended, and which are still open."""
 
 from __future__ import annotations

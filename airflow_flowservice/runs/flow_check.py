@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of the dataflow before its flow run is created, which report earlier what Flow Service would refuse.
 
 A dataflow that passed is not read again for some minutes, also not by other processes of the machine.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find a dataflow of a sandbox by its name. Names are unique neither in Flow Service nor over time."""
 
 from __future__ import annotations

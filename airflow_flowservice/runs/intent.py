@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Values and protocols of `create_once`: the order, the attempt, the intent and the outcome."""
 
 from __future__ import annotations

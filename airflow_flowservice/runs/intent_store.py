@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Store of the intents that the attempts of a task share."""
 
 from __future__ import annotations

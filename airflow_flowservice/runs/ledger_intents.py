@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Intent of one window in the ledger, and what the ledger allows a task to do with the window."""
 
 from __future__ import annotations

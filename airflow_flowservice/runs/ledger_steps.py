@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steps of `create_once` that depend on entries of other task instances in the ledger."""
 
 from __future__ import annotations

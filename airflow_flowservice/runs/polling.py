@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Poll many flow runs with shared requests, over one connection.
 
 A `Poller` collects the questions of its waiters and has at most one request in flight. A `BatchReader` reads many runs

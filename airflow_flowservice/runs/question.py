@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Question to a person: which of several flow runs is of a window; and the answer.
 
 Flow Service does not show the windows of the candidates, so only a person can decide. The question is kept in

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Estimate Flow Service's clock from this machine's clock and the `Date` header of responses."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Choose a window that starts where the last success ended, for DAGs with `catchup=False`.
 
 Such a DAG has no runs for the time in which it was paused. With `window="since_last_success"` its next run also

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The result of a flow run, as trigger events and the XCom `flow_run` carry it."""
 
 from __future__ import annotations

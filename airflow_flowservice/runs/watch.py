@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wait for one flow run: when to poll, how to read the response, and when to give up.
 
 The same rules apply on a worker and in the triggerer. The caller sleeps between two polls.

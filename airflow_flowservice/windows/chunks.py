@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Split a span of time into contiguous windows of a maximum length."""
 
 from __future__ import annotations

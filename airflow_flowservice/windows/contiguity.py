@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find gaps and overlaps between windows, and windows whose length differs because of a clock change."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compute the run dates of cron expressions exactly as Airflow's scheduler does.
 
 The arithmetic is that of `airflow/timetables/_cron.py`: it uses the wall clock in the schedule's time zone. Only crons

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Partitions of an asset: the hours or days within a window, with the keys of Airflow's partition mappers."""
 
 from __future__ import annotations

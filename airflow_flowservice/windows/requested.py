@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read windows that are requested explicitly: in a DAG run's conf, in a DAG's params, in asset events."""
 
 from __future__ import annotations

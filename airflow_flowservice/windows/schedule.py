@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compute the window of a DAG run from its schedule and its dates.
 
 In Airflow 3, most DAG runs have an empty data interval (`schedule="@daily"` makes a `CronTriggerTimetable`). The window

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Define the window, the span of time of one DAG run that one flow run ingests, and parse its edges."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A person answers `on_uncertain="ask"` through Airflow's REST API, and each window is ingested once."""
 
 from __future__ import annotations

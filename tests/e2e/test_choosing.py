@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Windows that do not come from the data interval of the DAG run, on a real Airflow."""
 
 from __future__ import annotations

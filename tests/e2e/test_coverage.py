@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run `airflow flowservice coverage` on a real Airflow, and then the commands that it prints."""
 
 from __future__ import annotations

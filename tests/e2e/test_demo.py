@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of the demo, the first command in the README."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fill gaps on a real Airflow: by the command line, and by the page's buttons in a real browser with two roles."""
 
 from __future__ import annotations

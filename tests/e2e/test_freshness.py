@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A dataflow that becomes late while its DAG is paused fails the DAG that watches it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Follow the page Getting started, as a reader does: each block in its order, waiting only where the page says so."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Poisoned and huge responses, and bad ids, on a real triggerer and PostgreSQL: each harms only its own task."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each window is ingested exactly once on a real Airflow. The emulator's ledger is the reference."""
 
 from __future__ import annotations

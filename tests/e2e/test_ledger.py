@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ledger remembers what is ingested on a real Airflow, also after `airflow db clean`, and for a second DAG.
 
 The environment variable `FLOWSERVICE_LEDGER_DAYS` (30) sets the number of windows of the ledger in Airflow's Variables.

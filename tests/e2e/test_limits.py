@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Time limits and conditions on a real Airflow, where scheduler, triggerer and worker enforce them together."""
 
 from __future__ import annotations

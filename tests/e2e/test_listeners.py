@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenLineage events and statsd metrics of flow runs, on a separate Airflow with both enabled."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of the local Airflow: backfills, network addresses, error messages and cleanup."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A manual DAG run ingests the day that its logical date names, on a real Airflow, for each way to trigger it."""
 
 from __future__ import annotations

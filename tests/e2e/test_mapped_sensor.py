@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`start_from_trigger=True` on mapped sensors and in mapped task groups. Airflow starts mapped sensors on a worker."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each window is ingested exactly once on a real Airflow, despite HTTP faults, killed processes and cleared tasks.
 
 The environment variables `FLOWSERVICE_WINDOWS` (60) and `FLOWSERVICE_RACE_WINDOWS` (30) set the number of windows of

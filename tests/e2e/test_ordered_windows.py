@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Windows are ingested in the order of time with `depends_on_past` on a real Airflow."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page in Airflow's UI, in a real browser, on a real Airflow with a year of windows.
 
 Without a browser the module is skipped; in CI its tests fail instead.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The most flow runs in flight are kept on a real Airflow, also while tasks are deferred."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A daily DAG starts once, when all hours of its day are ingested, on a real Airflow (3.3 and later)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Contiguous windows on a real Airflow: schedules in Zurich's time zone, across both clock changes of 2026."""
 
 from __future__ import annotations

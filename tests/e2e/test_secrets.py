@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """No secret appears in a log, an XCom, a rendered field, a traceback, the database or a response of Airflow."""
 
 from __future__ import annotations

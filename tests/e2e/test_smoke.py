@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The main job on a real Airflow, with one backfill: the end-to-end test that a plain `pytest` runs.
 
 Of four days, one POST's response is lost, and one worker process is killed after its POST.

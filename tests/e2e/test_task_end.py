@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The end of deferred tasks on a real Airflow: callbacks, hooks and names that Airflow handles only on a worker."""
 
 from __future__ import annotations

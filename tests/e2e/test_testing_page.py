@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run the files of the page about testing DAGs."""
 
 from __future__ import annotations

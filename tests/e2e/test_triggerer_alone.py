@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A sensor with `start_from_trigger=True` needs no worker process and has the same XComs and errors."""
 
 from __future__ import annotations

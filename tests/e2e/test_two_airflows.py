@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two Airflows with one ledger on PostgreSQL backfill the same windows at the same time.
 
 The environment variable `FLOWSERVICE_SHARED_WINDOWS` (10) sets the number of windows.

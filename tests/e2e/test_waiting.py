@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Many tasks wait at the same time on a real Airflow, during outages and while triggerers are killed and frozen.
 
 The tasks have no retries. All tests check the same DAG run, and the fixtures cause one incident after another.

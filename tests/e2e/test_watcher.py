@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Flow runs of a dataflow that Airflow does not run start DAG runs, once each, also if the triggerer is killed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Validate every request that the provider sends to an emulator of this process against the contract."""
 
 from __future__ import annotations

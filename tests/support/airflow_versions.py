@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hide the differences between Airflow versions from the tests, as `versions.py` does for the package."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Complete backfills as Airflow's scheduler does, but without the wait for it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run commands in the environment of a running Airflow."""
 
 from __future__ import annotations

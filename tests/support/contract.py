@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Contract with Adobe: every request that the provider sends, and the responses that it accepts, as JSON Schema.
 
 It is independent of the client and of the emulator. Sources: Adobe's tutorial for on-demand ingestion, its page about

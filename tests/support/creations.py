@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Outcomes and faults that the tests of `create_once` share."""
 
 from __future__ import annotations

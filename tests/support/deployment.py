@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Process that stands for an Airflow deployment: it creates flow runs as the operator does, many at the same time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Generate `docs/errors.md` from the docstrings and remedies of the exceptions.
 
 `python tests/support/errors_page.py` prints the page; `tests/unit/test_docs.py` compares it with the file.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arbitrary JSON as a hostile service may send it, with names that the parsers read."""
 
 from __future__ import annotations

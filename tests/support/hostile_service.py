@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Flow Service on a raw server: poisoned texts in flow runs, and responses that are huge."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Search for secrets in a text, in all common encodings."""
 
 from __future__ import annotations

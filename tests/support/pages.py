@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read the documentation's pages, their code blocks, and the commands in the blocks."""
 
 from __future__ import annotations

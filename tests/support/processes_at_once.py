@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run a program in several processes that start at the same time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Server on raw sockets that sends any bytes at any pace, for tests of responses that no HTTP server would send.
 
 It listens on loopback only, sends at most `MAX_SENT_BYTES` to a connection, and ends all connections after a time

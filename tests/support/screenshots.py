@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write screenshots of the demo's Airflow: `python tests/support/screenshots.py FOLDER`.
 
 The files are connection.png (the form), grid.png (the DAG), buttons.png (a task's links) and page.png (the page). The

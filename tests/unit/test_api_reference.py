@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The API reference has every public class, and public docstrings refer to nothing private."""
 
 from __future__ import annotations

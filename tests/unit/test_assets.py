@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of dataflows as Airflow assets: their URIs, and their names in OpenLineage."""
 
 from __future__ import annotations

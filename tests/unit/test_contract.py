@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The contract with Adobe accepts both forms of a request, and refuses all other forms."""
 
 from __future__ import annotations

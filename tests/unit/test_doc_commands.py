@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that each command in the documentation exists and accepts its arguments.
 
 Other tests also run some of them: `integration/cli/test_documented.py`, `e2e/test_getting_started.py`,

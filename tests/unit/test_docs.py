@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that the documentation's code runs, and that its tables match the code."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Statements of the documentation about defaults and about the emulator are those of the code."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pages state the XComs, the statuses, the options and the exit statuses of the code, and no others."""
 
 from __future__ import annotations

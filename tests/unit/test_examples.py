@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of the example DAGs: they import without errors, and Airflow can serialize them."""
 
 from __future__ import annotations

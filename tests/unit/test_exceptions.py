@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify the tree of errors: messages, fields, and serialization between processes."""
 
 from __future__ import annotations

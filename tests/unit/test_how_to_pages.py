@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each how-to page is short, and its DAG loads in Airflow without errors and without warnings.
 
 `integration/operators/test_dag_test.py` runs these DAGs.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Imports of DAG files must stay cheap, and public names are pinned."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The layout rules of CONTRIBUTING.md hold for every module of the package."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of `leaks`, the search for secrets that other tests use."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Licence headers are found and added by `.ci/license_headers.py`."""
 
 from __future__ import annotations

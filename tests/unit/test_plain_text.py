@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify the cleaning of text from outside."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files of the project agree: workflows, versions, keywords and the source distribution."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that Airflow's discovery finds the provider, its parts and the connection form."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The names that users and Airflow's database keep do not change: entry points, XCom keys, task state, trigger."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of the version and the changelog. `.ci/test_release.py` tests the contents of wheel and sdist."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Serialization of the trigger: JSON under names that Airflow's database stores."""
 
 from __future__ import annotations

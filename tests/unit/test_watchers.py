@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arguments of `FlowRunsTrigger`: Airflow's database stores them, and identifies the trigger by them."""
 
 from __future__ import annotations

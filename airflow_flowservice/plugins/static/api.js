@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Requests to the page's data endpoints. A failed request throws a RequestError with the server's text and remedy.
 
 export class RequestError extends Error {

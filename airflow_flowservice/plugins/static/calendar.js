@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The calendar: a heat map of one year by day or hour, with the states of the windows or their records.
 // Times are epoch milliseconds.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The cells of the calendar: one for each day or hour (UTC) with the state and the records of its windows.
 // Times are epoch milliseconds.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The texts of the calendar: of a cell, and the summary. Times are epoch milliseconds, shown in UTC.
 
 import { LEVELS } from "./calendar_data.js";

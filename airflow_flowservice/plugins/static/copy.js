@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A button that copies text. Without https, browsers have no clipboard API, so the deprecated command is the fallback.
 
 import { el } from "./dom.js";

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The summary at the top of the page: one sentence that states whether every window is ingested exactly once.
 
 import { el } from "./dom.js";

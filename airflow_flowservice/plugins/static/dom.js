@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Helpers that create elements. Text is always set as text: no code of this page parses HTML.
 
 const SVG = "http://www.w3.org/2000/svg";

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The commands that fill the gaps, and the list of flow runs without a known window.
 
 import { copyButton } from "./copy.js";

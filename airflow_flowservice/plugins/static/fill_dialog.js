@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The dialog that previews a fill, asks for confirmation, and shows the progress until the windows have ended.
 
 import { readCoverage, readFill } from "./api.js";

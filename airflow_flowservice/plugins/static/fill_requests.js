@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Requests that fill windows: the preview of this page's server, and Airflow's public REST API with the user's login.
 
 import { AIRFLOW } from "./frame_links.js";

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The overview: one row for each dataflow, the worst first, with a search and filters.
 
 import { byId, el, show, svg } from "./dom.js";

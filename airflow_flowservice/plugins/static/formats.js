@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Times, durations and counts as text. Times are ISO 8601 in UTC; tooltips show the local time.
 
 const LOCAL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Links that leave the page. Airflow shows the page in a sandboxed frame, in which plain links open or are blocked.
 
 /** Airflow's URL without a slash at the end; this file is two folders below it. */

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The legend: each state with its number of windows and hours. Its buttons filter the windows of the table.
 
 import { el, svg } from "./dom.js";

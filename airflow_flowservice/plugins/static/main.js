@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The page: loads the data of the selected dataflow, draws it, and handles the user's input.
 // Times are epoch milliseconds.
 

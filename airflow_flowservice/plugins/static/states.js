@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The states of windows and the statuses of flow runs as text.
 // The keys are those of the server's JSON. page.css and page.html have the colours and patterns under the same keys.
 

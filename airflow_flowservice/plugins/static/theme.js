@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Light or dark theme and background colour of Airflow. The theme is the class of Airflow's page, else the theme
 // stored by Airflow, else the system's preference.
 // This script is not a module, so that it runs before the first paint.

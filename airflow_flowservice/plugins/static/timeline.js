@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The timeline: one bar with the windows, signs below it, and an axis. Windows narrower than a pixel are merged.
 
 import { svg } from "./dom.js";

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The tooltip beside the pointer, or below a focused element.
 
 import { byId, show } from "./dom.js";

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The user's selection, stored in the fragment (#...) of this page's URL and of Airflow's URL. A reload keeps it.
 
 import { CALENDAR_KEYS } from "./calendar.js";

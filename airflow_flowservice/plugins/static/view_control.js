@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Zooming and moving the timeline's view, by dragging, keys or buttons. A view is {from, until} in epoch milliseconds.
 
 const MIN_LENGTH_MS = 60_000;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Converts the columns of the server's response to windows.
 
 /** Return `{windows, unplaced}`; `unplaced` are the flow runs without a known window. */

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The table of windows, newest first, one page at a time.
 
 import { el } from "./dom.js";

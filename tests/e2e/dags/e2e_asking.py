@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DAGs of `test_asking.py`: tasks whose lost responses only a person can resolve."""
 
 from __future__ import annotations

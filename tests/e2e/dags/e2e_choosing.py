@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DAGs whose windows do not come from their own data interval. Each DAG has a separate dataflow."""
 
 from __future__ import annotations

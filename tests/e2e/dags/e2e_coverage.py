@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Daily DAG for windows of all states."""
 
 from __future__ import annotations

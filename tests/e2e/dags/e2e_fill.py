@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Daily DAGs whose gaps the tests fill."""
 
 from __future__ import annotations

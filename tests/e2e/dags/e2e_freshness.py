@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A DAG that is paused after it has ingested, and a DAG that watches its dataflow every minute."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A DAG whose tasks wait in the triggerer for flow runs of a server that sends poisoned and huge responses."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DAGs of the ingestion tests. Each DAG has a separate dataflow, and its id is derived from the DAG id."""
 
 from __future__ import annotations

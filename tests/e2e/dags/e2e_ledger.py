@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DAGs of `test_ledger.py`: two DAGs for the same dataflow, for each of the two ledgers."""
 
 from __future__ import annotations

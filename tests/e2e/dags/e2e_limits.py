@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A DAG with time limits in the triggerer, and with flow runs that succeed but fail a condition of their task.
 
 Each task has a separate window.

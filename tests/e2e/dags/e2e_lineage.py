@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A DAG for an Airflow with OpenLineage's listener and statsd: one task defers, one starts in the triggerer."""
 
 from __future__ import annotations

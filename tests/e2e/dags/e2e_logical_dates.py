@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DAGs that are triggered with a logical date, and a DAG that triggers them with `TriggerDagRunOperator`."""
 
 from __future__ import annotations

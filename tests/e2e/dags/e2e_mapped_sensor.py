@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A DAG with `start_from_trigger=True` on a mapped sensor and on a sensor in a mapped task group."""
 
 from __future__ import annotations

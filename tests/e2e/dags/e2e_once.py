@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DAGs of `test_once.py`. The conf of a DAG run selects the step at which the task's process is killed or frozen."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A daily DAG whose windows are ingested in the order of time."""
 
 from __future__ import annotations

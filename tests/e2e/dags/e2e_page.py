@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DAGs for the tests of the page: daily, hourly, with hostile names, and with many dataflows.
 
 The DAGs stay paused. The test writes their history into the database.

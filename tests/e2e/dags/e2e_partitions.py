@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DAGs with partitioned DAG runs, which Airflow supports since 3.2. Each DAG has a separate dataflow."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A DAG that does not use Flow Service: it waits in the triggerer, then returns a value."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DAGs whose pools limit flow runs in flight: one pool counts deferred tasks, the other one does not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A DAG with a task for every mode of operators and sensors, and with failing tasks. Each task has a separate window.
 
 The test creates the connections.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DAGs of `test_two_airflows.py`, whose ledger two Airflows share: one for a dataflow, and two for another one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The DAG of the smoke test: it ingests a day, and a sensor waits for the flow run; one worker process is killed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Deferrable tasks, plain and mapped, with code that Airflow calls at the end of a task on a worker.
 
 Each call appends a line to the file `e2e_task_end.txt` in Airflow's home: call, task, map index and whether the task

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DAGs with `start_from_trigger=True` on a sensor and on mapped sensors. Airflow starts mapped sensors on a worker."""
 
 from __future__ import annotations

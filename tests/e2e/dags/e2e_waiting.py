@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A DAG with many tasks that wait in the triggerer at the same time.
 
 The environment variable `FLOWSERVICE_WAITING` (50) sets the number of mapped tasks; the window of each is one hour.

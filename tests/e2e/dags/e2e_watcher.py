@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A DAG that follows a dataflow that Airflow does not run, and ingests another dataflow with the same windows."""
 
 from __future__ import annotations

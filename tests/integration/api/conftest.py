@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures: a scripted server on loopback that records requests, and clients of it."""
 
 from __future__ import annotations

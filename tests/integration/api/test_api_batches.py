@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches in the emulator's catalogue, whose status changes over time, and the test of a source's connection."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify every method of the client against the contract, with both types of times and both forms of responses."""
 
 from __future__ import annotations

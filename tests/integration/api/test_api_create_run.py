@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify requests that create a run, and that no such request is repeated if it may have arrived."""
 
 from __future__ import annotations

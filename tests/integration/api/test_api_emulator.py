@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify the client against the emulator, over HTTP."""
 
 from __future__ import annotations

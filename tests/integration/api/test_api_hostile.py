@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify requests to servers that send invalid, slow, endless or very large responses."""
 
 from __future__ import annotations

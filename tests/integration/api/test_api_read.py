@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify reading of flows and runs: retries, pages, paths and invalid responses."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that tokens are fetched once, kept in memory, renewed in time, and never shown."""
 
 from __future__ import annotations

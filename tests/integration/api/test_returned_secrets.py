@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that no text contains a secret, wherever in its response the server returns it."""
 
 from __future__ import annotations

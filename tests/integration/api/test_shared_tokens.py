@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tokens that the processes of a machine share: one request to IMS, and no failure that a task would not have."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run commands in this process, against the emulator."""
 
 from __future__ import annotations

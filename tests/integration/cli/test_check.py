@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that `airflow flowservice check` reports each fault with a remedy, against the emulator over HTTP."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run `airflow flowservice coverage` on Airflow's own tables, with the emulator over real HTTP."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The coverage of a DAG whose task has `flow_name`: the dataflow's id is known from its runs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run `airflow flowservice coverage` with a ledger, after Airflow's history was deleted."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run `airflow flowservice coverage --flow-id F --conn-id C` with a ledger, and with a lost history at Flow Service."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run the documentation's commands, and compare the output with the pages."""
 
 from __future__ import annotations

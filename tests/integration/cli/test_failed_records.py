@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that `airflow flowservice failed-records` shows the failed rows, against the emulator over HTTP."""
 
 from __future__ import annotations

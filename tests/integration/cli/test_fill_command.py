@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run `airflow flowservice fill` on Airflow's own tables, with Airflow's own functions."""
 
 from __future__ import annotations

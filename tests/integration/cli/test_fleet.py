@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run `airflow flowservice coverage --all` and `freshness` on Airflow's own tables."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that `airflow flowservice flows` lists the dataflows of a sandbox and prints a DAG file that works."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run `ledger check` and `ledger import --from-history` on Airflow's tables, with the emulator over real HTTP."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run `ledger migrate|export|import|forget` on an SQLite file."""
 
 from __future__ import annotations

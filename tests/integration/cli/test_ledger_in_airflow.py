@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run `ledger export|import|forget|migrate` on the Variables of Airflow's metadata database."""
 
 from __future__ import annotations

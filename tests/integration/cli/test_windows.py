@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run `airflow flowservice windows` on real DAG files, and compare it with the dates of Airflow's timetables."""
 
 from __future__ import annotations

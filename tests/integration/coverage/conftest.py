@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Airflow's real tables in an in-memory database, with rows as a worker and the scheduler write them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compute the coverage of a dataflow, and the commands that fill its gaps, from rows of Airflow's own tables."""
 
 from __future__ import annotations

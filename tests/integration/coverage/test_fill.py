@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that the fill commands, parsed by Airflow, create exactly the missing windows."""
 
 from __future__ import annotations

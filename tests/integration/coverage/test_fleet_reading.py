@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The overview counts most windows without their rows; the result is that of reading every row."""
 
 from __future__ import annotations

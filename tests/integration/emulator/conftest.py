@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures: an emulator with a manual clock, and an HTTP client that shares no code with the product."""
 
 from __future__ import annotations

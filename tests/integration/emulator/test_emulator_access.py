@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of IMS tokens and of the headers of Flow Service requests."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of flow runs that no client of the emulator creates."""
 
 from __future__ import annotations

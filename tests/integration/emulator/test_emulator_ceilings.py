@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of the ceilings of flow runs in flight, of a flow and of the sandbox."""
 
 from __future__ import annotations

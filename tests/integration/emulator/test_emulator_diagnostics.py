@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of the error diagnostics of batches: manifests, files of failed rows, and failed files."""
 
 from __future__ import annotations

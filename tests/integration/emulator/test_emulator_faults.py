@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of each planned fault over HTTP."""
 
 from __future__ import annotations

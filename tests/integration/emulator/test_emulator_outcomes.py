@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of planned outcomes and of re-triggers."""
 
 from __future__ import annotations

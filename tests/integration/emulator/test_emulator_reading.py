@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of reading runs and flows: status, window, filters, order and pagination."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Provide the ledgers: in memory, on SQLite, on a real PostgreSQL, and optionally on another database server.
 
 `FLOWSERVICE_TEST_LEDGER_URL` is the SQLAlchemy URL of an empty database of MySQL or MariaDB, for instance

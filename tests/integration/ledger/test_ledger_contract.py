@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that each ledger keeps the promises of the protocol `Ledger`: in memory, on SQLite and on PostgreSQL."""
 
 from __future__ import annotations

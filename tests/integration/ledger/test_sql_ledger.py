@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify the SQL ledger's migration, errors and time limits."""
 
 from __future__ import annotations

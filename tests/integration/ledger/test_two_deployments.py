@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two processes that share one ledger on a real PostgreSQL ingest the same windows at the same time."""
 
 from __future__ import annotations

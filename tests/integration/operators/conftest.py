@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures: Airflow's task runner, the emulator over HTTP, and a supervisor in memory between them.
 
 `worker.task(Operator, ...)` returns a task of a DAG run. `.run()` performs one attempt with Airflow's task

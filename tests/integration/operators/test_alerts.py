@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Callbacks that put the flow run into the messages of Airflow's notifiers."""
 
 from __future__ import annotations

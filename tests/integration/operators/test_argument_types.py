@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arguments of tasks that are no templates, with values of other types, such as those of a file or of a variable."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`on_uncertain="ask"`: a person decides under Airflow's Required Actions, and each window still has one flow run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of invalid input: the error names the flow, the window, Adobe's code and message, and the remedy."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of the source of a run's window: conf, params, asset events, or the schedule, with or without changes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Confs of manual DAG runs in shapes that users write, and that request a window or a flow run under other keys."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Look-ups of a connection in which a secrets backend or the API server fails, or a template gives no id."""
 
 from __future__ import annotations

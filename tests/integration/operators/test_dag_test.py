@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs of whole DAGs with `dag.test()`, in process, with a real metadata database."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """End of a deferred task: what Airflow does only on a worker is done for each task that needs it.
 
 The table in docs/waiting.md has the steps of Airflow's task runner.

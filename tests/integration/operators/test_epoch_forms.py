@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Adobe's pages disagree about two requests: with each Flow Service, a window gets exactly one flow run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`flow_name`: the dataflow is found by its name when the task runs."""
 
 from __future__ import annotations

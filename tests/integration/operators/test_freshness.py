@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`FlowFreshnessSensor`: it fails or waits while a dataflow is late, in every mode."""
 
 from __future__ import annotations

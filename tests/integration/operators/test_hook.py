@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that `FlowServiceHook` creates auth headers and a client from an Airflow connection, and reports errors."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tasks of Airflow before 3.3, whose intent is in an Airflow Variable."""
 
 from __future__ import annotations

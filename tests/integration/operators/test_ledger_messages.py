@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cost of one window in messages to Airflow, by kind of task and of ledger; and in requests to Adobe.
 
 `python benchmarks/messages.py --list` prints each message with the code that sends it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Time limits in every way of waiting: the error has the flow run, and a later attempt waits for it."""
 
 from __future__ import annotations

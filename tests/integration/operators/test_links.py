@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Links to the flow run and the dataflow, while the task runs and after it failed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Operators that another task executes: each flow run is created once, also if the task is retried."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of lineage that Airflow's real OpenLineage provider writes to a file; errors in it never fail a task."""
 
 from __future__ import annotations

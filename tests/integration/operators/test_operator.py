@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of `OnDemandFlowRunOperator`: creation, waiting and results."""
 
 from __future__ import annotations

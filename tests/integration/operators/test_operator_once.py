@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lost responses, retries, clears and killed workers, which must not create a second flow run."""
 
 from __future__ import annotations

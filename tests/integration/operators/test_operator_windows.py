@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of the window that a task ingests: the DAG run's window, for all schedules, or the task's arguments."""
 
 from __future__ import annotations

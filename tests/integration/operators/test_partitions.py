@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of the partitions of a dataflow's asset: which events name them, and which window a DAG run of them has."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`on_overlap="rest"`: a task ingests only the pieces of its window that other tasks have not ingested."""
 
 from __future__ import annotations

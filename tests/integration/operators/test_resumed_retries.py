@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Retries on Airflow before 3.1.1, which resumes a retry where the failed attempt was deferred.
 
 Without a check, each retry would fail at once with the event of the first attempt.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of `RetriggerFlowRunOperator`, which repeats a flow run once."""
 
 from __future__ import annotations

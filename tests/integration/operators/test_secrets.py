@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that logs, exceptions, reprs, XComs, rendered templates and triggers contain no secret."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of `FlowRunSensor`, which waits for a flow run in every mode and never creates one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tasks that share the token and the check of the dataflow: requests for each window, and errors with their remedy."""
 
 from __future__ import annotations

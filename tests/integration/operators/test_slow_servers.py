@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A server that sends one byte at a time does not extend the time limits of a wait."""
 
 from __future__ import annotations

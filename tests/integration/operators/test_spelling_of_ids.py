@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ids of dataflows and flow runs in upper case, which are the same ids: Adobe writes UUIDs in lower case."""
 
 from __future__ import annotations

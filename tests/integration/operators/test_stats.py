@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Metrics of workers and triggerers, as Airflow's backends receive them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Subclasses of Airflow's timetables that change the dates, so that windows of Airflow's class would leave gaps."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Templates that people write for Airflow 2, or over a mapped task: the error names the way of Airflow 3."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Successful runs with failed records or without records, in every way of waiting."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`FlowRunTrigger`: it fires one event, can run twice, and does not block the event loop."""
 
 from __future__ import annotations

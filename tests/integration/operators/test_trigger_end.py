@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`FlowRunTrigger` that ends its task: cancelled between any two messages, run twice, or of a task that was cleared.
 
 The trigger sends its messages by Airflow's `TriggerCommsDecoder` through a socket, as in a triggerer.

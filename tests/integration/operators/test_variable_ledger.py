@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ledger in Airflow's Variables, over the messages of a running task."""
 
 from __future__ import annotations

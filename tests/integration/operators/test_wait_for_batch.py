@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`wait_for_batch`: a success counts only when the batch has succeeded in the catalogue, in every way of waiting."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`FlowRunsTrigger`: flow runs that Airflow does not create are events, once each, over restarts and errors."""
 
 from __future__ import annotations

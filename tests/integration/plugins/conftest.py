@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures for Airflow's API server with its database, its auth manager, and the plugin loaded by Airflow."""
 
 from __future__ import annotations

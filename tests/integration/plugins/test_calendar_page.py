@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The calendar of a dataflow in a real browser, served by Airflow's API server on loopback.
 
 If `CALENDAR_SCREENSHOTS` names a folder, the tests write screenshots into it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Access control with the roles of the FAB auth manager; runs in a separate environment with FAB."""
 
 from __future__ import annotations

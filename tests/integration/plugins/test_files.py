@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Static files of the page: content types, headers, and no code that parses HTML."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Preview of a fill: response, permissions, and requests that Airflow's API accepts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Responses of the endpoint with all dataflows, and who may see which."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The overview of all dataflows in a real browser, served by Airflow's API server on loopback.
 
 Without a browser the module is skipped; in CI its tests fail instead.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Queries of Flow Service from the API server: over real HTTP, within limits, and without secrets in responses."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Responses of the page's data endpoints with entries in the ledger."""
 
 from __future__ import annotations

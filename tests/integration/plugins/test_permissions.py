@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Access control of the data endpoints with Airflow's simple auth manager."""
 
 from __future__ import annotations

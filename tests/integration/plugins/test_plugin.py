@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Registration of the plugin, and the cost of its import for each Airflow process."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests that need the same at the same time share one reading, and nothing else."""
 
 from __future__ import annotations

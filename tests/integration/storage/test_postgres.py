@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Values from arbitrary responses, stored in a real PostgreSQL and read again; optionally also in MySQL or MariaDB.
 
 Airflow stores XComs and trigger events as `JSONB`, and task state, rendered templates and logs of events as text.

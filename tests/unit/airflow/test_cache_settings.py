@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cache that Airflow's configuration sets: its mode, its folder and the Fernet key."""
 
 from __future__ import annotations

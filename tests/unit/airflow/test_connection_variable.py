@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that a connection in an environment variable that Airflow cannot parse is reported with its cause."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that windows of a schedule inside an ingested span can be skipped without changing the coverage."""
 
 from __future__ import annotations

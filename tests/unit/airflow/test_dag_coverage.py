@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify which task instances belong to a dataflow, including those without an XCom."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Serialized DAGs are read in both forms in which Airflow stores them."""
 
 from __future__ import annotations

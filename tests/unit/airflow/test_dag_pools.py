@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pools that do not limit flow runs are found before a backfill."""
 
 from __future__ import annotations

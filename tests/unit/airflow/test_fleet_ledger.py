@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that the pass over all entries of Airflow's Variables finds the same as parsing each of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify which entries of the ledger Airflow's history gives."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify which ledger a connection and Airflow's options select."""
 
 from __future__ import annotations

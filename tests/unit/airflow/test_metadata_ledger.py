@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify which entries of the ledger are read from Airflow's metadata database."""
 
 from __future__ import annotations

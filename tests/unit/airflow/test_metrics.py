@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gauges of dataflows, as a StatsD server receives them from the process of a command."""
 
 from __future__ import annotations

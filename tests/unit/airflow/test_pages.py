@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify which URLs are shown as pages of Experience Platform."""
 
 from __future__ import annotations

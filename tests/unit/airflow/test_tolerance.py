@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Successful runs that a task accepts: by failed records, by their share, and by `on_empty`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of the differences between Airflow versions, which only `versions.py` contains."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches of the catalogue and tests of a source's connection: Adobe's shapes, and values of any other shape."""
 
 from __future__ import annotations

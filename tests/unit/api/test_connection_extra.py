@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify the errors of a connection's extra: unknown keys, wrong types, and text that is not a JSON object."""
 
 from __future__ import annotations

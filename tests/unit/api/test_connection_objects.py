@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Connections whose fields are no texts, as a custom secrets backend can return them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that a connection's settings are parsed once, with all errors."""
 
 from __future__ import annotations

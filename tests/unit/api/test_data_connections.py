@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that source and target connections are parsed leniently, because `params` depend on the connector."""
 
 from __future__ import annotations

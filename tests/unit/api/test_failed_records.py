@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Links, lines and rows of error diagnostics: bounded, of the connection's host only, and never in a `repr`."""
 
 from __future__ import annotations

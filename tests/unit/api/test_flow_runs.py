@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify how runs of all published shapes are read: status, errors, batches and counts."""
 
 from __future__ import annotations

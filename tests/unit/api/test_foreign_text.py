@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that PostgreSQL and MySQL can store, and a terminal can print, each value from a response or an XCom.
 
 PostgreSQL refuses NUL, lone surrogates and NaN in JSON. MySQL's utf8mb4 stores every character that UTF-8 encodes.

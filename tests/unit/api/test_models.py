@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify the parsing of Flow Service's JSON."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Links to the next page of a list, in expected and unexpected forms."""
 
 from __future__ import annotations

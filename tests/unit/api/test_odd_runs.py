@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Times and errors of flow runs in shapes that Adobe's pages do not show."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pages of proxies and firewalls instead of responses of Flow Service, and oversized tokens."""
 
 from __future__ import annotations

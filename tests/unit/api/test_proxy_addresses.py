@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Addresses of a proxy that cannot be used, and that contain a password."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that a response of any shape becomes a value or a typed error."""
 
 from __future__ import annotations

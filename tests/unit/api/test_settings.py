@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that a client validates its settings before anything is sent."""
 
 from __future__ import annotations

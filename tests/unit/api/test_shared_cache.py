@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files of the cache: who can read them, hostile and damaged files, locks, and errors that never reach a task."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify the comparison of the ledger with Flow Service."""
 
 from __future__ import annotations

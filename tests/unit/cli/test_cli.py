@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands of the command line: imports, arguments, and the output of `windows`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Test the DAG file that `airflow flowservice flows --output dag` prints."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that commands print text from outside without escape sequences and additional lines."""
 
 from __future__ import annotations

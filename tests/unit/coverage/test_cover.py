@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that expected windows and known flow runs become spans with one state each."""
 
 from __future__ import annotations

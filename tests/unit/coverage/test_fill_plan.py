@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plan of a fill: windows, actions and requests."""
 
 from __future__ import annotations

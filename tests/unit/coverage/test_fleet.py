@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify the summary of a dataflow: its lag, its counts, its bar and its place among the others."""
 
 from __future__ import annotations

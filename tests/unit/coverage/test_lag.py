@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lag of a dataflow from its ledger and its flow runs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that the ledger's entries become known flow runs and claimed windows."""
 
 from __future__ import annotations

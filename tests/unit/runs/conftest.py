@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fakes in memory: Flow Service, the store of a task, and time."""
 
 from __future__ import annotations

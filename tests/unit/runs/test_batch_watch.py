@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wait for the batches of a flow run: when the wait ends, with a fake clock and a catalogue in memory."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of first attempts of `create_once`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of `create_once` with wrong clocks: of the worker, of Flow Service, or of a gateway that sets `Date`."""
 
 from __future__ import annotations

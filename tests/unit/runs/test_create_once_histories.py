@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """In random histories of faults, a window has one flow run, or the task fails with the reason."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of later attempts of `create_once`: retries, clears, comparisons and named flow runs."""
 
 from __future__ import annotations

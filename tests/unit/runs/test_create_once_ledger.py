@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of `create_once` with a ledger: other tasks, other DAG runs, clears, restating and overlaps."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of `create_once` on an Airflow without task state (before 3.3)."""
 
 from __future__ import annotations

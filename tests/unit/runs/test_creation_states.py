@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Table of the decisions of `create_once`, and its drawing in the documentation."""
 
 from __future__ import annotations

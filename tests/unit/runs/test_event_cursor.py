@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Progress of events: each flow run that ends is taken once, in any order of ends, over restarts."""
 
 from __future__ import annotations

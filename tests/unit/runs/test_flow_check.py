@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of the dataflow before its flow run is created."""
 
 from __future__ import annotations

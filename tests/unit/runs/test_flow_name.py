@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The name of a dataflow is kept in the intent of the ledger's entry."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A dataflow's name is resolved to exactly one id, or to an error that lists candidates."""
 
 from __future__ import annotations

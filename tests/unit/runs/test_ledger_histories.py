@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """In random histories of several DAGs, faults and cleaned databases, a window is ingested as often as requested."""
 
 from __future__ import annotations

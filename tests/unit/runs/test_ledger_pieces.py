@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pieces of a window that a task orders with `on_overlap="rest"`: in random histories, each hour is ingested once."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Poll many runs with shared requests: the poller with an in-memory service, in real but short time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verify that an error which one flow run causes never reaches the waiters of other flow runs."""
 
 from __future__ import annotations

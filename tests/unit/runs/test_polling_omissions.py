@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Flow runs that exist, and that Flow Service omits from lists by id."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Questions to a person: their options, their answers, and what `CreateOnce` does with them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Windows that start at the end of the last success."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Summaries of flow runs: as JSON, as errors and as log lines."""
 
 from __future__ import annotations

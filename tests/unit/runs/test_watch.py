@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wait for a run: results of polls, log lines, and when waiting ends."""
 
 from __future__ import annotations

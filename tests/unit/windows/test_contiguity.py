@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of gaps, overlaps and local days of unusual length, compared with a count hour by hour."""
 
 from __future__ import annotations

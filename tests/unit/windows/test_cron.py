@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of run dates of crons: near clock changes, in a few steps, and in threads."""
 
 from __future__ import annotations

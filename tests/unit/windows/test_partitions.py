@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of the partitions of a window: each whole hour or day of contiguous windows is named exactly once."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of windows that are requested in mappings and asset events."""
 
 from __future__ import annotations

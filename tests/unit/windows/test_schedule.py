@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of the windows of schedules, compared with the timetables of Airflow's scheduler."""
 
 from __future__ import annotations

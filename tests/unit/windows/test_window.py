@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of windows and of parsing instants."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A DAG that names its dataflow, for `dag.test()`."""
 
 from __future__ import annotations

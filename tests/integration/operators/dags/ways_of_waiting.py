@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One DAG for each way of waiting, for `dag.test()`.
 
 The first task creates and waits; then one task creates, one waits, and one uses the result.
