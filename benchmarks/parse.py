@@ -27,10 +27,12 @@ import pendulum
 import yaml
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG
-from airflow.serialization.serialized_objects import DagSerialization
+from airflow.serialization import serialized_objects
 
 from airflow_flowservice._airflow import versions
 
+# The class has another name before Airflow 3.2.
+_SERIALIZED: Any = getattr(serialized_objects, "DagSerialization", None) or serialized_objects.SerializedDAG
 EXAMPLE = Path(__file__).resolve().parents[1] / "dags_examples" / "flowservice_from_yaml.py"
 MAX_SLOPE = 1.2
 
@@ -107,7 +109,7 @@ def dag_without_dataflows(size: int) -> DAG:
 
 def serialize(dag: Any) -> str:
     """Return the JSON of a DAG, which the DAG processor stores."""
-    return json.dumps(DagSerialization.to_dict(dag))
+    return json.dumps(_SERIALIZED.to_dict(dag))
 
 
 if __name__ == "__main__":
