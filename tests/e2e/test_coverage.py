@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from backfills import complete_backfills
+from backfills import complete_backfills, repeat_lost_failures
 from command_line import run
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def test_printed_commands_fill_the_gaps(
     assert ["success", "success", "failed", "success"] == [run["state"] for run in runs]
     complete_backfills(airflow, DAG_ID)
     backfill(DAG_ID, first=window(7) + DAY, last=window(7) + DAY, count=5)
+    repeat_lost_failures(airflow, DAG_ID)
     clear(airflow, runs[0]["dag_run_id"])
     airflow.wait_for_runs(DAG_ID, count=5, timeout=300)
     ingest_elsewhere(flow_of(DAG_ID), begin=window(8), end=window(9))

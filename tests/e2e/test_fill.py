@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from backfills import complete_backfills
+from backfills import complete_backfills, repeat_lost_failures
 from command_line import run
 
 from tests.e2e.test_page import Page, chromium
@@ -75,6 +75,7 @@ def gaps(
     complete_backfills(airflow, DAG_ID)
     backfill(DAG_ID, first=february(8), last=february(8), count=5)
     complete_backfills(airflow, DAG_ID)
+    repeat_lost_failures(airflow, DAG_ID)
     requests.delete(f"{emulator.url}/_emulator/outcomes", timeout=30).raise_for_status()
 
 

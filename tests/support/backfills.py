@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Complete backfills as Airflow's scheduler does, but without the wait for it."""
+"""Complete backfills as Airflow's scheduler does, but without the wait for it, and repeat lost failures."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from patience import wait_until
 
@@ -37,3 +37,24 @@ def complete_backfills(airflow: LocalAirflow, dag_id: str) -> None:
 
     wait_until(are_completed, what=f"the end of all backfills of {dag_id}")
     engine.dispose()
+
+
+def repeat_lost_failures(airflow: LocalAirflow, dag_id: str) -> None:
+    """Clear the task of a failed DAG run until it has read that its flow run failed.
+
+    Airflow's scheduler may fail the last try while a worker starts for it. Then the outcome of the window is unknown.
+    """
+    for _ in range(5):
+        runs = [run["dag_run_id"] for run in airflow.dag_runs(dag_id) if run["state"] == "failed"]
+        lost = [run_id for run_id in runs if not _has_failed(airflow.xcom(dag_id, run_id, "ingest", "flow_run"))]
+        if not lost:
+            return
+        for run_id in lost:
+            body = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["ingest"], "only_failed": False}
+            airflow.api("POST", f"/dags/{dag_id}/clearTaskInstances", json={**body, "reset_dag_runs": True})
+        airflow.wait_for_runs(dag_id, count=len(runs), timeout=240)
+    raise AssertionError(f"the task of {lost} ended five times before it read the failure of its flow run")
+
+
+def _has_failed(flow_run: dict[str, Any] | None) -> bool:
+    return flow_run is not None and flow_run["status"] == "failed"
