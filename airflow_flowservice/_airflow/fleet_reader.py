@@ -21,6 +21,7 @@ from airflow_flowservice._airflow import dag_facts, database, dataflow_ledger, f
 from airflow_flowservice._airflow.dag_coverage import coverage_of
 from airflow_flowservice._airflow.dag_plan import ScheduleDates, plan_of
 from airflow_flowservice._airflow.database import Feed
+from airflow_flowservice._airflow.fleet_history import TaskKey, read_history
 from airflow_flowservice._airflow.flow_rows import flow_of, rows_of_flow
 from airflow_flowservice.api.models import FlowRunStatus
 from airflow_flowservice.coverage.cover import KnownRun, State
@@ -29,8 +30,7 @@ from airflow_flowservice.coverage.fleet_records import LATER_END, DataflowRecord
 from airflow_flowservice.coverage.ledger_runs import LedgerRecords, restated_runs
 from airflow_flowservice.exceptions import FlowServiceError
 from airflow_flowservice.ledger.entry import DataflowKey
-from airflow_flowservice.plain_text import canonical_id
-from airflow_flowservice.windows.window import END, EPOCH, START, IngestionWindow, window_from_json
+from airflow_flowservice.windows.window import EPOCH, IngestionWindow
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from airflow_flowservice._airflow.database import TaskRow
     from airflow_flowservice._airflow.dataflow_ledger import LedgerSource
+    from airflow_flowservice._airflow.fleet_history import History
     from airflow_flowservice.coverage.cover import Coverage
 
 # As for one dataflow: with partitions or offsets, a DAG run for an earlier date can have a window within the range.
@@ -52,7 +53,6 @@ _NO_SCHEDULE = database.DagSchedule(timetable=())
 OpenSession = Callable[[], AbstractContextManager["Session"]]
 
 _Place = tuple[str, str]
-_TaskKey = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,20 +104,6 @@ class _Inputs:
     runs: list[KnownRun]
     records: LedgerRecords
     creating: list[str]
-
-
-@dataclass(kw_only=True)
-class _History:
-    """Task instances in Airflow's history.
-
-    :param ingested: window of each successful flow run of each task and dataflow.
-    :param newest: dataflow of the newest success of each DAG, mapped task and map index.
-    :param rows: task instances of each DAG that are not only counted by flow run.
-    """
-
-    ingested: dict[tuple[_TaskKey, str], dict[str, IngestionWindow]] = field(default_factory=dict)
-    newest: dict[tuple[str, str, int], str] = field(default_factory=dict)
-    rows: dict[str, list[TaskRow]] = field(default_factory=dict)
 
 
 def read_fleet(
@@ -185,7 +171,7 @@ class _FleetReader:
         """
         if open_session is None:
             self._read_all_ledgers(conn_id)
-            self._history = _read_history(self._session, dag_ids=self._dag_ids, since=self._since)
+            self._history = read_history(self._session, dag_ids=self._dag_ids, since=self._since)
         else:
             with ThreadPoolExecutor(1, thread_name_prefix="flowservice-history") as threads:
                 history = threads.submit(self._read_history_in, open_session)
@@ -196,9 +182,9 @@ class _FleetReader:
         for feed in (*database.feeds(self._session, dag_ids=self._dag_ids), *self._arguments()):
             self._feeds[feed.dag_id].append(feed)
 
-    def _read_history_in(self, open_session: OpenSession) -> _History:
+    def _read_history_in(self, open_session: OpenSession) -> History:
         with open_session() as session:
-            return _read_history(session, dag_ids=self._dag_ids, since=self._since)
+            return read_history(session, dag_ids=self._dag_ids, since=self._since)
 
     def _read_all_ledgers(self, conn_id: str | None) -> None:
         if conn_id is not None:
@@ -367,7 +353,7 @@ class _FleetReader:
             elif self._dag_ids is None:
                 yield DagStatus(dag_id=dag_id, is_stale=True)
 
-    def _key(self, flow_id: str, task: _TaskKey) -> DataflowKey:
+    def _key(self, flow_id: str, task: TaskKey) -> DataflowKey:
         """Return the dataflow of a task by its connection, or else by the only entries of the ledger that match."""
         settings = self._tasks.get(task)
         conn_id = settings.conn_id if settings else None
@@ -401,38 +387,6 @@ def _join_earlier(found: dict[DataflowKey, _Dataflow], *, kept: Collection[str])
     for earlier in continued & found.keys():
         if not found[earlier].has_task and earlier.flow_id not in kept:
             del found[earlier]
-
-
-def _read_history(session: Session, *, dag_ids: Collection[str] | None, since: datetime) -> _History:
-    history = _History()
-    windows: dict[tuple[str, str], IngestionWindow | None] = {}
-    newest: dict[tuple[str, str, int], tuple[int, str]] = {}
-    tasks: dict[tuple[str, str, str], dict[str, IngestionWindow]] = {}
-    for dag_id, task_id, map_index, dag_run_id, flow_id, flow_run_id, start, end in database.successes(
-        session, dag_ids=dag_ids, since=since
-    ):
-        if (start, end) in windows:
-            window = windows[start, end]
-        else:
-            window = windows[start, end] = window_from_json({START: start, END: end})
-        if window is None:
-            continue
-        ingested = tasks.get((dag_id, task_id, flow_id))
-        if ingested is None:
-            ingested = tasks[dag_id, task_id, flow_id] = {}
-        ingested[flow_run_id] = window
-        if map_index >= 0:
-            instance = (dag_id, task_id, map_index)
-            newest[instance] = max(newest.get(instance, (-1, "")), (dag_run_id, flow_id))
-    for (dag_id, task_id, flow_id), ingested in tasks.items():
-        history.ingested.setdefault(((dag_id, task_id), canonical_id(flow_id)), {}).update(ingested)
-    history.newest = {instance: canonical_id(flow_id) for instance, (_, flow_id) in newest.items()}
-    for row in chain(
-        database.task_rows(session, dag_ids=dag_ids, since=since, with_successes=False),
-        database.newest_successes(session, dag_ids=dag_ids, since=since),
-    ):
-        history.rows.setdefault(row.dag_id, []).append(row)
-    return history
 
 
 def _ingested_windows(rows: Iterable[TaskRow]) -> Iterator[IngestionWindow]:
