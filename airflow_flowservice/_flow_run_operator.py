@@ -103,7 +103,9 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
     def execute(self, context: Context) -> str:
         """Create the flow run, or find the one of an earlier attempt. Optionally wait. Return the flow run id."""
         with task_end.task_errors():
-            return self._ingest(context, self._order(context))
+            order = self._order(context)
+            task_context.require_partitions(context, self, order.window, waits=self.wait_for_completion)
+            return self._ingest(context, order)
 
     def execute_after_answer(self, context: Context, event: Any, question: Any, order: Any) -> str:
         """Continue after a person answered which flow run is of the window, or after the time limit.

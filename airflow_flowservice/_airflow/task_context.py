@@ -121,10 +121,12 @@ def add_outlet_event_extra(
 
     :param ingested: the ingested window, whose partitions each outlet gets if it has partitions; None if nothing is
         known to be ingested.
+    :raises ConfigurationError: as `require_partitions`, for a sensor, which does not know the window before it waits.
     """
     from airflow.sdk import Asset
     from airflow.sdk.definitions.asset import AssetRef
 
+    require_partitions(context, task, ingested, waits=ingested is not None)
     events = context.get("outlet_events")
     for outlet in task.outlets:
         if not isinstance(outlet, Asset | AssetRef) or events is None:
@@ -137,28 +139,71 @@ def add_outlet_event_extra(
             log.warning("The event of %s carries no window: %s", outlet, error)
 
 
+def require_partitions(context: Mapping[str, Any], task: Any, window: IngestionWindow | None, *, waits: bool) -> None:
+    """Raise an error if Airflow would give the DAG run's partition to an outlet's event, although it is not ingested.
+
+    An event without partitions gets the partition key of its DAG run, if it has one (`TaskInstance` of Airflow 3.2).
+
+    :param window: that the task is about to ingest; None if it is not known.
+    :param waits: the task waits until the window is ingested.
+    :raises ConfigurationError: an outlet has `partitions`, and the window gives it none.
+    """
+    from airflow.sdk import Asset
+
+    key = getattr(context.get("dag_run"), "partition_key", None)
+    for outlet in task.outlets if key is not None else ():
+        if not isinstance(outlet, Asset) or (length := _partition_length(outlet)) is None:
+            continue
+        reason = "the task does not wait for its flow run"
+        if waits:
+            _, reason = _partitions_of(window, length=length)
+        if reason:
+            raise ConfigurationError(
+                f"the event of {outlet} would have the partition {key!r} of the DAG run, because {reason}",
+                remedy="use an asset without `partitions`, or a task that waits, with a window of whole hours or days",
+            )
+
+
+def _partition_length(asset: Any) -> str | None:
+    from airflow_flowservice.assets import PARTITIONS_KEY
+    from airflow_flowservice.windows import partitions
+
+    length = str((asset.extra or {}).get(PARTITIONS_KEY))
+    return length if length in partitions.LENGTHS else None
+
+
+def _partitions_of(window: IngestionWindow | None, *, length: str) -> tuple[list[str], str]:
+    """Return the keys of a window's partitions, or none and the reason."""
+    from airflow.sdk.execution_time.context import OutletEventAccessor
+
+    from airflow_flowservice.windows import partitions
+
+    keys = partitions.keys_of(window, length=length) if window else []
+    if not hasattr(OutletEventAccessor, "add_partitions"):
+        return [], "partitions need Airflow 3.3"
+    if not keys:
+        return [], f"window {window} contains no whole {length} (UTC)"
+    if len(keys) > partitions.MAX_PARTITIONS:
+        most = partitions.MAX_PARTITIONS
+        return [], f"window {window} contains {len(keys)}, and Airflow can store at most {most} at a time"
+    return keys, ""
+
+
 def _add_partitions(event: Any, window: IngestionWindow, *, asset: Any) -> None:
     """Add the partitions of a window to an event of an asset with partitions, instead of that of the DAG run.
 
     The window is ingested, so a partition that Airflow cannot have is only logged.
     """
     from airflow_flowservice.assets import PARTITIONS_KEY
-    from airflow_flowservice.windows import partitions
 
-    length = str((asset.extra or {}).get(PARTITIONS_KEY))
-    if length not in partitions.LENGTHS:
+    if (length := _partition_length(asset)) is None:
         return
-    keys = partitions.keys_of(window, length=length)
-    if not hasattr(event, "add_partitions"):
-        log.warning("The event of %s has no partitions: they need Airflow 3.3", asset)
-    elif not keys:
-        log.warning("The event of %s has no partitions: window %s contains no whole %s (UTC)", asset, window, length)
-    elif len(keys) > partitions.MAX_PARTITIONS:
-        text = "The event of %s has no partitions: window %s contains %s, and Airflow can store at most %s at a time"
-        log.warning(text, asset, window, len(keys), partitions.MAX_PARTITIONS)
-    else:
-        event.extra[PARTITIONS_KEY] = length
-        event.add_partitions(keys)
+    keys, reason = _partitions_of(window, length=length)
+    if reason:
+        log.warning("The event of %s has no partitions: %s", asset, reason)
+        return
+    event.extra[PARTITIONS_KEY] = length
+    event.add_partitions(keys)
 
 
 def earlier_runs(context: Mapping[str, Any]) -> Iterator[Any]:

@@ -80,7 +80,7 @@ def test_earlier_airflow_ingests_without_partitions(task_of, log, monkeypatch):
     ended = task_of(outlets=[PARTITIONED], **WAITS).run()
     [event] = ended.message.outlet_events
     assert ("success", YESTERDAY[0]) == (ended.state, event["extra"]["window_start"])
-    assert any("they need Airflow 3.3" in line for line in log())
+    assert any("partitions need Airflow 3.3" in line for line in log())
 
 
 @pytest.mark.needs_airflow(3, 3, "partitions at run time")
@@ -92,6 +92,24 @@ def test_partitions_of_the_asset_replace_that_of_the_dag_run(task_of):
     outlets = [flow_asset(FLOW, partitions="day")]
     [event] = task_of(schedule=daily, outlets=outlets, **arguments, **WAITS).run().message.outlet_events
     assert ("2026-01-09T00:00:00", YESTERDAY[0]) == (event["partition_key"], event["extra"]["window_start"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        pytest.param({}, "does not wait for its flow run", id="only created"),
+        pytest.param({"window_offset": timedelta(minutes=10), **WAITS}, "contains no whole day", id="parts of days"),
+    ],
+)
+@pytest.mark.needs_airflow(3, 2, "partitions")
+def test_partition_of_the_dag_run_is_refused_if_it_is_not_ingested(task_of, runs_of, arguments, reason):
+    """Otherwise a DAG that waits for whole days would start before the day is ingested."""
+    day = utc(2026, 1, 9)
+    dates = {"date": None, "run_after": day + timedelta(days=1), "partition_date": day}
+    daily = CronPartitionTimetable("0 0 * * *", timezone="UTC", run_offset=-1)
+    ended = task_of(schedule=daily, outlets=[flow_asset(FLOW, partitions="day")], **dates, **arguments).run()
+    assert ("failed", []) == (ended.state, runs_of())
+    assert reason in str(ended.error)
 
 
 @pytest.mark.needs_airflow(3, 3, "partition keys of events")
