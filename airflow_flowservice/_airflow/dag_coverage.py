@@ -70,7 +70,7 @@ def coverage_of(
     :param conceals: return whether the flow runs of an owner in the ledger are concealed.
     :param ingested: further successful runs. Windows of a schedule that one of them contains are not computed.
     """
-    rows = list(rows)
+    rows, plans = list(rows), list(plans)
     covered = sorted(run.window for run in ingested if run.window)
     expected = list(claimed_windows(records, now=now))
     for plan in plans:
@@ -87,7 +87,8 @@ def coverage_of(
     of_ledger = recorded_runs(records.entries, url_of=_url_of, conceals=conceals)
     runs = known_runs(filter(None, (row.flow_run for row in rows)), found, recorded=(*of_ledger, *ingested))
     parts = split_restated(runs, entries=records.entries, conceals=conceals)
-    return cover(expected, parts, within=within, most_entries=most_entries)
+    coverage = cover(expected, parts, within=within, most_entries=most_entries)
+    return replace(coverage, ordered=frozenset(plan.dag_id for plan in plans if plan.ordered))
 
 
 def coverage_without_dag(

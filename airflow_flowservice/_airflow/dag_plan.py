@@ -82,6 +82,7 @@ class Plan:
     :param start: the DAG's `start_date`; the schedule creates no DAG run for an earlier date.
     :param end: the DAG's `end_date`.
     :param history: begin of the DAG's history in the metadata database; None if it has no begin.
+    :param ordered: a task of the DAG has `depends_on_past`.
     :param most_windows: maximum number of missing windows of the schedule. The last one has all the remaining time.
     :param dates: shared by the plans of several DAGs.
     """
@@ -93,6 +94,7 @@ class Plan:
     start: datetime | None = None
     end: datetime | None = None
     history: HistoryStart | None = None
+    ordered: bool = False
     most_windows: int = MOST_WINDOWS
     dates: ScheduleDates = field(default_factory=ScheduleDates, repr=False, compare=False)
 
@@ -108,4 +110,5 @@ def plan_of(schedule: DagSchedule | None, *, dag_id: str, history: HistoryStart 
         start=schedule.start,
         end=schedule.end,
         history=history,
+        ordered=schedule.ordered,
     )

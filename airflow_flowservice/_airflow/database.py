@@ -234,12 +234,14 @@ class DagSchedule:
     :param start: earliest date of a DAG run; None if the DAG has no `start_date`.
     :param end: latest date of a DAG run; None if the DAG has no `end_date`.
     :param tasks: tasks that create flow runs.
+    :param ordered: any task has `depends_on_past`.
     """
 
     timetable: Any
     start: datetime | None = None
     end: datetime | None = None
     tasks: tuple[TaskSettings, ...] = ()
+    ordered: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,7 +331,11 @@ def dag_schedule_of(session: Session, dag_id: str) -> DagSchedule | None:
         serialized = model.get(dag_id, session=session)
         dag = serialized.dag if serialized else None
         return dag and DagSchedule(
-            timetable=dag.timetable, start=dag.start_date, end=dag.end_date, tasks=tuple(_task_settings(dag))
+            timetable=dag.timetable,
+            start=dag.start_date,
+            end=dag.end_date,
+            tasks=tuple(_task_settings(dag)),
+            ordered=any(getattr(task, "depends_on_past", False) for task in dag.tasks),
         )
     except Exception:
         # The timetable may be in a plugin that this process lacks. The DAG runs and the tasks are still read.
@@ -356,14 +362,21 @@ def serialized_schedule(dag: Mapping[str, Any], timetables: dict[str, Any]) -> D
         start=_instant(dag.get("start_date")),
         end=_instant(dag.get("end_date")),
         tasks=tasks,
+        ordered=any(_arguments(each).get("depends_on_past", False) for each in dag["tasks"]),
     )
+
+
+def _arguments(serialized: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments of a serialized task; of a mapped one, those that are the same for all its instances."""
+    task: Mapping[str, Any] = serialized["__var"]
+    return task.get("partial_kwargs", task)  # type: ignore[no-any-return]
 
 
 def _serialized_tasks(dag: Mapping[str, Any]) -> Iterator[TaskSettings]:
     for each in dag["tasks"]:
         task = each["__var"]
         if task["task_type"] in CREATING:
-            yield task_settings(task["task_id"], task.get("partial_kwargs", task).get)
+            yield task_settings(task["task_id"], _arguments(each).get)
 
 
 def _instant(value: float | None) -> datetime | None:

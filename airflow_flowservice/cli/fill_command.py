@@ -207,10 +207,11 @@ def _write_notes(report: FillReport, arguments: argparse.Namespace) -> None:
             f"{report.unplaced} flow runs have no known window, so each may have ingested a window that would be "
             "filled; `coverage` lists them"
         )
-    if report.chunk is None and len(report.windows) > BATCHES_A_DAY:
+    if len(report.windows) > BATCHES_A_DAY:
+        remedy = "--chunk, such as --chunk 1mo," if report.chunk is None else "A longer --chunk"
         write_note(
             f"{len(report.windows)} flow runs create at least as many batches. Adobe's guardrail for Profile is "
-            f"{BATCHES_A_DAY} batches a day for each sandbox. --chunk, such as --chunk 1mo, needs fewer flow runs"
+            f"{BATCHES_A_DAY} batches a day for each sandbox. {remedy} needs fewer flow runs"
         )
     if report.windows and report.paused:
         write_note(f"DAG {report.dag_id!r} is paused, so its DAG runs stay queued until you unpause it")

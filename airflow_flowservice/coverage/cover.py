@@ -138,11 +138,13 @@ class Coverage:
 
     :param spans: sorted by time, without overlaps. Time that is neither expected nor ingested has no span.
     :param unplaced: flow runs without a known window. Each may have ingested any span, possibly a second time.
+    :param ordered: ids of DAGs with a task that has `depends_on_past`.
     """
 
     spans: tuple[Span, ...] = ()
     unplaced: tuple[KnownRun, ...] = ()
     totals: Mapping[State, Total] = field(default_factory=dict)
+    ordered: frozenset[str] = frozenset()
 
     @property
     def whole(self) -> bool:

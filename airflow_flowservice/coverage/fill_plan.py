@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone, tzinfo
 from enum import Enum
 from itertools import groupby
@@ -64,6 +64,7 @@ class FillStep:
 
     :param restate: True if the windows are ingested, and would be ingested again.
     :param flow_id: dataflow that is ingested again; None for all dataflows of the DAG.
+    :param ordered: a task of the DAG has `depends_on_past`.
     """
 
     action: FillAction
@@ -71,6 +72,7 @@ class FillStep:
     windows: tuple[FilledWindow, ...]
     restate: bool = False
     flow_id: str | None = None
+    ordered: bool = False
 
     @property
     def dates(self) -> tuple[datetime, datetime]:
@@ -80,10 +82,13 @@ class FillStep:
 
     @property
     def reprocess(self) -> str:
-        """Return the reprocess behavior of a backfill: `none`, `failed` or `completed`."""
+        """Return the reprocess behavior of a backfill: `none`, `failed` or `completed`.
+
+        Airflow refuses `none` for a DAG with `depends_on_past`. Without DAG runs, `failed` does the same.
+        """
         states = {each.dag_run_state for each in self.windows if each.dag_run_id}
         if not states:
-            return "none"
+            return "failed" if self.ordered else "none"
         return "completed" if states - {"failed"} else "failed"
 
 
@@ -116,7 +121,8 @@ class FillOptions:
 
 def plan_fill(coverage: Coverage, *, dag_id: str, options: FillOptions) -> list[FillStep]:
     """Return the steps that fill the windows of a DAG, sorted by time."""
-    return [step for group in _groups(coverage, options) for step in _steps(group, dag_id=dag_id, options=options)]
+    steps = (step for group in _groups(coverage, options) for step in _steps(group, dag_id=dag_id, options=options))
+    return [replace(step, ordered=dag_id in coverage.ordered) for step in steps]
 
 
 def widened_range(coverage: Coverage, within: IngestionWindow) -> IngestionWindow:

@@ -298,7 +298,7 @@ function requestedText({ requested, confirmed }) {
   return `All DAG runs are requested.${omitted}`;
 }
 
-function notesOf(plan, { purpose, chunk, conn_id }) {
+function notesOf(plan, { purpose, conn_id }) {
   const isRestate = purpose === "restate";
   return [
     ...(plan.refusal ? [plan.refusal] : []),
@@ -307,7 +307,7 @@ function notesOf(plan, { purpose, chunk, conn_id }) {
     ...(plan.unplaced && !isRestate
       ? [`Without a known window: ${counted(plan.unplaced, "flow run")}. Each may have ingested one of these windows.`]
       : []),
-    ...(!chunk && plan.dag_runs > BATCHES_A_DAY ? [GUARDRAIL] : []),
+    ...(plan.dag_runs > BATCHES_A_DAY ? [GUARDRAIL] : []),
     ...(conn_id || isRestate ? [] : [NOT_QUERIED]),
   ];
 }

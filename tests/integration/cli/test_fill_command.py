@@ -26,6 +26,9 @@ from airflow_flowservice.operators import OnDemandFlowRunOperator
 
 with DAG("fill_daily", schedule="@daily", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), catchup=False):
     OnDemandFlowRunOperator(task_id="ingest", flow_id="{FLOW}")
+
+with DAG("fill_ordered", schedule="@daily", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), catchup=False):
+    OnDemandFlowRunOperator(task_id="ingest", flow_id="{FLOW}", depends_on_past=True)
 '''
 
 
@@ -52,6 +55,7 @@ def _stored_dag(airflow_db: Any, tmp_path_factory: pytest.TempPathFactory) -> It
             sync_bag_to_db(bag, "fill", None, session=session)
     yield
     delete_dag("fill_daily")
+    delete_dag("fill_ordered")
     with create_session() as session:
         session.execute(delete(DagBundleModel).where(DagBundleModel.name == "fill"))
 
@@ -252,6 +256,22 @@ def test_many_flow_runs_warn_of_the_guardrail(session: Any, command: Any) -> Non
     chunked = command("fill", *dates, "--output=json", "--chunk", "1mo")
     assert (1, 4, "1mo") == (chunked.status, chunked.json["dag_runs"], chunked.json["chunk"])
     assert "batches" not in chunked.err
+    days = command("fill", *dates, "--output=json", "--chunk", "1d")
+    assert (1, 120) == (days.status, days.json["dag_runs"])
+    assert "90 batches a day" in days.err
+    assert "A longer --chunk needs fewer" in days.err
+
+
+def test_ordered_windows_are_filled(session: Any, command: Any) -> None:
+    """Airflow refuses a backfill of a DAG with `depends_on_past` without `--reprocess-behavior`."""
+    dates = ("--dag-id", "fill_ordered", "--from", "2026-01-01", "--to", "2026-01-04")
+    document = command("coverage", *dates, "--output=json").json
+    assert [True] == ["--reprocess-behavior failed" in each for each in document["fill"]]
+    filled = command("fill", *dates, "--yes", "--output=json")
+    assert (0, 3, 3) == (filled.status, filled.json["dag_runs"], filled.json["filled"])
+    (backfill,) = backfills(session)
+    assert ("fill_ordered", "failed") == (backfill.dag_id, backfill.reprocess_behavior)
+    assert "failed" == filled.json["steps"][0]["requests"][0]["body"]["reprocess_behavior"]
 
 
 @pytest.mark.usefixtures("seven_days")
