@@ -15,7 +15,7 @@ from airflow.sdk import DAG
 
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 
-DATAFLOWS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+DATAFLOWS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")) or {}
 
 with DAG(
     dag_id="flowservice_from_yaml",
@@ -27,4 +27,4 @@ with DAG(
     tags=["flowservice"],
 ):
     for task_id, arguments in DATAFLOWS.items():
-        OnDemandFlowRunOperator(task_id=task_id, wait_for_completion=True, deferrable=True, **arguments)
+        OnDemandFlowRunOperator(task_id=task_id, **{"wait_for_completion": True, "deferrable": True, **arguments})

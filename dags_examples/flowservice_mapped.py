@@ -30,6 +30,6 @@ with DAG(
         wait_for_completion=True,
         deferrable=True,
         map_index_template="{{ task.flow_id }}",
-        # At most eight tasks at a time. Airflow 3.3 also counts deferred ones.
+        # At most eight tasks at a time. Airflow 3.2 and later also count deferred ones.
         max_active_tis_per_dag=8,
     ).expand_kwargs(DATAFLOWS)

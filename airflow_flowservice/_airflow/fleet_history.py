@@ -61,7 +61,7 @@ class _Counted:
     others: set[int] = field(default_factory=set)
 
 
-def read_history(session: Session, *, dag_ids: Collection[str] | None, since: datetime) -> History:
+def read_task_history(session: Session, *, dag_ids: Collection[str] | None, since: datetime) -> History:
     """Return the task instances that ingest, or did so.
 
     :param dag_ids: only DAGs that the user may read; None means all.

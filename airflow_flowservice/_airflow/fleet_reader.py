@@ -21,7 +21,7 @@ from airflow_flowservice._airflow import dag_facts, database, dataflow_ledger, f
 from airflow_flowservice._airflow.dag_coverage import coverage_of
 from airflow_flowservice._airflow.dag_plan import ScheduleDates, plan_of
 from airflow_flowservice._airflow.database import Feed
-from airflow_flowservice._airflow.fleet_history import TaskKey, read_history
+from airflow_flowservice._airflow.fleet_history import TaskKey, read_task_history
 from airflow_flowservice._airflow.flow_rows import flow_of, rows_of_flow
 from airflow_flowservice.api.models import FlowRunStatus
 from airflow_flowservice.coverage.cover import KnownRun, State
@@ -171,7 +171,7 @@ class _FleetReader:
         """
         if open_session is None:
             self._read_all_ledgers(conn_id)
-            self._history = read_history(self._session, dag_ids=self._dag_ids, since=self._since)
+            self._history = read_task_history(self._session, dag_ids=self._dag_ids, since=self._since)
         else:
             with ThreadPoolExecutor(1, thread_name_prefix="flowservice-history") as threads:
                 history = threads.submit(self._read_history_in, open_session)
@@ -184,7 +184,7 @@ class _FleetReader:
 
     def _read_history_in(self, open_session: OpenSession) -> History:
         with open_session() as session:
-            return read_history(session, dag_ids=self._dag_ids, since=self._since)
+            return read_task_history(session, dag_ids=self._dag_ids, since=self._since)
 
     def _read_all_ledgers(self, conn_id: str | None) -> None:
         if conn_id is not None:

@@ -19,7 +19,7 @@ from airflow_flowservice.cli.output import (
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from airflow_flowservice.api.client import FlowServiceClient
     from airflow_flowservice.api.models import Flow, FlowSpec
@@ -95,7 +95,7 @@ def _read(arguments: argparse.Namespace) -> list[ListedFlow]:
         known = list(client.list_flows(limit=_PAGE))
         chosen = list(_selected(known, arguments))
         if not chosen:
-            raise CommandError(_nothing_to_show(client, known=len(known)))
+            raise CommandError(_nothing_to_show(client, known=len(known), chosen=arguments.flow_id))
         return sorted(_with_sources(client, chosen), key=lambda it: (it.flow.name or "", it.flow.id))
 
 
@@ -113,7 +113,9 @@ def _selected(known: Iterable[Flow], arguments: argparse.Namespace) -> Iterator[
             yield flow
 
 
-def _nothing_to_show(client: FlowServiceClient, *, known: int) -> str:
+def _nothing_to_show(client: FlowServiceClient, *, known: int, chosen: Collection[str]) -> str:
+    if chosen:
+        return f"None of the dataflows of --flow-id is one-time: {', '.join(chosen)}; omit --one-time to list them"
     place = f"sandbox {client.sandbox} of {client.org_id}"
     if known:
         return f"None of the {known} dataflows in {place} is one-time; omit --one-time to list all of them"

@@ -85,7 +85,7 @@ class FlowNames:
                 remedy="use flow_id with one of these ids, or rename the others in Experience Platform",
             )
         near = _near(name, flows)
-        hint = f"; similar names: {_listed(near)}" if near else ""
+        hint = f"; similar names: {_listed(near)}" if near else f"; its dataflows: {_listed(flows)}" if flows else ""
         return FlowNameError(f"no dataflow of sandbox {self.sandbox} has the name {shown!r}{hint}")
 
 
@@ -93,7 +93,10 @@ def _near(name: str, flows: list[Flow]) -> list[Flow]:
     by_text: dict[str, list[Flow]] = {}
     for flow in flows:
         by_text.setdefault((flow.name or "").strip().casefold(), []).append(flow)
-    texts = get_close_matches(name.casefold(), by_text, n=_MAX_CANDIDATES)
+    wanted = name.strip().casefold()
+    similar = get_close_matches(wanted, by_text, n=_MAX_CANDIDATES)
+    containing = sorted(text for text in by_text if wanted and wanted in text)
+    texts = dict.fromkeys([*similar, *containing])
     return [flow for text in texts for flow in by_text[text]]
 
 

@@ -95,6 +95,7 @@ def test_unknown_dataflow(flows: Any) -> None:
 def test_no_one_time_dataflow(flows: Any) -> None:
     shown = flows("--flow-id", HOURLY, "--one-time")
     assert 2 == shown.status
+    assert f"None of the dataflows of --flow-id is one-time: {HOURLY}" in shown.err
     assert "omit --one-time" in shown.err
 
 

@@ -55,6 +55,19 @@ def test_unknown_name_lists_similar_ones_with_their_ids() -> None:
     assert not raised.value.retryable
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("clicks", "similar names: b ('Clicks (files, one-time)', enabled)"),
+        ("xyz", "its dataflows: a ('Orders', enabled), b ('Clicks (files, one-time)', enabled)"),
+    ],
+)
+def test_unknown_name_lists_candidates_without_a_similar_one(name: str, hint: str) -> None:
+    with pytest.raises(FlowNameError) as raised:
+        Sandbox({"a": "Orders", "b": "Clicks (files, one-time)"}).find(name)
+    assert f"no dataflow of sandbox dev has the name {name!r}; {hint}" == raised.value.message
+
+
 def test_ambiguous_name_lists_the_ids() -> None:
     with pytest.raises(FlowNameError, match=r"2 dataflows of sandbox dev have the name 'Orders': a \(.*\), b \(.*\)"):
         Sandbox({"a": "Orders", "b": "Orders"}).find("Orders")
