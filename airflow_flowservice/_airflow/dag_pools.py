@@ -31,7 +31,9 @@ def pool_findings(session: Session, dag_id: str) -> Iterator[Finding]:
     by_pool: dict[str, list[str]] = {}
     for task in tasks:
         arguments = {**task, **task.get("partial_kwargs", {})}
-        if str(task.get("_task_module", "")).startswith(_MODULE):
+        # A subclass in a module of the user has the template fields of its base class.
+        is_subclass = "flowservice_conn_id" in (arguments.get("template_fields") or ())
+        if is_subclass or str(task.get("_task_module", "")).startswith(_MODULE):
             by_pool.setdefault(str(arguments.get("pool") or _DEFAULT_POOL), []).append(str(task["task_id"]))
     yield from _findings(session, {name: ids for name, ids in by_pool.items() if name != _DEFAULT_POOL})
 

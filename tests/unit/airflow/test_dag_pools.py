@@ -109,3 +109,10 @@ def test_tasks_of_a_pool_are_one_finding(session: Session) -> None:
 def test_unknown_dag_is_wrong(session: Session) -> None:
     [(verdict, text)] = found(session)
     assert ("wrong", True) == (verdict, "no DAG 'dag'" in text)
+
+
+def test_subclass_in_another_module_is_checked(session: Session) -> None:
+    fields = ["flow_id", "flowservice_conn_id"]
+    add_dag(session, {"_task_module": "dags.ours", "template_fields": fields, "pool": "active"})
+    [(verdict, text)] = found(session)
+    assert ("note", True) == (verdict, "'active' of task0" in text)
