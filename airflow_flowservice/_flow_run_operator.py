@@ -104,7 +104,9 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         """Create the flow run, or find the one of an earlier attempt. Optionally wait. Return the flow run id."""
         with task_end.task_errors():
             order = self._order(context)
-            task_context.require_partitions(context, self, order.window, waits=self.wait_for_completion)
+            # The window of a flow run that is re-triggered is known when it has ended.
+            if order.window or not self.wait_for_completion:
+                task_context.require_partitions(context, self, order.window, waits=self.wait_for_completion)
             return self._ingest(context, order)
 
     def execute_after_answer(self, context: Context, event: Any, question: Any, order: Any) -> str:
