@@ -79,6 +79,7 @@ class _Dataflow:
     :param dag_ids: DAGs with a task that ingests or ingested into it.
     :param planned: DAGs with a task that ingests into it now.
     :param continues: earlier dataflows whose windows count as windows of this one.
+    :param earlier_dags: DAGs that ingested into the earlier dataflows.
     :param has_task: a task of a serialized DAG ingests into it.
     """
 
@@ -86,6 +87,7 @@ class _Dataflow:
     dag_ids: set[str] = field(default_factory=set)
     planned: set[str] = field(default_factory=set)
     continues: set[DataflowKey] = field(default_factory=set)
+    earlier_dags: set[str] = field(default_factory=set)
     has_task: bool = False
 
 
@@ -176,6 +178,8 @@ class _FleetReader:
             with ThreadPoolExecutor(1, thread_name_prefix="flowservice-history") as threads:
                 history = threads.submit(self._read_history_in, open_session)
                 self._read_all_ledgers(conn_id)
+                # Release the connection: with a small pool, the thread may wait for it.
+                self._session.commit()
                 self._history = history.result()
         for key in self._records:
             self._by_flow[key.flow_id].append(key)
@@ -194,8 +198,8 @@ class _FleetReader:
         named = sorted({task.conn_id for task in self._tasks.values() if task.conn_id})
         self._read_ledgers(partial(dataflow_ledger.ledger_sources, named))
         self._read_ledgers(lambda: [dataflow_ledger.configured_source()])
-        # Of tasks whose connection is a template, and of DAGs that were deleted.
-        is_used = any(task.conn_id is None for task in self._tasks.values())
+        # Of tasks whose connection is a template or cannot be read, and of DAGs that were deleted.
+        is_used = any(task.conn_id is None for task in self._tasks.values()) or None in self._schedules.values()
         for each in sorted({dataflow_ledger.DEFAULT_CONN_ID, *dataflow_ledger.stored_conn_ids(self._session)}):
             self._read_ledgers(partial(dataflow_ledger.ledger_sources, [each]), is_used=is_used)
 
@@ -298,7 +302,8 @@ class _FleetReader:
     def _status(self, inputs: _Inputs, coverage: Coverage) -> DataflowStatus:
         records = self._records.get(inputs.key)
         known = inputs.dataflow.ingested.values()
-        before = [records.last] if records and records.last else []
+        of_ledger = [records, *(self._records.get(each) for each in inputs.dataflow.continues)]
+        before = [each.last for each in of_ledger if each and each.last]
         windows: list[IngestionWindow] = [*before, *known, *_ingested_windows(inputs.rows)]
         return dataflow_status(
             inputs.key,
@@ -336,6 +341,10 @@ class _FleetReader:
 
     def _rows(self, key: DataflowKey, dataflow: _Dataflow, *, records: LedgerRecords) -> list[TaskRow]:
         of_dags = [row for dag_id in sorted(dataflow.dag_ids) for row in self._history.rows.get(dag_id, ())]
+        of_earlier = chain.from_iterable(
+            self._history.rows.get(dag_id, ()) for dag_id in sorted(dataflow.earlier_dags - dataflow.dag_ids)
+        )
+        of_dags += [row for row in of_earlier if row.flow_run and row.flow_run.succeeded]
         feeds = [feed for dag_id in dataflow.dag_ids for feed in self._feeds.get(dag_id, ())]
         newest = self._history.newest
         earlier = [each.flow_id for each in dataflow.continues]
@@ -384,6 +393,7 @@ def _join_earlier(found: dict[DataflowKey, _Dataflow], *, kept: Collection[str])
     for each in found.values():
         for earlier in each.continues:
             each.ingested = {**own.get(earlier, {}), **each.ingested}
+            each.earlier_dags |= found[earlier].dag_ids if earlier in found else set()
     for earlier in continued & found.keys():
         if not found[earlier].has_task and earlier.flow_id not in kept:
             del found[earlier]

@@ -19,9 +19,24 @@ def tasks_of_flow(tasks: Iterable[TaskSettings], flow_id: str) -> list[TaskSetti
     return [task for task in tasks if task.flow_id in (None, flow_id)]
 
 
-def earlier_flows(tasks: Iterable[TaskSettings], flow_id: str) -> tuple[str, ...]:
-    """Return the earlier dataflows that the dataflow continues, by the arguments of tasks."""
-    found = {earlier for task in tasks_of_flow(tasks, flow_id) for earlier in task.continues}
+def earlier_flows(tasks: Iterable[TaskSettings], flow_id: str, *, feeds: Iterable[Feed]) -> tuple[str, ...]:
+    """Return the earlier dataflows that the dataflow continues, by the arguments of tasks.
+
+    A task without a literal `flow_id` counts only if its flow runs are of the dataflow. If no task names the dataflow,
+    one also counts whose flow runs are all of its earlier dataflows. Otherwise, windows of other dataflows would count.
+
+    :param feeds: as in `rows_of_flow`.
+    """
+    flows_of_task: dict[str, set[str]] = defaultdict(set)
+    for feed in feeds:
+        flows_of_task[feed.task_id].add(feed.flow_id)
+    tasks = tasks_of_flow(tasks, flow_id)
+    is_named = any(task.flow_id == flow_id or flow_id in flows_of_task[task.task_id] for task in tasks)
+    found: set[str] = set()
+    for task in tasks:
+        flow_ids = flows_of_task[task.task_id]
+        if flow_id in {task.flow_id, *flow_ids} or (not is_named and flow_ids <= set(task.continues)):
+            found.update(task.continues)
     return tuple(sorted(found - {flow_id}))
 
 
@@ -38,8 +53,8 @@ def rows_of_flow(
     """Return the rows of one dataflow.
 
     A row with a flow run belongs to the dataflow of that flow run. A row without one belongs to the dataflow of the
-    newest flow run of the same task and map index. If there is none, it belongs to the task's dataflows in `feeds`.
-    A row that owns an entry of the ledger belongs to the entry's dataflow.
+    newest flow run of the same task and map index, or to the one that continues it. If there is none, it belongs to
+    the task's dataflows in `feeds`. A row that owns an entry of the ledger belongs to the entry's dataflow.
 
     :param rows: sorted by the time of their DAG runs.
     :param feeds: the dataflow of each task's newest flow run.
@@ -53,9 +68,7 @@ def rows_of_flow(
     flows_of_task: dict[tuple[str, str], set[str]] = defaultdict(set)
     for feed in feeds:
         flows_of_task[feed.dag_id, feed.task_id].add(feed.flow_id)
-    last: Mapping[tuple[str, str, int], str | None] = newest or {
-        _task_key(row): flow_of(row) for row in rows if row.flow_run
-    }
+    last = {_task_key(row): flow_of(row) for row in rows if row.flow_run} | dict(newest or {})
 
     def has_flow(row: TaskRow) -> bool:
         if row.flow_run:
@@ -63,7 +76,7 @@ def rows_of_flow(
         if f"{row.dag_id}/{row.run_id}/{row.task_id}/{row.map_index}" in owners:
             return True
         if _task_key(row) in last:
-            return last[_task_key(row)] == flow_id
+            return last[_task_key(row)] in counted
         flow_ids = flows_of_task.get((row.dag_id, row.task_id))
         return flow_id in flow_ids if flow_ids else include_unknown
 

@@ -178,7 +178,7 @@ def read_history(arguments: argparse.Namespace, *, within: IngestionWindow) -> D
                 session, conn_ids=conn_ids, dag_id=dag_id, task_id=task_id, within=around
             ),
         )
-        records, continues = NO_RECORDS, flow_rows.earlier_flows(tasks, flow_id or "")
+        records, continues = NO_RECORDS, flow_rows.earlier_flows(tasks, flow_id or "", feeds=feeds)
         if flow_id is not None:
             # A connection of another dataflow's task does not have to be readable.
             conn_ids = _conn_ids(arguments.conn_id, flow_rows.tasks_of_flow(tasks, flow_id)) or conn_ids
@@ -309,7 +309,7 @@ def _only_flow(
     """Return the dataflow of the tasks; None if it is not known yet.
 
     It is that of XComs and of the ledger's entries. If there are none, it is the argument of the DAG's tasks. An
-    earlier dataflow is not counted beside the one that continues it.
+    earlier dataflow without a task is not counted beside the one that continues it.
 
     :param recorded: return the dataflows of the DAG's entries in the ledger; called if the XComs name at most one.
     :raises CommandError: there are several dataflows.
@@ -322,7 +322,7 @@ def _only_flow(
         task_ids = {**dict.fromkeys(recorded(), ", of the ledger"), **task_ids}
     if not task_ids:
         task_ids = {task.flow_id: f", of task {task.task_id}" for task in tasks if task.flow_id is not None}
-    earlier = {flow_id for task in tasks for flow_id in task.continues}
+    earlier = {flow_id for task in tasks for flow_id in task.continues} - {task.flow_id for task in tasks}
     if earlier & task_ids.keys():
         current = {task.flow_id: f", of task {task.task_id}" for task in tasks if task.continues and task.flow_id}
         task_ids = {

@@ -118,7 +118,7 @@ class CoverageReader:
         self._all_rows = rows
         schedules = {dag_id: database.dag_schedule_of(session, dag_id) for dag_id in self.dag_ids}
         tasks = _tasks_of_feeds(feeds, schedules)
-        continues = earlier_flows(tasks, flow_id)
+        continues = earlier_flows(tasks, flow_id, feeds=feeds)
         self._records = _read_records(
             session,
             flow_id=flow_id,

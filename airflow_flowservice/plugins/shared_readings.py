@@ -88,11 +88,11 @@ class SharedReadings(Generic[_Result]):
             result = read()
         except BaseException:
             with self._lock:
-                del self._running[key]
+                self._running.pop(key, None)
             raise
         ended = self.monotonic()
         with self._lock:
-            del self._running[key]
+            self._running.pop(key, None)
             if ended - began >= _SHORT_S:
                 self._kept[key] = _Kept(result=result, until=ended + min(ended - began, _MAX_KEPT_S))
                 while len(self._kept) > _MAX_RESULTS:
