@@ -110,12 +110,13 @@ def _count(session: Session, *, dag_ids: Collection[str] | None, since: datetime
     return counted
 
 
-def _is_id(text: str | None) -> bool:
-    return text is not None and _ID.fullmatch(text) is not None
+def _is_id(value: Any) -> bool:
+    """Return whether a value of the database has the form of an id; SQLAlchemy 1.4 returns a number as such."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
-def _window(start: str | None, end: str | None) -> IngestionWindow | None:
-    """Return the window of two texts; None if they are not those of a summary."""
-    if not all(text is not None and _INSTANT.fullmatch(text) for text in (start, end)):
+def _window(start: Any, end: Any) -> IngestionWindow | None:
+    """Return the window of two values of the database; None if they are not those of a summary."""
+    if not all(isinstance(value, str) and _INSTANT.fullmatch(value) for value in (start, end)):
         return None
     return window_from_json({START: start, END: end})
