@@ -362,14 +362,19 @@ def test_page_fits_the_width(page: Page, flow_of: Callable[[str], str], width: i
 
 
 def test_ten_thousand_windows_are_drawn_quickly(page: Page, flow_of: Callable[[str], str], midnight: datetime) -> None:
-    """Drawing takes less time than loading Airflow's page around the frame."""
+    """Drawing takes less time than loading Airflow's page around the frame, in the best of five attempts.
+
+    Other processes may have the processors during one of the two times.
+    """
     start = (midnight - MANY * HOUR).strftime("%Y-%m-%dT%H:%M:%SZ")
-    page.open(f"/plugin/flowservice#flow_id={flow_of('e2e_page_hourly')}&from={start}").rows()
-    assert MANY <= sum(counts(page).values()) < MANY + 30
-    assert 50 == len(page.rows())
-    drawn = page.js("return performance.getEntriesByName('drawn')[0].duration")
-    airflow = page.js("return parent.performance.getEntriesByType('navigation')[0].loadEventEnd")
-    assert drawn < airflow
+    ratios = []
+    while not ratios or (min(ratios) >= 1 and len(ratios) < 5):
+        page.open(f"/plugin/flowservice#flow_id={flow_of('e2e_page_hourly')}&from={start}").rows()
+        assert MANY <= sum(counts(page).values()) < MANY + 30
+        assert 50 == len(page.rows())
+        drawn = page.js("return performance.getEntriesByName('drawn')[0].duration")
+        ratios.append(drawn / page.js("return parent.performance.getEntriesByType('navigation')[0].loadEventEnd"))
+    assert min(ratios) < 1, ratios
 
 
 @pytest.mark.usefixtures("_history")
