@@ -308,6 +308,12 @@ class TestDataflowThatContinuesAnother:
         row = only(shown := fleet())
         assert (1, NOTHING, 1) == (shown.status, row["flow_id"], row["windows"]["missing"])
 
+    def test_last_window(self, fleet: Any, store: Any) -> None:
+        """After the switch, before the new dataflow ingested anything, it is the last one of the earlier dataflow."""
+        store(*(entry(number) for number in range(1, 8)))
+        row = only(fleet())
+        assert (NOTHING, "2026-01-08T00:00:00Z") == (row["flow_id"], row["last_window"]["end"])
+
     def test_named(self, fleet: Any, store: Any) -> None:
         """An earlier dataflow is shown if it is named."""
         store(*(entry(number) for number in range(1, 8)))
@@ -378,6 +384,17 @@ class TestLedgersThatNoTaskNames:
         shown = fleet()
         assert (2, False, 0) == (shown.status, shown.json["ledger_read"], only(shown)["windows"]["missing"])
         assert "2026-01-02T00:00:00Z" == only(shown)["last_window"]["end"]
+        assert "absent" in shown.err
+
+    def test_unreadable_for_a_dag_that_cannot_be_read(
+        self, fleet: Any, selecting: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its tasks may use the connection, so no window is called missing."""
+        changed = {**dag_facts.dag_schedules(None), "odd": None}  # type: ignore[arg-type]
+        monkeypatch.setattr(dag_facts, "dag_schedules", lambda *_, **__: changed)
+        selecting("former", ledger="absent")
+        shown = fleet()
+        assert (2, False, 0) == (shown.status, shown.json["ledger_read"], only(shown)["windows"]["missing"])
         assert "absent" in shown.err
 
 
