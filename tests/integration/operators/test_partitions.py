@@ -12,6 +12,7 @@ from airflow_versions import CronPartitionTimetable
 from airflow_flowservice._airflow import versions
 from airflow_flowservice.assets import flow_asset
 from airflow_flowservice.operators import OnDemandFlowRunOperator
+from airflow_flowservice.sensors import FlowRunSensor
 
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 YESTERDAY = ("2026-01-09T00:00:00Z", "2026-01-10T00:00:00Z")
@@ -110,6 +111,26 @@ def test_partition_of_the_dag_run_is_refused_if_it_is_not_ingested(task_of, runs
     ended = task_of(schedule=daily, outlets=[flow_asset(FLOW, partitions="day")], **dates, **arguments).run()
     assert ("failed", []) == (ended.state, runs_of())
     assert reason in str(ended.error)
+
+
+@pytest.mark.needs_airflow(3, 2, "partitions")
+def test_sensor_gives_no_event_with_a_partition_that_is_not_ingested(worker, create_run):
+    """The sensor knows the window when the flow run has ended, so it fails instead of marking the DAG run's day."""
+    day = utc(2026, 1, 9)
+    run_id = create_run(window_start="2026-01-09T06:00:00Z", window_end="2026-01-09T12:00:00Z")
+    ended = worker.task(
+        FlowRunSensor,
+        flow_run_id=run_id,
+        deferrable=False,
+        poke_interval=0.05,
+        schedule=CronPartitionTimetable("0 0 * * *", timezone="UTC", run_offset=-1),
+        outlets=[flow_asset(FLOW, partitions="day")],
+        date=None,
+        run_after=day + timedelta(days=1),
+        partition_date=day,
+    ).run()
+    assert "failed" == ended.state
+    assert "contains no whole day" in str(ended.error)
 
 
 @pytest.mark.needs_airflow(3, 3, "partition keys of events")
