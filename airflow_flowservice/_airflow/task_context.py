@@ -159,7 +159,7 @@ def require_partitions(context: Mapping[str, Any], task: Any, window: IngestionW
             _, reason = _partitions_of(window, length=length)
         if reason:
             raise ConfigurationError(
-                f"the event of {outlet} would have the partition {key!r} of the DAG run, because {reason}",
+                f"the event of asset {outlet.name!r} would have the partition {key!r} of the DAG run, because {reason}",
                 remedy="use an asset without `partitions`, or a task that waits, with a window of whole hours or days",
             )
 
