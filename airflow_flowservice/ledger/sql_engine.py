@@ -42,7 +42,8 @@ MIGRATE_REMEDY = (
 
 _NO_TABLE = frozenset({"42P01", "42703", 1146, 1054})
 _NOT_PERMITTED = frozenset({"42501", 1142, 1143, 1044})
-_LOST_TO_ANOTHER = frozenset({"40001", "40P01", 1213})
+# The last two: MySQL reports a table that another migration is changing.
+_LOST_TO_ANOTHER = frozenset({"40001", "40P01", 1213, 1412, 1684})
 _NO_SQLITE_TABLE = re.compile(r"no such (table|column)|has no column named")
 _REASON_LENGTH = 300
 _SECRET_OPTION = re.compile(r"pass|secret|token|key", re.IGNORECASE)

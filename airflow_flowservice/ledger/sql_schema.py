@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 """Version of the tables that this version of the package reads and writes."""
 
-_MIGRATION_ATTEMPTS = 5
+# MySQL needs about a second to create a table on a busy machine.
+_MIGRATION_ATTEMPTS = 20
 _MIGRATION_PAUSE_S = 0.2
 _EXISTS = re.compile(r"already exists|duplicate key name", re.IGNORECASE)
 

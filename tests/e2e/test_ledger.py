@@ -74,7 +74,8 @@ def airflow(emulator: EmulatedFlowService, tmp_path_factory: pytest.TempPathFact
 
 def create_sql_ledger(airflow: LocalAirflow) -> None:
     """Create a database next to Airflow's, its connection, and the ledger's tables."""
-    from sqlalchemy import create_engine, make_url, text
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.engine import make_url
 
     url = make_url(airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
     engine = create_engine(url, isolation_level="AUTOCOMMIT")

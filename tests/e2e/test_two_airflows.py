@@ -34,7 +34,7 @@ END = FIRST + COUNT * HOUR
 @pytest.fixture(scope="module")
 def ledger(_can_run_airflow: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Start a PostgreSQL that is part of no Airflow, with the ledger's tables; return the fields of its connection."""
-    from sqlalchemy import make_url
+    from sqlalchemy.engine import make_url
 
     from airflow_flowservice.demo.postgres import EmbeddedPostgres
     from airflow_flowservice.demo.processes import Supervisor

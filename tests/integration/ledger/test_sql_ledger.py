@@ -15,7 +15,12 @@ import pytest
 import sqlalchemy as sa
 from raw_server import RawServer
 
-from airflow_flowservice.exceptions import ConfigurationError, FlowServiceError, LedgerUnavailableError
+from airflow_flowservice.exceptions import (
+    ConfigurationError,
+    FlowServiceError,
+    LedgerConflictError,
+    LedgerUnavailableError,
+)
 from airflow_flowservice.ledger import sql_engine
 from airflow_flowservice.ledger.entry import DataflowKey, EntryState, LedgerEntry
 from airflow_flowservice.ledger.sql_ledger import SqlLedger
@@ -62,6 +67,19 @@ def test_migrations_at_the_same_time(sql_url: str) -> None:
     assert [SCHEMA_VERSION] * 6 == [each.after for each in done]
     assert 1 == [each.before for each in done].count(None)
     assert 1 == SqlLedger(sql_url).put(ENTRY).version
+
+
+@pytest.mark.parametrize("code", [1213, 1412, 1684])
+def test_conflict_of_mysql(sqlite_url: str, code: int) -> None:
+    """A deadlock, or a table that another migration is changing, is a conflict, so a migration is repeated."""
+
+    def work(_connection: sa.Connection) -> None:
+        raise sa.exc.OperationalError("SELECT 1", {}, Exception(code, "text of MySQL"))
+
+    assert isinstance(
+        error_of(lambda: sql_engine.in_transaction(sql_engine.create_limited_engine(sqlite_url), work)),
+        LedgerConflictError,
+    )
 
 
 def test_tables_of_a_later_version(sql_url: str) -> None:

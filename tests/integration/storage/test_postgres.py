@@ -59,12 +59,12 @@ def mysql() -> Iterator[Any]:
         return
     engine = sa.create_engine(MYSQL_URL, isolation_level="AUTOCOMMIT")
     with engine.connect() as connected:
-        connected.execute(sa.text("DROP TABLE IF EXISTS stored"))
+        connected.execute(sa.text("DROP TABLE IF EXISTS examples"))
         connected.execute(
-            sa.text("CREATE TABLE stored (id int, as_json longtext, as_text mediumtext) CHARACTER SET utf8mb4")
+            sa.text("CREATE TABLE examples (id int, as_json longtext, as_text mediumtext) CHARACTER SET utf8mb4")
         )
         yield connected
-        connected.execute(sa.text("DROP TABLE stored"))
+        connected.execute(sa.text("DROP TABLE examples"))
     engine.dispose()
 
 
@@ -84,7 +84,7 @@ def connection(mysql: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         with closing(psycopg2.connect(url)) as connected:
             connected.autocommit = True
             with connected.cursor() as cursor:
-                cursor.execute("CREATE TABLE stored (id serial, as_jsonb jsonb, as_json json, as_text text)")
+                cursor.execute("CREATE TABLE examples (id serial, as_jsonb jsonb, as_json json, as_text text)")
             yield Databases(postgres=connected, mysql=mysql)
 
 
@@ -93,7 +93,7 @@ def read_again(connection: Any, value: Any, text: str) -> tuple[Any, Any, str]:
     stored = json.dumps(value, allow_nan=False)
     with connection.postgres.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO stored (as_jsonb, as_json, as_text) VALUES (%s, %s, %s) RETURNING as_jsonb, as_json, as_text",
+            "INSERT INTO examples (as_jsonb, as_json, as_text) VALUES (%s, %s, %s) RETURNING as_jsonb, as_json, as_text",
             (stored, stored, text),
         )
         row: tuple[Any, Any, str] = cursor.fetchone()
@@ -114,9 +114,9 @@ def require_stored(connection: Any, *values: Any) -> None:
 def read_from_mysql(connection: Any, value: Any, text: str) -> tuple[Any, str]:
     """Store a JSON value, with its characters as they are, and a text; return them as the server returns them."""
     stored = json.dumps(value, allow_nan=False, ensure_ascii=False)
-    connection.execute(sa.text("DELETE FROM stored"))
-    connection.execute(sa.text("INSERT INTO stored VALUES (1, :json, :text)"), {"json": stored, "text": text})
-    as_json, as_text = connection.execute(sa.text("SELECT as_json, as_text FROM stored")).one()
+    connection.execute(sa.text("DELETE FROM examples"))
+    connection.execute(sa.text("INSERT INTO examples VALUES (1, :json, :text)"), {"json": stored, "text": text})
+    as_json, as_text = connection.execute(sa.text("SELECT as_json, as_text FROM examples")).one()
     return json.loads(as_json), as_text
 
 
