@@ -71,9 +71,10 @@ def dag_schedules(session: Session, *, dag_ids: Collection[str] | None = None) -
     for dag_id, data, compressed in session.execute(query).all():
         try:
             parsed = json.loads(zlib.decompress(compressed)) if compressed else data
-            schedule: DagSchedule | None = database.serialized_schedule(parsed["dag"], timetables)
+            schedule = database.serialized_schedule(parsed["dag"], timetables)
         except Exception:  # another version of Airflow
-            schedule = database.dag_schedule_of(session, dag_id)
-        if schedule is None or schedule.tasks:
+            found[dag_id] = database.dag_schedule_of(session, dag_id)
+            continue
+        if schedule.tasks:
             found[dag_id] = schedule
     return found

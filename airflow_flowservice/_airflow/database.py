@@ -322,15 +322,16 @@ def _first_dates(session: Session, query: Any) -> dict[str, datetime]:
 
 
 def dag_schedule_of(session: Session, dag_id: str) -> DagSchedule | None:
-    """Return the scheduler's schedule of a DAG; None if there is no such DAG or it cannot be read."""
+    """Return the scheduler's schedule of a DAG, without a timetable if it cannot be read; None without such a DAG."""
     from airflow.models.serialized_dag import SerializedDagModel
 
     model: Any = SerializedDagModel
-    serialized = None
+    serialized = model.get(dag_id, session=session)
+    if serialized is None:
+        return None
     try:
-        serialized = model.get(dag_id, session=session)
-        dag = serialized.dag if serialized else None
-        return dag and DagSchedule(
+        dag = serialized.dag
+        return DagSchedule(
             timetable=dag.timetable,
             start=dag.start_date,
             end=dag.end_date,
@@ -340,8 +341,8 @@ def dag_schedule_of(session: Session, dag_id: str) -> DagSchedule | None:
     except Exception:
         # The timetable may be in a plugin that this process lacks. The DAG runs and the tasks are still read.
         with suppress(Exception):
-            return serialized_schedule(serialized.data["dag"], {}) if serialized else None
-        return None
+            return serialized_schedule(serialized.data["dag"], {})
+        return DagSchedule(timetable=None)
 
 
 def serialized_schedule(dag: Mapping[str, Any], timetables: dict[str, Any]) -> DagSchedule:

@@ -15,9 +15,11 @@ import pytest
 from airflow.sdk import DAG
 from airflow_versions import DagSerialization
 from sqlalchemy import create_engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from airflow_flowservice._airflow import dag_facts, database
+from airflow_flowservice._airflow.dag_plan import plan_of
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 
 FLOW_ID = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
@@ -112,3 +114,21 @@ def test_single_dag_keeps_its_tasks() -> None:
         found = database.dag_schedule_of(session, "OnDemandFlowRunOperator")
     assert found is not None
     assert (None, [FLOW_ID]) == (found.timetable, [each.flow_id for each in found.tasks])
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_dag_that_cannot_be_read_is_not_a_missing_one(is_compressed: bool) -> None:
+    """Coverage notes that the schedule cannot be decoded, instead of showing no missing windows without a word."""
+    unreadable = {"dag": {"tasks": serialized("OnDemandFlowRunOperator")["dag"]["tasks"]}}
+    with stored(unreadable, is_compressed=is_compressed) as session:
+        found = database.dag_schedule_of(session, "OnDemandFlowRunOperator")
+        assert found is not None
+        assert found == dag_facts.dag_schedules(session)["OnDemandFlowRunOperator"]
+        assert not plan_of(found, dag_id="OnDemandFlowRunOperator").is_decoded
+        assert database.dag_schedule_of(session, "other") is None
+
+
+def test_error_of_the_database_is_not_a_missing_dag() -> None:
+    """The error ends the command, instead of a coverage without missing windows."""
+    with Session(create_engine("sqlite://")) as session, pytest.raises(SQLAlchemyError):
+        database.dag_schedule_of(session, "daily")
