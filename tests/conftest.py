@@ -52,6 +52,8 @@ def _use_separate_airflow() -> None:
             # Tests use the same hosts and ids, so only the tests of the cache share anything.
             "AIRFLOW__FLOWSERVICE__TOKEN_CACHE": "none",
             "SCARF_ANALYTICS": "false",
+            # On Python 3.14, `airflow` commands log this to stdout before their output (Airflow 3.3.2).
+            "PYTHONWARNINGS": "ignore:FileType is deprecated",
         }
     )
     # Without bytecode, each process of Airflow would compile the package.

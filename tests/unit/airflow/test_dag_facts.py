@@ -64,6 +64,7 @@ def stored(*dags: dict[str, Any], is_compressed: bool = False) -> Iterator[Sessi
             version = {"id": UUID(int=number), "dag_id": values["dag_id"], "version_number": 1}
             session.execute(versions.insert().values(**version, created_at=NOW, last_updated=NOW))
         yield session
+    engine.dispose()
 
 
 @pytest.mark.parametrize("is_compressed", [False, True])
@@ -130,5 +131,7 @@ def test_dag_that_cannot_be_read_is_not_a_missing_one(is_compressed: bool) -> No
 
 def test_error_of_the_database_is_not_a_missing_dag() -> None:
     """The error ends the command, instead of a coverage without missing windows."""
-    with Session(create_engine("sqlite://")) as session, pytest.raises(SQLAlchemyError):
+    engine = create_engine("sqlite://")
+    with Session(engine) as session, pytest.raises(SQLAlchemyError):
         database.dag_schedule_of(session, "daily")
+    engine.dispose()

@@ -37,6 +37,7 @@ def session() -> Iterator[Session]:
             values = {"id": number, "pool": name, "slots": 4, "description": "", "include_deferred": include_deferred}
             made.execute(tables[1].insert().values(values))
         yield made
+    engine.dispose()
 
 
 def add_dag(session: Session, *tasks: dict[str, Any], is_compressed: bool = False) -> None:
