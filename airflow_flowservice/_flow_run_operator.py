@@ -281,7 +281,7 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         return CreateOnce(
             service=hook.client,
             # The ledger also keeps the intent; the task's state is read for attempts of an earlier version.
-            store=context.get("task_state_store") if ledger else task_context.state_store(context),
+            store=context.get("task_state_store") if ledger else intent_variable.state_store(context),
             attempt=task_context.attempt_of(context),
             ledger=ledger,
             check_flow=self.check_flow,

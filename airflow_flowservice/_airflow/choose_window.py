@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow import task_context, timetables, versions
+from airflow_flowservice._airflow import intent_variable, task_context, timetables, versions
 from airflow_flowservice.exceptions import ConfigurationError, FlowRunActiveError, WindowError
 
 if TYPE_CHECKING:
@@ -350,7 +350,7 @@ def _stored(context: Mapping[str, Any]) -> ChosenWindow | None:
     """
     from airflow_flowservice.windows.window import IngestionWindow
 
-    store = task_context.state_store(context)
+    store = intent_variable.state_store(context)
     value = store.get(_STORE_KEY) if store else None
     if not isinstance(value, dict) or value.get("max_tries") != task_context.attempt_of(context).max_tries:
         return None
@@ -362,7 +362,7 @@ def _stored(context: Mapping[str, Any]) -> ChosenWindow | None:
 
 
 def _store(context: Mapping[str, Any], chosen: ChosenWindow) -> None:
-    if store := task_context.state_store(context):
+    if store := intent_variable.state_store(context):
         max_tries = task_context.attempt_of(context).max_tries
         store.set(_STORE_KEY, {"window": str(chosen.window), "max_tries": max_tries})
 

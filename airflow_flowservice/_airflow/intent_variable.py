@@ -24,6 +24,24 @@ _STORES = ("variable", "none")
 _REMOVED_AFTER = ("on_success_callback", "on_skipped_callback")
 
 
+def state_store(context: Mapping[str, Any]) -> Store | None:
+    """Return the store that keeps values between the attempts of a task; None if there is none.
+
+    From Airflow 3.3 on, this is `task_state_store`. Before, it is a Variable, unless `[flowservice] intent_store` is
+    `none`.
+
+    :raises ConfigurationError: `intent_store` has another value.
+    :raises LedgerUnavailableError: a Variable of an earlier Airflow cannot be read.
+    """
+    store: Store | None = context.get("task_state_store")
+    if store is None:
+        if not is_used():
+            return None
+        return VariableStore(context["ti"], is_first=task_context.attempt_of(context).is_first)
+    move_to(store, context["ti"])
+    return store
+
+
 def is_used() -> bool:
     """Return whether tasks without task state keep their values in a Variable: `[flowservice] intent_store`.
 
