@@ -194,13 +194,6 @@ class Period:
     source: str
 
 
-def window_of(
-    *, dates: RunDates, schedule: Schedule | None, interval: timedelta | Any | None = None
-) -> IngestionWindow:
-    """Return the window of a DAG run; see `period_of`."""
-    return period_of(dates=dates, schedule=schedule, interval=interval).window
-
-
 def period_of(
     *, dates: RunDates, schedule: Schedule | None, interval: timedelta | Any | None = None, name: str | None = None
 ) -> Period:
