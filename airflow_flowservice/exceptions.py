@@ -84,7 +84,7 @@ class FlowServiceError(Exception):
 
     @property
     def account(self) -> str:
-        """Problem and affected objects, without the remedy."""
+        """Return the problem and the affected objects, without the remedy."""
         facts = [f"{label} {value}" for name, label in _LABELS.items() if (value := getattr(self, name))]
         text = self.message.rstrip(".")
         return f"{text} ({', '.join(facts)})" if facts else text

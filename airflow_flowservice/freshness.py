@@ -33,8 +33,8 @@ class FlowFreshnessSensor(BaseSensorOperator):
 
     The lag is now minus the end of the contiguous ingested time, as the page All dataflows defines it. The sensor reads
     the ledger and, if the dataflow is late by the ledger, its flow runs. So it also works while the DAG of the dataflow
-    is paused, fails to parse, or was deleted. It knows no schedule: each time between two ingested windows that is not
-    ingested is a gap.
+    is paused, fails to parse, or was deleted. It does not know the schedule: each time between two ingested windows
+    that is not ingested is a gap.
 
     :param flow_id: id of the dataflow; templated.
     :param flow_name: name of the dataflow in the connection's sandbox, instead of `flow_id`; templated.

@@ -258,7 +258,7 @@ def _variable_error(conn_id: str) -> ConfigurationError | None:
 def _require_type(connection: Connection) -> Connection:
     """Return the connection.
 
-    :raises ConfigurationError: it has no type, because Airflow parsed an environment variable as URI that is none; or
+    :raises ConfigurationError: it has no type, because Airflow parsed an environment variable that is no URI as one; or
         a field is not text, which Airflow 3.0 accepts.
     """
     fields = (connection.host, connection.schema, connection.login, connection.password)

@@ -76,8 +76,8 @@ class VariableStore:
     def __init__(self, ti: Any, *, is_first: bool = False) -> None:
         identity = task_context.task_instance_key(ti)
         self._task = "/".join(str(identity[name]) for name in ("dag_id", "run_id", "task_id", "map_index"))
-        # Ids of DAGs, runs and tasks can be longer than a key (250 characters), and Airflow masks the value of a key
-        # with a word such as "token". A hash has neither.
+        # Ids of DAGs, runs and tasks can be longer than a key (250 characters). And Airflow masks the value of a key
+        # with a word such as "token". A hash avoids both.
         self.key = INTENT_PREFIX + sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
         self._is_first = is_first
         self._last: dict[str, Any] | None = None

@@ -135,7 +135,7 @@ def add_outlet_event_extra(
             events[outlet].extra.update(extra)
             if ingested is not None and isinstance(outlet, Asset):
                 _add_partitions(events[outlet], ingested, asset=outlet)
-        except Exception as error:  # Airflow knows no such asset; the flow run exists all the same.
+        except Exception as error:  # Airflow knows no such asset, but the flow run exists.
             log.warning("The event of %s carries no window: %s", outlet, error)
 
 

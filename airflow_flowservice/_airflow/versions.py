@@ -210,7 +210,7 @@ def keep_running(call: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
     """Start a call that sends a message to Airflow in the triggerer, as a task that must not be cancelled.
 
     Before Airflow 3.2, all triggers share one stream. If a call is cancelled before it has read its response, the next
-    trigger reads that response as its own, and the triggerer ends (`Response read out of order`, seen on 3.0.6).
+    trigger reads that response as its own. The triggerer then ends (`Response read out of order`, seen on 3.0.6).
     """
     task = asyncio.ensure_future(call)
     # The event loop has only weak references.
@@ -299,7 +299,7 @@ def supports_end_in_triggerer() -> bool:
     """Return whether a trigger may end a task without harm to other tasks.
 
     For each end, Airflow sends a callback to the DAG processor. Airflow 3.0 takes the callback for a parsing of the DAG
-    file, so it regards the DAGs of the file as deleted, and schedules none of their tasks until it parses the file
+    file, so it regards the DAGs of the file as deleted. It schedules none of their tasks until it parses the file
     again. Source: apache/airflow issue 55315, fixed in 3.1.0.
     """
     return version() >= (3, 1)

@@ -128,7 +128,7 @@ class FailedRecords:
 
     @property
     def batch_ids(self) -> tuple[str, ...]:
-        """Batches of the flow run, also those that only its manifests name.
+        """Return the batches of the flow run, also those that only its manifests name.
 
         :raises UnreadableAnswerError: an id cannot be requested; or the run names no batch, and a manifest is at
             another host.

@@ -249,7 +249,7 @@ class CreateOnce:
         if self._has_failed(run):
             log.warning("Flow run %s ended as %s, so it is not adopted", run.id, run.status_word)
             return CreationEvent.FAILED
-        log.warning("Adopting flow run %s (%s), since the DAG run's conf says so", run.id, run.status_word)
+        log.warning("Adopting flow run %s (%s), as the DAG run's conf requests", run.id, run.status_word)
         self._intent, self._flow_run_id = replace(self._assumed_intent(), adopted=self.adopt), run.id
         return CreationEvent.USABLE
 

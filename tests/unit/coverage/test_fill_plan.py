@@ -102,7 +102,7 @@ def test_dag_run_that_no_backfill_runs_again_is_cleared(existing: ExpectedWindow
 
 
 def test_partly_ingested_window_gets_only_its_rest() -> None:
-    """No backfill ingests exactly the rest, so a DAG run by hand does."""
+    """No backfill ingests exactly the rest, so a manual DAG run does."""
     expected = ExpectedWindow(window=window(0, 3), dag_id="daily", date=BEGIN)
     assert [("trigger", [(1, 3)])] == shown(plan(cover([expected], [ingested(0)])))
 
