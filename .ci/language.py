@@ -52,7 +52,7 @@ WORDS_ALLOWED = {
 NO_VERB = re.compile(r"(?:The|An?|True|False|None) ")
 NOUN_CLAUSE = re.compile(r"(?:What|Whether|Which|Who|Whose|Where|When|How|That|Those)\b|As `")
 # In the docstring of a test, which is a sentence, this may be its subject.
-NOUN_WITH_CLAUSE = re.compile(r"The \w+ (?:that|which|whose)\b")
+NOUN_WITH_CLAUSE = re.compile(r"(?:The|An?) \w+(?: \w+)? (?:that|which|whose)\b")
 
 
 def main() -> int:

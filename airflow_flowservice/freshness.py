@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sensor that checks that the windows of a dataflow are ingested in time, for a DAG that watches others."""
+"""Check in a sensor whether the windows of a dataflow are ingested in time, for a DAG that monitors others."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class DiagnosticFile:
 
 @dataclass(frozen=True, kw_only=True)
 class FailedRow:
-    """A row that was not ingested.
+    """Row of the source, which was not ingested.
 
     :param errors: Adobe's errors of this row, at most 20; empty if the row has none.
     :param values: the row's JSON object, with Adobe's `_errors`.

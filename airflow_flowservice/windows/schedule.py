@@ -185,7 +185,7 @@ def _text(instant: datetime | None) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Period:
-    """A window that a schedule gives.
+    """Window of a schedule.
 
     :param source: the rule that gives this window, as text for the log.
     """
