@@ -87,7 +87,7 @@ def deadline_callback(
     if not versions.supports_deadlines():
         raise ConfigurationError(
             "deadline_callback needs Airflow 3.1 or later, which has deadline alerts",
-            remedy="upgrade Airflow, or use FlowFreshnessSensor in a DAG that watches",
+            remedy="upgrade Airflow, or use FlowFreshnessSensor in a monitoring DAG",
         )
     path = notifier if isinstance(notifier, str) or notifier is None else _path_of(notifier)
     arguments: dict[str, Any] = {"notifier": path, "notifier_arguments": dict(notifier_arguments or {})}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check in a sensor whether the windows of a dataflow are ingested in time, for a DAG that monitors others."""
+"""Check in a sensor whether the windows of a dataflow are ingested in time, for a monitoring DAG."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FlowFreshnessSensor(BaseSensorOperator):
     :param flow_id: id of the dataflow; templated.
     :param flow_name: name of the dataflow in the connection's sandbox, instead of `flow_id`; templated.
     :param max_lag: the longest accepted lag, a `timedelta` or seconds.
-    :param on_late: `fail` checks once, and fails if the dataflow is late, for a DAG that monitors; the task's `retries`
+    :param on_late: `fail` checks once, and fails if the dataflow is late, for a monitoring DAG; the task's `retries`
         check again. `wait` checks every `poke_interval` until the dataflow is fresh, at most for `timeout`.
     :param lookback: time before now in which gaps count, a `timedelta` or seconds; default: seven days, and at least
         twice `max_lag`.

@@ -329,7 +329,7 @@ def _earlier_flow_runs(context: Mapping[str, Any]) -> Iterator[FlowRunSummary]:
         elif pushed:
             raise WindowError(
                 f"the XCom flow_run of the earlier DAG run {run.run_id} cannot be read",
-                remedy="trigger a run with window_start and window_end in its conf; later runs reach back to that one",
+                remedy="trigger a run with window_start and window_end in its conf; later runs continue from it",
             )
         elif task_context.is_dag_run_active(run):
             raise FlowRunActiveError(

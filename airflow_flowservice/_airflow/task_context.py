@@ -136,7 +136,7 @@ def add_outlet_event_extra(
             if ingested is not None and isinstance(outlet, Asset):
                 _add_partitions(events[outlet], ingested, asset=outlet)
         except Exception as error:  # Airflow knows no such asset, but the flow run exists.
-            log.warning("The event of %s carries no window: %s", outlet, error)
+            log.warning("The event of %s has no window: %s", outlet, error)
 
 
 def require_partitions(context: Mapping[str, Any], task: Any, window: IngestionWindow | None, *, waits: bool) -> None:

@@ -373,7 +373,7 @@ class CreateOnce:
         self._intents.require_no_overlapping_claim()
         delay = self._clock.now().timestamp() - self._intent.written_at
         if self._intents.is_durable and delay > max(self.patience / 2, _MIN_DELAY_THAT_COUNTS):
-            raise AttemptOvertakenError("this attempt hung before it sent anything, so it ends without sending")
+            raise AttemptOvertakenError("this attempt was delayed before it sent anything, so it ends without sending")
 
     def _compare(self) -> CreationEvent:
         answer = None if self._posts else answer_to(self._intent, self.answer)
