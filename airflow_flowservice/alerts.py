@@ -197,7 +197,7 @@ def _message(subject: str, summaries: Sequence[FlowRunSummary], *, error: Any = 
     # An unfinished flow run is the reason for a missed deadline.
     ordered = sorted(summaries, key=lambda summary: summary.succeeded)
     lines += [
-        f"Dataflow {each.flow_id or 'unknown'}, window {each.window_text or 'unknown'}: flow run {each.id}, "
+        f"Dataflow {each.flow_id or 'unknown'}, window {each.window or 'unknown'}: flow run {each.id}, "
         f"{each.status}, {each.url or 'page unknown'}"
         for each in ordered[:_MAX_SHOWN]
     ]

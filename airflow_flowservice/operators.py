@@ -226,7 +226,7 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         self.log.info(
             "Window %s (%s seconds) of dataflow %s: %s", window, f"{window.seconds:,}", flow_id, choice.source
         )
-        with error_context(flow_id=flow_id, window=str(window)):
+        with error_context(flow_id=flow_id, window=window):
             choose_window.log_warnings(choice, context, mode=self.window, offset=self.window_offset)
             window.require_past(
                 now=versions.utc_now(),
@@ -314,7 +314,7 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         The ledger is read again before each piece, so that time which another task ingested meanwhile is omitted.
         """
         while True:
-            with error_context(flow_id=order.flow_id, window=str(order.window)):
+            with error_context(flow_id=order.flow_id, window=order.window):
                 pieces = self._creation(context, order).pieces(order)
             if pieces == [order.window]:
                 flow_run_id = super()._ingest(context, order)

@@ -244,7 +244,7 @@ def _requested(context: Mapping[str, Any]) -> ChosenWindow | None:
         if run_type == "backfill":
             raise WindowError(
                 "every run of this backfill has the same window in its conf, and would ingest it again",
-                window=str(window),
+                window=window,
                 remedy="create the backfill without window_start and window_end in --dag-run-conf",
             )
         return ChosenWindow(window=window, source="window_start and window_end in the run's conf")

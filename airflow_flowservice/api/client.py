@@ -261,7 +261,7 @@ class FlowServiceClient:
             params = {name: EPOCH_TYPES[epoch_type](value) for name, value in times.items()}
             return self._transport.post("/runs", {"flowId": known_id, "params": {**params, **column}})
 
-        with self._about(flow_id=flow_id, window=str(window)):
+        with self._about(flow_id=flow_id, window=window):
             return self._epochs.create_run(send)
 
     def get_run(self, flow_run_id: str, *, within_s: float | None = None) -> FlowRun:
@@ -436,7 +436,7 @@ class FlowServiceClient:
             continuation = f"{'&' if query else ''}continuationToken={page.continuation}"
 
     @contextmanager
-    def _about(self, **fields: str | None) -> Iterator[None]:
+    def _about(self, **fields: object) -> Iterator[None]:
         """Add ids and window to errors; add the remedy if a ready token was rejected."""
         try:
             yield

@@ -99,7 +99,7 @@ class Lag:
         return FlowLateError(
             f"{self.describe()}; the longest accepted lag is {limit}",
             flow_id=self.flow_id,
-            window=None if self.last is None else str(self.last),
+            window=self.last,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class CreateOnce:
             if state is CreationState.FAILED:
                 raise self._error
         except FlowServiceError as error:
-            error.about(flow_id=order.flow_id, window=str(order.window) if order.window else None)
+            error.about(flow_id=order.flow_id, window=order.window)
             raise
         if self._needed is not None:
             raise self._needed
