@@ -52,8 +52,8 @@ class ConnectionSettings:
     An invalid setting has its default or a placeholder, so that the valid settings can still be used.
 
     :param ledger_conn_id: Airflow connection of the SQL ledger; not a setting of the client.
-    :param errors: error of each invalid setting, by the name of the field. A field is a key of the extra, or `host`
-        (with schema and port), `login`, `password` (client secret or access token), `extra` (if it is no JSON object).
+    :param errors: error of each invalid setting, by the name of the field: `host`, `login`, `password`, `extra` if it
+        is no JSON object, or a key of the extra. Errors of schema and port belong to `host`.
         The error of an unknown key has the name of the setting that was probably meant if that has no value.
     :param secrets: password and access token as stored, also if they are invalid; to be masked in logs.
     """
