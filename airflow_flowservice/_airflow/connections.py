@@ -53,7 +53,7 @@ async def get_connection_async(conn_id: str) -> Connection:
     """
     rendered_id(conn_id, name="flowservice_conn_id", source="the id of a connection")
     try:
-        connection: Connection = await versions.get_connection_async(conn_id)
+        connection: Connection = await versions.connection_of_base_hook(conn_id)
         return _require_type(connection)
     except Exception as error:
         if not _is_missing(error):

@@ -190,8 +190,8 @@ def partition_date_of(run: Any, timetable: Any) -> datetime | None:
     return date
 
 
-async def get_connection_async(conn_id: str) -> Any:
-    """Return the connection like `BaseHook.get_connection`, without blocking the event loop."""
+async def connection_of_base_hook(conn_id: str) -> Any:
+    """Return the result of `BaseHook.get_connection`, without blocking the event loop."""
     if hasattr(BaseHook, "aget_connection"):
         return await until_done(BaseHook.aget_connection(conn_id))
     return await in_thread(BaseHook.get_connection, conn_id)  # before 3.1

@@ -50,7 +50,7 @@ def test_no_two_modules_define_the_same_public_name() -> None:
     found = defaultdict(set)
     for file in NAMED:
         for node in ast.parse(file.read_text()).body:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
                 found[node.name].add(file.relative_to(PACKAGE).as_posix())
     assert {} == {name: files for name, files in found.items() if len(files) > 1}
 
