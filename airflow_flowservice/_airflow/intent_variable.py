@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow import task_context, versions
+from airflow_flowservice._airflow import task_context, task_end, versions
 from airflow_flowservice._airflow.variables import delete_variable, is_denied, read_variable, write_variable
 from airflow_flowservice.exceptions import ConfigurationError, LedgerUnavailableError
 
@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 INTENT_PREFIX = "flowservice.intent."
 MISSING = "the values of an earlier attempt are missing"
 _STORES = ("variable", "none")
-_REMOVED_AFTER = ("on_success_callback", "on_skipped_callback")
 
 
 def state_store(context: Mapping[str, Any]) -> Store | None:
@@ -134,13 +133,7 @@ def remove_after_success(context: Mapping[str, Any]) -> None:
     """
     if context.get("task_state_store") is not None or not is_used():
         return
-    task = context["ti"].task
-    for name in _REMOVED_AFTER:
-        callbacks = getattr(task, name, None) or []
-        callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
-        if _remove_variable not in callbacks:
-            # A new list: copies of the task share the old one.
-            setattr(task, name, [*callbacks, _remove_variable])
+    task_end.call_after_success(context, _remove_variable)
 
 
 def move_to(store: Store, ti: Any) -> None:
