@@ -36,6 +36,10 @@ WORDS = {
     r"would else": "would otherwise",
     r"shall": "must, should",
     r"hears? of|heard of": "receive, know",
+    r"all the same": "nevertheless, anyway",
+    r"says? so": "report, state, require",
+    r"belongs? into": "belongs in",
+    r"do(?:es)? not concern": "does not affect",
     r"by no means|in vain|at the very least|for ever": "plain words",
 }
 WORDS_ALLOWED = {
@@ -44,9 +48,11 @@ WORDS_ALLOWED = {
     # The definition of the word.
     "docs/windows.md": re.compile(r"\btile\b"),
 }
+# The docstring of a function begins with a verb, so not with an article, and not with its result.
+NO_VERB = re.compile(r"(?:The|An?|True|False|None) ")
 NOUN_CLAUSE = re.compile(r"(?:What|Whether|Which|Who|Whose|Where|When|How|That|Those)\b|As `")
 # In the docstring of a test, which is a sentence, this may be its subject.
-NOUN_WITH_CLAUSE = re.compile(r"The \w+ (?:that|which|whose)\b")
+NOUN_WITH_CLAUSE = re.compile(r"(?:The|An?) \w+(?: \w+)? (?:that|which|whose)\b")
 
 
 def main() -> int:
@@ -102,6 +108,8 @@ def noun_clauses_in(name: str, text: str) -> Iterator[str]:
         match = NOUN_CLAUSE.match(docstring)
         if not match and not name.startswith("tests/"):
             match = NOUN_WITH_CLAUSE.match(docstring)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("test_"):
+                match = match or NO_VERB.match(docstring)
         if match:
             line = getattr(node, "lineno", 1)
             yield f"{name}:{line}: the docstring begins with {match[0]!r}: begin with a verb (Return, Create, Raise)"

@@ -2,8 +2,8 @@
 """Events of a `FlowRunsTrigger`: poll a dataflow's flow runs, and keep the progress in an Airflow Variable.
 
 Progress is stored after the events. Airflow's triggerer sends events to its supervisor at least once a second, if its
-event loop is not busy. The supervisor handles one message at a time, and stores the events of a message before it
-handles the next one (`TriggerRunnerSupervisor.run`, Airflow 3.0 to 3.3). The message with the progress is sent some
+event loop is not busy. The supervisor handles one message at a time, and stores its events before it handles
+the next message (`TriggerRunnerSupervisor.run`, Airflow 3.0 to 3.3). The message with the progress is sent some
 seconds after the events, so a progress that is stored never contains an event that is not.
 """
 

@@ -127,7 +127,7 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             # This process sets the addresses of the links itself.
             self.was_deferred = False
             self._show_dataflow(context, self._hook.pages.dataflow(ordered.flow_id))
-            with error_context(flow_id=ordered.flow_id, window=str(ordered.window) if ordered.window else None):
+            with error_context(flow_id=ordered.flow_id, window=ordered.window):
                 self._answer = self._accepted_answer(asked, event)
             return self._ingest(context, ordered)
 
@@ -210,7 +210,7 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
 
     def _ingest(self, context: Mapping[str, Any], order: Order) -> str:
         """Create the order's flow run, or find it. Optionally wait. Return its id."""
-        with error_context(flow_id=order.flow_id, window=str(order.window) if order.window else None):
+        with error_context(flow_id=order.flow_id, window=order.window):
             summary = self._create(context, order)
         if not self.wait_for_completion:
             return self._leave(context, summary)
@@ -281,7 +281,7 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         return CreateOnce(
             service=hook.client,
             # The ledger also keeps the intent; the task's state is read for attempts of an earlier version.
-            store=context.get("task_state_store") if ledger else task_context.state_store(context),
+            store=context.get("task_state_store") if ledger else intent_variable.state_store(context),
             attempt=task_context.attempt_of(context),
             ledger=ledger,
             check_flow=self.check_flow,
@@ -338,7 +338,7 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             flowservice_conn_id=self.flowservice_conn_id,
             poll_interval=self.poll_interval,
             flow_id=summary.flow_id,
-            window=summary.window_text,
+            window=str(summary.window) if summary.window else None,
             url=summary.url,
             ends_task=self._can_end_in_triggerer(),
             error_budget=self.error_budget,
@@ -356,7 +356,7 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
             self._require_execution_time(watch)
             return get_run(flow_run_id, within_s=within_s)
 
-        with error_context(flow_id=summary.flow_id, window=summary.window_text):
+        with error_context(flow_id=summary.flow_id, window=summary.window):
             try:
                 run = wait_for_end(watch, read, self._read_batches)
             except versions.airflow_exception("AirflowTaskTimeout") as error:
@@ -375,7 +375,7 @@ class FlowRunOperator(FlowRunTaskMixin, BaseOperator):
         )
         if run is not None:
             return self._finish(context, _ended(summary, run))
-        raise watch.timed_out(limit, seconds).about(flow_id=summary.flow_id, window=summary.window_text)
+        raise watch.timed_out(limit, seconds).about(flow_id=summary.flow_id, window=summary.window)
 
     def _finish(self, context: Mapping[str, Any], summary: FlowRunSummary) -> str:
         self._restore(summary)

@@ -87,7 +87,7 @@ def deadline_callback(
     if not versions.supports_deadlines():
         raise ConfigurationError(
             "deadline_callback needs Airflow 3.1 or later, which has deadline alerts",
-            remedy="upgrade Airflow, or use FlowFreshnessSensor in a DAG that watches",
+            remedy="upgrade Airflow, or use FlowFreshnessSensor in a monitoring DAG",
         )
     path = notifier if isinstance(notifier, str) or notifier is None else _path_of(notifier)
     arguments: dict[str, Any] = {"notifier": path, "notifier_arguments": dict(notifier_arguments or {})}
@@ -197,7 +197,7 @@ def _message(subject: str, summaries: Sequence[FlowRunSummary], *, error: Any = 
     # An unfinished flow run is the reason for a missed deadline.
     ordered = sorted(summaries, key=lambda summary: summary.succeeded)
     lines += [
-        f"Dataflow {each.flow_id or 'unknown'}, window {each.window_text or 'unknown'}: flow run {each.id}, "
+        f"Dataflow {each.flow_id or 'unknown'}, window {each.window or 'unknown'}: flow run {each.id}, "
         f"{each.status}, {each.url or 'page unknown'}"
         for each in ordered[:_MAX_SHOWN]
     ]

@@ -43,7 +43,8 @@ class FlowServiceError(Exception):
 
     :param message: problem, as one sentence without secrets.
     :param flow_id: dataflow.
-    :param window: window as ISO 8601 interval, UTC (`2026-01-01T00:00:00Z/2026-01-02T00:00:00Z`).
+    :param window: `IngestionWindow`, or its text; the field is an ISO 8601 interval in UTC
+        (`2026-01-01T00:00:00Z/2026-01-02T00:00:00Z`).
     :param flow_run_id: flow run at Flow Service (never the DAG run).
     :param http_status: HTTP status of the response.
     :param code: Adobe's error code, as received (`1382`, `1382-400`, `401013`).
@@ -60,7 +61,7 @@ class FlowServiceError(Exception):
         message: str,
         *,
         flow_id: str | None = None,
-        window: str | None = None,
+        window: object = None,
         flow_run_id: str | None = None,
         http_status: int | None = None,
         code: str | None = None,
@@ -84,7 +85,7 @@ class FlowServiceError(Exception):
 
     @property
     def account(self) -> str:
-        """Problem and affected objects, without the remedy."""
+        """Return the problem and the affected objects, without the remedy."""
         facts = [f"{label} {value}" for name, label in _LABELS.items() if (value := getattr(self, name))]
         text = self.message.rstrip(".")
         return f"{text} ({', '.join(facts)})" if facts else text

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sensor that checks that the windows of a dataflow are ingested in time, for a DAG that watches others."""
+"""Check in a sensor whether the windows of a dataflow are ingested in time, for a monitoring DAG."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class FlowFreshnessSensor(BaseSensorOperator):
 
     The lag is now minus the end of the contiguous ingested time, as the page All dataflows defines it. The sensor reads
     the ledger and, if the dataflow is late by the ledger, its flow runs. So it also works while the DAG of the dataflow
-    is paused, fails to parse, or was deleted. It knows no schedule: each time between two ingested windows that is not
-    ingested is a gap.
+    is paused, fails to parse, or was deleted. It does not know the schedule: each time between two ingested windows
+    that is not ingested is a gap.
 
     :param flow_id: id of the dataflow; templated.
     :param flow_name: name of the dataflow in the connection's sandbox, instead of `flow_id`; templated.
     :param max_lag: the longest accepted lag, a `timedelta` or seconds.
-    :param on_late: `fail` checks once, and fails if the dataflow is late, for a DAG that monitors; the task's `retries`
+    :param on_late: `fail` checks once, and fails if the dataflow is late, for a monitoring DAG; the task's `retries`
         check again. `wait` checks every `poke_interval` until the dataflow is fresh, at most for `timeout`.
     :param lookback: time before now in which gaps count, a `timedelta` or seconds; default: seven days, and at least
         twice `max_lag`.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trigger that waits in the triggerer until a dataflow is fresh."""
+"""Wait in the triggerer until a dataflow is fresh."""
 
 from __future__ import annotations
 

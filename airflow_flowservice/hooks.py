@@ -44,7 +44,7 @@ class FlowServiceHook(BaseHook):
 
     @cached_property
     def client(self) -> FlowServiceClient:
-        """Client, created on first use. Reads the connection, so do not use it in the triggerer's event loop.
+        """Return the client. The first use reads the connection, so do not use it in the triggerer's event loop.
 
         :raises ConfigurationError: the connection does not exist, or a setting is invalid.
         """
@@ -56,7 +56,7 @@ class FlowServiceHook(BaseHook):
 
     @property
     def flow_check(self) -> FlowCheck | None:
-        """Checks of dataflows that the processes of this machine share; None if `[flowservice] token_cache` is off."""
+        """Return the checks that the processes of this machine share; None if `[flowservice] token_cache` is off."""
         from airflow_flowservice.runs.flow_check import FlowCheck
 
         if self._shared_cache is None:
@@ -96,12 +96,12 @@ class FlowServiceHook(BaseHook):
 
     @property
     def pages(self) -> ExperiencePages:
-        """Pages of the connection's sandbox in Experience Platform."""
+        """Return the pages of the connection's sandbox in Experience Platform."""
         return ExperiencePages(organization=self.client.org_id, sandbox=self.client.sandbox)
 
     @cached_property
     def ledger(self) -> Ledger | None:
-        """Ledger of ingested windows that the connection or Airflow's configuration names; None if it is disabled."""
+        """Return the ledger that the connection or Airflow's configuration names; None if it is disabled."""
         from airflow_flowservice._airflow.ledgers import ledger_of
         from airflow_flowservice.api.connection_extra import parse_extra
 

@@ -77,8 +77,8 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         run for each contiguous piece, or `restate`: ingest the whole window. See the page Operators and sensor.
     :param continues: ids of earlier dataflows that this one replaces; their windows count as ingested.
     :param on_uncertain: reaction if the response to the POST was lost and new flow runs show no window: `fail` with
-        the candidates, `adopt` the oldest candidate, `create` another flow run, or `ask` a person under Airflow's
-        Required Actions (Airflow 3.1 and later), and wait without a worker.
+        the candidates, `adopt` the oldest candidate, `create` another flow run, or `ask` a person. `ask` uses
+        Airflow's Required Actions (Airflow 3.1 and later), and waits without a worker.
     :param uncertain_patience: seconds to search for a flow run whose response was lost, before another is created.
     :param ask_timeout: seconds (or `timedelta`) after which a question of `on_uncertain="ask"` fails the task.
     :param ask_notifiers: notifiers, or functions that take the context, to call when the task asks. The context has
@@ -192,7 +192,7 @@ class OnDemandFlowRunOperator(FlowRunOperator):
     def _after_rendering(self, context: Mapping[str, Any]) -> None:
         """Set the window of a DAG run of the schedule, so that the first rendered templates show it.
 
-        A subclass or a callback may do something before `execute` that depends on the arguments as they are given.
+        If a subclass or a callback may read the arguments before `execute`, they stay as the user gave them.
         """
         is_plain = type(self) is OnDemandFlowRunOperator and not task_end.must_start_on_worker(self)
         if not is_plain or self.window != "period" or not task_context.is_of_schedule(context):
@@ -226,7 +226,7 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         self.log.info(
             "Window %s (%s seconds) of dataflow %s: %s", window, f"{window.seconds:,}", flow_id, choice.source
         )
-        with error_context(flow_id=flow_id, window=str(window)):
+        with error_context(flow_id=flow_id, window=window):
             choose_window.log_warnings(choice, context, mode=self.window, offset=self.window_offset)
             window.require_past(
                 now=versions.utc_now(),
@@ -314,7 +314,7 @@ class OnDemandFlowRunOperator(FlowRunOperator):
         The ledger is read again before each piece, so that time which another task ingested meanwhile is omitted.
         """
         while True:
-            with error_context(flow_id=order.flow_id, window=str(order.window)):
+            with error_context(flow_id=order.flow_id, window=order.window):
                 pieces = self._creation(context, order).pieces(order)
             if pieces == [order.window]:
                 flow_run_id = super()._ingest(context, order)

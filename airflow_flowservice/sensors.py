@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sensor that waits for a flow run of Adobe Flow Service."""
+"""Wait in a sensor for a flow run of Adobe Flow Service."""
 
 from __future__ import annotations
 

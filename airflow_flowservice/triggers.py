@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trigger that waits for a flow run in the triggerer."""
+"""Wait for a flow run in the triggerer."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ class FlowRunTrigger(BaseTrigger):
         xcoms: dict[str, Any] = {task_context.FLOW_RUN_KEY: summary.to_json()}
         if self.is_alone:
             xcoms |= {"return_value": summary.id, URL_KEY: summary.url, DATAFLOW_KEY: self._dataflow_url}
-        # The triggerer may drop what a trigger logs directly before its end from the task's log.
+        # The task's log may lack what a trigger logs directly before its end.
         self.log.info(summary.describe())
         try:
             if not await task_end.is_deferred(ti):
@@ -311,7 +311,7 @@ class _CountedReader:
     def recent_hook(self) -> FlowServiceHook:
         """Return a hook that has looked its connection up at most a minute ago, for all triggers of the poller."""
         if time.monotonic() > self._hook_until:
-            # Two triggers may both make one, which is harmless.
+            # Two triggers may both create a hook, which is harmless.
             self._hook, self._hook_until = (
                 FlowServiceHook(self._hook.flowservice_conn_id),
                 time.monotonic() + _HOOK_AGE_S,

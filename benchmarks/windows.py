@@ -56,7 +56,7 @@ class Case:
     steps: dict[datetime, list[float]] = field(default_factory=dict)
 
     def measure(self) -> None:
-        """For each time, measure finding a window and one step of croniter."""
+        """Measure finding a window and one step of croniter, for each time."""
         for time in self.times:
             self.windows.setdefault(time, []).append(_milliseconds(self._schedule.previous, time))
             self.steps.setdefault(time, []).append(_milliseconds(self._step, time))

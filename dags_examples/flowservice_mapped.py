@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ingest several dataflows with one mapped task.
 
-The grid shows one task with an entry for each dataflow. A retry or a clear of one entry does not concern the others.
+The grid shows one task with an entry for each dataflow. A retry or a clear of one entry does not affect the others.
 """
 
 from __future__ import annotations

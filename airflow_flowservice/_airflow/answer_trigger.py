@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trigger that waits for a person's answer that may have been given already."""
+"""Wait in the triggerer for the answer of a person, who may have answered already."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from airflow.triggers.base import TriggerEvent
 class AnswerTrigger(HITLTrigger):
     """Airflow's trigger for Required Actions, with a delay of `poke_interval` seconds before its first check.
 
-    If a task resumes before the scheduler has read the end of its worker, the scheduler takes that end for the loss of
-    the next worker, and the attempt fails. Source: `SchedulerJobRunner.process_executor_events`.
+    A task must not resume before the scheduler has read the end of its worker. Otherwise, the scheduler takes that end
+    for the loss of the next worker, and the attempt fails. Source: `SchedulerJobRunner.process_executor_events`.
     """
 
     def serialize(self) -> tuple[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow import task_context, timetables, versions
+from airflow_flowservice._airflow import intent_variable, task_context, timetables, versions
 from airflow_flowservice.exceptions import ConfigurationError, FlowRunActiveError, WindowError
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def _requested(context: Mapping[str, Any]) -> ChosenWindow | None:
         if run_type == "backfill":
             raise WindowError(
                 "every run of this backfill has the same window in its conf, and would ingest it again",
-                window=str(window),
+                window=window,
                 remedy="create the backfill without window_start and window_end in --dag-run-conf",
             )
         return ChosenWindow(window=window, source="window_start and window_end in the run's conf")
@@ -329,7 +329,7 @@ def _earlier_flow_runs(context: Mapping[str, Any]) -> Iterator[FlowRunSummary]:
         elif pushed:
             raise WindowError(
                 f"the XCom flow_run of the earlier DAG run {run.run_id} cannot be read",
-                remedy="trigger a run with window_start and window_end in its conf; later runs reach back to that one",
+                remedy="trigger a run with window_start and window_end in its conf; later runs continue from it",
             )
         elif task_context.is_dag_run_active(run):
             raise FlowRunActiveError(
@@ -350,7 +350,7 @@ def _stored(context: Mapping[str, Any]) -> ChosenWindow | None:
     """
     from airflow_flowservice.windows.window import IngestionWindow
 
-    store = task_context.state_store(context)
+    store = intent_variable.state_store(context)
     value = store.get(_STORE_KEY) if store else None
     if not isinstance(value, dict) or value.get("max_tries") != task_context.attempt_of(context).max_tries:
         return None
@@ -362,7 +362,7 @@ def _stored(context: Mapping[str, Any]) -> ChosenWindow | None:
 
 
 def _store(context: Mapping[str, Any], chosen: ChosenWindow) -> None:
-    if store := task_context.state_store(context):
+    if store := intent_variable.state_store(context):
         max_tries = task_context.attempt_of(context).max_tries
         store.set(_STORE_KEY, {"window": str(chosen.window), "max_tries": max_tries})
 

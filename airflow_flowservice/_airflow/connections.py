@@ -7,10 +7,10 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow import connection_lookup, versions
+from airflow_flowservice._airflow import versions
 from airflow_flowservice._airflow.task_context import rendered_id
 from airflow_flowservice._airflow.versions import BaseHook
-from airflow_flowservice.exceptions import ConfigurationError, FlowServiceError
+from airflow_flowservice.exceptions import ConfigurationError, FlowServiceError, NotSentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_flowservice.api.connection_settings import ConnectionSettings
+
+_API_SERVER = "ExecutionAPISecretsBackend"
+_BACKEND_REMEDY = (
+    "check [secrets] backend and backend_kwargs of the workers and the triggerer, and whether they reach the backend; "
+    "a retry is safe"
+)
+_API_REMEDY = "check Airflow's API server and its log; a retry is safe"
+_VALUE_REMEDY = (
+    "store the connection in the secrets backend as a URI, or as a JSON object with conn_type, login, password and "
+    "extra; all values are texts, and extra can be an object"
+)
 
 
 def get_connection(conn_id: str) -> Connection:
@@ -42,7 +53,7 @@ async def get_connection_async(conn_id: str) -> Connection:
     """
     rendered_id(conn_id, name="flowservice_conn_id", source="the id of a connection")
     try:
-        connection: Connection = await versions.get_connection_async(conn_id)
+        connection: Connection = await versions.connection_of_base_hook(conn_id)
         return _require_type(connection)
     except Exception as error:
         if not _is_missing(error):
@@ -61,13 +72,84 @@ def _find_again(conn_id: str, error: Exception) -> Connection:
     if (problem := _variable_error(conn_id)) is not None:
         raise problem from error
     try:
-        is_found = connection_lookup.finds(conn_id)
+        is_found = _is_in_a_backend(conn_id)
     except FlowServiceError as failure:
         raise failure from error
     if is_found:
         with _connection_exists(conn_id):
             return _require_type(BaseHook.get_connection(conn_id))
     raise _missing_error(conn_id) from error
+
+
+def _is_in_a_backend(conn_id: str) -> bool:
+    """Return whether a secrets backend has the connection.
+
+    Airflow tries its secrets backends one after the other, and logs their errors at level DEBUG at most. From Airflow
+    3.1 on, the API server is one of them. If all fail, Airflow reports that the connection is not defined.
+
+    :raises NotSentError: a backend failed, so it is unknown whether there is such a connection.
+    :raises ConfigurationError: a backend returned a connection that Airflow cannot use.
+    """
+    from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
+
+    for backend in ensure_secrets_backend_loaded():
+        name = type(backend).__name__
+        if name == _API_SERVER:
+            if _api_server_has(conn_id):
+                return True
+            continue
+        # Messages of backends can contain a part of a secret, so errors show only the class.
+        try:
+            connection: Any = backend.get_connection(conn_id=conn_id)
+        except Exception as error:
+            raise NotSentError(
+                f"the connection {conn_id!r} cannot be looked up: the secrets backend {name} failed "
+                f"({type(error).__name__})",
+                remedy=_BACKEND_REMEDY,
+            ) from None
+        if connection:
+            _require_usable(connection, conn_id=conn_id, backend=name)
+            return True
+    return False
+
+
+def _require_usable(connection: Any, *, conn_id: str, backend: str) -> None:
+    """Return if Airflow can convert a connection to a URI, which it does with each connection of a backend."""
+    try:
+        connection.get_uri()
+    except Exception as error:
+        raise ConfigurationError(
+            f"Airflow cannot use the connection {conn_id!r} that the secrets backend {backend} returns "
+            f"({type(error).__name__})",
+            remedy=_VALUE_REMEDY,
+        ) from None
+
+
+def _api_server_has(conn_id: str) -> bool:
+    """Return whether the API server has the connection.
+
+    :raises NotSentError: it does not respond, or responds with an error.
+    """
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import GetConnection
+
+    try:
+        response = task_runner.SUPERVISOR_COMMS.send(GetConnection(conn_id=conn_id))
+    except Exception as error:
+        raise _api_error(conn_id, type(error).__name__) from None
+    kind = getattr(response, "error", None)
+    if kind is None:
+        return True
+    text = str(getattr(kind, "value", kind))
+    if text == "CONNECTION_NOT_FOUND":
+        return False
+    raise _api_error(conn_id, text)
+
+
+def _api_error(conn_id: str, reason: str) -> NotSentError:
+    return NotSentError(
+        f"the connection {conn_id!r} cannot be looked up: Airflow's API server failed ({reason})", remedy=_API_REMEDY
+    )
 
 
 def stored_connection(conn_id: str) -> Any:
@@ -176,7 +258,7 @@ def _variable_error(conn_id: str) -> ConfigurationError | None:
 def _require_type(connection: Connection) -> Connection:
     """Return the connection.
 
-    :raises ConfigurationError: it has no type, because Airflow parsed an environment variable as URI that is none; or
+    :raises ConfigurationError: it has no type, because Airflow parsed an environment variable that is no URI as one; or
         a field is not text, which Airflow 3.0 accepts.
     """
     fields = (connection.host, connection.schema, connection.login, connection.password)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read the tasks that create or watch flow runs from Airflow's metadata database.
 
-Only this module uses Airflow's models, which are not a public interface. Its callers, the command line and the page in
-the API server, pass a session. It returns plain values.
+This uses Airflow's models, which are not a public interface, and returns plain values. The callers are the command
+line and the page in the API server, which pass a session.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ def read_records(
     """Return the ledger's records of a dataflow, or the error that prevents reading them.
 
     The connections of the tasks define the organization, the sandbox and the ledger. If no connection can be read
-    here, the ledger of Airflow's configuration is read, and the entries of the only sandbox that has this dataflow id
-    count. With several sandboxes, it must be the only one with entries of these DAGs.
+    here, the ledger of Airflow's configuration is read. The entries then count if only one sandbox has this dataflow
+    id, or if only one has entries of these DAGs.
 
     :param conn_ids: connections of the tasks; empty for the default connection.
     :param within: return only entries that overlap this range.

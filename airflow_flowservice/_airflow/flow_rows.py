@@ -53,8 +53,8 @@ def rows_of_flow(
     """Return the rows of one dataflow.
 
     A row with a flow run belongs to the dataflow of that flow run. A row without one belongs to the dataflow of the
-    newest flow run of the same task and map index, or to the one that continues it. If there is none, it belongs to
-    the task's dataflows in `feeds`. A row that owns an entry of the ledger belongs to the entry's dataflow.
+    newest flow run of its task and map index, or to the dataflow that continues this one. If there is none, it belongs
+    to the task's dataflows in `feeds`. A row that owns an entry of the ledger belongs to the entry's dataflow.
 
     :param rows: sorted by the time of their DAG runs.
     :param feeds: the dataflow of each task's newest flow run.

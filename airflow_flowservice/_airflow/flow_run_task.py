@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 _ATTEMPT_KEY = "flowservice_attempt"
 _LOST_ALARM_S = 1.0
-"""Seconds after `execution_timeout` when Airflow's alarm for it has not come and will not come."""
+"""Seconds after `execution_timeout` from which on Airflow's alarm for it counts as lost."""
 
 
 class FlowRunTaskMixin(_Task):
@@ -189,9 +189,9 @@ class FlowRunTaskMixin(_Task):
     def _push_link(self, context: Mapping[str, Any], key: str, url: str) -> None:
         """Push the address of a link, unless this task has pushed it already.
 
-        Airflow pushes the address of each link again when the process ends, so a link that is pushed is removed from
-        the links of this process, unless Airflow would push another address. A resumed sensor keeps its links, because
-        the triggerer's event has its address.
+        Airflow pushes the address of each link again when the process ends. A link whose address is pushed is therefore
+        removed from the links of this process, unless Airflow would push another address. A resumed sensor keeps its
+        links, because the triggerer's event has its address.
         """
         known, ti = getattr(self, key), context["ti"]
         setattr(self, key, url)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow import task_context, versions
+from airflow_flowservice._airflow import task_context, task_end, versions
 from airflow_flowservice._airflow.variables import delete_variable, is_denied, read_variable, write_variable
 from airflow_flowservice.exceptions import ConfigurationError, LedgerUnavailableError
 
@@ -21,7 +21,24 @@ log = logging.getLogger(__name__)
 INTENT_PREFIX = "flowservice.intent."
 MISSING = "the values of an earlier attempt are missing"
 _STORES = ("variable", "none")
-_REMOVED_AFTER = ("on_success_callback", "on_skipped_callback")
+
+
+def state_store(context: Mapping[str, Any]) -> Store | None:
+    """Return the store that keeps values between the attempts of a task; None if there is none.
+
+    From Airflow 3.3 on, this is `task_state_store`. Before, it is a Variable, unless `[flowservice] intent_store` is
+    `none`.
+
+    :raises ConfigurationError: `intent_store` has another value.
+    :raises LedgerUnavailableError: a Variable of an earlier Airflow cannot be read.
+    """
+    store: Store | None = context.get("task_state_store")
+    if store is None:
+        if not is_used():
+            return None
+        return VariableStore(context["ti"], is_first=task_context.attempt_of(context).is_first)
+    move_to(store, context["ti"])
+    return store
 
 
 def is_used() -> bool:
@@ -58,8 +75,8 @@ class VariableStore:
     def __init__(self, ti: Any, *, is_first: bool = False) -> None:
         identity = task_context.task_instance_key(ti)
         self._task = "/".join(str(identity[name]) for name in ("dag_id", "run_id", "task_id", "map_index"))
-        # Ids of DAGs, runs and tasks can be longer than a key (250 characters), and Airflow masks the value of a key
-        # with a word such as "token". A hash has neither.
+        # Ids of DAGs, runs and tasks can be longer than a key (250 characters). And Airflow masks the value of a key
+        # with a word such as "token". A hash avoids both.
         self.key = INTENT_PREFIX + sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
         self._is_first = is_first
         self._last: dict[str, Any] | None = None
@@ -116,13 +133,7 @@ def remove_after_success(context: Mapping[str, Any]) -> None:
     """
     if context.get("task_state_store") is not None or not is_used():
         return
-    task = context["ti"].task
-    for name in _REMOVED_AFTER:
-        callbacks = getattr(task, name, None) or []
-        callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
-        if _remove_variable not in callbacks:
-            # A new list: copies of the task share the old one.
-            setattr(task, name, [*callbacks, _remove_variable])
+    task_end.call_after_success(context, _remove_variable)
 
 
 def move_to(store: Store, ti: Any) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entries of the ledger for the windows that Airflow's history has as ingested."""
+"""Create entries of the ledger for the windows that Airflow's history has as ingested."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ENDED = frozenset({"success", "failed", "skipped"})
 
 @dataclass
 class LedgerHistory:
-    """Entries, and what has no entry.
+    """Entries, and the windows and flow runs of Airflow's history that need attention.
 
     :param entries: one for each window; of several successful flow runs, that of the last DAG run.
     :param repeated: windows with several successful flow runs.

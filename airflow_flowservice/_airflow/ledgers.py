@@ -151,7 +151,7 @@ def ledger_url(connection: Any) -> URL:
     dialect = _DIALECTS.get(kind)
     if dialect is None:
         raise ConfigurationError(
-            f"the ledger's connection {connection.conn_id!r} has the type {kind[:60]!r}, which is no database of it",
+            f"the ledger's connection {connection.conn_id!r} has the type {kind[:60]!r}, for which there is no ledger",
             remedy="set ledger_conn_id to a connection of type postgres, mysql or sqlite",
         )
     driver = f"{dialect}+{_installed_driver(dialect, connection)}"

@@ -11,7 +11,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow import task_context
+from airflow_flowservice._airflow import intent_variable, task_context
 from airflow_flowservice.exceptions import ConfigurationError
 from airflow_flowservice.plain_text import canonical_id, remedy_for_list
 
@@ -96,7 +96,7 @@ def chosen_flow_id(
         return known[name]
     found = find(name)
     log.info("The dataflow %r is %s", name, found)
-    if store := task_context.state_store(context):
+    if store := intent_variable.state_store(context):
         store.set(_STORE_KEY, {**known, name: found})
     return found
 
@@ -104,7 +104,7 @@ def chosen_flow_id(
 def _known(context: Mapping[str, Any]) -> dict[str, str]:
     """Return the ids that earlier attempts found, by name; also those before a clear."""
     attempt = task_context.attempt_of(context)
-    store = None if attempt.try_number == 1 and attempt.is_first else task_context.state_store(context)
+    store = None if attempt.try_number == 1 and attempt.is_first else intent_variable.state_store(context)
     value = store.get(_STORE_KEY) if store else None
     return {str(name): str(each) for name, each in value.items()} if isinstance(value, dict) else {}
 

@@ -95,7 +95,7 @@ def notify(notifiers: Iterable[Callable[[Any], Any]], context: Mapping[str, Any]
     for each in notifiers:
         try:
             each({**context, URL_KEY: url})
-        except Exception as error:  # The question is shown all the same.
+        except Exception as error:  # The question is shown anyway.
             log.warning("The notification about the question failed: %s: %s", type(error).__name__, error)
 
 

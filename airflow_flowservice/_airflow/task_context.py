@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
-    from airflow_flowservice.runs.intent import Attempt, Store
+    from airflow_flowservice.runs.intent import Attempt
     from airflow_flowservice.windows.schedule import RunDates
     from airflow_flowservice.windows.window import IngestionWindow
 
@@ -135,8 +135,8 @@ def add_outlet_event_extra(
             events[outlet].extra.update(extra)
             if ingested is not None and isinstance(outlet, Asset):
                 _add_partitions(events[outlet], ingested, asset=outlet)
-        except Exception as error:  # Airflow knows no such asset; the flow run exists all the same.
-            log.warning("The event of %s carries no window: %s", outlet, error)
+        except Exception as error:  # Airflow knows no such asset, but the flow run exists.
+            log.warning("The event of %s has no window: %s", outlet, error)
 
 
 def require_partitions(context: Mapping[str, Any], task: Any, window: IngestionWindow | None, *, waits: bool) -> None:
@@ -392,26 +392,6 @@ def rendered_id(value: Any, *, name: str, source: str | None = None) -> str:
     to = f" to {source}" if source else ""
     remedy = f"set {name}{to}; if it is a template, check it{remedy_for_list(value)}"
     raise ConfigurationError(f"{name} is {value!r}", remedy=remedy)
-
-
-def state_store(context: Mapping[str, Any]) -> Store | None:
-    """Return the store that keeps values between the attempts of a task; None if there is none.
-
-    From Airflow 3.3 on, this is `task_state_store`. Before, it is a Variable, unless `[flowservice] intent_store` is
-    `none`.
-
-    :raises ConfigurationError: `intent_store` has another value.
-    :raises LedgerUnavailableError: a Variable of an earlier Airflow cannot be read.
-    """
-    from airflow_flowservice._airflow import intent_variable
-
-    store: Store | None = context.get("task_state_store")
-    if store is None:
-        if not intent_variable.is_used():
-            return None
-        return intent_variable.VariableStore(context["ti"], is_first=attempt_of(context).is_first)
-    intent_variable.move_to(store, context["ti"])
-    return store
 
 
 def push_xcom(ti: Any, *, key: str, value: Any) -> None:

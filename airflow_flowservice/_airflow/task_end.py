@@ -64,13 +64,14 @@ async def _read_states(ti: Any) -> list[str]:
 
 
 def call_after_success(context: Any, callback: Callable[[Any], Any]) -> None:
-    """Call a function with the context after Airflow has stored that the task succeeded or was skipped."""
+    """Call a function once with the context after Airflow has stored that the task succeeded or was skipped."""
     task = context["ti"].task
     for name in ("on_success_callback", "on_skipped_callback"):
         callbacks = getattr(task, name, None) or []
         callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
-        # A new list: copies of the task share the old one.
-        setattr(task, name, [*callbacks, callback])
+        if callback not in callbacks:
+            # A new list: copies of the task share the old one.
+            setattr(task, name, [*callbacks, callback])
 
 
 def has_listeners() -> bool:
@@ -81,8 +82,8 @@ def has_listeners() -> bool:
 def must_end_on_worker(task: Any) -> bool:
     """Return whether only a worker can end this task, because Airflow does more there than in the triggerer.
 
-    The table in docs/waiting.md has each step of Airflow's task runner, with the decision. `execute_complete` and
-    `resume_execution` are decided by the caller, which knows its own.
+    The table in docs/waiting.md has each step of Airflow's task runner, with the decision. The caller
+    decides about `execute_complete` and `resume_execution`, since it knows whether a subclass overrides them.
 
     :param task: a task of a DAG file, or the scheduler's copy of it, which shows only that it has a callback.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start of a task in the triggerer, without a worker."""
+"""Start a task in the triggerer, without a worker."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ _DENIED_REMEDY = (
 def read_variable(key: str) -> str | None:
     """Return the value of a Variable, or None.
 
-    None does not prove that there is no Variable: if the API server cannot read its database, or cannot decrypt the
-    value, it also reports that there is none (`Variable.get_variable_from_secrets` logs the error, and continues).
+    None does not prove that there is no Variable. The API server also reports this if it cannot read its database, or
+    cannot decrypt the value: `Variable.get_variable_from_secrets` logs the error, and continues.
 
     :raises LedgerUnavailableError: Airflow does not respond, or denies access.
     """
@@ -47,7 +47,7 @@ def write_variable(key: str, value: str, *, description: str) -> None:
     """Create or overwrite a Variable.
 
     :param description: stored without encryption.
-    :raises LedgerUnavailableError: the Variable may have been written all the same, for instance if a response was
+    :raises LedgerUnavailableError: the Variable may have been written nevertheless, for instance if a response was
         lost.
     """
     from airflow.sdk.execution_time.comms import PutVariable

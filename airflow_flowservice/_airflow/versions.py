@@ -190,8 +190,8 @@ def partition_date_of(run: Any, timetable: Any) -> datetime | None:
     return date
 
 
-async def get_connection_async(conn_id: str) -> Any:
-    """Return the connection like `BaseHook.get_connection`, without blocking the event loop."""
+async def connection_of_base_hook(conn_id: str) -> Any:
+    """Return the result of `BaseHook.get_connection`, without blocking the event loop."""
     if hasattr(BaseHook, "aget_connection"):
         return await until_done(BaseHook.aget_connection(conn_id))
     return await in_thread(BaseHook.get_connection, conn_id)  # before 3.1
@@ -210,7 +210,7 @@ def keep_running(call: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
     """Start a call that sends a message to Airflow in the triggerer, as a task that must not be cancelled.
 
     Before Airflow 3.2, all triggers share one stream. If a call is cancelled before it has read its response, the next
-    trigger reads that response as its own, and the triggerer ends (`Response read out of order`, seen on 3.0.6).
+    trigger reads that response as its own. The triggerer then ends (`Response read out of order`, seen on 3.0.6).
     """
     task = asyncio.ensure_future(call)
     # The event loop has only weak references.
@@ -299,7 +299,7 @@ def supports_end_in_triggerer() -> bool:
     """Return whether a trigger may end a task without harm to other tasks.
 
     For each end, Airflow sends a callback to the DAG processor. Airflow 3.0 takes the callback for a parsing of the DAG
-    file, so it regards the DAGs of the file as deleted, and schedules none of their tasks until it parses the file
+    file, so it regards the DAGs of the file as deleted. It schedules none of their tasks until it parses the file
     again. Source: apache/airflow issue 55315, fixed in 3.1.0.
     """
     return version() >= (3, 1)

@@ -72,7 +72,7 @@ class Auth(Protocol):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Values that no message may contain."""
+        """Return the values that no message may contain."""
 
 
 class Bearer(AuthBase):
@@ -111,7 +111,7 @@ class GivenToken(AuthBase):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The token."""
+        """Return the token."""
         return (self._token,)
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
@@ -166,7 +166,7 @@ class ImsAuth(AuthBase):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The client secret and the last token."""
+        """Return the client secret and the last token."""
         return (self._client_secret, self._last or "")
 
     def token(self, *, within_s: float = math.inf) -> str:

@@ -40,7 +40,7 @@ class BatchStatus(str, Enum):
 
     @property
     def ended(self) -> bool:
-        """True if the status is final."""
+        """Return True if the status is final."""
         return self in (BatchStatus.SUCCESS, BatchStatus.FAILED)
 
 

@@ -154,32 +154,32 @@ class FlowServiceClient:
 
     @property
     def base_url(self) -> str:
-        """URL of the platform, without a trailing slash."""
+        """Return the URL of the platform, without a trailing slash."""
         return self._platform.base_url
 
     @property
     def ims_url(self) -> str:
-        """URL of IMS, without a trailing slash."""
+        """Return the URL of IMS, without a trailing slash."""
         return self._ims.base_url
 
     @property
     def client_id(self) -> str:
-        """Client id of the credential."""
+        """Return the client id of the credential."""
         return self._headers["x-api-key"]
 
     @property
     def has_given_token(self) -> bool:
-        """True if the client uses a ready token, whose validity is unknown before the first request."""
+        """Return True if the client uses a ready token, which only a request to Flow Service can check."""
         return isinstance(self._auth, GivenToken)
 
     @property
     def org_id(self) -> str:
-        """Organization, `…@AdobeOrg`."""
+        """Return the organization, `…@AdobeOrg`."""
         return self._headers["x-gw-ims-org-id"]
 
     @property
     def sandbox(self) -> str:
-        """Name of the sandbox."""
+        """Return the name of the sandbox."""
         return self._headers["x-sandbox-name"]
 
     def auth_headers(self) -> dict[str, str]:
@@ -191,7 +191,7 @@ class FlowServiceClient:
 
     @property
     def clock_offset(self) -> timedelta | None:
-        """Flow Service's clock minus this machine's, exact to about a second; None before the first response."""
+        """Return Flow Service's clock minus this machine's, exact to a second; None before the first response."""
         return self._transport.clock_offset
 
     def fetch_token(self) -> str:
@@ -261,7 +261,7 @@ class FlowServiceClient:
             params = {name: EPOCH_TYPES[epoch_type](value) for name, value in times.items()}
             return self._transport.post("/runs", {"flowId": known_id, "params": {**params, **column}})
 
-        with self._about(flow_id=flow_id, window=str(window)):
+        with self._about(flow_id=flow_id, window=window):
             return self._epochs.create_run(send)
 
     def get_run(self, flow_run_id: str, *, within_s: float | None = None) -> FlowRun:
@@ -436,7 +436,7 @@ class FlowServiceClient:
             continuation = f"{'&' if query else ''}continuationToken={page.continuation}"
 
     @contextmanager
-    def _about(self, **fields: str | None) -> Iterator[None]:
+    def _about(self, **fields: object) -> Iterator[None]:
         """Add ids and window to errors; add the remedy if a ready token was rejected."""
         try:
             yield

@@ -42,7 +42,7 @@ class AirflowConnection(Protocol):
 
     @property
     def extra_dejson(self) -> Any:
-        """The extra as JSON value."""
+        """Return the extra as JSON value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,8 @@ class ConnectionSettings:
     An invalid setting has its default or a placeholder, so that the valid settings can still be used.
 
     :param ledger_conn_id: Airflow connection of the SQL ledger; not a setting of the client.
-    :param errors: why a setting is invalid, by the name of the field: `host` (with schema and port), `login`,
-        `password` (client secret or access token), `extra` (if it is not a JSON object), or a key of the extra.
+    :param errors: error of each invalid setting, by the name of the field: `host`, `login`, `password`, `extra` if it
+        is no JSON object, or a key of the extra. Errors of schema and port belong to `host`.
         The error of an unknown key has the name of the setting that was probably meant if that has no value.
     :param secrets: password and access token as stored, also if they are invalid; to be masked in logs.
     """
@@ -99,7 +99,7 @@ class ConnectionSettings:
 
     @property
     def org_id_error(self) -> OrganizationError | None:
-        """Error of an organization id that can be sent, but that is not the id of an Adobe organization."""
+        """Return the error of an organization id that can be sent, but is not the id of an Adobe organization."""
         if "org_id" in self.errors or self.org_id.endswith("@AdobeOrg"):
             return None
         return OrganizationError(f"connection {self.conn_id!r}: org_id is {self.org_id!r}")

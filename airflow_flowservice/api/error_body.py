@@ -52,7 +52,7 @@ class ErrorBody:
 
     @property
     def number(self) -> int | None:
-        """Number of the code: 1382 for `1382`, `1382-400` and `FLOW-1382-400`."""
+        """Return the number of the code: 1382 for `1382`, `1382-400` and `FLOW-1382-400`."""
         found = _NUMBER.search(self.code or "")
         return int(found.group()) if found else None
 

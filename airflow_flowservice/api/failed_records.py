@@ -88,7 +88,7 @@ class DiagnosticFile:
 
 @dataclass(frozen=True, kw_only=True)
 class FailedRow:
-    """A row that was not ingested.
+    """Row of the source, which was not ingested.
 
     :param errors: Adobe's errors of this row, at most 20; empty if the row has none.
     :param values: the row's JSON object, with Adobe's `_errors`.
@@ -128,7 +128,7 @@ class FailedRecords:
 
     @property
     def batch_ids(self) -> tuple[str, ...]:
-        """Batches of the flow run, also those that only its manifests name.
+        """Return the batches of the flow run, also those that only its manifests name.
 
         :raises UnreadableAnswerError: an id cannot be requested; or the run names no batch, and a manifest is at
             another host.

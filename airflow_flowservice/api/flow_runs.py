@@ -72,17 +72,17 @@ class FlowRunStatus(str, Enum):
 
     @property
     def ended(self) -> bool:
-        """True if the run has ended."""
+        """Return True if the run has ended."""
         return self.succeeded or self.failed or self is FlowRunStatus.ENDED_UNCLEAR
 
     @property
     def succeeded(self) -> bool:
-        """True if the run ended and its data are ingested; includes partial success (see `failed_records`)."""
+        """Return True if the run ended and ingested data, also as a partial success (see `failed_records`)."""
         return self in (FlowRunStatus.SUCCESS, FlowRunStatus.PARTIAL_SUCCESS)
 
     @property
     def failed(self) -> bool:
-        """True if the run ended as failed."""
+        """Return True if the run ended as failed."""
         return self is FlowRunStatus.FAILED
 
 

@@ -81,7 +81,7 @@ class HttpResponse:
 
     @property
     def request_id(self) -> str | None:
-        """The `x-request-id`, which Adobe's support needs; without the header, the id in the body's `report`."""
+        """Return the `x-request-id`, which Adobe's support needs; without it, the id in the body's `report`."""
         found = self.headers.get("x-request-id") or self.headers.get("x-adobe-request-id")
         if found:
             return found
@@ -90,12 +90,12 @@ class HttpResponse:
 
     @property
     def excerpt(self) -> str:
-        """Beginning of the body without secrets, or a statement that the body is empty."""
+        """Return the beginning of the body without secrets, or a statement that the body is empty."""
         return repr(excerpt(self.body, secrets=self.secrets)) if self.body.strip() else "an empty body"
 
     @property
     def is_html(self) -> bool:
-        """True if the body is an HTML page, which proxies and gateways send."""
+        """Return True if the body is an HTML page, which proxies and gateways send."""
         content_type = self.headers.get("content-type", "").lower()
         return "html" in content_type or self.body.lstrip()[:1] == b"<"
 

@@ -166,12 +166,12 @@ class Flow:
 
     @property
     def enabled(self) -> bool:
-        """True if Flow Service executes runs of the flow. A flow without a state counts as enabled."""
+        """Return True if Flow Service executes runs of the flow. A flow without a state counts as enabled."""
         return self.state.strip().lower() in ("", "enabled")
 
     @property
     def one_time(self) -> bool | None:
-        """True if the flow is scheduled `once`, which on-demand runs require; None if the flow has no frequency."""
+        """Return True if the flow is scheduled `once`, which on-demand runs require; None without a frequency."""
         return None if self.frequency is None else self.frequency.strip().lower() == "once"
 
 
@@ -215,5 +215,5 @@ class FlowSpec:
 
     @property
     def needs_delta_column(self) -> bool | None:
-        """True if the source is table-based, so that the first run needs a delta column; None if this is unknown."""
+        """Return True if the first run needs a delta column (table-based source); None if this is unknown."""
         return None if self.run_parameters is None else "deltaColumn" in self.run_parameters

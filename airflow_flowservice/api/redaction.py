@@ -112,8 +112,8 @@ def _replace_all(text: str, spellings: tuple[str, ...]) -> str:
 def _spellings(secrets: tuple[str, ...]) -> tuple[str, ...]:
     """Return the spellings of each secret, longest first, because one may contain another.
 
-    These are: plain, quoted for a URL or a form, escaped for JSON or HTML, read as Latin-1 (as headers are), and
-    escaped once or twice by `repr` (in messages of exceptions).
+    These are the plain secret, and the secret quoted for a URL or a form, or escaped for JSON or HTML. Headers are read
+    as Latin-1. `repr` escapes the messages of exceptions, once or twice.
     """
     found = {spelling for secret in secrets for spelling in _spellings_of(secret)}
     return tuple(sorted(found, key=lambda spelling: (-len(spelling), spelling)))

@@ -18,7 +18,6 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_flowservice.api.code_remedies import ACTIVE_RUN_REMEDY, TIMES_REMEDY, remedy_of_code
 from airflow_flowservice.api.error_body import body_texts, parse_error_body
 from airflow_flowservice.api.flow_states import names_active_run, names_passing_state
 from airflow_flowservice.api.json_values import objects_at, text_at, value_at
@@ -119,6 +118,41 @@ _TYPE_OF_TIME = re.compile(
     re.IGNORECASE,
 )
 
+# Instructions for codes whose class is too general for one.
+_TIMES_REMEDY = (
+    "check the window, start_time and delta_column; if Adobe's message is about the type of a time, set epoch_format "
+    "in the connection's extra to 'integer' or 'string'"
+)
+_ACTIVE_RUN_REMEDY = (
+    "wait until the active flow run of the dataflow has ended; a retry is safe. If it occurs often, raise retry_delay, "
+    "or lower max_active_runs of the DAG"
+)
+
+_API_KEY_REMEDY = (
+    "check login (client id) of the connection, which is sent as API key: it must be the client id of the credential, "
+    "and the credential's project in Adobe Developer Console must have the Experience Platform API"
+)
+_NO_INTERVAL_REMEDY = "remove interval and backfill from the dataflow's schedule: frequency 'once' allows neither"
+_POST_REMEDIES = {
+    1361: _NO_INTERVAL_REMEDY,
+    1364: _NO_INTERVAL_REMEDY,
+    1366: "create another dataflow: a schedule can be changed before its start time only",
+    1369: (
+        "remove deltaColumn from the dataflow's Copy transformation, and set delta_column: the first flow run of a "
+        "one-time dataflow sets it"
+    ),
+    1384: _TIMES_REMEDY,
+    1403: "create another dataflow, scheduled one-time: the frequency can become 'once' before the start time only",
+}
+_GATEWAY_REMEDIES = {
+    403000: _API_KEY_REMEDY,
+    403003: _API_KEY_REMEDY,
+    403025: OrganizationError.default_remedy,
+}
+_ACCESS_LABEL_REMEDY = (
+    f"{FlowNotFoundError.default_remedy}; if both are right, ask the Adobe administrator whether the credential's role "
+    "lacks an access label of the dataflow"
+)
 _WRONG_HOST = "check the connection's host: this is not a response of Flow Service"
 _PROXY_PAGE = (
     "check the proxy or the firewall between Airflow and Adobe, and the connection's host: Flow Service sends no HTML "
@@ -213,15 +247,15 @@ def raise_for_status(response: HttpResponse, call: Call) -> None:
         raise _unreadable(response, call)
     body = parse_error_body(response)
     kind = _error_class(response, call, body)
-    remedy = remedy_of_code(kind, status=response.status, number=body.number, is_post=call in _POSTS)
+    remedy = _remedy_of_code(kind, status=response.status, number=body.number, is_post=call in _POSTS)
     if _is_wrong_host(response, kind):
         remedy = _WRONG_HOST
     elif response.is_html and response.status in (400, 401, 403, 405, 413):
         remedy = _PROXY_PAGE
     elif remedy is None and kind.retryable and _is_because_of_active_run(response, call):
-        remedy = ACTIVE_RUN_REMEDY
+        remedy = _ACTIVE_RUN_REMEDY
     elif remedy is None and call is Call.CREATE_RUN and refuses_times(response):
-        remedy = TIMES_REMEDY
+        remedy = _TIMES_REMEDY
     raise _error(kind, response, f"{call.value} was refused: {body.message}", body.code, remedy)
 
 
@@ -248,6 +282,20 @@ def _error_class(response: HttpResponse, call: Call, body: ErrorBody) -> type[Ap
     if _is_because_of_active_run(response, call):
         return FlowChangingError if call is Call.CREATE_RUN else RetriggerNotYetError
     return RunRefusedError
+
+
+def _remedy_of_code(kind: type[ApiError], *, status: int, number: int | None, is_post: bool) -> str | None:
+    """Return the instruction for a response; None if the one of its class applies.
+
+    :param kind: class of the error, which the HTTP status decides first.
+    :param number: number of Adobe's code.
+    :param is_post: True if the request creates a flow run; elsewhere, the same code can have another meaning.
+    """
+    if kind is FlowNotFoundError and (status, number) == (404, 1439):
+        return _ACCESS_LABEL_REMEDY
+    if kind is AccessDeniedError:
+        return _GATEWAY_REMEDIES.get(number or 0)
+    return _POST_REMEDIES.get(number or 0) if kind is RunRefusedError and is_post else None
 
 
 def _is_because_of_active_run(response: HttpResponse, call: Call) -> bool:

@@ -56,7 +56,7 @@ class Transport:
 
     @property
     def clock_offset(self) -> timedelta | None:
-        """The service's clock minus this machine's, from the last response; exact to about a second."""
+        """Return the service's clock minus this machine's, from the last response; exact to about a second."""
         return self._http.clock_offset
 
     def get(self, path: str, query: str = "", *, within_s: float = math.inf, root: str = ROOT) -> HttpResponse:

@@ -28,7 +28,7 @@ def validate_base_url(value: Any, name: str, *, known_path: str = "") -> str:
 
     :param known_path: the service's own path; it is removed with all that follows, since users may have copied it
         with the host.
-    :raises ConfigurationError: the value is not a URL, contains a password, or is plain http for a host other
+    :raises ConfigurationError: the value is not a URL, or contains a password; or it is plain http for a host other
         than this machine, which would send the secret unencrypted.
     """
     if not isinstance(value, str) or not value.strip():

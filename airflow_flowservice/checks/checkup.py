@@ -34,31 +34,31 @@ class CheckedService(Protocol):
 
     @property
     def base_url(self) -> str:
-        """URL of the platform."""
+        """Return the URL of the platform."""
 
     @property
     def ims_url(self) -> str:
-        """URL of IMS."""
+        """Return the URL of IMS."""
 
     @property
     def client_id(self) -> str:
-        """Client id of the credential."""
+        """Return the client id of the credential."""
 
     @property
     def org_id(self) -> str:
-        """Organization."""
+        """Return the organization."""
 
     @property
     def sandbox(self) -> str:
-        """Name of the sandbox."""
+        """Return the name of the sandbox."""
 
     @property
     def has_given_token(self) -> bool:
-        """True if a ready token is used."""
+        """Return True if a ready token is used."""
 
     @property
     def clock_offset(self) -> timedelta | None:
-        """The service's clock minus this machine's."""
+        """Return the service's clock minus this machine's."""
 
     def fetch_token(self) -> str:
         """Return a token."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Causes why Airflow cannot parse a connection in an environment variable (`AIRFLOW_CONN_...`). Pure.
+"""Find out why Airflow cannot parse a connection in an environment variable (`AIRFLOW_CONN_...`). Pure.
 
 Airflow logs the cause at level DEBUG only, and reports that the connection does not exist. Formats: Airflow's
 `Connection.from_json` and `Connection.from_uri`.
@@ -41,7 +41,7 @@ def _cause_in_json(text: str) -> str | None:
     except (ValueError, RecursionError) as error:
         return f"is not valid JSON{position_of(error)}"
     if unknown := [key for key in fields if key not in _FIELDS]:
-        return f"has the unknown key {unknown[0][:60]!r} beside 'extra'; settings of Flow Service belong into 'extra'"
+        return f"has the unknown key {unknown[0][:60]!r} beside 'extra'; settings of Flow Service belong in 'extra'"
     for name in _TEXT_FIELDS:
         if fields.get(name) is not None and not isinstance(fields[name], str):
             return f"has a {name} that is not text; write it in quotation marks"

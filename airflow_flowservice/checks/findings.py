@@ -69,7 +69,7 @@ class Finding:
 
     @property
     def wrong(self) -> bool:
-        """True if a problem has to be fixed."""
+        """Return True if a problem has to be fixed."""
         return self.verdict is Verdict.WRONG
 
     def to_dict(self) -> dict[str, Any]:

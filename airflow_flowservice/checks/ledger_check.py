@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Comparison of a dataflow's ledger entries with the flow runs of Flow Service. Pure."""
+"""Compare a dataflow's ledger entries with the flow runs of Flow Service. Pure."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def compare_ledger(
 
     :param entries: all entries of one dataflow.
     :param runs: the dataflow's flow runs, which may lack some.
-    :param find: read one flow run that `runs` lacks; None if it does not exist.
+    :param find: function that reads one flow run that `runs` lacks; it returns None if there is none.
     :param within: compare only windows that overlap it, and flow runs without a known window.
     """
     listed = {run.id: run for run in runs}

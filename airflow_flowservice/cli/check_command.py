@@ -7,11 +7,15 @@ import sys
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow_flowservice.checks.findings import Verdict
 from airflow_flowservice.cli.output import output_format, quiet_retries, quiet_stdout, write_document
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import IO
+
+    from rich.table import Table
 
     from airflow_flowservice.checks.findings import Finding
     from airflow_flowservice.exceptions import FlowServiceError
@@ -22,12 +26,12 @@ _MAX_ATTEMPTS = 2
 # Fields of the connection without which a request cannot be sent; all other fields have a default.
 _NEEDED_BY_IMS = frozenset({"login", "password", "extra", "access_token", "ims_url", "scopes"})
 _NEEDED_BY_FLOW_SERVICE = _NEEDED_BY_IMS | {"host", "org_id", "sandbox"}
+_STYLES = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.NOT_CHECKED: "dim", Verdict.WRONG: "bold red"}
+_VERDICT_WIDTH, _CHECK_WIDTH = 11, 12
 
 
 def check(arguments: argparse.Namespace) -> NoReturn:
     """Print the finding of each check on a line, and exit with 0 if nothing is wrong, otherwise with 1."""
-    from airflow_flowservice.cli.finding_lines import finding_printer
-
     found = []
     output = output_format(arguments)
     show = None if output in ("json", "yaml") else finding_printer(sys.stdout)
@@ -63,7 +67,7 @@ def findings_of(conn_id: str, *, flow_id: str | None) -> Iterator[Finding]:
 
 def _findings_of_dag(dag_id: str) -> Iterator[Finding]:
     from airflow_flowservice._airflow.dag_pools import pool_findings
-    from airflow_flowservice.checks.findings import POOL, Finding, Verdict
+    from airflow_flowservice.checks.findings import POOL, Finding
     from airflow_flowservice.cli.metadata_session import metadata_session
     from airflow_flowservice.cli.output import CommandError
 
@@ -104,3 +108,33 @@ def _finding_of_setting(name: str, error: FlowServiceError) -> Finding:
         return wrong(SETTINGS, error)
     field = f"{name} in its extra" if name in CONNECTION_FIELDS else f"its {name}"
     return wrong(SETTINGS, error, remedy=f"edit the connection: correct {field}")
+
+
+def finding_printer(stream: IO[str]) -> Callable[[Finding], None]:
+    """Return a function that prints a finding: with colours and wrapped in a terminal, or else as one plain line."""
+    from rich.console import Console
+
+    console = Console(file=stream)
+
+    def show(finding: Finding) -> None:
+        if console.is_terminal:
+            console.print(_row(finding))
+        else:
+            line = f"{finding.verdict.value:<{_VERDICT_WIDTH}}  {finding.check:<{_CHECK_WIDTH}}  {finding}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    return show
+
+
+def _row(finding: Finding) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    row = Table.grid(padding=(0, 2, 0, 0))
+    row.add_column(width=_VERDICT_WIDTH, style=_STYLES[finding.verdict])
+    row.add_column(width=_CHECK_WIDTH)
+    row.add_column(overflow="fold")
+    row.add_row(finding.verdict.value, finding.check, Text(finding.message))
+    if finding.remedy:
+        row.add_row("", "", Text(f"What to do: {finding.remedy}", style="italic"))
+    return row

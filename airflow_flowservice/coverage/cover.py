@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compute the state of each window from the expected windows and the known flow runs.
 
-Pure: the caller passes the windows that DAG runs and schedules expect, the XComs of their tasks, the flow runs in the
-ledger and, if Flow Service was queried, its flow runs. Runs are joined by id, so the result is correct even if Flow
-Service does not report a run's window. If the records do not show the state of a window, it is `unknown`.
+Pure: the caller passes the windows that DAG runs and schedules expect, and the flow runs. These come from the XComs of
+tasks, from the ledger and, if it was queried, from Flow Service. Runs are joined by id, so the result is correct even
+if Flow Service does not report a run's window. If the records do not show the state of a window, it is `unknown`.
 """
 
 from __future__ import annotations

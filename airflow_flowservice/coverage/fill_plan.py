@@ -193,7 +193,7 @@ def _steps(group: _Group, *, dag_id: str, options: FillOptions) -> Iterator[Fill
 
 
 def _filled(group: _Group, *, dag_id: str, options: FillOptions) -> Iterator[tuple[FillAction, FilledWindow]]:
-    """Yield each window with its action; spans that need a DAG run by hand are joined."""
+    """Yield each window with its action; spans that need a manual DAG run are joined."""
     spans = [span for span in group.spans if options.within is None or span.window.overlaps(options.within)]
     chosen = [(span, _choose(span, group, dag_id=dag_id, options=options)) for span in spans]
     for existing, pairs in groupby(chosen, key=lambda pair: pair[1]):
@@ -227,7 +227,7 @@ def _triggered(spans: Sequence[Span], *, options: FillOptions) -> Iterator[tuple
 def _choose(
     span: Span, group: _Group, *, dag_id: str, options: FillOptions
 ) -> tuple[FillAction, ExpectedWindow] | None:
-    """Return the action and the DAG run's window that fill a span; None if it needs a DAG run by hand."""
+    """Return the action and the DAG run's window that fill a span; None if it needs a manual DAG run."""
     fitting = [each for each in span.expected if each.dag_id == dag_id and group.contains(each.window)]
     if options.succeeded is not None:
         for each in fitting:

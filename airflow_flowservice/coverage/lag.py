@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lag of one dataflow from its ledger and its flow runs, without Airflow's metadata database. Pure.
+"""Compute the lag of one dataflow from its ledger and its flow runs, without Airflow's metadata database. Pure.
 
 Tasks and triggers cannot read the metadata database, so the schedule of the dataflow's DAGs is not known here. Each
 time between two ingested windows that no window ingested counts as a gap.
@@ -38,7 +38,7 @@ class ListRuns(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LagLimit:
-    """The longest lag that is accepted.
+    """Limit of the lag of a dataflow.
 
     :param max_lag: the longest accepted lag.
     :param lookback: time before now in which gaps count; None for seven days, and at least twice `max_lag`.
@@ -99,7 +99,7 @@ class Lag:
         return FlowLateError(
             f"{self.describe()}; the longest accepted lag is {limit}",
             flow_id=self.flow_id,
-            window=None if self.last is None else str(self.last),
+            window=self.last,
         )
 
     def to_json(self) -> dict[str, Any]:

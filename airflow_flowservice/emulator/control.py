@@ -22,7 +22,7 @@ These routes need no token and are not counted in the ledger.
 =======================================  =====================================================================
 
 A malformed request gets a response with status 400 and the body `{"error": "..."}`. A request with a foreign `Host` or
-`Origin` gets status 403, because a web page in a browser on this machine can send requests to loopback.
+`Origin` gets status 403. Otherwise, a web page in a browser on this machine could send requests to loopback.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def request_kind(method: str, path: str) -> str:
 
 
 class BufferedResponse:
-    """A response that an application has sent to `send` and that is not yet forwarded to the client."""
+    """Response of an application, before it is forwarded to the client."""
 
     def __init__(self) -> None:
         self.status = 500

@@ -4,8 +4,8 @@
 - `GET data/dataflows` returns the dataflows of the DAGs that the user may read.
 - `GET data/fleet` returns a summary of each dataflow, see `json_responses.fleet_json`.
 - `GET data/coverage?flow_id=&dag_id=&from=&to=&conn_id=` returns the states of a dataflow's windows, see
-  `json_responses.coverage_json`. With `conn_id` it also queries Flow Service. `fill_refusals` has the reason why the
-  user may not fill windows of a DAG, or null, by DAG.
+  `json_responses.coverage_json`. With `conn_id` it also queries Flow Service. `fill_refusals` has for each DAG the
+  reason why the user may not fill its windows, or null.
 - `GET data/fill` returns the DAG runs that would fill windows, see `fill_preview`.
 
 Error responses are `{"error": text, "remedy": text or null}`.

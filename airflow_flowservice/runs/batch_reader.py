@@ -116,9 +116,8 @@ class BatchReader(Generic[Item]):
     """Read many runs with one request. Blocks; only one thread at a time may use it.
 
     A list that fails because of one run is halved until that run is found. The run is then read with a separate
-    request for some minutes. The same applies to existing runs that lists omit `_MAX_OMISSIONS` times in a row. If Flow
-    Service refuses all lists by id, or if its lists omit half of the existing runs, all runs are read singly for some
-    minutes.
+    request for some minutes. The same applies to existing runs that lists omit `_MAX_OMISSIONS` times in a row. All
+    runs are read singly for some minutes if Flow Service refuses all lists by id, or omits half of the existing runs.
 
     :param kind: kind of the objects; a comment or docstring about runs applies to each kind.
     :param together: False while all runs are read singly.

@@ -150,7 +150,7 @@ class CreateOnce:
             if state is CreationState.FAILED:
                 raise self._error
         except FlowServiceError as error:
-            error.about(flow_id=order.flow_id, window=str(order.window) if order.window else None)
+            error.about(flow_id=order.flow_id, window=order.window)
             raise
         if self._needed is not None:
             raise self._needed
@@ -249,7 +249,7 @@ class CreateOnce:
         if self._has_failed(run):
             log.warning("Flow run %s ended as %s, so it is not adopted", run.id, run.status_word)
             return CreationEvent.FAILED
-        log.warning("Adopting flow run %s (%s), since the DAG run's conf says so", run.id, run.status_word)
+        log.warning("Adopting flow run %s (%s), as the DAG run's conf requests", run.id, run.status_word)
         self._intent, self._flow_run_id = replace(self._assumed_intent(), adopted=self.adopt), run.id
         return CreationEvent.USABLE
 
@@ -373,7 +373,7 @@ class CreateOnce:
         self._intents.require_no_overlapping_claim()
         delay = self._clock.now().timestamp() - self._intent.written_at
         if self._intents.is_durable and delay > max(self.patience / 2, _MIN_DELAY_THAT_COUNTS):
-            raise AttemptOvertakenError("this attempt hung before it sent anything, so it ends without sending")
+            raise AttemptOvertakenError("this attempt was delayed before it sent anything, so it ends without sending")
 
     def _compare(self) -> CreationEvent:
         answer = None if self._posts else answer_to(self._intent, self.answer)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from airflow_flowservice.plain_text import ID_LENGTH, clean_text
@@ -94,7 +95,7 @@ class Order:
             flow_id=self.flow_id, window=self.window, start_time=start_time, delta_column=self.delta_column
         )
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Return a text that is equal for orders of the same flow run."""
         return f"{self.flow_id} {self.retrigger or self.window}"

@@ -243,7 +243,7 @@ class LedgerIntents:
         self._found = [entry, *(each for each in self._entries if each.key != entry.key)]
 
     def _overlapping_runs(self) -> tuple[str, ...]:
-        """Return the flow runs of other windows that overlap this one; to ingest it again is a request."""
+        """Return the flow runs of other windows that overlap this one, for `Intent.restates`."""
         found = [entry.flow_run_id for entry in self.others if entry.flow_run_id]
         return tuple(dict.fromkeys(found))[:_MAX_RESTATED]
 

@@ -134,13 +134,13 @@ class LedgerSteps:
     def check_before_another(
         self, *, after: CreationEvent = CreationEvent.FAILED, intent: Intent | None = None
     ) -> CreationEvent:
-        """Return whether other flow runs ingested the window, before a flow run is created in place of another one.
+        """Return whether other flow runs ingested the window, before a new one replaces a failed or claimed one.
 
-        That one failed, or was only claimed. Meanwhile, other tasks may have ingested parts of the window. If it was to
-        ingest the window again, an earlier flow run has ingested it.
+        Meanwhile, other tasks may have ingested parts of the window. If the replaced flow run was a request to ingest
+        the window again, an earlier flow run has ingested it.
 
         :param after: event after which the task creates a flow run.
-        :param intent: of that flow run. If a user named it, it was no request to ingest the window again.
+        :param intent: of the replaced flow run. If a user named that flow run, it was no request to ingest again.
         :raises FlowRunActiveError: a part of the window is being ingested.
         """
         entry, is_own = self.intents.entry, self.intents.is_own

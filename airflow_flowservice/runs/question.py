@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.plain_text import clean_text
+from airflow_flowservice.windows.window import iso
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from airflow_flowservice.api.models import FlowRun
     from airflow_flowservice.runs.intent import Attempt, Intent
 
@@ -63,9 +65,7 @@ class Candidate:
     @classmethod
     def of(cls, run: FlowRun, *, url: str) -> Candidate:
         """Return the candidate of a flow run, with bounded texts."""
-        created = "at an unknown time"
-        if run.created_at is not None:
-            created = run.created_at.astimezone(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+        created = iso(run.created_at) if run.created_at else "at an unknown time"
         status = clean_text(run.status_word or "no status", length=_STATUS_LENGTH)
         # Airflow lists the options by their texts. The id is never cut.
         return cls(

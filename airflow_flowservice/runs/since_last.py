@@ -44,11 +44,11 @@ def last_success(
         if not summary.succeeded:
             run = get_run(summary.id)
             if not run.status.ended:
-                raise _active_error(run.id, summary.window_text, url=summary.url)
+                raise _active_error(run.id, summary.window, url=summary.url)
             if run.status.failed or has_failed_batches(run):
                 continue
             if not run.status.succeeded:
-                raise _outcome_error(run.id, summary.window_text, url=summary.url)
+                raise _outcome_error(run.id, summary.window, url=summary.url)
         if summary.window is None:
             raise WindowError(
                 f"the window of flow run {summary.id}, the last success, is not known",
@@ -101,7 +101,7 @@ def _is_success(entry: LedgerEntry, *, get_run: Callable[[str], FlowRun]) -> boo
         return False
     run = get_run(entry.flow_run_id)
     if not run.status.ended:
-        raise _active_error(run.id, str(entry.window))
+        raise _active_error(run.id, entry.window)
     return run.status.succeeded
 
 
@@ -137,26 +137,28 @@ def require_not_ingested(
         if other == window or not other.overlaps(window):
             continue
         if not run.status.ended:
-            raise _active_error(run.id, str(other))
+            raise _active_error(run.id, other)
         if not run.status.succeeded:
-            raise _outcome_error(run.id, str(other))
+            raise _outcome_error(run.id, other)
         if has_failed_batches(run):
             continue
         raise WindowError(
             f"flow run {run.id} has already ingested a part of this window: {other}",
-            window=str(window),
+            window=window,
             flow_run_id=run.id,
             remedy=f"mark the task as success if nothing is missing; otherwise {_TRIGGER_MANUALLY}",
         )
 
 
-def _active_error(flow_run_id: str, window: str | None, *, url: str | None = None) -> FlowRunActiveError:
+def _active_error(flow_run_id: str, window: IngestionWindow | None, *, url: str | None = None) -> FlowRunActiveError:
     return FlowRunActiveError(
         f"an earlier flow run has not ended, and may still ingest {window}", flow_run_id=flow_run_id, url=url
     )
 
 
-def _outcome_error(flow_run_id: str, window: str | None, *, url: str | None = None) -> FlowRunOutcomeUnknownError:
+def _outcome_error(
+    flow_run_id: str, window: IngestionWindow | None, *, url: str | None = None
+) -> FlowRunOutcomeUnknownError:
     return FlowRunOutcomeUnknownError(
         f"an earlier flow run ended without a status, and may have ingested {window}",
         flow_run_id=flow_run_id,

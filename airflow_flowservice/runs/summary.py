@@ -177,14 +177,9 @@ class FlowRunSummary:
         return self.status in _SUCCEEDED
 
     @property
-    def window_text(self) -> str | None:
-        """Return the window as ISO 8601 interval, or None if it is not known."""
-        return str(self.window) if self.window else None
-
-    @property
     def error_fields(self) -> dict[str, Any]:
         """Return the fields of a `FlowServiceError` about this run."""
-        return {"flow_id": self.flow_id, "window": self.window_text, "flow_run_id": self.id, "url": self.url}
+        return {"flow_id": self.flow_id, "window": self.window, "flow_run_id": self.id, "url": self.url}
 
     @property
     def has_copy_error(self) -> bool:

@@ -215,7 +215,7 @@ class RunWatch:
         return FlowRunTimeoutError(
             f"the flow run {state}",
             flow_id=self.last.flow_id if self.last else None,
-            window=str(self.last.window) if self.last and self.last.window else None,
+            window=self.last.window if self.last else None,
             flow_run_id=self.flow_run_id,
             url=self.url,
         )

@@ -36,7 +36,7 @@ _NEVER = datetime.max.replace(tzinfo=timezone.utc)
 
 @dataclass(frozen=True, kw_only=True)
 class CronSchedule:
-    """A schedule whose run dates match a cron expression, in the wall clock of a time zone.
+    """Schedule with the run dates of a cron expression, in the wall clock of a time zone.
 
     :param expression: five or six fields, or a preset such as `@daily`.
     :param zone: the schedule's time zone.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from airflow_flowservice.windows.window import IngestionWindow, iso
+from airflow_flowservice.windows.window import EPOCH, IngestionWindow, iso
 
 LENGTHS: Mapping[str, timedelta] = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 MAX_PARTITIONS = 1000
@@ -15,7 +15,6 @@ MAX_PARTITIONS = 1000
 
 _KEY_FORMAT = "%Y-%m-%dT%H:%M:%S"
 """`input_format` of Airflow's temporal mappers. Their default time zone is UTC, too."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def keys_of(window: IngestionWindow, *, length: str) -> list[str]:
@@ -26,9 +25,9 @@ def keys_of(window: IngestionWindow, *, length: str) -> list[str]:
     :param length: `hour` or `day`.
     """
     step = LENGTHS[length]
-    first = -((_EPOCH - window.start) // step)
-    end = (window.end - _EPOCH) // step
-    return [(_EPOCH + number * step).strftime(_KEY_FORMAT) for number in range(first, end)]
+    first = -((EPOCH - window.start) // step)
+    end = (window.end - EPOCH) // step
+    return [(EPOCH + number * step).strftime(_KEY_FORMAT) for number in range(first, end)]
 
 
 def extra_of_partition(extra: Mapping[str, Any], *, key: Any) -> Mapping[str, Any]:

@@ -89,9 +89,9 @@ def require_no_other_spelling(values: Mapping[str, Any], *, where: str) -> None:
 def require_no_unread_times(values: Mapping[str, Any], *, where: str) -> None:
     """Raise an error if a mapping without a window has times that are probably meant as one.
 
-    These are times under a key with a name that is similar to `window_start`, under a key such as `interval` or `date`,
-    and two times under keys such as `start` and `end`. The keys may be for another task, so a window in the same
-    mapping takes precedence. Numbers that cannot be times, such as those of rows, are ignored.
+    These are times under a key that is similar to `window_start`, or under a key such as `interval` or `date`. Two
+    times under keys such as `start` and `end` are also refused. The keys may be for another task, so a window in the
+    same mapping takes precedence. Numbers that cannot be times, such as those of rows, are ignored.
 
     :param values: as for `require_no_other_spelling`.
     :raises WindowError: the error names the keys.

@@ -185,20 +185,13 @@ def _text(instant: datetime | None) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Period:
-    """A window that a schedule gives.
+    """Window of a schedule.
 
     :param source: the rule that gives this window, as text for the log.
     """
 
     window: IngestionWindow
     source: str
-
-
-def window_of(
-    *, dates: RunDates, schedule: Schedule | None, interval: timedelta | Any | None = None
-) -> IngestionWindow:
-    """Return the window of a DAG run; see `period_of`."""
-    return period_of(dates=dates, schedule=schedule, interval=interval).window
 
 
 def period_of(

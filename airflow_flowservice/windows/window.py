@@ -118,7 +118,7 @@ class IngestionWindow:
             return
         raise WindowError(
             f"the window ends in the future: it is now {iso(now)}",
-            window=str(self),
+            window=self,
             remedy=remedy
             or (
                 "wait until the window has ended; a run for the period before its logical date needs no window_end, "

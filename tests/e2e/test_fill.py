@@ -144,7 +144,7 @@ def test_viewer_sees_why_the_buttons_are_disabled(
 
 
 def test_expired_login_creates_nothing(airflow: LocalAirflow, open_page: Callable[..., Page]) -> None:
-    """The dialog says so, and a new preview shows the same windows."""
+    """The dialog reports it, and a new preview shows the same windows."""
     before = backfills(airflow)
     page = open_page(airflow.rest.token, first=1, last=10)
     page.click("#fill-button")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Follow the page Getting started, as a reader does: each block in its order, waiting only where the page says so."""
+"""Follow the page Getting started as a reader does: each block in order, waiting only where the page requires it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ INSTALLATION = ("python3", "source", "pip")
 class Reader:
     """Reader of the page, with an empty home folder.
 
-    Instead of `airflow standalone`, whose log servers listen on every address and whose SQLite is locked on a busy
-    machine, the same components start on 127.0.0.1 and an embedded PostgreSQL. The port of the emulator is a free one.
+    `airflow standalone` is not used: its log servers listen on every address, and its SQLite is locked on a busy
+    machine. The same components start on 127.0.0.1 with an embedded PostgreSQL. The port of the emulator is a free one.
     """
 
     def __init__(self, home: Path, servers: ExitStack) -> None:
@@ -42,7 +42,7 @@ class Reader:
         self.airflow: LocalAirflow | None = None
 
     def follow(self, step: Step) -> None:
-        """Do what a block says, then wait if the text after it says so."""
+        """Do what a block says, then wait if the text after it requires it."""
         if step.language == "python":
             self.write(step)
             return

@@ -56,7 +56,7 @@ def test_pool_that_counts_deferred_tasks_keeps_the_ceiling(airflow: LocalAirflow
 
 
 def test_pool_without_deferred_tasks_exceeds_the_ceiling(airflow: LocalAirflow, service: EmulatedFlowService) -> None:
-    """Flow Service refuses the flow runs beyond the ceiling, and each window is ingested once all the same."""
+    """Flow Service refuses the flow runs beyond the ceiling, and each window is nevertheless ingested once."""
     ledger = ingest_days(airflow, service, "e2e_pool_of_running", days=4)
     assert sum(ledger["refused"].values()) > 0
     assert OF_SANDBOX == ledger["most_active"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The main job on a real Airflow, with one backfill: the end-to-end test that a plain `pytest` runs.
 
-Of four days, one POST's response is lost, and one worker process is killed after its POST.
+The backfill has four days. The response to one POST is lost, and one worker process is killed after its POST.
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ def test_a_response_was_lost(tell: Callable[..., Any]) -> None:
 
 @pytest.mark.needs_airflow(3, 1, "Airflow 3.0 does not retry a task after its process is killed")
 def test_a_worker_process_was_killed(airflow: LocalAirflow, runs: list[dict[str, Any]]) -> None:
-    """Airflow saw it, and a second attempt ended the task."""
+    """Airflow logged the signal, and a second attempt ended the task."""
     (run,) = [run for run in runs if run["logical_date"].startswith("2026-02-03")]
     instances = {each["task_id"]: each for each in airflow.task_instances(DAG_ID, run["dag_run_id"])}
     assert 1 < instances["ingest"]["try_number"]
-    # From files, since the API answers 404 for a try lost in a race of Airflow's executor.
+    # From files, since the API returns 404 for a try lost in a race of Airflow's executor.
     logs = (airflow.home / "logs" / "tasks").glob(f"dag_id={DAG_ID}/run_id={run['dag_run_id']}/task_id=ingest/*.log*")
     assert any("SIGKILL" in log.read_text() for log in logs)
 

@@ -51,8 +51,8 @@ def tasks(
 def _are_all_waiting(airflow: LocalAirflow, run_id: str) -> bool:
     """Return whether all tasks are deferred, and the scheduler has read the ends of their workers.
 
-    If a task resumes before, the scheduler takes the end of its first worker for the loss of its second one, and the
-    task fails (Airflow's `SchedulerJobRunner.process_executor_events`).
+    If a task resumes before, the scheduler takes the end of its first worker for the loss of its second one. The task
+    then fails (Airflow's `SchedulerJobRunner.process_executor_events`).
     """
     deferred = [each for each in airflow.task_instances(DAG_ID, run_id) if each["state"] == "deferred"]
     log = (airflow.home / "logs" / "processes" / "scheduler.log").read_text()

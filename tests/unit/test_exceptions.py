@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import json
 import pickle
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -22,6 +23,7 @@ from airflow_flowservice.exceptions import (
     from_dict,
     tree,
 )
+from airflow_flowservice.windows.window import IngestionWindow
 
 FIELDS = {
     "flow_id": "f-1",
@@ -177,6 +179,13 @@ class TestErrorContext:
             raise error
         assert caught.value is error
         assert (error.flow_id, error.window) == ("f-1", "w")
+
+    def test_a_window_becomes_text(self) -> None:
+        """Callers pass the window itself, and an error can still be sent as JSON."""
+        begin = datetime(2026, 1, 1, tzinfo=timezone.utc)
+        window = IngestionWindow(begin, begin + timedelta(days=1))
+        for error in (WindowError("no", window=window), WindowError("no").about(window=window)):
+            assert error.to_dict()["window"] == "2026-01-01T00:00:00Z/2026-01-02T00:00:00Z"
 
     def test_inner_context_takes_precedence(self) -> None:
         """The inner context fills a field first."""

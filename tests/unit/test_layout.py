@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import airflow_flowservice
@@ -50,9 +51,17 @@ def test_no_two_modules_define_the_same_public_name() -> None:
     found = defaultdict(set)
     for file in NAMED:
         for node in ast.parse(file.read_text()).body:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+            is_named = isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            if is_named and not node.name.startswith("_"):
                 found[node.name].add(file.relative_to(PACKAGE).as_posix())
     assert {} == {name: files for name, files in found.items() if len(files) > 1}
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """This includes imports within functions, and those for types."""
+    names = {file: _module_name(file).removesuffix(".__init__") for file in MODULES}
+    graph = {name: {*_imports(file)} - {name} for file, name in names.items()}
+    assert "airflow_flowservice.exceptions" in TopologicalSorter(graph).static_order()
 
 
 def test_only_its_own_folder_imports_a_private_module() -> None:

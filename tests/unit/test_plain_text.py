@@ -27,7 +27,7 @@ ANY_TEXT = st.text(st.characters())
         ("", ""),
     ],
 )
-def test_cleaned_text(text, cleaned):
+def test_text_is_cleaned(text, cleaned):
     assert clean_text(text) == cleaned
 
 

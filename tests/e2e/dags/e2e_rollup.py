@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A DAG that ingests hours, and one that ingests the day when all its hours are ingested (Airflow 3.3 and later)."""
+"""Ingest hours, and in another DAG the day when all its hours are ingested (Airflow 3.3 and later)."""
 
 from __future__ import annotations
 

@@ -39,8 +39,11 @@ class Request:
 class Server:
     """Server that answers requests with a list of raw replies; the last reply is repeated.
 
-    A reply is bytes, a callable that creates bytes from the request, or one of `RESET` (read the request, then
-    reset the connection), `HANG_UP` (close the connection) and `SILENCE` (read the request, never respond).
+    A reply is bytes, a callable that creates bytes from the request, or one of these:
+
+    - `RESET`: read the request, then reset the connection.
+    - `HANG_UP`: close the connection.
+    - `SILENCE`: read the request, and never respond.
     """
 
     RESET = "reset"

@@ -336,7 +336,7 @@ def test_clock_within_the_tolerance(connect: Any, command: Any) -> None:
 
 
 def test_all_invalid_settings_are_reported_together(check: Any) -> None:
-    """IMS is queried if the errors do not concern it."""
+    """IMS is queried if the errors are of other settings."""
     shown = check(
         host="http://platform.adobe.io",
         extra={"org_id": "1234", "epoch_format": "iso", "timeout_s": "soon", "sandbox": "", "orgid": "x", "qqq": 1},

@@ -107,7 +107,8 @@ def test_limit(failed_records: Any, created: Any, tmp_path: Path, emulator: Any)
 
 
 @pytest.mark.parametrize("output", ["json", "yaml", "plain"])
-def test_formats(failed_records: Any, created: Any, output: str) -> None:
+def test_each_format_shows_the_codes(failed_records: Any, created: Any, output: str) -> None:
+    """Only `plain` omits the examples."""
     shown = failed_records(created(status="partialSuccess", failed_records=2), "--format", output)
     assert (1, "") == (shown.status, shown.err)
     assert "MAPPER-3700-400" in shown.out

@@ -147,7 +147,7 @@ def test_fill_creates_exactly_the_open_windows_once(session: Any, command: Any) 
 
 @pytest.mark.usefixtures("seven_days")
 @pytest.mark.parametrize(("typed", "status", "created"), [("4\n", 0, 1), ("yes\n", 1, 0), ("", 1, 0)])
-def test_number_confirms(
+def test_typed_number_confirms_the_fill(
     session: Any, command: Any, monkeypatch: pytest.MonkeyPatch, typed: str, status: int, created: int
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(typed))
@@ -309,7 +309,7 @@ def test_restate_needs_its_own_confirmation(session: Any, command: Any, monkeypa
     ],
     ids=["chunk", "document", "confirmation", "unknown"],
 )
-def test_invalid_options(session: Any, command: Any, options: list[str], message: str) -> None:
+def test_invalid_options_create_nothing(session: Any, command: Any, options: list[str], message: str) -> None:
     shown = command("fill", *RANGE, *options)
     assert (2, "", []) == (shown.status, shown.out, backfills(session))
     assert message in shown.err

@@ -122,7 +122,7 @@ def test_dataflow_of_a_dag_that_never_ran(session: Any, dags: Any, fleet: Any, m
 
 @pytest.mark.usefixtures("session", "dags")
 def test_schedule_that_cannot_be_decoded(fleet: Any, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The dataflow has a row that says so, and is not fresh."""
+    """The dataflow has a row that reports it, and is not fresh."""
     tasks = (database.TaskSettings(task_id="ingest", flow_id=NOTHING, conn_id="flowservice_default"),)
     known = database.DagSchedule(timetable=None, start=BEGIN, tasks=tasks)
     monkeypatch.setattr(dag_facts, "dag_schedules", lambda *_, **__: {"daily": known})

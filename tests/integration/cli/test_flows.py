@@ -46,7 +46,7 @@ def test_only_one_time_dataflows(flows: Any) -> None:
     assert [FILES, TABLE, DISABLED] == [each["flow_id"] for each in shown.json]
 
 
-def test_last_run(flows: Any, connect: Any) -> None:
+def test_last_flow_run_is_listed(flows: Any, connect: Any) -> None:
     window = IngestionWindow(datetime(2026, 1, 1, tzinfo=timezone.utc), datetime(2026, 1, 2, tzinfo=timezone.utc))
     with FlowServiceHook(connect()).get_conn() as client:
         created = client.create_run(flow_id=FILES, window=window, start_time=datetime.now(timezone.utc))
@@ -70,7 +70,7 @@ def test_unreadable_specifications(flows: Any, emulator: Emulator) -> None:
     assert 2 == len({each["source"] for each in shown.json})
 
 
-def test_many_pages(flows: Any, emulator: Emulator) -> None:
+def test_all_pages_of_the_list_are_read(flows: Any, emulator: Emulator) -> None:
     for number in range(230):
         emulator.add_flow(id=f"00000000-0000-4000-8000-{number:012}", name=f"flow {number:03}", kind="file")
     shown = flows("--output", "json")

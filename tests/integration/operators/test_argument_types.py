@@ -64,5 +64,5 @@ def test_continues_without_ids_is_refused(continues):
     ],
     ids=repr,
 )
-def test_continues(continues, ids):
+def test_continues_accepts_one_id_or_several(continues, ids):
     assert ids == OnDemandFlowRunOperator(task_id="task", flow_id=FLOW, continues=continues).continues

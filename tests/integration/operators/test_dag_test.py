@@ -112,7 +112,7 @@ def test_an_example_ingests_its_windows(run_dag, runs_of, dag_id, dataflows):
 
 @pytest.mark.slow
 def test_an_example_whose_dag_run_has_the_window_of_an_event(run_dag, runs_of):
-    """By hand, the window of the events is in the conf."""
+    """A user who triggers the DAG names the window of the events in the conf."""
     window = {"window_start": "2026-01-09T00:00:00Z", "window_end": "2026-01-09T01:00:00Z"}
     states, _ = run_dag("flowservice_watcher", 10, folder=EXAMPLES, conf=window)
     assert {"ingest": "success"} == states

@@ -375,7 +375,7 @@ def test_a_run_named_in_the_conf_is_adopted(ingest, create_run, runs_of, named, 
     assert created == task.xcoms["return_value"]
     assert ("success", 1440) == (task.xcoms["flow_run"]["status"], task.xcoms["flow_run"]["output_records"])
     assert [created] == [run["id"] for run in runs_of()]
-    assert any("since the DAG run's conf says so" in line for line in log())
+    assert any("as the DAG run's conf requests" in line for line in log())
 
 
 def test_a_run_named_for_another_task_is_ignored(ingest, runs_of):

@@ -65,7 +65,7 @@ def test_each_ingested_hour_is_a_partition(task_of, deferrable):
 )
 @pytest.mark.needs_airflow(3, 3, "partitions at run time")
 def test_event_has_no_partition_that_is_not_known_to_be_ingested(task_of, log, arguments, log_text):
-    """The event has the window all the same, and the log states the reason."""
+    """The event nevertheless has the window, and the log states the reason."""
     [event] = task_of(outlets=[PARTITIONED], **arguments).run().message.outlet_events
     assert (False, FLOW) == ("partition_key" in event, event["extra"]["flow_id"])
     assert "partitions" not in event["extra"]

@@ -89,14 +89,14 @@ def test_polls_are_the_requests_for_waiting(ingest, backend, emulator, deferrabl
 
 
 def test_sensor_counts_polls(worker, backend, create_run, emulator):
-    """It also counts them without deferring."""
+    """A sensor that does not defer also counts its polls."""
     run_id = create_run()
     worker.task(FlowRunSensor, flow_run_id=run_id, poke_interval=0.05, deferrable=False).run()
     assert emulator.ledger()["requests"]["GET /runs/{id}"] == backend.counts["flowservice.polls"] > 0
 
 
 def test_a_hundred_waiters_share_requests(backend, create_run, emulator):
-    """The gauge is the number of waiters, and their polls are few."""
+    """The gauge is the number of waiters, and they send fewer requests than there are waiters."""
     run_id = create_run()
 
     async def wait_all():

@@ -392,7 +392,7 @@ def test_errors_of_airflow_are_errors_of_the_ledger(ledger, supervisor, monkeypa
 
 
 def test_a_lost_response_to_a_put_is_an_error(ledger, supervisor, monkeypatch):
-    """If the Variable was written all the same, a later put of the same version is a conflict."""
+    """If the Variable was written nevertheless, a later put of the same version is a conflict."""
 
     def write_and_fail(msg):
         supervisor.variables[msg.key] = msg.value

@@ -93,7 +93,8 @@ def read_again(connection: Any, value: Any, text: str) -> tuple[Any, Any, str]:
     stored = json.dumps(value, allow_nan=False)
     with connection.postgres.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO examples (as_jsonb, as_json, as_text) VALUES (%s, %s, %s) RETURNING as_jsonb, as_json, as_text",
+            "INSERT INTO examples (as_jsonb, as_json, as_text) VALUES (%s, %s, %s) "
+            "RETURNING as_jsonb, as_json, as_text",
             (stored, stored, text),
         )
         row: tuple[Any, Any, str] = cursor.fetchone()

@@ -88,7 +88,7 @@ def test_response_is_keyed_by_id() -> None:
         *((raw, None) for raw in ({}, {"items": []}, {"result": "true"}, None, [])),
     ],
 )
-def test_connection_test(raw: Any, result: bool | None) -> None:
+def test_result_of_a_connection_test(raw: Any, result: bool | None) -> None:
     assert result is ConnectionTest.parse(raw).result
 
 

@@ -101,5 +101,5 @@ def test_org_id_of_another_format(org_id, valid):
 
 
 @pytest.mark.parametrize("extra", [None, {}, ""], ids=repr)
-def test_no_extra(extra):
+def test_without_an_extra_the_organization_is_missing(extra):
     assert ["org_id"] == list(parse(extra=extra).errors)

@@ -187,7 +187,8 @@ class TestBatches:
 
 
 class TestCounts:
-    def test_other_counts(self) -> None:
+    def test_updated_skipped_and_deleted_records(self) -> None:
+        """A count may be text; a negative one is unknown."""
         records = {"updatedRecordCount": 3, "skippedRecordCount": "2", "deletedRecordCount": -1}
         run = success(records)
         assert (3, 2, None) == (run.updated_records, run.skipped_records, run.deleted_records)

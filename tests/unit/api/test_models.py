@@ -121,7 +121,7 @@ def test_status_words(word, status):
         (FlowRunStatus.UNKNOWN, False, False, False),
     ],
 )
-def test_status_properties(status, ended, succeeded, failed):
+def test_status_states_whether_and_how_a_run_ended(status, ended, succeeded, failed):
     assert (ended, succeeded, failed) == (status.ended, status.succeeded, status.failed)
 
 

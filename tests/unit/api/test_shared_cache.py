@@ -138,13 +138,13 @@ def test_the_name_reveals_only_its_kind(name):
 
 
 def test_each_part_changes_the_name(cache):
-    """A changed secret never uses the token of the earlier one, also if a border between two parts moves."""
+    """A changed secret never uses the token of the earlier one, also if two parts are joined."""
     parts = [("a", "b", "c"), ("a", "b", "d"), ("a", "bc"), ("ab", "c"), ("a", "c", "b"), ('a","b', "c")]
     assert len(parts) == len({cache.name("token", *each) for each in parts})
 
 
 def test_the_key_changes_the_name(folder, cache):
-    """The name of a file does not allow to guess a secret without the key."""
+    """Without the key, a secret cannot be guessed from the name of its file."""
     assert SharedCache(str(folder), key=b"key").name("token", "a") != cache.name("token", "a")
 
 

@@ -38,7 +38,7 @@ VANISHED = "ingested in the ledger, but Flow Service does not have the flow run"
 UNKNOWN = "succeeded, but is not in the ledger"
 
 
-def test_failed_since():
+def test_ingested_entry_whose_flow_run_failed():
     found = differences([entry()], [run(status=FlowRunStatus.FAILED)])
     assert [("r", "ingested in the ledger, but the flow run is failed at Flow Service")] == found
 
@@ -61,8 +61,8 @@ def test_flow_runs_without_an_entry():
     assert [("x", UNKNOWN), ("hidden", UNKNOWN)] == differences([entry(earlier=earlier)], runs)
 
 
-def test_range():
-    """Outside of the range nothing is compared, and its entries are known."""
+def test_only_windows_in_the_range_are_compared():
+    """The flow runs of other entries are not reported as missing in the ledger."""
     entries = [entry(0), entry(1, "second")]
     runs = [run("hidden", day=None), run("x", day=1), run("y", day=0)]
     found = differences(entries, runs, within=window(1))

@@ -10,8 +10,8 @@ import pytest
 
 from airflow_flowservice.api.models import Flow, FlowRun
 from airflow_flowservice.checks import findings
+from airflow_flowservice.cli.check_command import finding_printer
 from airflow_flowservice.cli.coverage_report import CoverageReport
-from airflow_flowservice.cli.finding_lines import finding_printer
 from airflow_flowservice.cli.output import CommandError, airflow_console, print_line, write_error, write_note
 from airflow_flowservice.cli.timeline import print_coverage
 from airflow_flowservice.coverage.cover import ExpectedWindow, cover, known_runs

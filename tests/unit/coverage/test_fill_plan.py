@@ -94,7 +94,7 @@ def test_shared_dag_run_is_not_run_again_as_a_whole() -> None:
     assert ["none", "none"] == [step.reprocess for step in steps if step.action is FillAction.BACKFILL]
 
 
-@pytest.mark.parametrize("existing", [manual(0), failed(0, dag_run_state="running")], ids=["by hand", "active"])
+@pytest.mark.parametrize("existing", [manual(0), failed(0, dag_run_state="running")], ids=["manual", "active"])
 def test_dag_run_that_no_backfill_runs_again_is_cleared(existing: ExpectedWindow) -> None:
     (step,) = plan(cover([existing], []))
     assert [("clear", [(0, 1)])] == shown([step])
@@ -102,7 +102,7 @@ def test_dag_run_that_no_backfill_runs_again_is_cleared(existing: ExpectedWindow
 
 
 def test_partly_ingested_window_gets_only_its_rest() -> None:
-    """No backfill ingests exactly the rest, so a DAG run by hand does."""
+    """No backfill ingests exactly the rest, so a manual DAG run does."""
     expected = ExpectedWindow(window=window(0, 3), dag_id="daily", date=BEGIN)
     assert [("trigger", [(1, 3)])] == shown(plan(cover([expected], [ingested(0)])))
 

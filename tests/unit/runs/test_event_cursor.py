@@ -86,7 +86,7 @@ def test_flow_run_of_the_future_does_not_hide_later_ones():
 
 
 def test_incomplete_list_continues_at_its_last_flow_run():
-    """The next poll lists the rest, also if the list has more flow runs than an hour."""
+    """The next poll lists the rest, also if all flow runs were created within an hour."""
     runs = [flow_run(f"run-{number}", number / 100) for number in range(100)]
     first = EventCursor.at(T0).take(runs[:60], now=at(90), is_complete=False)
     assert runs[59].created_at == first.cursor.created_since
@@ -95,7 +95,7 @@ def test_incomplete_list_continues_at_its_last_flow_run():
 
 
 def test_incomplete_list_continues_if_the_clock_of_flow_service_is_ahead():
-    """Otherwise the same list would be read again and again."""
+    """Otherwise, each poll would read the same list again."""
     runs = [flow_run(f"run-{number}", 5 + number) for number in range(4)]
     first = EventCursor.at(T0).take(runs[:2], now=at(3), is_complete=False)
     assert runs[1].created_at == first.cursor.created_since
@@ -119,8 +119,8 @@ def test_flow_run_that_never_ends_is_dropped_after_30_days():
     assert ("lost",) == cursor.take([], now=T0 + timedelta(days=31)).dropped
 
 
-def test_bounded_progress_has_the_same_form_after_storing():
-    """The Variable has JSON."""
+def test_progress_is_equal_after_storing():
+    """The Variable contains it as JSON."""
     cursor = EventCursor(since=1, settled={"a": 2}, open={"b": 0})
     assert cursor == EventCursor.from_json(json.loads(json.dumps(cursor.to_json())))
 

@@ -98,7 +98,7 @@ def test_a_delta_column_that_the_flow_has_is_omitted() -> None:
 
 
 def test_a_format_and_time_zone_of_the_flow_apply_to_an_order_without_them() -> None:
-    """An order that has only the name differs in nothing."""
+    """An order with only the column's name does not differ from the dataflow."""
     known = DeltaColumn(name="updated", date_format="yyyy-MM-dd", timezone="UTC")
     assert checked(order(delta_column=UPDATED), flow(delta_column=known)) == order()
     assert checked(order(delta_column=known), flow(delta_column=known)) == order()

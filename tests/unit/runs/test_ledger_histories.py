@@ -140,7 +140,7 @@ def histories(make_world: Any, *, keeps_state: bool, hides_windows: bool) -> typ
             delivers=st.booleans(),
         )
         def a_task_is_attempted_without_faults(self, owner: str, status: FlowRunStatus, delivers: bool) -> None:
-            """A common sequence, which random rules rarely make: a flow run, its end, and the end of the task."""
+            """Attempt a task, end its flow run, and end the task: random rules rarely make this common sequence."""
             self.attempt(owner)
             self.world.time.sleep(PATIENCE)
             self.a_run_ends(status)
@@ -155,7 +155,7 @@ def histories(make_world: Any, *, keeps_state: bool, hides_windows: bool) -> typ
 
         @rule(owner=st.sampled_from(OWNERS))
         def a_task_succeeds(self, owner: str) -> None:
-            """The task delivers the success of its flow run."""
+            """Let a task deliver the success of its flow run."""
             runs = {run.id: run for run in self.world.service.runs}
             run = runs.get(self.returned.get(owner, ""))
             if run is not None and run.status.succeeded:
@@ -164,7 +164,7 @@ def histories(make_world: Any, *, keeps_state: bool, hides_windows: bool) -> typ
 
         @rule(owner=st.sampled_from(OWNERS))
         def a_task_is_cleared(self, owner: str) -> None:
-            """Only a clear after the task's own delivered success is a request to ingest again."""
+            """Clear a task. Only after its own delivered success, this is a request to ingest again."""
             entry = self.ledger.get(DATAFLOW, self.world.order().window)
             if entry is not None and entry.owner == owner and entry.delivered:
                 self.requests += 1
@@ -172,7 +172,7 @@ def histories(make_world: Any, *, keeps_state: bool, hides_windows: bool) -> typ
 
         @rule(owner=st.sampled_from(OWNERS))
         def the_database_is_cleaned(self, owner: str) -> None:
-            """Airflow forgets the DAG run; a backfill creates one with the same id."""
+            """Delete the DAG run from Airflow's database; a backfill creates one with the same id."""
             self.numbers[owner] = self.clears[owner] = 0
             self.returned.pop(owner, None)
             if keeps_state:

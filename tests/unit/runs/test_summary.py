@@ -96,7 +96,7 @@ class TestToJson:
         """Both edges are None if the run shows no window."""
         summary = FlowRunSummary.of(run())
         values = summary.to_json()
-        assert (values["window_start"], values["window_end"], summary.window_text) == (None, None, None)
+        assert (values["window_start"], values["window_end"], summary.window) == (None, None, None)
 
     def test_new_run_has_the_same_keys(self) -> None:
         """The summary of a run that was not read yet has the same shape."""
@@ -112,7 +112,7 @@ class TestValues:
 
     def test_without_a_requested_window_the_runs_own_is_used(self) -> None:
         """The sensor waits for runs of other tasks, and does not know the requested window."""
-        assert FlowRunSummary.of(run(window=WINDOW)).window_text == str(WINDOW)
+        assert FlowRunSummary.of(run(window=WINDOW)).window == WINDOW
 
     def test_missing_flow_is_filled_in(self) -> None:
         """A run that does not show its dataflow gets the requested one."""
@@ -130,7 +130,7 @@ class TestValues:
 
     def test_new_run_may_have_no_window(self) -> None:
         """The repetition of a run whose window is unknown has none."""
-        assert FlowRunSummary.of_new("r", flow_id="f", window=None, url=URL).window_text is None
+        assert FlowRunSummary.of_new("r", flow_id="f", window=None, url=URL).window is None
 
 
 class TestFromJson:

@@ -25,7 +25,7 @@ from airflow_flowservice._airflow.dag_runs import dates_between
 from airflow_flowservice._airflow.timetables import parse_timetable
 from airflow_flowservice.exceptions import WindowError
 from airflow_flowservice.windows.cron import CronSchedule
-from airflow_flowservice.windows.schedule import DeltaSchedule, RunDates, window_of
+from airflow_flowservice.windows.schedule import DeltaSchedule, RunDates, period_of
 from airflow_flowservice.windows.window import IngestionWindow
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def windows_of(timetable: Any, dates: list[datetime]) -> list[IngestionWindow]:
     """Return the windows of runs in the order of the dates; they are computed in a random order."""
     schedule, interval = parse_timetable(timetable)
     shuffled = random.sample(dates, len(dates))
-    windows = {date: window_of(dates=of_run(date), schedule=schedule, interval=interval) for date in shuffled}
+    windows = {date: period_of(dates=of_run(date), schedule=schedule, interval=interval).window for date in shuffled}
     return [windows[date] for date in dates]
 
 
@@ -266,7 +266,7 @@ class TestPartitions:
         schedule, _ = parse_timetable(timetable)
         first = near(change, distance, zone)
         runs = dates_between(timetable, earliest=first, latest=first + timedelta(days=400))
-        windows = [window_of(dates=dates, schedule=schedule) for dates in islice(runs, 40)]
+        windows = [period_of(dates=dates, schedule=schedule).window for dates in islice(runs, 40)]
         assert not_contiguous(windows) == []
 
     @both("CronPartitionTimetable")
@@ -277,7 +277,7 @@ class TestPartitions:
             run_after=datetime(2026, 6, 1, 22, tzinfo=UTC), partition_date=datetime(2026, 5, 31, 22, tzinfo=UTC)
         )
         expected = IngestionWindow.parse("2026-05-31T22:00:00Z/2026-06-01T22:00:00Z")
-        assert window_of(dates=dates, schedule=schedule, interval=interval) == expected
+        assert period_of(dates=dates, schedule=schedule, interval=interval).window == expected
 
 
 class TestDataIntervals:
@@ -292,7 +292,7 @@ class TestDataIntervals:
         info = timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
         start, end = info.data_interval
         dates = RunDates(run_after=end, logical_date=start, data_interval_start=start, data_interval_end=end)
-        window = window_of(dates=dates, schedule=schedule, interval=interval)
+        window = period_of(dates=dates, schedule=schedule, interval=interval).window
         assert (window.start, window.end) == (start, end)
 
     @both("CronTriggerTimetable")
@@ -301,14 +301,14 @@ class TestDataIntervals:
         schedule, interval = parse_timetable(kind("0 0 * * *", timezone="UTC", interval=timedelta(hours=6)))
         end = datetime(2026, 1, 2, tzinfo=UTC)
         dates = RunDates(run_after=end, data_interval_start=end - timedelta(hours=6), data_interval_end=end)
-        window = window_of(dates=dates, schedule=schedule, interval=interval)
+        window = period_of(dates=dates, schedule=schedule, interval=interval).window
         assert str(window) == "2026-01-01T18:00:00Z/2026-01-02T00:00:00Z"
 
     def test_data_interval_without_a_schedule_is_the_window(self) -> None:
         """An unknown custom timetable works if it gives data intervals."""
         end = datetime(2026, 1, 2, tzinfo=UTC)
         dates = RunDates(run_after=end, data_interval_start=end - timedelta(hours=6), data_interval_end=end)
-        assert window_of(dates=dates, schedule=None).seconds == 6 * 3600
+        assert period_of(dates=dates, schedule=None).window.seconds == 6 * 3600
 
 
 class TestDelta:
@@ -349,7 +349,7 @@ class TestManualRuns:
     def window(self, timetable: Any, **dates: Any) -> str:
         schedule, interval = parse_timetable(timetable)
         facts = RunDates(run_after=self.INSTANT, manual=True, **dates)
-        return str(window_of(dates=facts, schedule=schedule, interval=interval))
+        return str(period_of(dates=facts, schedule=schedule, interval=interval).window)
 
     @both("CronTriggerTimetable")
     def test_manual_run_has_the_last_complete_period(self, kind: Any) -> None:
@@ -389,7 +389,7 @@ class TestNoPeriod:
     def test_run_without_period_is_refused(self, manual: bool) -> None:
         """Without data interval and schedule, there is no window; the error states how to give one."""
         with pytest.raises(WindowError) as caught:
-            window_of(dates=RunDates(run_after=datetime(2026, 1, 1, tzinfo=UTC), manual=manual), schedule=None)
+            period_of(dates=RunDates(run_after=datetime(2026, 1, 1, tzinfo=UTC), manual=manual), schedule=None)
         assert caught.value.message == (
             "this DAG run has no data interval, and the DAG's schedule has no period to use instead"
         )
@@ -448,7 +448,7 @@ class TestEvents:
         timetable = events.EventsTimetable([*dates, dates[0]])
         runs = list(islice(run_dates_of(timetable, min(dates)), len(dates)))
         schedule, _ = parse_timetable(timetable)
-        windows = [window_of(dates=of_run(date), schedule=schedule) for date in runs[1:]]
+        windows = [period_of(dates=of_run(date), schedule=schedule).window for date in runs[1:]]
         assert all(one.meets(other) for one, other in pairwise(windows))
         assert (min(dates), max(dates)) == (windows[0].start, windows[-1].end)
 
@@ -458,4 +458,4 @@ class TestEvents:
             events.EventsTimetable([pendulum.datetime(2026, 1, 3), pendulum.datetime(2026, 1, 9)])
         )
         with pytest.raises(WindowError, match="lists no earlier event"):
-            window_of(dates=of_run(datetime(2026, 1, 3, tzinfo=UTC)), schedule=schedule)
+            period_of(dates=of_run(datetime(2026, 1, 3, tzinfo=UTC)), schedule=schedule)

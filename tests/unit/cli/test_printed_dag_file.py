@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_flowservice.api.models import Flow
-from airflow_flowservice.cli.dag_template import dag_file_of
-from airflow_flowservice.cli.flows_command import ListedFlow
+from airflow_flowservice.cli.flows_command import ListedFlow, dag_file_of
 
 # Also lone surrogates, which JSON can contain.
 TEXTS = st.text(st.characters(), max_size=20)
