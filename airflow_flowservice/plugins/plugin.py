@@ -7,6 +7,7 @@ Every Airflow process imports this module, so it imports only modules that Airfl
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -76,3 +77,11 @@ class FlowServicePlugin(AirflowPlugin):
     name = "flowservice"
     fastapi_apps: list[Any] = [{"app": page, "url_prefix": PATH, "name": _NAME}] if _HAS_PAGES else []
     external_views: list[Any] = _views() if _HAS_PAGES else []
+
+    @classmethod
+    def on_load(cls, *args: Any, **kwargs: Any) -> None:
+        """Import the modules of tasks in the scheduler, before the LocalExecutor forks its workers there."""
+        if sys.argv[1:2] == ["scheduler"]:
+            from airflow_flowservice.plugins.preload import preload
+
+            preload()
