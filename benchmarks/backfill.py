@@ -2,18 +2,24 @@
 """Compare real backfills of a year of days with backfills of tasks that are written by hand.
 
 `python benchmarks/backfill.py` starts an Airflow (LocalExecutor, PostgreSQL) and an emulated Flow Service. It runs
-`airflow backfill create` for five DAGs in turn:
+`airflow backfill create` for these DAGs in turn:
 
 - `nothing`: the task does nothing.
+- `reading`, `writing`: the task reads a Variable, or pushes an XCom, twenty times. From these rows, the script computes
+  the processor time of one message in each component.
 - `creating_by_hand`: the task requests a token and sends the `POST` with `requests`.
+- `messages_by_hand`: as `creating_by_hand`, with the messages to Airflow's API server that `creating` sends, but
+  without code of this package.
 - `creating`: the operator of this package creates a flow run.
 - `waiting_by_hand`: as `creating_by_hand`; then a trigger sleeps and ends the task. It reads no flow run.
 - `waiting`: the operator creates a flow run and waits for it in the triggerer.
 
-For each DAG, the script prints the wall time and the processor time as ratios to `nothing` and to the DAG by hand, the
-processor time by component, the number of worker processes, and the requests to Flow Service per window. The exit
-status is 1 if a window of this package is missing or duplicated in the emulator's ledger, or if a DAG run failed. It
-takes about twenty-five minutes.
+A backfill of the DAG `warm_up` comes first and is not measured: at their first messages, the API server and the
+triggerer create their routes, which takes seconds. For each DAG, the script prints the wall time and the processor
+time as ratios to `nothing` and to the DAG by hand, the number of worker processes, and the requests to Flow Service
+per window. Then it prints the processor time by component. `tasks` are the processes that execute the tasks, and
+`supervisors` those that start them. The exit status is 1 if a window of this package is missing or duplicated in the
+emulator's ledger, or if a DAG run failed. It takes about half an hour (`--windows`).
 """
 
 from __future__ import annotations
@@ -23,7 +29,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from uuid import NAMESPACE_URL, uuid5
@@ -38,12 +44,22 @@ from datetime import timedelta
 from uuid import NAMESPACE_URL, uuid5
 import pendulum
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
-from airflow.sdk import DAG, BaseHook, BaseOperator
-from airflow_flowservice.operators import OnDemandFlowRunOperator
+from airflow.sdk import DAG, BaseHook, BaseOperator, Variable, get_parsing_context
+from airflow.sdk.execution_time import comms, task_runner
 
 class Nothing(BaseOperator):
     def execute(self, context):
         return None
+
+class Reading(BaseOperator):
+    def execute(self, context):
+        for _ in range(20):
+            Variable.get("missing", default=None)
+
+class Writing(BaseOperator):
+    def execute(self, context):
+        for number in range(20):
+            context["ti"].xcom_push(key=f"key_{number}", value="v" * 200)
 
 class ByHand(BaseOperator):
     def __init__(self, *, flow_id, wait_seconds=None, **kwargs):
@@ -90,6 +106,26 @@ class ByHand(BaseOperator):
             method_name="execute_complete",
         )
 
+class ByHandWithMessages(ByHand):
+    def execute(self, context):
+        send, ti = task_runner.SUPERVISOR_COMMS.send, context["ti"]
+        prefix = f"by_hand.{self.flow_id}."
+        key, value = f"{prefix}{context['logical_date'].isoformat()}", "v" * 500
+        send(comms.GetPreviousDagRun(dag_id=ti.dag_id, logical_date=context["logical_date"]))
+        ti.xcom_push(key="dataflow_url", value="v" * 100)
+        send(comms.GetVariableKeys(prefix=prefix))
+        send(comms.PutVariable(key=key, value=value, description=value))
+        send(comms.GetVariable(key=key))
+        send(comms.GetVariableKeys(prefix=prefix))
+        found = super().execute(context)
+        send(comms.GetVariable(key=key))
+        send(comms.PutVariable(key=key, value=value, description=value))
+        ti.xcom_push(key="flow_run", value={"id": found, "window": value})
+        ti.xcom_push(key="flow_run_url", value="v" * 150)
+        send(comms.GetVariable(key=key))
+        send(comms.PutVariable(key=key, value=value, description=value))
+        return found
+
 def dag(dag_id):
     return DAG(
         dag_id=dag_id,
@@ -103,21 +139,44 @@ def dag(dag_id):
 
 with dag("nothing"):
     Nothing(task_id="task")
+with dag("reading"):
+    Reading(task_id="task")
+with dag("writing"):
+    Writing(task_id="task")
+with dag("messages_by_hand"):
+    ByHandWithMessages(task_id="task", flow_id=str(uuid5(NAMESPACE_URL, "messages_by_hand")))
 with dag("creating_by_hand"):
     ByHand(task_id="task", flow_id=str(uuid5(NAMESPACE_URL, "creating_by_hand")))
 with dag("waiting_by_hand"):
     ByHand(task_id="task", flow_id=str(uuid5(NAMESPACE_URL, "waiting_by_hand")), wait_seconds=5)
-with dag("waiting"):
-    OnDemandFlowRunOperator(
-        task_id="task", flow_id=str(uuid5(NAMESPACE_URL, "waiting")),
-        wait_for_completion=True, deferrable=True, poll_interval=5,
-    )
-with dag("creating"):
-    OnDemandFlowRunOperator(
-        task_id="task", flow_id=str(uuid5(NAMESPACE_URL, "creating")), wait_for_completion=False
-    )
+# A task by hand does not import this package.
+if get_parsing_context().dag_id in (None, "warm_up", "creating", "waiting"):
+    from airflow_flowservice.operators import OnDemandFlowRunOperator
+
+    for dag_id in ("warm_up", "waiting"):
+        with dag(dag_id):
+            OnDemandFlowRunOperator(
+                task_id="task", flow_id=str(uuid5(NAMESPACE_URL, dag_id)),
+                wait_for_completion=True, deferrable=True, poll_interval=5,
+            )
+    with dag("creating"):
+        OnDemandFlowRunOperator(
+            task_id="task", flow_id=str(uuid5(NAMESPACE_URL, "creating")), wait_for_completion=False
+        )
 """
-DAGS = ("nothing", "creating_by_hand", "creating", "waiting_by_hand", "waiting")
+DAGS = (
+    "nothing",
+    "reading",
+    "writing",
+    "creating_by_hand",
+    "messages_by_hand",
+    "creating",
+    "waiting_by_hand",
+    "waiting",
+)
+# The tasks of these DAGs send no request to Flow Service, but this number of messages.
+_MESSAGES = {"nothing": 0, "reading": 20, "writing": 20}
+COMPONENTS = ("tasks", "supervisors", "api-server", "scheduler", "triggerer-1", "dag-processor")
 # The row that a row is compared with, besides `nothing`.
 _BY_HAND = {"creating": "creating_by_hand", "waiting": "waiting_by_hand"}
 _ENDED = re.compile(r"Workload finished .*workload_id=(\S+)")
@@ -151,6 +210,7 @@ def main() -> None:
     config = {"AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600"}
     passed = True
     with real_airflow(DAG_FILE, config=config, run_seconds=options.run_seconds) as bench:
+        measure_backfill(bench, "warm_up", windows=8)
         measured: dict[str, Figures] = {}
         print("| | wall | processor | wall, by hand | processor, by hand | workers | requests | missing, duplicated |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
@@ -160,7 +220,29 @@ def main() -> None:
             print(row(dag_id, measured, windows=options.windows, faults=faults), flush=True)
             print(f"{dag_id}: {figures}", file=sys.stderr, flush=True)
             passed &= figures.succeeded == options.windows and (dag_id not in _BY_HAND or faults == (0, 0))
+        print("", *profile(measured, windows=options.windows), sep="\n", flush=True)
     sys.exit(not passed)
+
+
+def profile(measured: Mapping[str, Figures], *, windows: int) -> Iterator[str]:
+    """Yield the lines of a table: milliseconds of processor time for each window, by component.
+
+    The last rows are those of one message, which is what a row with messages needs more than `nothing`.
+    """
+    yield f"| milliseconds | {' | '.join(COMPONENTS)} | total |"
+    yield "| --- " * (len(COMPONENTS) + 2) + "|"
+    for dag_id, figures in measured.items():
+        yield _milliseconds(dag_id, figures.cpu, count=windows)
+    for dag_id, number in _MESSAGES.items():
+        if number and dag_id in measured and "nothing" in measured:
+            more = measured[dag_id].cpu.copy()
+            more.subtract(measured["nothing"].cpu)
+            yield _milliseconds(f"{dag_id}, one message", more, count=windows * number)
+
+
+def _milliseconds(name: str, cpu: Counter[str], *, count: int) -> str:
+    cells = [f"{cpu[component] / count * 1000:.1f}" for component in COMPONENTS]
+    return f"| {name} | {' | '.join(cells)} | {cpu.total() / count * 1000:.1f} |"
 
 
 def row(dag_id: str, measured: Mapping[str, Figures], *, windows: int, faults: tuple[int, int]) -> str:
@@ -169,7 +251,7 @@ def row(dag_id: str, measured: Mapping[str, Figures], *, windows: int, faults: t
     others = ("nothing", _BY_HAND.get(dag_id, ""))
     ratios = [ratio for other in others for ratio in _ratios(figures, measured.get(other))]
     requests_per_window = sum(figures.requests.values()) / windows
-    cells = [dag_id, *ratios, figures.workers, f"{requests_per_window:.2f}", "" if dag_id == "nothing" else faults]
+    cells = [dag_id, *ratios, figures.workers, f"{requests_per_window:.2f}", "" if dag_id in _MESSAGES else faults]
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
@@ -179,12 +261,14 @@ def _ratios(figures: Figures, baseline: Figures | None) -> tuple[str, str]:
     return f"{figures.wall / baseline.wall:.2f}", f"{figures.cpu.total() / baseline.cpu.total():.2f}"
 
 
-def measure_backfill(bench: Bench, dag_id: str, *, windows: int) -> Figures:
+def measure_backfill(bench: Bench, dag_id: str, *, windows: int, max_active_runs: int = 16) -> Figures:
     """Backfill a number of days; return the cost."""
     bench.release(dag_id, flow_id=flow_of(dag_id))
     workers, earlier_requests, cpu = workers_ended(bench), requests(bench, dag_id), processor_seconds(bench)
     begin = time.monotonic()
-    bench.airflow.create_backfill(dag_id, from_date=FIRST, to_date=FIRST + (windows - 1) * DAY, max_active_runs=16)
+    bench.airflow.create_backfill(
+        dag_id, from_date=FIRST, to_date=FIRST + (windows - 1) * DAY, max_active_runs=max_active_runs
+    )
     runs = bench.airflow.wait_for_runs(dag_id, count=windows, timeout=3600)
     wall = time.monotonic() - begin
     settle(lambda: workers_ended(bench) - workers >= windows)
@@ -210,7 +294,7 @@ def ledger_faults(bench: Bench, dag_id: str, *, windows: int) -> tuple[int, int]
         ledger = bench.emulator.ledger(flow_id=flow_of(dag_id), start=begin, end=begin + windows * DAY)
         return ledger["missing"], ledger["duplicated"]
 
-    if dag_id != "nothing":
+    if dag_id not in _MESSAGES:
         settle(lambda: faults()[0] == 0)
     return faults()
 
@@ -241,8 +325,20 @@ def processor_seconds(bench: Bench) -> Counter[str]:
                 times = process.cpu_times()
             except psutil.NoSuchProcess:  # its time is now part of its parent's
                 continue
-            total[name] += times.user + times.system + times.children_user + times.children_system
+            own, ended = times.user + times.system, times.children_user + times.children_system
+            if (title := _title(process)).startswith("airflow worker -- LocalExecutor"):
+                total["supervisors"] += own
+                total["tasks"] += ended
+            else:
+                total["tasks" if title.startswith("airflow worker") else name] += own + ended
     return total
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 if __name__ == "__main__":
