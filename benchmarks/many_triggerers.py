@@ -5,8 +5,8 @@
 `RunWatch`. The flow runs, and the time, are simulated: the event loop advances its clock to the next timer instead of
 sleeping, and a request takes `--latency` simulated seconds. It takes about five minutes.
 
-All triggerers share one event loop. `processor s a minute` is that of one triggerer, and `longest turn ms` the longest
-processor time without a switch to another task, which delays all other triggers of a real triggerer.
+All triggerers share one event loop. `processor s a minute` is that of one triggerer. `longest turn ms` is the processor
+time of the longest turn of the event loop; a timer of another trigger is late by at most one turn.
 
 The simulation has no Airflow, no HTTP and no database. So the processor time is that of the waiting itself, and says
 nothing about the start and the end of the tasks. It has no rate limit: compare the requests with yours.
