@@ -74,7 +74,7 @@ def _row(name: str, column: int) -> str:
     return rf"^\| {name}" + r" \|[^|\n]*" * (column - 1) + r" \| *([\d.,]+)"
 
 
-_PACKAGE = "^airflow_flowservice"
+_ROWS = ("nothing", "creating_by_hand", "creating", "waiting_by_hand", "waiting")
 FIGURES = (
     Benchmark(command=("messages.py",), figures=tuple(_messages()), is_quick=True),
     Benchmark(
@@ -119,11 +119,19 @@ FIGURES = (
         ),
     ),
     Benchmark(
+        command=("many_triggerers.py", "--tasks", "10000", "--triggerers", "10"),
+        figures=(
+            # Simulated time: about ninety flow runs in one request, a poll every thirty seconds.
+            Figure(name="10,000 waiting, requests", pattern=_row("10", 2), recorded=233),
+            Figure(name="10,000 waiting, delay", pattern=_row("10", 4), recorded=27),
+        ),
+    ),
+    Benchmark(
         command=("fleet.py", "--dataflows", "60"),
         figures=(Figure(name="summary of 60 dataflows", pattern=r"third time:[^~]*?ratio ([\d.]+)", recorded=0.68),),
     ),
     Benchmark(
-        command=("backfill.py", "--windows", "40"),
+        command=("backfill.py", "--windows", "40", "--dags", *_ROWS),
         figures=(
             Figure(name="creating, wall time by hand", pattern=_row("creating", 3), recorded=1.2),
             Figure(name="creating, processor time by hand", pattern=_row("creating", 4), recorded=1.4),
