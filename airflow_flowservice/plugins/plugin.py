@@ -80,8 +80,9 @@ class FlowServicePlugin(AirflowPlugin):
 
     @classmethod
     def on_load(cls, *args: Any, **kwargs: Any) -> None:
-        """Import the modules of tasks in the scheduler, before the LocalExecutor forks its workers there."""
-        if sys.argv[1:2] == ["scheduler"]:
+        """Import modules of tasks and DAG files in the components that fork a process for each of them."""
+        component = "".join(sys.argv[1:2])
+        if component in ("scheduler", "dag-processor"):
             from airflow_flowservice.plugins.preload import preload
 
-            preload()
+            preload(component)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Import of the tasks' modules in the scheduler, before the LocalExecutor forks their processes."""
+"""Import of modules in the processes of Airflow that fork those of tasks and DAG files."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ import json, sys
 sys.argv = {argv!r}
 from airflow_flowservice.plugins.plugin import FlowServicePlugin
 {load}
-print(json.dumps("airflow_flowservice.operators" in sys.modules))
+print(json.dumps([name for name in ("airflow_flowservice.operators", "requests") if name in sys.modules]))
 """
 ON_LOAD = "FlowServicePlugin.on_load()"
+ALL = ["airflow_flowservice.operators", "requests"]
 # The LocalExecutor starts its workers with this module.
 IN_CHILD = """
 import multiprocessing
@@ -87,15 +88,16 @@ def test_a_task_imports_no_further_module_of_this_package(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("expected", "executor", "command", "load"),
     [
-        pytest.param(True, "LocalExecutor", "scheduler", ON_LOAD, id="scheduler"),
-        pytest.param(True, "CeleryExecutor,LocalExecutor", "scheduler", ON_LOAD, id="several-executors"),
-        pytest.param(False, "CeleryExecutor", "scheduler", ON_LOAD, id="other-executor"),
-        pytest.param(False, "LocalExecutor", "triggerer", ON_LOAD, id="other-component"),
-        pytest.param(False, "LocalExecutor", "scheduler", IN_CHILD, id="process-of-a-task"),
+        pytest.param(ALL, "LocalExecutor", "scheduler", ON_LOAD, id="scheduler"),
+        pytest.param(ALL, "CeleryExecutor,LocalExecutor", "scheduler", ON_LOAD, id="several-executors"),
+        pytest.param(ALL[:1], "CeleryExecutor", "dag-processor", ON_LOAD, id="dag-processor"),
+        pytest.param([], "CeleryExecutor", "scheduler", ON_LOAD, id="other-executor"),
+        pytest.param([], "LocalExecutor", "triggerer", ON_LOAD, id="other-component"),
+        pytest.param([], "LocalExecutor", "scheduler", IN_CHILD, id="process-of-a-task"),
     ],
 )
-def test_only_the_scheduler_of_a_local_executor_imports(
-    tmp_path: Path, expected: bool, executor: str, command: str, load: str
+def test_only_components_that_fork_import(
+    tmp_path: Path, expected: list[str], executor: str, command: str, load: str
 ) -> None:
     """Elsewhere, the modules would only need time and memory."""
     code = LOAD.format(argv=["airflow", command], load=load)
@@ -107,7 +109,7 @@ def test_an_error_does_not_affect_the_scheduler(
 ) -> None:
     """The tasks import their modules themselves, and report the error."""
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
-    monkeypatch.setattr(preload, "MODULES", ("airflow_flowservice.missing",))
+    monkeypatch.setattr(preload, "_OF_TASKS", ("airflow_flowservice.missing",))
     caplog.set_level("DEBUG", logger=preload.__name__)
-    preload.preload()
+    preload.preload("scheduler")
     assert "airflow_flowservice.missing" in caplog.text
