@@ -133,10 +133,12 @@ FIGURES = (
     Benchmark(
         command=("backfill.py", "--windows", "40", "--dags", *_ROWS),
         figures=(
-            Figure(name="creating, wall time by hand", pattern=_row("creating", 3), recorded=1.2),
-            Figure(name="creating, processor time by hand", pattern=_row("creating", 4), recorded=1.4),
-            Figure(name="waiting, wall time by hand", pattern=_row("waiting", 3), recorded=1.2),
-            Figure(name="waiting, processor time by hand", pattern=_row("waiting", 4), recorded=1.8),
+            Figure(name="creating, wall time by hand", pattern=_row("creating", 3), recorded=1.4),
+            Figure(name="creating, processor time by hand", pattern=_row("creating", 4), recorded=2.2),
+            # A fifth more is 2.5, the limit for a creating task.
+            Figure(name="creating, requests", pattern=_row("creating", 6), recorded=2.05),
+            Figure(name="waiting, wall time by hand", pattern=_row("waiting", 3), recorded=1.45),
+            Figure(name="waiting, processor time by hand", pattern=_row("waiting", 4), recorded=2.1),
         ),
     ),
 )
