@@ -105,7 +105,7 @@ def main() -> None:
     """Simulate each number of triggerers and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=100_000)
-    parser.add_argument("--triggerers", type=int, nargs="+", default=[5, 10, 100])
+    parser.add_argument("--triggerers", type=int, nargs="+", default=[10, 100])
     parser.add_argument("--poll-interval", type=float, default=30)
     parser.add_argument("--latency", type=float, default=0.2, help="seconds of a request")
     options = parser.parse_args()
@@ -166,6 +166,8 @@ async def simulate(
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
+    # The pollers end with their next timer.
+    await asyncio.sleep(2 * poll_interval)
     return (
         f"{requests:,.0f}",
         f"{median(delays):.0f} s",
