@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_flowservice.api.catalog import BatchStatus, CatalogBatch, batches_in
-from airflow_flowservice.api.data_connections import ConnectionTest
+from airflow_flowservice.api.models import ConnectionTest
 
 BATCH = "01JZ7Q5N2E8C4T6V9W3X5Y7Z2A"
 PARTIAL = {

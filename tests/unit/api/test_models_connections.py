@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_flowservice.api.data_connections import SourceConnection, TargetConnection
+from airflow_flowservice.api.models import SourceConnection, TargetConnection
 from airflow_flowservice.exceptions import UnreadableAnswerError
 
 
