@@ -103,7 +103,7 @@ class FlowServiceHook(BaseHook):
     def ledger(self) -> Ledger | None:
         """Return the ledger that the connection or Airflow's configuration names; None if it is disabled."""
         from airflow_flowservice._airflow.ledgers import ledger_of
-        from airflow_flowservice.api.connection_extra import parse_extra
+        from airflow_flowservice.api.connection_settings import parse_extra
 
         # Not by `extra_dejson`, which sends the whole extra to Airflow's supervisor again.
         return ledger_of(parse_extra(self._connection))

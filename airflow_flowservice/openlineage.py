@@ -29,7 +29,7 @@ from airflow_flowservice.windows.window import window_to_json
 
 if TYPE_CHECKING:
     from airflow_flowservice.api.client import FlowServiceClient
-    from airflow_flowservice.api.data_connections import SourceConnection, TargetConnection
+    from airflow_flowservice.api.models import SourceConnection, TargetConnection
 
 T = TypeVar("T")
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from requests.auth import AuthBase
 
-from airflow_flowservice.api.error_body import parse_error_body
 from airflow_flowservice.api.json_values import text_at, value_at
+from airflow_flowservice.api.responses import parse_error_body
 from airflow_flowservice.exceptions import (
     ApiError,
     AuthenticationError,
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
     from requests import PreparedRequest
 
-    from airflow_flowservice.api.error_body import ErrorBody
     from airflow_flowservice.api.http_session import HttpResponse, HttpSession
+    from airflow_flowservice.api.responses import ErrorBody
     from airflow_flowservice.api.shared_cache import CachedValue, SharedCache
 
 DEFAULT_SCOPES = "openid,AdobeID,session,additional_info.projectedProductContext,read_organizations"

@@ -18,11 +18,20 @@ from urllib.parse import urlencode
 
 from airflow_flowservice.api import validation
 from airflow_flowservice.api.auth import DEFAULT_SCOPES, IMS_PATH, GivenToken, ImsAuth
+from airflow_flowservice.api.catalog import CATALOG_ROOT, PROPERTIES, CatalogBatch, batches_in
 from airflow_flowservice.api.http_session import HttpSession
-from airflow_flowservice.api.models import CreatedRun, DeltaColumn, Flow, FlowRun, FlowSpec
-from airflow_flowservice.api.request_forms import EPOCH_TYPES, EpochForms, retrigger_run
+from airflow_flowservice.api.models import (
+    ConnectionTest,
+    CreatedRun,
+    DeltaColumn,
+    Flow,
+    FlowRun,
+    FlowSpec,
+    SourceConnection,
+    TargetConnection,
+)
 from airflow_flowservice.api.responses import Call, parse_item, parse_page, raise_for_status
-from airflow_flowservice.api.transport import ROOT, Transport
+from airflow_flowservice.api.transport import EPOCH_TYPES, ROOT, EpochForms, Transport, retrigger_run
 from airflow_flowservice.exceptions import (
     AccessDeniedError,
     AuthenticationError,
@@ -38,8 +47,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from airflow_flowservice.api.auth import Auth
-    from airflow_flowservice.api.catalog import CatalogBatch
-    from airflow_flowservice.api.data_connections import ConnectionTest, SourceConnection, TargetConnection
     from airflow_flowservice.api.failed_records import FailedRecords
     from airflow_flowservice.api.http_session import HttpResponse
     from airflow_flowservice.api.shared_cache import SharedCache
@@ -349,8 +356,6 @@ class FlowServiceClient:
 
     def get_source_connection(self, source_connection_id: str) -> SourceConnection:
         """Read the source connection of a dataflow: `GET /sourceConnections/{id}`."""
-        from airflow_flowservice.api.data_connections import SourceConnection
-
         with self._about():
             segment = validation.path_segment(source_connection_id, "source_connection_id")
             response = self._transport.get(f"/sourceConnections/{segment}")
@@ -358,8 +363,6 @@ class FlowServiceClient:
 
     def get_target_connection(self, target_connection_id: str) -> TargetConnection:
         """Read the target connection of a dataflow: `GET /targetConnections/{id}`."""
-        from airflow_flowservice.api.data_connections import TargetConnection
-
         with self._about():
             segment = validation.path_segment(target_connection_id, "target_connection_id")
             response = self._transport.get(f"/targetConnections/{segment}")
@@ -370,8 +373,6 @@ class FlowServiceClient:
 
         :param connection_id: base connection, as `SourceConnection.base_connection_id`.
         """
-        from airflow_flowservice.api.data_connections import ConnectionTest
-
         with self._about():
             segment = validation.path_segment(connection_id, "connection_id")
             response = self._transport.get(f"/connections/{segment}/test")
@@ -385,8 +386,6 @@ class FlowServiceClient:
         :param within_s: limit in seconds for all attempts and their pauses, and for the token's request.
         :raises BatchNotFoundError: the catalogue has none of the batches, or refuses to list one.
         """
-        from airflow_flowservice.api.catalog import CATALOG_ROOT, PROPERTIES, batches_in
-
         with self._about():
             segments = {batch_id: validation.path_segment(batch_id, "batch_id") for batch_id in ids}
             path = f"/batches/{','.join(segments.values())}"

@@ -22,14 +22,25 @@ import urllib3
 
 from airflow_flowservice import __version__
 from airflow_flowservice.api.json_values import UNREADABLE, parse_json, text_at
-from airflow_flowservice.api.library_texts import address_remedy, excerpt_of_exception, hides_secrets
-from airflow_flowservice.api.redaction import MAX_INPUT_LENGTH, excerpt, may_contain, redact_json
-from airflow_flowservice.api.response_body import ACCEPT_ENCODING, DecompressionError, body_pieces, read_body
-from airflow_flowservice.api.tracked_connections import (
+from airflow_flowservice.api.redaction import (
+    MAX_INPUT_LENGTH,
+    address_remedy,
+    excerpt,
+    excerpt_of_exception,
+    hides_secrets,
+    may_contain,
+    redact_json,
+)
+from airflow_flowservice.api.response_limits import (
+    ACCEPT_ENCODING,
+    DecompressionError,
     ResponseTooLargeError,
     SendAttempt,
+    SessionWithoutRedirects,
     TrackingAdapter,
+    body_pieces,
     limited_attempt,
+    read_body,
 )
 from airflow_flowservice.exceptions import (
     ConfigurationError,
@@ -243,7 +254,7 @@ class HttpSession:
         self.close()
 
     def _new_session(self) -> requests.Session:
-        session = _SessionWithoutRedirects()
+        session = SessionWithoutRedirects()
         session.headers.update(_HEADERS)
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         # Plain http is allowed on loopback only; a proxy from the environment would receive the secret.
@@ -378,13 +389,6 @@ class HttpSession:
 def _positive(seconds: float) -> float:
     """Return a timeout that urllib3 accepts, also if no time is left."""
     return max(seconds, 0.001)
-
-
-class _SessionWithoutRedirects(requests.Session):
-    """Session that ignores `Location`. Otherwise, `requests` reads the body of a redirect without a limit."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        return None
 
 
 def _read(received: requests.Response, secrets: tuple[str, ...]) -> HttpResponse:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flows and their specifications, parsed from Flow Service's JSON; flow runs are in `flow_runs`.
+"""Dataflows with their specifications, states and connections, parsed from Flow Service's JSON.
 
-Parsing is lenient: a missing or unexpected value becomes `None` or empty, because Adobe's pages and samples
-differ from each other. Only an object without an id is refused. Texts are printable and bounded (`plain_text`).
+Flow runs are in `flow_runs`. Parsing is lenient: a missing or unexpected value becomes `None` or empty, because
+Adobe's pages and samples differ from each other, and `params` of a connection depend on the connector. Only an object
+without an id is refused. Texts are printable and bounded (`plain_text`).
 Source: https://developer.adobe.com/experience-platform-apis/references/flow-service/
 """
 
@@ -10,14 +11,22 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_flowservice.api.flow_runs import CreatedRun, FlowRun, FlowRunStatus, etag_of
-from airflow_flowservice.api.json_values import clean_json, objects_at, required_id, text_at, texts_at
-from airflow_flowservice.api.run_errors import MAX_RUN_ERRORS, RunError, bounded_errors
+from airflow_flowservice.api.flow_runs import (
+    MAX_RUN_ERRORS,
+    CreatedRun,
+    FlowRun,
+    FlowRunStatus,
+    RunError,
+    bounded_errors,
+    etag_of,
+)
+from airflow_flowservice.api.json_values import clean_json, objects_at, required_id, text_at, texts_at, value_at
 from airflow_flowservice.exceptions import ConfigurationError
 from airflow_flowservice.plain_text import ID_LENGTH, remedy_for_list
 
@@ -217,3 +226,120 @@ class FlowSpec:
     def needs_delta_column(self) -> bool | None:
         """Return True if the first run needs a delta column (table-based source); None if this is unknown."""
         return None if self.run_parameters is None else "deltaColumn" in self.run_parameters
+
+
+_TEST_MESSAGES = ("message", "errorMessage", "errorDetails", "reason")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConnection:
+    """Source connection, from `GET /sourceConnections/{id}`.
+
+    :param base_connection_id: connection with the credential, which several source connections can share.
+    :param connection_spec_id: id of the connector's specification.
+    :param data: table (`params.tableName`), or path of files (`params.path`).
+    """
+
+    id: str
+    name: str | None = None
+    base_connection_id: str | None = None
+    connection_spec_id: str | None = None
+    data: str | None = None
+
+    @classmethod
+    def parse(cls, raw: Any) -> SourceConnection:
+        """Parse the JSON object.
+
+        :raises UnreadableAnswerError: the value is not an object, or has no id.
+        """
+        return cls(
+            id=required_id(raw, "source connection"),
+            name=text_at(raw, "name"),
+            base_connection_id=text_at(raw, "baseConnectionId", length=ID_LENGTH),
+            connection_spec_id=text_at(raw, "connectionSpec", "id", length=ID_LENGTH)
+            or text_at(raw, "connectionSpec", length=ID_LENGTH),
+            data=text_at(raw, "params", "tableName") or text_at(raw, "params", "path"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionTest:
+    """Result of `GET /connections/{id}/test`, in which Adobe connects to the source with the stored credential.
+
+    :param result: None if the response has no result.
+    :param message: text of the response, if it has one.
+    """
+
+    result: bool | None = None
+    message: str | None = None
+
+    @classmethod
+    def parse(cls, raw: Any) -> ConnectionTest:
+        """Parse `{"items": [{"result": true}]}` or `{"result": true}`; of several results, a failure decides."""
+        items = list(objects_at({"items": raw} if isinstance(raw, list) else raw, "items"))
+        results = [item for item in items or [raw] if isinstance(value_at(item, "result"), bool)]
+        item = min(results, key=lambda each: bool(value_at(each, "result")), default=next(iter(items), raw))
+        result = value_at(item, "result")
+        parts = (item, *objects_at(item, "errors"))
+        texts = (text_at(part, name) for part in parts for name in _TEST_MESSAGES)
+        return cls(result=result if isinstance(result, bool) else None, message=next(filter(None, texts), None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetConnection:
+    """Target connection, from `GET /targetConnections/{id}`.
+
+    :param dataset_id: dataset in the data lake that the dataflow writes to.
+    """
+
+    id: str
+    name: str | None = None
+    dataset_id: str | None = None
+
+    @classmethod
+    def parse(cls, raw: Any) -> TargetConnection:
+        """Parse the JSON object.
+
+        :raises UnreadableAnswerError: the value is not an object, or has no id.
+        """
+        return cls(
+            id=required_id(raw, "target connection"),
+            name=text_at(raw, "name"),
+            dataset_id=text_at(raw, "params", "dataSetId", length=ID_LENGTH)
+            or text_at(raw, "params", "datasetId", length=ID_LENGTH),
+        )
+
+
+# --- states ---
+
+# States of a dataflow that end without an action of a user. The first flow run of a table-based dataflow changes the
+# dataflow, which can be `updating` meanwhile.
+PASSING_STATES = ("initializing", "pending", "enabling", "enabled-finalizing", "updating")
+
+_PLAIN_PASSING_STATES = frozenset(re.sub(r"[\W_]", "", state) for state in PASSING_STATES)
+_PASSING_STATE_IN_TEXT = re.compile(
+    r"(?<![\w-])(?:" + "|".join(state.replace("-", "[-_ ]?") for state in PASSING_STATES) + r")(?![\w-])",
+    re.IGNORECASE,
+)
+
+# Adobe's documents have such a message for another API: a run is already in progress for a dataflow.
+_ACTIVE_RUN = re.compile(
+    r"\b(?:already|currently|still)\s+(?:running|going\s+on|in[\s-]?progress|active)\b"
+    r"|\banother\s+(?:flow[\s-]?)?run\b|\brun\b[^.]{0,60}\bis\s+in[\s-]?progress\b",
+    re.IGNORECASE,
+)
+
+
+def is_passing_state(state: str) -> bool:
+    """Return whether a dataflow's state is a passing one, ignoring case and punctuation."""
+    return re.sub(r"[\W_]", "", state).lower() in _PLAIN_PASSING_STATES
+
+
+def names_passing_state(message: str) -> bool:
+    """Return whether a message of Flow Service contains the name of a passing state."""
+    return _PASSING_STATE_IN_TEXT.search(message) is not None
+
+
+def names_active_run(message: str) -> bool:
+    """Return whether a message of Flow Service states that a run of the dataflow is active."""
+    return _ACTIVE_RUN.search(message) is not None

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import timedelta
 
-    from airflow_flowservice.api.data_connections import ConnectionTest, SourceConnection
-    from airflow_flowservice.api.models import Flow, FlowRun, FlowSpec
+    from airflow_flowservice.api.models import ConnectionTest, Flow, FlowRun, FlowSpec, SourceConnection
 
 _ACCESS_CHECKS = (findings.SERVICE, findings.ORGANIZATION, findings.SANDBOX, findings.READING)
 _FLOW_CHECKS = (

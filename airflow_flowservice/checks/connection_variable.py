@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow_flowservice.api.connection_extra import parse_extra_text, position_of, require_object
+from airflow_flowservice.api.connection_settings import parse_extra_text, position_of, require_object
 from airflow_flowservice.exceptions import ConfigurationError
 
 if TYPE_CHECKING:

@@ -24,8 +24,7 @@ from airflow_flowservice.runs.flow_check import require_enabled, require_one_tim
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from airflow_flowservice.api.data_connections import ConnectionTest
-    from airflow_flowservice.api.models import Flow, FlowRun
+    from airflow_flowservice.api.models import ConnectionTest, Flow, FlowRun
 
 TOKEN, SERVICE, ORGANIZATION, SANDBOX, READING = "token", "service", "organization", "sandbox", "reading"
 DATAFLOW, STATE, SCHEDULE, DELTA_COLUMN = "dataflow", "state", "schedule", "delta column"

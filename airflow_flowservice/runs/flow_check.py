@@ -10,8 +10,7 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice.api.flow_states import is_passing_state
-from airflow_flowservice.api.models import Flow
+from airflow_flowservice.api.models import Flow, is_passing_state
 from airflow_flowservice.exceptions import (
     ApiError,
     DeltaColumnDiffersError,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.api.catalog import BatchError, BatchStatus, CatalogBatch
+from airflow_flowservice.api.flow_runs import error_texts
 from airflow_flowservice.api.models import FlowRunStatus, RunError, bounded_errors
-from airflow_flowservice.api.run_errors import error_texts
 from airflow_flowservice.exceptions import (
     FlowRunBatchFailedError,
     FlowRunFailedError,

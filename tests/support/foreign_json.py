@@ -8,9 +8,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from airflow_flowservice.api.data_connections import SourceConnection, TargetConnection
 from airflow_flowservice.api.http_session import HttpResponse
-from airflow_flowservice.api.models import Flow, FlowRun, FlowSpec
+from airflow_flowservice.api.models import Flow, FlowRun, FlowSpec, SourceConnection, TargetConnection
 from airflow_flowservice.api.responses import Call
 
 KEYS = [

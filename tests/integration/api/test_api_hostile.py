@@ -18,7 +18,7 @@ import pytest
 from hypothesis import settings
 from raw_server import RawServer, flood, trickle
 
-from airflow_flowservice.api import http_session, response_body
+from airflow_flowservice.api import http_session, response_limits
 from airflow_flowservice.api.client import MAX_EMPTY_PAGES, MAX_PAGES, FlowServiceClient
 from airflow_flowservice.exceptions import (
     ApiError,
@@ -351,7 +351,7 @@ def test_large_responses_end_at_a_limit(raw, client_of, script, method):
     finally:
         tracemalloc.stop()
 
-    assert peak < 4 * response_body.MAX_BODY_BYTES
+    assert peak < 4 * response_limits.MAX_BODY_BYTES
     assert time.monotonic() - began < 60
     assert raw.count(method) == 1
 
@@ -402,4 +402,4 @@ def test_any_date_is_read(raw, client_of, date, method):
 
 def test_limits_are_stated():
     """The limits are those of the documentation."""
-    assert (http_session.ATTEMPT_TIMEOUTS, response_body.MAX_BODY_BYTES) == (2, 16 * 2**20)
+    assert (http_session.ATTEMPT_TIMEOUTS, response_limits.MAX_BODY_BYTES) == (2, 16 * 2**20)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_flowservice.api import request_forms
+from airflow_flowservice.api import transport
 from airflow_flowservice.emulator import Settings, running_emulator
 from airflow_flowservice.exceptions import FlowNotReadyError, RunRefusedError
 from airflow_flowservice.operators import OnDemandFlowRunOperator, RetriggerFlowRunOperator
@@ -31,7 +31,7 @@ def strict(request: Any) -> Iterator[Any]:
 @pytest.fixture
 def service(strict, supervisor, monkeypatch):
     """Return the strict emulator, reset; the process has not remembered any type."""
-    monkeypatch.setattr(request_forms, "_accepted", {})
+    monkeypatch.setattr(transport, "_accepted", {})
     strict.reset()
     connection = supervisor.connections["flowservice_default"]
     connection["host"] = connection["extra"]["ims_url"] = strict.url
@@ -80,10 +80,10 @@ def test_a_remembered_type_that_is_refused_is_replaced(ingest, service, monkeypa
     """The accepted type can change, and another one is tried each time."""
     other = "integer" if service.settings.epoch_format == "string" else "string"
     key = (service.url, "emulator-client", "EMULATOR@AdobeOrg", "prod")
-    request_forms._accepted[key] = other
+    transport._accepted[key] = other
     assert "success" == ingest().run().state
     assert (1, 2) == (len(runs(service)), posts(service))
-    assert service.settings.epoch_format == request_forms._accepted[key]
+    assert service.settings.epoch_format == transport._accepted[key]
 
 
 @pytest.mark.parametrize("nth", [1, 2])
@@ -101,11 +101,11 @@ def test_a_lost_response_does_not_create_a_second_run(ingest, service, action, n
 )
 def test_the_other_form_waits_for_no_hung_attempt(ingest, service, monkeypatch):
     """After a long delay another attempt may be running, so the retry compares first."""
-    monkeypatch.setattr(request_forms, "MAX_DELAY_S", -1.0)
+    monkeypatch.setattr(transport, "MAX_OTHER_FORM_DELAY_S", -1.0)
     task = ingest()
     assert "up_for_retry" == task.run().state
     assert [] == runs(service)
-    monkeypatch.setattr(request_forms, "MAX_DELAY_S", 60.0)
+    monkeypatch.setattr(transport, "MAX_OTHER_FORM_DELAY_S", 60.0)
     assert "success" == task.run().state
     assert 1 == len(runs(service))
 

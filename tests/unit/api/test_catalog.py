@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of the catalogue and tests of a source's connection: Adobe's shapes, and values of any other shape."""
+"""Batches of the catalogue: Adobe's shapes, and values of any other shape."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from airflow_flowservice.api.catalog import BatchStatus, CatalogBatch, batches_in
-from airflow_flowservice.api.data_connections import ConnectionTest
 
 BATCH = "01JZ7Q5N2E8C4T6V9W3X5Y7Z2A"
 PARTIAL = {
@@ -76,30 +75,3 @@ def test_response_is_keyed_by_id() -> None:
     found = {BATCH: PARTIAL, "other": {"status": "failed"}}
     assert [parsed(PARTIAL)] == list(batches_in(found, {BATCH, "third"}))
     assert [] == list(batches_in({BATCH: "success"}, {BATCH}))
-
-
-@pytest.mark.parametrize(
-    ("raw", "result"),
-    [
-        ({"items": [{"result": True}]}, True),
-        ({"items": [{"result": False}]}, False),
-        ({"result": True}, True),
-        ({"result": False}, False),
-        *((raw, None) for raw in ({}, {"items": []}, {"result": "true"}, None, [])),
-    ],
-)
-def test_result_of_a_connection_test(raw: Any, result: bool | None) -> None:
-    assert result is ConnectionTest.parse(raw).result
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        {"items": [{"result": True}, {"result": False, "message": "expired"}]},
-        [{"result": True}, {"result": False, "errorMessage": "expired"}],
-        {"result": False, "errors": [{"code": "C-1", "message": "expired"}]},
-    ],
-    ids=["items", "list", "errors"],
-)
-def test_a_connection_test_with_a_failure_has_failed(raw: Any) -> None:
-    assert ConnectionTest(result=False, message="expired") == ConnectionTest.parse(raw)

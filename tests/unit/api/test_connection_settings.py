@@ -7,8 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_flowservice.api.connection_extra import EXTRA_FIELDS
-from airflow_flowservice.api.connection_settings import ConnectionSettings
+from airflow_flowservice.api.connection_settings import EXTRA_FIELDS, ConnectionSettings
 from airflow_flowservice.exceptions import ConfigurationError
 from airflow_flowservice.get_provider_info import CONNECTION_FIELDS
 

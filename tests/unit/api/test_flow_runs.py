@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from airflow_flowservice.api.flow_runs import error_texts
 from airflow_flowservice.api.models import FlowRun, FlowRunStatus, RunError, bounded_errors
-from airflow_flowservice.api.run_errors import error_texts
 
 COPY = "Error in copying the data from Source."
 HOST = "The host did not respond."

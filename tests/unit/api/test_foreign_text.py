@@ -15,11 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_flowservice.api.auth import parse_token
-from airflow_flowservice.api.error_body import parse_error_body
 from airflow_flowservice.api.http_session import HttpResponse
 from airflow_flowservice.api.models import MAX_RUN_ERRORS, Flow, FlowRun
 from airflow_flowservice.api.redaction import excerpt
-from airflow_flowservice.api.responses import Call, parse_created_run, parse_item, parse_page, raise_for_status
+from airflow_flowservice.api.responses import (
+    Call,
+    parse_created_run,
+    parse_error_body,
+    parse_item,
+    parse_page,
+    raise_for_status,
+)
 from airflow_flowservice.checks import findings
 from airflow_flowservice.exceptions import ApiError, FlowServiceError, RunRefusedError, from_dict
 from airflow_flowservice.runs.summary import FlowRunSummary

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_flowservice.api.data_connections import SourceConnection
 from airflow_flowservice.api.models import (
     DeltaColumn,
     Flow,
     FlowRun,
     FlowRunStatus,
     RunError,
+    SourceConnection,
 )
 from airflow_flowservice.exceptions import ConfigurationError, UnreadableAnswerError
 from airflow_flowservice.windows.window import IngestionWindow

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from airflow_flowservice import exceptions
 from airflow_flowservice.api import json_values
 from airflow_flowservice.api.auth import ImsToken, parse_token
-from airflow_flowservice.api.error_body import parse_error_body
 from airflow_flowservice.api.http_session import HttpResponse
 from airflow_flowservice.api.models import CreatedRun
 from airflow_flowservice.api.redaction import may_contain
@@ -24,6 +23,7 @@ from airflow_flowservice.api.responses import (
     Call,
     Page,
     parse_created_run,
+    parse_error_body,
     parse_item,
     parse_page,
     raise_for_status,

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verify that source and target connections are parsed leniently, because `params` depend on the connector."""
+"""Verify that connections and their tests are parsed leniently, because `params` depend on the connector."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from airflow_flowservice.api.data_connections import SourceConnection, TargetConnection
+from airflow_flowservice.api.models import ConnectionTest, SourceConnection, TargetConnection
 from airflow_flowservice.exceptions import UnreadableAnswerError
 
 
@@ -63,3 +65,30 @@ def test_dataset_of_target(params, dataset):
 def test_only_an_object_without_an_id_is_refused(parse, raw):
     with pytest.raises(UnreadableAnswerError, match="has no id"):
         parse(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "result"),
+    [
+        ({"items": [{"result": True}]}, True),
+        ({"items": [{"result": False}]}, False),
+        ({"result": True}, True),
+        ({"result": False}, False),
+        *((raw, None) for raw in ({}, {"items": []}, {"result": "true"}, None, [])),
+    ],
+)
+def test_result_of_a_connection_test(raw: Any, result: bool | None) -> None:
+    assert result is ConnectionTest.parse(raw).result
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"items": [{"result": True}, {"result": False, "message": "expired"}]},
+        [{"result": True}, {"result": False, "errorMessage": "expired"}],
+        {"result": False, "errors": [{"code": "C-1", "message": "expired"}]},
+    ],
+    ids=["items", "list", "errors"],
+)
+def test_a_connection_test_with_a_failure_has_failed(raw: Any) -> None:
+    assert ConnectionTest(result=False, message="expired") == ConnectionTest.parse(raw)
