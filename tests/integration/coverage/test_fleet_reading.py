@@ -187,7 +187,6 @@ def facts(patch: pytest.MonkeyPatch) -> None:
 
 def rows_only(patch: pytest.MonkeyPatch) -> None:
     """Read each task instance as a row, and parse each entry."""
-    original = database.task_rows
 
     def parsed(session: Session, sources: Any, *, since: Any) -> dict[DataflowKey, DataflowRecords]:
         found: dict[DataflowKey, DataflowRecords] = {}
@@ -195,13 +194,13 @@ def rows_only(patch: pytest.MonkeyPatch) -> None:
             found.setdefault(entry.dataflow, DataflowRecords(since=since)).add(entry)
         return found
 
-    def all_rows(session: Session, *, with_successes: bool, **arguments: Any) -> Any:
-        return original(session, **arguments)
+    def all_rows(session: Session, **arguments: Any) -> Any:
+        return list(database.task_rows(session, **arguments)), set()
 
     patch.setattr(fleet_ledger, "read_ledgers", parsed)
-    patch.setattr(database, "successes", lambda *_, **__: iter(()))
-    patch.setattr(database, "newest_successes", lambda *_, **__: iter(()))
-    patch.setattr(database, "task_rows", all_rows)
+    patch.setattr(database, "outputs", lambda *_, **__: iter(()))
+    patch.setattr(database, "rows_without_output", lambda *_, **__: iter(()))
+    patch.setattr(database, "unsuccessful_rows", all_rows)
 
 
 @given(
