@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from airflow_flowservice._airflow import dag_facts, database, dataflow_ledger, fleet_ledger, versions
+from airflow_flowservice._airflow.fleet_history import read_task_history
 from airflow_flowservice._airflow.fleet_reader import read_fleet
 from airflow_flowservice._airflow.metadata_ledger import MetadataLedger
 from airflow_flowservice._airflow.variable_ledger import ledger_key, stored_texts
@@ -225,6 +226,28 @@ def test_same_as_reading_each_row(engine: Any, instances: Any, entries: Any) -> 
             found.append(json.dumps([rows[key] for key in sorted(rows)], indent=1))
     assert found[2] == found[0]
     assert found[2] == found[1]
+
+
+@pytest.mark.parametrize("state_after", ["success", "running"])
+def test_task_that_changes_between_the_queries(engine: Any, state_after: str) -> None:
+    """A task that ends, or is cleared and starts, while the history is read is in the result."""
+    from airflow.models.taskinstance import TaskInstance
+
+    state = "success" if state_after == "running" else "running"
+    instance = {"task": ("a", "ingest"), "day": 3, "number": 0, "state": state, "manual": False, "map_index": -1}
+    original = database.unsuccessful_rows
+
+    def changed_afterwards(session: Session, **arguments: Any) -> Any:
+        result = original(session, **arguments)
+        session.execute(sa.update(TaskInstance).values(state=state_after))
+        session.commit()
+        return result
+
+    with pytest.MonkeyPatch.context() as patch, Session(engine) as session:
+        store(session, [{**instance, "kind": "success" if state == "running" else "created"}], [])
+        patch.setattr(database, "unsuccessful_rows", changed_afterwards)
+        history = read_task_history(session, dag_ids=None, since=SINCE)
+    assert [run_id_of(("a", "ingest"), 3, 0)] == [row.flow_run.id for row in history.rows["a"] if row.flow_run]
 
 
 def test_queries_do_not_grow_with_the_dataflows(engine: Any) -> None:
