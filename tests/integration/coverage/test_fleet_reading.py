@@ -228,6 +228,18 @@ def test_same_as_reading_each_row(engine: Any, instances: Any, entries: Any) -> 
     assert found[2] == found[1]
 
 
+def test_rows_beside_counted_flow_runs(engine: Any) -> None:
+    """Failed tasks, successes without a flow run, and the newest success of a scheduled DAG run are rows."""
+    task = ("a", "ingest")
+    usual = {"task": task, "kind": "success", "number": 0, "state": "success", "manual": False, "map_index": -1}
+    changes = [{}, {}, {"manual": True}, {"kind": "nothing"}, {"state": "failed"}]
+    with Session(engine) as session:
+        store(session, [{**usual, "day": day, **change} for day, change in enumerate(changes, start=1)], [])
+        history = read_task_history(session, dag_ids=None, since=SINCE)
+    assert [2, 4, 5] == [(row.dates.run_after - BEGIN).days for row in history.rows["a"]]
+    assert [{run_id_of(task, day, 0) for day in (1, 2, 3)}] == list(map(set, history.ingested.values()))
+
+
 @pytest.mark.parametrize("state_after", ["success", "running"])
 def test_task_that_changes_between_the_queries(engine: Any, state_after: str) -> None:
     """A task that ends, or is cleared and starts, while the history is read is in the result."""
