@@ -126,41 +126,54 @@ def add_dags(session: Session, dataflows: int, windows: int) -> None:
 
 
 def add_history(session: Session, dataflows: int, windows: int) -> None:
+    """Add the DAG runs, task instances and XComs of all windows."""
+    added = 0
+    for number in range(dataflows):
+        spans = days(number, windows)
+        ids = {window: flow_run_id(number, window) for window in spans}
+        add_runs(session, f"ingest_{number}", flow_id=flow_id(number), windows=ids, first_id=added + 1)
+        added += len(spans)
+
+
+def add_runs(
+    session: Session, dag_id: str, *, flow_id: str, windows: dict[IngestionWindow, str], first_id: int
+) -> None:
+    """Add a DAG run for each window, with its task instance and its XCom.
+
+    :param windows: with their flow runs.
+    """
     from airflow.models.dagrun import DagRun
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
 
-    number_of_run = 0
     dag_run: Any = DagRun.__table__
-    for number in range(dataflows):
-        runs: list[Any] = []
-        tasks: list[Any] = []
-        xcoms: list[Any] = []
-        for window in days(number, windows):
-            number_of_run += 1
-            key = {"dag_id": f"ingest_{number}", "run_id": f"scheduled__{window.end.isoformat()}"}
-            dates = dict.fromkeys(
-                ("run_after", "logical_date", "data_interval_start", "data_interval_end", "start_date"), window.end
-            )
-            runs.append({"id": number_of_run, **key, **dates, "run_type": "scheduled", "state": "success", "conf": {}})
-            key |= {"task_id": "ingest", "map_index": -1}
-            defaults = {"pool": "default_pool", "try_number": 1, "max_tries": 0, "executor_config": {}}
-            task = {"id": uuid4(), "operator": "OnDemandFlowRunOperator", "state": "success", "start_date": window.end}
-            tasks.append({**task, **defaults, **key})
-            summary = {
-                "id": flow_run_id(number, window),
-                "flow_id": flow_id(number),
-                "status": "success",
-                "window_start": window.start.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "window_end": window.end.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                **dict.fromkeys(("input_records", "output_records", "input_bytes", "output_bytes"), 123456),
-                "errors": [],
-                "url": f"https://experience.adobe.com/#/@1234567890ABCDEF@AdobeOrg/{flow_id(number)}",
-            }
-            xcoms.append({"dag_run_id": number_of_run, "key": "flow_run", "value": summary, **key})
-        session.execute(dag_run.insert(), runs)
-        session.execute(insert(TaskInstance), tasks)
-        session.execute(insert(XComModel), xcoms)
+    runs: list[Any] = []
+    tasks: list[Any] = []
+    xcoms: list[Any] = []
+    for dag_run_id, (window, run) in enumerate(windows.items(), start=first_id):
+        key = {"dag_id": dag_id, "run_id": f"scheduled__{window.end.isoformat()}"}
+        dates = dict.fromkeys(
+            ("run_after", "logical_date", "data_interval_start", "data_interval_end", "start_date"), window.end
+        )
+        runs.append({"id": dag_run_id, **key, **dates, "run_type": "scheduled", "state": "success", "conf": {}})
+        key |= {"task_id": "ingest", "map_index": -1}
+        defaults = {"pool": "default_pool", "try_number": 1, "max_tries": 0, "executor_config": {}}
+        task = {"id": uuid4(), "operator": "OnDemandFlowRunOperator", "state": "success", "start_date": window.end}
+        tasks.append({**task, **defaults, **key})
+        summary = {
+            "id": run,
+            "flow_id": flow_id,
+            "status": "success",
+            "window_start": window.start.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "window_end": window.end.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            **dict.fromkeys(("input_records", "output_records", "input_bytes", "output_bytes"), 123456),
+            "errors": [],
+            "url": f"https://experience.adobe.com/#/@1234567890ABCDEF@AdobeOrg/{flow_id}",
+        }
+        xcoms.append({"dag_run_id": dag_run_id, "key": "flow_run", "value": summary, **key})
+    session.execute(dag_run.insert(), runs)
+    session.execute(insert(TaskInstance), tasks)
+    session.execute(insert(XComModel), xcoms)
 
 
 def measured(name: str, function: Callable[[], Any]) -> tuple[Any, float]:

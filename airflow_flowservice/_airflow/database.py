@@ -31,6 +31,8 @@ _FETCH_SIZE = 2000
 _FIRST = timedelta(hours=1)
 # DAG runs in one query; SQLite before 3.32 takes at most 999 parameters.
 _RUNS_AT_ONCE = 900
+# DAG, task, map index, and id of the table of DAG runs.
+InstanceKey = tuple[str, str, int, int]
 # DAGs with different times in one query. The database compares each row with half of them.
 _DAGS_AT_ONCE = 25
 
@@ -98,99 +100,92 @@ def feeds(session: Session, *, dag_ids: Collection[str] | None = None) -> list[F
 
 
 def task_rows(
-    session: Session,
-    *,
-    dag_ids: Collection[str] | None = None,
-    since: datetime | None = None,
-    with_successes: bool = True,
+    session: Session, *, dag_ids: Collection[str] | None = None, since: datetime | None = None
 ) -> Iterator[TaskRow]:
     """Yield the task instances that create flow runs or pushed one, sorted by the time of their DAG runs.
 
     :param dag_ids: yield only task instances of these DAGs; None means all.
     :param since: skip DAG runs for earlier dates.
-    :param with_successes: False to skip those of `successes`.
     """
-    ti, _, xcom = _models()
-    query = _query(dag_ids, since)
-    if not with_successes:
-        query = query.where(ti.state.is_(None) | (ti.state != "success") | xcom.key.is_(None))
-    yield from _task_rows(session, query)
+    for _, row in _task_rows(session, _query(dag_ids, since)):
+        yield from filter(None, [row])
 
 
-def success_rows(session: Session, dag_run_ids: Collection[int]) -> Iterator[TaskRow]:
-    """Yield the task instances of `successes` in some DAG runs, in any order.
+def unsuccessful_rows(
+    session: Session, *, dag_ids: Collection[str] | None = None, since: datetime | None = None
+) -> tuple[list[TaskRow], set[InstanceKey]]:
+    """Return the rows of `task_rows` that did not succeed, and the keys of all instances in `outputs` that did not.
+
+    :param dag_ids: as in `task_rows`; `since` likewise.
+    """
+    ti, _, _ = _models()
+    query = _query(dag_ids, since).where(ti.state.is_(None) | (ti.state != "success"))
+    found = list(_task_rows(session, query))
+    return [row for _, row in found if row], {key for key, _ in found}
+
+
+def rows_without_output(
+    session: Session, *, dag_ids: Collection[str] | None = None, since: datetime | None = None
+) -> Iterator[TaskRow]:
+    """Yield the rows of `task_rows` that succeeded and pushed no flow run.
+
+    :param dag_ids: as in `task_rows`; `since` likewise.
+    """
+    ti, _, _ = _models()
+    query = _query(dag_ids, since, pushed=False).where(ti.state == "success")
+    for _, row in _task_rows(session, query):
+        yield from filter(None, [row])
+
+
+def rows_with_output(session: Session, dag_run_ids: Collection[int]) -> Iterator[TaskRow]:
+    """Yield the rows of `task_rows` that pushed a flow run in some DAG runs, in any order.
 
     :param dag_run_ids: ids of the table of DAG runs.
     """
-    ti, run, xcom = _models()
-    query = _query(None, None).where(ti.state == "success", xcom.key == _key())
+    _, run, xcom = _models()
+    query = _query(None, None).where(xcom.key == _key())
     ids = sorted(dag_run_ids)
     for begin in range(0, len(ids), _RUNS_AT_ONCE):
-        yield from _task_rows(session, query.where(run.id.in_(ids[begin : begin + _RUNS_AT_ONCE])))
+        for _, row in _task_rows(session, query.where(run.id.in_(ids[begin : begin + _RUNS_AT_ONCE]))):
+            yield from filter(None, [row])
 
 
-def _task_rows(session: Session, query: Any) -> Iterator[TaskRow]:
+def _task_rows(session: Session, query: Any) -> Iterator[tuple[InstanceKey, TaskRow | None]]:
+    """Yield the key of each instance, and its row; None if an XCom of another package has the same key."""
     for row in session.execute(query.execution_options(yield_per=_FETCH_SIZE)):
         found = _task_row(row)
-        # An XCom of another package may have the same key.
-        if row.operator in CREATING or found.flow_run or not found.readable:
-            yield found
+        is_ours = row.operator in CREATING or found.flow_run or not found.readable
+        yield (row.dag_id, row.task_id, row.map_index, row.dag_run_id), found if is_ours else None
 
 
-def successes(
+def outputs(
     session: Session, *, dag_ids: Collection[str] | None = None, since: datetime | None = None
 ) -> Iterator[Sequence[Any]]:
-    """Yield the successful task instances that pushed an XCom `flow_run`, in any order.
+    """Yield the XComs `flow_run` of all task instances, in any order.
 
-    A row has DAG, task, map index, `dag_run_id`, and from the XCom: dataflow, flow run, start and end of the window,
-    status, `part_of`. The database returns a number or an object as text, too.
+    A row has DAG, task, map index, `dag_run_id`, the type of the DAG run, and from the XCom: dataflow, flow run, start
+    and end of the window, status, `part_of`. The database returns a number or an object as text, too.
 
-    They take a tenth of the time of `task_rows`, because the database reads the JSON, and each value once. In Airflow
-    3.0, XComs are strings that contain JSON, so all values are None.
+    They take a tenth of the time of `task_rows`, because the database reads the JSON, and each value once. The table
+    of task instances is not joined, which takes most of the database's time. In Airflow 3.0, XComs are strings that
+    contain JSON, so all values are None.
 
     :param dag_ids: as in `task_rows`; `since` likewise.
     """
     from sqlalchemy import select
 
-    ti, run, xcom = _models()
+    _, run, xcom = _models()
     value = xcom.value
     fields = (value[name].as_string() for name in ("flow_id", "id", START, END, "status", "part_of"))
     query = (
-        select(xcom.dag_id, xcom.task_id, xcom.map_index, xcom.dag_run_id, *fields)
-        .join(ti, _pushed(ti, xcom))
-        .where(ti.state == "success", xcom.key == _key(), *_in_dags(xcom.dag_id, dag_ids))
+        select(xcom.dag_id, xcom.task_id, xcom.map_index, xcom.dag_run_id, run.run_type, *fields)
+        .join(run, run.id == xcom.dag_run_id)
+        .where(xcom.key == _key(), *_in_dags(xcom.dag_id, dag_ids))
     )
     if since is not None:
-        query = query.join(run, run.id == xcom.dag_run_id).where(run.run_after >= since)
+        query = query.where(run.run_after >= since)
     # Not by the session, whose loading of objects takes as long as the database.
     yield from session.connection().execute(query.execution_options(yield_per=_FETCH_SIZE))
-
-
-def newest_successes(
-    session: Session, *, dag_ids: Collection[str] | None = None, since: datetime | None = None
-) -> Iterator[TaskRow]:
-    """Yield the task instances of `successes` that are the newest of a scheduled DAG run, by task and map index.
-
-    :param dag_ids: as in `task_rows`; `since` likewise.
-    """
-    from sqlalchemy import func, select
-
-    ti, run, xcom = _models()
-    task = (xcom.dag_id, xcom.task_id, xcom.map_index)
-    query = (
-        select(*task, func.max(xcom.dag_run_id).label("dag_run_id"))
-        .join(run, run.id == xcom.dag_run_id)
-        .where(xcom.key == _key(), run.run_type.in_(("scheduled", "backfill")), *_in_dags(xcom.dag_id, dag_ids))
-        .group_by(*task)
-    )
-    newest = query.subquery()
-    is_newest = (
-        (newest.c.dag_id == ti.dag_id)
-        & (newest.c.task_id == ti.task_id)
-        & (newest.c.map_index == ti.map_index)
-        & (newest.c.dag_run_id == run.id)
-    )
-    yield from _task_rows(session, _query(dag_ids, since).join(newest, is_newest).where(ti.state == "success"))
 
 
 def _pushed(ti: Any, xcom: Any) -> Any:
@@ -204,25 +199,29 @@ def _pushed(ti: Any, xcom: Any) -> Any:
     )
 
 
-def _query(dag_ids: Collection[str] | None, since: datetime | None) -> Any:
-    from sqlalchemy import select
+def _query(dag_ids: Collection[str] | None, since: datetime | None, *, pushed: bool = True) -> Any:
+    """Return the query of task instances that create flow runs or pushed one; without `pushed`, that pushed none."""
+    from sqlalchemy import null, select
 
     ti, run, xcom = _models()
     columns: list[Any] = [
         *(getattr(ti, name) for name in ("dag_id", "run_id", "task_id", "map_index", "state", "operator")),
         *(getattr(run, name) for name in _RUN_COLUMNS),
+        run.id.label("dag_run_id"),
         run.state.label("run_state"),
         *([run.partition_date] if hasattr(run, "partition_date") else []),
-        xcom.key.label("pushed"),
-        xcom.value.label("flow_run"),
+        (xcom.key if pushed else null()).label("pushed"),
+        (xcom.value if pushed else null()).label("flow_run"),
     ]
-    query = (
-        select(*columns)
-        .join(run, (run.dag_id == ti.dag_id) & (run.run_id == ti.run_id))
-        .outerjoin(xcom, _pushed(ti, xcom))
-        .where(ti.operator.in_(CREATING) | xcom.key.is_not(None), *_in_dags(ti.dag_id, dag_ids))
-        .order_by(run.run_after, ti.dag_id, ti.task_id, ti.map_index)
-    )
+    creates = ti.operator.in_(CREATING)
+    query = select(*columns).join(run, (run.dag_id == ti.dag_id) & (run.run_id == ti.run_id))
+    if pushed:
+        query = query.outerjoin(xcom, _pushed(ti, xcom)).where(creates | xcom.key.is_not(None))
+    else:
+        # Not by an outer join: the database would sort the XComs with their values.
+        query = query.where(creates, ~select(xcom.key).where(_pushed(ti, xcom)).exists())
+    query = query.where(*_in_dags(ti.dag_id, dag_ids))
+    query = query.order_by(run.run_after, ti.dag_id, ti.task_id, ti.map_index)
     return query if since is None else query.where(run.run_after >= since)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import database
@@ -17,16 +16,17 @@ from airflow_flowservice.plain_text import canonical_id
 from airflow_flowservice.windows.window import END, START, window_from_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
     from sqlalchemy.orm import Session
 
-    from airflow_flowservice._airflow.database import TaskRow
+    from airflow_flowservice._airflow.database import InstanceKey, TaskRow
     from airflow_flowservice.windows.window import IngestionWindow
 
 TaskKey = tuple[str, str]
 
+_SCHEDULED = ("scheduled", "backfill")
 _SUCCEEDED = frozenset({"success", "partial_success"})
 # Form of Adobe's ids, and of the instants in an XCom. The text of a number or an object has another form.
 _ID = re.compile(r"[^{\[].{7}-.{4}-.{4}-.{4}-.{12}", re.DOTALL)
@@ -47,67 +47,79 @@ class History:
     rows: dict[str, list[TaskRow]] = field(default_factory=dict)
 
 
-@dataclass(kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Counted:
-    """Task instances that are counted by flow run, and the DAG runs with others.
+    """Successes of one task, map index and dataflow (as in the XCom) that are counted by flow run.
 
-    :param tasks: window of each flow run, by DAG, task and the dataflow as in the XCom.
-    :param newest: `dag_run_id` and dataflow of the newest success of each DAG, mapped task and map index.
-    :param others: `dag_run_id` of DAG runs with successes that must be read as rows.
+    :param ingested: window of each flow run.
+    :param newest: `dag_run_id` of the newest success; `newest_scheduled` that of a scheduled DAG run.
     """
 
-    tasks: dict[tuple[str, str, str], dict[str, IngestionWindow]] = field(default_factory=dict)
-    newest: dict[tuple[str, str, int], tuple[int, str]] = field(default_factory=dict)
-    others: set[int] = field(default_factory=set)
+    ingested: dict[str, IngestionWindow] = field(default_factory=dict)
+    newest: int = -1
+    newest_scheduled: int = -1
 
 
 def read_task_history(session: Session, *, dag_ids: Collection[str] | None, since: datetime) -> History:
     """Return the task instances that ingest, or did so.
 
+    The task instances that did not succeed are read first. So one that succeeds meanwhile is still running here.
+
     :param dag_ids: only DAGs that the user may read; None means all.
     :param since: aware; skip DAG runs for earlier dates.
     """
-    counted = _count(session, dag_ids=dag_ids, since=since)
-    history = History(newest={instance: canonical_id(flow_id) for instance, (_, flow_id) in counted.newest.items()})
-    for (dag_id, task_id, flow_id), ingested in counted.tasks.items():
-        history.ingested.setdefault(((dag_id, task_id), canonical_id(flow_id)), {}).update(ingested)
+    rows, unsuccessful = database.unsuccessful_rows(session, dag_ids=dag_ids, since=since)
+    rows += database.rows_without_output(session, dag_ids=dag_ids, since=since)
+    counted, others = _count(database.outputs(session, dag_ids=dag_ids, since=since), unsuccessful=unsuccessful)
+    history = History()
+    newest: dict[tuple[str, str, int], tuple[int, str]] = {}
+    for (dag_id, task_id, map_index, flow_id), each in counted.items():
+        key = (dag_id, task_id), canonical_id(flow_id)
+        history.ingested.setdefault(key, {}).update(each.ingested)
+        others.add(each.newest_scheduled)
+        instance = (dag_id, task_id, map_index)
+        if map_index >= 0:
+            newest[instance] = max(newest.get(instance, (-1, "")), (each.newest, flow_id))
+    history.newest = {instance: canonical_id(flow_id) for instance, (_, flow_id) in newest.items()}
+    rows += database.rows_with_output(session, others - {-1})
     # A task instance may be both a row and counted: they are joined by flow run.
-    found = {
-        (row.dag_id, row.run_id, row.task_id, row.map_index): row
-        for row in chain(
-            database.task_rows(session, dag_ids=dag_ids, since=since, with_successes=False),
-            database.success_rows(session, counted.others),
-            database.newest_successes(session, dag_ids=dag_ids, since=since),
-        )
-    }
+    found = {(row.dag_id, row.run_id, row.task_id, row.map_index): row for row in rows}
     for row in sorted(found.values(), key=lambda row: (row.dates.run_after, row.dag_id, row.task_id, row.map_index)):
         history.rows.setdefault(row.dag_id, []).append(row)
     return history
 
 
-def _count(session: Session, *, dag_ids: Collection[str] | None, since: datetime) -> _Counted:
-    counted = _Counted()
+def _count(
+    outputs: Iterable[Sequence[Any]], *, unsuccessful: Collection[InstanceKey]
+) -> tuple[dict[tuple[str, str, int, str], _Counted], set[int]]:
+    """Return successes by DAG, task, map index and dataflow, and the `dag_run_id` of those to read as rows."""
+    counted: dict[tuple[str, str, int, str], _Counted] = {}
+    others: set[int] = set()
     # The instants are the same for most dataflows.
     windows: dict[tuple[Any, Any], IngestionWindow | None] = {}
-    for dag_id, task_id, map_index, dag_run_id, flow_id, flow_run_id, start, end, status, part_of in database.successes(
-        session, dag_ids=dag_ids, since=since
-    ):
-        if (start, end) in windows:
-            window = windows[start, end]
-        else:
-            window = windows[start, end] = _window(start, end)
-        ingested = counted.tasks.get((dag_id, task_id, flow_id))
-        if ingested is None and _is_id(flow_id):
-            ingested = counted.tasks[dag_id, task_id, flow_id] = {}
-        is_whole = status in _SUCCEEDED and part_of is None
-        if window is None or ingested is None or not is_whole or not _is_id(flow_run_id):
-            counted.others.add(dag_run_id)
+    for dag_id, task_id, map_index, dag_run_id, run_type, flow_id, flow_run_id, start, end, status, part_of in outputs:
+        if unsuccessful and (dag_id, task_id, map_index, dag_run_id) in unsuccessful:
             continue
-        ingested[flow_run_id] = window
-        if map_index >= 0:
-            instance = (dag_id, task_id, map_index)
-            counted.newest[instance] = max(counted.newest.get(instance, (-1, "")), (dag_run_id, flow_id))
-    return counted
+        edges = start, end
+        window = windows.get(edges)
+        if window is None and edges not in windows:
+            window = windows[edges] = _window(start, end)
+        if window is None or status not in _SUCCEEDED or part_of is not None or not _is_id(flow_run_id):
+            others.add(dag_run_id)
+            continue
+        key = dag_id, task_id, map_index, flow_id
+        each = counted.get(key)
+        if each is None:
+            if not _is_id(flow_id):
+                others.add(dag_run_id)
+                continue
+            each = counted[key] = _Counted()
+        each.ingested[flow_run_id] = window
+        if dag_run_id > each.newest:
+            each.newest = dag_run_id
+        if dag_run_id > each.newest_scheduled and run_type in _SCHEDULED:
+            each.newest_scheduled = dag_run_id
+    return counted, others
 
 
 def _is_id(value: Any) -> bool:

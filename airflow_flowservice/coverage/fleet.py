@@ -239,6 +239,20 @@ def merged_runs(windows: Iterable[IngestionWindow]) -> Iterator[KnownRun]:
     judged as duplicated exactly where they are.
     """
     ordered = sorted(windows, key=_EDGES)
+    ends = [window.end for window in ordered]
+    starts = [*(window.start for window in ordered[1:]), _LATEST]
+    last_ones = [index for index, end in enumerate(ends) if end != starts[index]]
+    if any(ends[index] > starts[index] for index in last_ones):
+        yield from _merged_overlapping(ordered)
+        return
+    first = 0
+    for index in last_ones:
+        yield _success(index, IngestionWindow(ordered[first].start, ends[index]))
+        first = index + 1
+
+
+def _merged_overlapping(ordered: Sequence[IngestionWindow]) -> Iterator[KnownRun]:
+    """Yield the runs of `merged_runs` for sorted windows, some of which overlap."""
     latest: datetime | None = None
     begin: datetime | None = None
     for index, window in enumerate(ordered):

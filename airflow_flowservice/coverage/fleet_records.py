@@ -16,11 +16,12 @@ from airflow_flowservice.runs.intent import name_in_intent
 from airflow_flowservice.windows.window import IngestionWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from airflow_flowservice.ledger.entry import LedgerEntry
 
+_END = attrgetter("end")
 LATER_END = attrgetter("end", "start")
 """Order by which a window is the last one; it does not depend on the order of the records."""
 
@@ -109,6 +110,17 @@ class DataflowRecords:
         else:
             self._see(window)
 
+    def add_recent(
+        self, flow_run_ids: Sequence[str], windows: Sequence[IngestionWindow], *, updates: Sequence[float]
+    ) -> None:
+        """Add entries as `add_ingested`, all of which end after `since`; their DAGs must be in `dag_ids`.
+
+        The values at the same position are those of one entry.
+        """
+        self.ingested.update(zip(flow_run_ids, windows, strict=True))
+        self._windows.extend(windows)
+        self._updates.extend(updates)
+
     def joined(self, earlier: Iterable[DataflowRecords]) -> DataflowRecords:
         """Return the records with those of earlier dataflows; DAGs and name stay those of this one."""
         every = [*earlier, self]
@@ -142,7 +154,9 @@ class DataflowRecords:
     @property
     def last(self) -> IngestionWindow | None:
         """Return the last ingested window, also before `since`."""
-        return max((*filter(None, [self._seen]), *self.ingested.values()), key=LATER_END, default=None)
+        windows = [*filter(None, [self._seen]), *self.ingested.values()]
+        end = max(map(_END, windows), default=None)
+        return max((window for window in windows if window.end == end), key=LATER_END, default=None)
 
     def _see(self, window: IngestionWindow) -> None:
         if self._seen is None or LATER_END(window) > LATER_END(self._seen):
@@ -156,4 +170,4 @@ class DataflowRecords:
         start = min(
             window.start for window, update in zip(self._windows, self._updates, strict=True) if update <= first
         )
-        return IngestionWindow(start, max(window.end for window in self._windows))
+        return IngestionWindow(start, max(map(_END, self._windows)))

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 # Dataflows of one query: SQLite before 3.32 accepts at most 999 parameters.
 _BATCH = 100
 _STATES = {state.value: state for state in EntryState}
-_WINDOW = itemgetter(1, 2)
-_COLUMNS = (
+_EDGES = itemgetter(1, 2)
+COLUMNS = (
     "dataflow_digest",
     "window_start",
     "window_end",
@@ -72,9 +72,9 @@ class SqlLedger:
         from sqlalchemy import select
 
         table = ledger_table()
-        query = select(*(table.c[name] for name in _COLUMNS)).where(*_is_key(dataflow, window))
+        query = select(*(table.c[name] for name in COLUMNS)).where(*_is_key(dataflow, window))
         row = in_transaction(self._engine, lambda connection: connection.execute(query).first())
-        return None if row is None else _entry(dataflow, row)
+        return None if row is None else entry_of_row(dataflow, row)
 
     def overlapping(self, dataflows: Sequence[DataflowKey], window: IngestionWindow, /) -> list[LedgerEntry]:
         """Return the entries whose windows overlap the window, sorted by window."""
@@ -119,9 +119,20 @@ class SqlLedger:
 
         Each hundred dataflows are read in a transaction, so an entry that changes meanwhile may be new or old.
         """
+        for dataflow, rows in self.rows(dataflows, within):
+            for row in sorted(rows, key=_EDGES):
+                yield entry_of_row(dataflow, row)
+
+    def rows(
+        self, dataflows: Iterable[DataflowKey] | None = None, within: IngestionWindow | None = None
+    ) -> Iterator[tuple[DataflowKey, list[Sequence[Any]]]]:
+        """Yield the rows of the entries of each dataflow, with `COLUMNS`, in any order and without parsing them.
+
+        For many dataflows, this is several times as fast as `entries`.
+        """
         remaining = iter(sorted(set(self.dataflows() if dataflows is None else dataflows)))
         while batch := tuple(islice(remaining, _BATCH)):
-            yield from self._entries_of(batch, within)
+            yield from self._rows_of(batch, within)
 
     def dataflows(self, flow_id: str | None = None) -> list[DataflowKey]:
         """Return the dataflows of all entries, or those with a dataflow id, which several sandboxes can have."""
@@ -145,20 +156,21 @@ class SqlLedger:
         rows = in_transaction(self._engine, lambda connection: connection.execute(query).fetchall())
         return [(DataflowKey(*row[:3]), row.owner) for row in rows]
 
-    def _entries_of(self, dataflows: tuple[DataflowKey, ...], within: IngestionWindow | None) -> Iterator[LedgerEntry]:
+    def _rows_of(
+        self, dataflows: tuple[DataflowKey, ...], within: IngestionWindow | None
+    ) -> Iterator[tuple[DataflowKey, list[Sequence[Any]]]]:
         from sqlalchemy import select
 
         table = ledger_table()
         found: dict[str, list[Any]] = {dataflow.digest: [] for dataflow in dataflows}
-        query = select(*(table.c[name] for name in _COLUMNS)).where(table.c.dataflow_digest.in_(list(found)))
+        query = select(*(table.c[name] for name in COLUMNS)).where(table.c.dataflow_digest.in_(list(found)))
         if within is not None:
             query = query.where(*_overlaps(within))
         rows = in_transaction(self._engine, lambda connection: connection.execute(query).fetchall())
         for row in rows:
             found[row[0]].append(row)
         for dataflow in dataflows:
-            for row in sorted(found[dataflow.digest], key=_WINDOW):
-                yield _entry(dataflow, row)
+            yield dataflow, found[dataflow.digest]
 
 
 def _is_key(dataflow: DataflowKey, window: IngestionWindow) -> tuple[Any, ...]:
@@ -203,8 +215,8 @@ def _values(entry: LedgerEntry) -> dict[str, Any]:
     }
 
 
-def _entry(dataflow: DataflowKey, row: Sequence[Any]) -> LedgerEntry:
-    """Return the entry of a row with `_COLUMNS`.
+def entry_of_row(dataflow: DataflowKey, row: Sequence[Any]) -> LedgerEntry:
+    """Return the entry of a row with `COLUMNS`.
 
     :raises ConfigurationError: this version of the package cannot read the row.
     """
@@ -212,7 +224,7 @@ def _entry(dataflow: DataflowKey, row: Sequence[Any]) -> LedgerEntry:
     try:
         values = {
             "dataflow": dataflow,
-            "window": _window(start, end),
+            "window": window_of_seconds(start, end),
             "state": _STATES[state],
             "owner": owner,
             "flow_run_id": flow_run_id,
@@ -235,5 +247,6 @@ def _entry(dataflow: DataflowKey, row: Sequence[Any]) -> LedgerEntry:
 
 
 @lru_cache(maxsize=2**15)  # the dataflows of a DAG have the same windows
-def _window(start: int, end: int) -> IngestionWindow:
+def window_of_seconds(start: int, end: int) -> IngestionWindow:
+    """Return the window between two times in epoch seconds, as in the columns of a row."""
     return IngestionWindow(EPOCH + timedelta(seconds=start), EPOCH + timedelta(seconds=end))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from airflow_flowservice._airflow import dag_facts, database, dataflow_ledger, fleet_ledger, versions
+from airflow_flowservice._airflow.fleet_history import read_task_history
 from airflow_flowservice._airflow.fleet_reader import read_fleet
 from airflow_flowservice._airflow.metadata_ledger import MetadataLedger
 from airflow_flowservice._airflow.variable_ledger import ledger_key, stored_texts
@@ -187,7 +188,6 @@ def facts(patch: pytest.MonkeyPatch) -> None:
 
 def rows_only(patch: pytest.MonkeyPatch) -> None:
     """Read each task instance as a row, and parse each entry."""
-    original = database.task_rows
 
     def parsed(session: Session, sources: Any, *, since: Any) -> dict[DataflowKey, DataflowRecords]:
         found: dict[DataflowKey, DataflowRecords] = {}
@@ -195,13 +195,13 @@ def rows_only(patch: pytest.MonkeyPatch) -> None:
             found.setdefault(entry.dataflow, DataflowRecords(since=since)).add(entry)
         return found
 
-    def all_rows(session: Session, *, with_successes: bool, **arguments: Any) -> Any:
-        return original(session, **arguments)
+    def all_rows(session: Session, **arguments: Any) -> Any:
+        return list(database.task_rows(session, **arguments)), set()
 
     patch.setattr(fleet_ledger, "read_ledgers", parsed)
-    patch.setattr(database, "successes", lambda *_, **__: iter(()))
-    patch.setattr(database, "newest_successes", lambda *_, **__: iter(()))
-    patch.setattr(database, "task_rows", all_rows)
+    patch.setattr(database, "outputs", lambda *_, **__: iter(()))
+    patch.setattr(database, "rows_without_output", lambda *_, **__: iter(()))
+    patch.setattr(database, "unsuccessful_rows", all_rows)
 
 
 @given(
@@ -226,6 +226,40 @@ def test_same_as_reading_each_row(engine: Any, instances: Any, entries: Any) -> 
             found.append(json.dumps([rows[key] for key in sorted(rows)], indent=1))
     assert found[2] == found[0]
     assert found[2] == found[1]
+
+
+def test_rows_beside_counted_flow_runs(engine: Any) -> None:
+    """Failed tasks, successes without a flow run, and the newest success of a scheduled DAG run are rows."""
+    task = ("a", "ingest")
+    usual = {"task": task, "kind": "success", "number": 0, "state": "success", "manual": False, "map_index": -1}
+    changes = [{}, {}, {"manual": True}, {"kind": "nothing"}, {"state": "failed"}]
+    with Session(engine) as session:
+        store(session, [{**usual, "day": day, **change} for day, change in enumerate(changes, start=1)], [])
+        history = read_task_history(session, dag_ids=None, since=SINCE)
+    assert [2, 4, 5] == [(row.dates.run_after - BEGIN).days for row in history.rows["a"]]
+    assert [{run_id_of(task, day, 0) for day in (1, 2, 3)}] == list(map(set, history.ingested.values()))
+
+
+@pytest.mark.parametrize("state_after", ["success", "running"])
+def test_task_that_changes_between_the_queries(engine: Any, state_after: str) -> None:
+    """A task that ends, or is cleared and starts, while the history is read is in the result."""
+    from airflow.models.taskinstance import TaskInstance
+
+    state = "success" if state_after == "running" else "running"
+    instance = {"task": ("a", "ingest"), "day": 3, "number": 0, "state": state, "manual": False, "map_index": -1}
+    original = database.unsuccessful_rows
+
+    def changed_afterwards(session: Session, **arguments: Any) -> Any:
+        result = original(session, **arguments)
+        session.execute(sa.update(TaskInstance).values(state=state_after))
+        session.commit()
+        return result
+
+    with pytest.MonkeyPatch.context() as patch, Session(engine) as session:
+        store(session, [{**instance, "kind": "success" if state == "running" else "created"}], [])
+        patch.setattr(database, "unsuccessful_rows", changed_afterwards)
+        history = read_task_history(session, dag_ids=None, since=SINCE)
+    assert [run_id_of(("a", "ingest"), 3, 0)] == [row.flow_run.id for row in history.rows["a"] if row.flow_run]
 
 
 def test_queries_do_not_grow_with_the_dataflows(engine: Any) -> None:
