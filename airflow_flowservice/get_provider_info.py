@@ -130,6 +130,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": name,
                 "external-doc-url": "https://developer.adobe.com/experience-platform-apis/references/flow-service/",
+                "logo": "/flowservice/static/icon.svg",
                 "how-to-guide": ["/docs/operators.md", "/docs/how-to/daily-table.md", "/docs/how-to/hourly-files.md"],
                 "tags": ["service"],
             }

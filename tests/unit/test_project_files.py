@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -27,6 +28,24 @@ def test_workflows_call_the_checks_of_the_project() -> None:
     assert ".ci/run" in commands("ci.yml").splitlines()
     assert "nox --session tests" in commands("versions.yml")
     assert "python .ci/package_readme.py" in commands("release.yml").splitlines()
+
+
+@pytest.mark.parametrize(
+    ("line", "status"), [("* @acme/data", 0), ("*  @jane", 0), ("#     * @OWNER/TEAM", 1), ("*", 1), ("*.py @jane", 1)]
+)
+def test_release_needs_owners(line: str, status: int, tmp_path: Path) -> None:
+    """The workflow refuses to publish if no line of CODEOWNERS has an owner of all files."""
+    (check,) = [line for line in commands("release.yml").splitlines() if "CODEOWNERS" in line]
+    (tmp_path / ".github").mkdir()
+    (tmp_path / ".github/CODEOWNERS").write_text(f"{line}\n")
+    assert status == subprocess.run(["bash", "-euc", check], cwd=tmp_path, check=False).returncode
+
+
+def test_owners_are_real_or_missing() -> None:
+    """CODEOWNERS has no placeholder, and CONTRIBUTING.md says to add owners as long as it has none."""
+    lines = [line for line in (ROOT / ".github/CODEOWNERS").read_text().splitlines() if not line.startswith("#")]
+    assert [] == [line for line in lines if "OWNER" in line]
+    assert lines or ".github/CODEOWNERS" in (ROOT / "CONTRIBUTING.md").read_text()
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
