@@ -24,6 +24,8 @@ FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 # tests/unit/test_doc_commands.py checks these; the package is installed already.
 INSTALLATION = ("python3", "source", "pip")
 TERMINALS = ("first", "second", "third")
+# The local Airflow has PostgreSQL instead.
+DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 # Variables of the local Airflow whose effect the page must say how to get.
 OPTIONAL = ("AIRFLOW__CORE__LOAD_EXAMPLES",)
 
@@ -73,7 +75,8 @@ class Reader:
             return ""
         if words[0] == "export":
             name, _, value = words[1].partition("=")
-            self.exported[terminal][name] = value
+            if name != DATABASE:
+                self.exported[terminal][name] = value
             return ""
         if words == ["airflow", "standalone"]:
             return self.start_airflow(self.exported[terminal])
