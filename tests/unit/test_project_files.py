@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pages import ROOT
+from pages import PAGES, ROOT
+
+from airflow_flowservice import __version__
 
 WORKFLOWS = {file.name: file.read_text() for file in sorted((ROOT / ".github/workflows").glob("*.yml"))}
 BY_TAG = ("github/codeql-action/init@v3", "github/codeql-action/analyze@v3")
@@ -75,6 +77,34 @@ def test_python_versions_of_the_workflow_are_those_of_nox() -> None:
     (job,) = jobs("versions.yml").values()
     of_nox = re.findall(r'"(3\.\d+)"', (ROOT / "noxfile.py").read_text())
     assert set(of_nox) == set(job["strategy"]["matrix"]["python"])
+
+
+NOX = {
+    version: re.findall(r'"(3\.\d+)"', pythons)
+    for version, pythons in re.findall(
+        r'Airflow\(\s*"([\d.]+)", pythons=\(([^)]+)\)', (ROOT / "noxfile.py").read_text(), flags=re.S
+    )
+}
+
+
+def test_supported_versions_are_those_of_nox() -> None:
+    """The page has each version of Airflow that nox tests, with its versions of Python."""
+    rows = re.findall(r"^\| 3\.\d \(([\d.]+)\) \| (3\.\d+) to (3\.\d+) \|", PAGES["docs/versions.md"], flags=re.M)
+    assert {version: (pythons[0], pythons[-1]) for version, pythons in NOX.items()} == {
+        version: tuple(edges) for version, *edges in rows
+    }
+
+
+def test_lines_for_an_installation_have_versions_that_exist() -> None:
+    """The package's version is the present one, and Airflow and Python are among those that nox tests."""
+    page = PAGES["docs/how-to/managed-services.md"]
+    assert {__version__} == set(re.findall(r"airflow-flowservice==([\d.]+\d)", page))
+    assert {__version__} == set(re.findall(r"airflow_flowservice-([\d.]+)-py3", page))
+    assert set(re.findall(r"apache/airflow:([\d.]+)|apache-airflow==([\d.]+)", page)) <= {
+        pair for version in NOX for pair in ((version, ""), ("", version))
+    }
+    ((airflow, python),) = re.findall(r"constraints-([\d.]+)/constraints-([\d.]+)\.txt", page)
+    assert python in NOX[airflow]
 
 
 def test_source_distribution_has_every_folder_of_the_checkout() -> None:
