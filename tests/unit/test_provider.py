@@ -55,6 +55,7 @@ def test_how_to_guides_exist():
     assert [] == [page for page in pages if page.removeprefix("/") not in PAGES]
 
 
+@pytest.mark.needs_airflow(3, 1, "the page")
 def test_logo_is_a_file_that_airflow_serves():
     """The logo is a path on the API server, which serves the plugin's static files there."""
     from airflow_flowservice.plugins.plugin import FlowServicePlugin
