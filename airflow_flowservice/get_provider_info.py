@@ -126,14 +126,7 @@ def get_provider_info() -> dict[str, Any]:
         "package-name": "airflow-flowservice",
         "name": name,
         "description": "On-demand ingestion in Adobe Experience Platform: every window of a DAG once.",
-        "integrations": [
-            {
-                "integration-name": name,
-                "external-doc-url": "https://developer.adobe.com/experience-platform-apis/references/flow-service/",
-                "how-to-guide": ["/docs/operators.md", "/docs/how-to/daily-table.md", "/docs/how-to/hourly-files.md"],
-                "tags": ["service"],
-            }
-        ],
+        "integrations": [_integration(name)],
         "operators": _modules("operators"),
         "sensors": _modules("sensors", "freshness"),
         "hooks": _modules("hooks"),
@@ -158,6 +151,16 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "config": OPTIONS,
         "cli": ["airflow_flowservice.cli.get_flowservice_cli_commands"],
+    }
+
+
+def _integration(name: str) -> dict[str, Any]:
+    return {
+        "integration-name": name,
+        "external-doc-url": "https://developer.adobe.com/experience-platform-apis/references/flow-service/",
+        "logo": "/flowservice/static/icon.svg",
+        "how-to-guide": ["/docs/operators.md", "/docs/how-to/daily-table.md", "/docs/how-to/hourly-files.md"],
+        "tags": ["service"],
     }
 
 

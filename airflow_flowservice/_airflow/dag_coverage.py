@@ -229,11 +229,11 @@ def _scheduled(
         return
     shift = offset or timedelta(0)
     partitioned = versions.backfills_by_partition(plan.timetable)
-    first = _first_date(plan, rows, _schedule_begin(plan, within.start - shift))
+    first = first_date(plan, rows, _schedule_begin(plan, within.start - shift))
     dates = _uncovered_dates(
         plan,
-        earliest=_backfill_argument(first, plan.timetable),
-        latest=_backfill_argument(within.end - shift, plan.timetable) if partitioned else None,
+        earliest=backfill_argument(first, plan.timetable),
+        latest=backfill_argument(within.end - shift, plan.timetable) if partitioned else None,
         contiguous=_contiguous_dates(of_dag_runs),
         offset=offset,
         covered=covered,
@@ -382,7 +382,7 @@ def _contiguous_dates(of_dag_runs: Iterable[ExpectedWindow]) -> dict[datetime, d
     return last_dates
 
 
-def _first_date(plan: Plan, rows: Iterable[TaskRow], begin: datetime) -> datetime:
+def first_date(plan: Plan, rows: Iterable[TaskRow], begin: datetime) -> datetime:
     """Return a date one period before the range, so that a window across the start of the range is included."""
     schedule, _ = timetables.parse_timetable(plan.timetable)
     if schedule is None:
@@ -436,10 +436,10 @@ def _backfill_date(dates: RunDates, timetable: Any) -> datetime | None:
         return dates.logical_date
     if not versions.backfills_by_partition(timetable):
         return dates.run_after
-    return _backfill_argument(dates.partition_date, timetable)
+    return backfill_argument(dates.partition_date, timetable)
 
 
-def _backfill_argument(date: datetime, timetable: Any) -> datetime:
+def backfill_argument(date: datetime, timetable: Any) -> datetime:
     """Return a date as an argument of `airflow backfill create`.
 
     For partitions, Airflow reads the argument's clock time in the schedule's time zone, and ignores the offset.

@@ -17,8 +17,9 @@ remedy for each problem. The connection is read as Airflow reads it outside of t
 backend or the metadata database. Nothing is created.
 """
 _CHECK_EPILOG = """
-Each line is `ok`, `wrong`, `note` (passed with a remark) or `not checked`. Exit status: 0 if nothing is wrong; 1 if
-something is wrong or the connection does not exist; 2 if the arguments are invalid.
+Each line is `ok`, `wrong`, `note` (passed with a remark) or `not checked`. Example: `airflow flowservice check
+--conn-id flowservice_default --flow-id F`. Exit status: 0 if nothing is wrong; 1 if something is wrong or the
+connection does not exist; 2 if the arguments are invalid.
 """
 _COVERAGE_DESCRIPTION = """
 Shows the state of each window between two dates: ingested, running, failed, missing, duplicated, restated or unknown.
@@ -30,8 +31,9 @@ failed windows, it prints the `airflow backfill create` commands that ingest the
 dataflow that Airflow or the ledger knows, the worst first. Nothing is created.
 """
 _COVERAGE_EPILOG = """
-Exit status: 0 if no window is known to be missing, failed or duplicated; 1 if one is; 2 if there is nothing to show, or
-if the ledger cannot be read.
+Examples: `airflow flowservice coverage --dag-id ingest_orders --from 2026-01-01 --to 2026-02-01`, `airflow flowservice
+coverage --all --since 7d`. Exit status: 0 if no window is known to be missing, failed or duplicated; 1 if one is; 2 if
+there is nothing to show, or if the ledger cannot be read.
 """
 _FILL_DESCRIPTION = """
 Fills the gaps of a DAG between two dates: shows the DAG runs that would be created or run again, asks for the number of
@@ -56,11 +58,12 @@ if no record shows whether its windows are ingested; 2 if there is nothing to sh
 _FAILED_RECORDS_DESCRIPTION = """
 Shows the rows of a flow run that failed: how many have each of Adobe's error codes, with an example of each, and the
 source files that failed. Adobe keeps them for 30 days, and only if error diagnostics are enabled on the dataflow. Rows
-may contain personal data: they are printed and written to the file of --output, and nowhere else. Nothing is created.
+may contain personal data: they are printed and written to the file of --file, and nowhere else. Nothing is created.
 """
 _FAILED_RECORDS_EPILOG = """
-Exit status: 0 if no row and no file failed; 1 if some failed; 2 if there is nothing to show: an unknown flow run, no
-error diagnostics, an incomplete download, or invalid arguments.
+Example: `airflow flowservice failed-records --flow-run-id R --conn-id flowservice_default`. Exit status: 0 if no row
+and no file failed; 1 if some failed; 2 if there is nothing to show: an unknown flow run, no error diagnostics, an
+incomplete download, or invalid arguments.
 """
 _FLOWS_DESCRIPTION = """
 Lists the dataflows of a connection's sandbox: id, name, state, schedule, source and last flow run. With --output dag,
@@ -71,13 +74,15 @@ Examples: `airflow flowservice flows --one-time`, `airflow flowservice flows --o
 status: 0 if there are dataflows; 2 if there is none, Flow Service cannot be used, or the arguments are invalid.
 """
 _WINDOWS_DESCRIPTION = """
-Shows the window that each DAG run between two dates ingests, and reports whether these windows are contiguous. It reads
-only the DAG's file: it needs no running Airflow and no database, and creates nothing. The DAG runs are those that the
-DAG's schedule, or `airflow backfill create` with the same dates, creates. Existing DAG runs are not read.
+Shows the windows of a DAG's schedule between two dates, with the DAG run that ingests each, and reports whether these
+windows are contiguous. With --from-date and --to-date, it shows the windows that `airflow backfill create` with these
+dates ingests. It reads only the DAG's file: it needs no running Airflow and no database, and creates nothing. Existing
+DAG runs are not read.
 """
 _WINDOWS_EPILOG = """
-Exit status: 0 if the windows are contiguous; 1 if there is a gap, an overlap or a DAG run without a window; 2 if there
-is nothing to show: an unknown DAG, a file that cannot be imported, a schedule or dates without DAG runs.
+Example: `airflow flowservice windows --dag-id ingest_orders --from 2026-01-01 --to 2026-02-01`. Exit status: 0 if the
+windows are contiguous; 1 if there is a gap, an overlap or a DAG run without a window; 2 if there is nothing to show: an
+unknown DAG, a file that cannot be imported, a schedule or dates without DAG runs.
 """
 _LEDGER_DESCRIPTION = """
 Manages the ledger of ingested windows, in Airflow's Variables or in a SQL database. The connection of the database is
@@ -128,7 +133,7 @@ Example: `airflow flowservice ledger forget --flow-id F --from 2026-01-01 --to 2
 the entries were removed or shown; 1 if an entry changed meanwhile and was kept; 2 if there is none, the database cannot
 be used, or the arguments are invalid.
 """
-_DATE_HELP = "as --{0}-date of `airflow backfill create`: inclusive; default time zone: that of Airflow"
+_BACKFILL_DATE_HELP = "instead of --{0}: as --{0}-date of `airflow backfill create`, inclusive"
 
 
 def get_flowservice_cli_commands() -> list[CLICommand]:
@@ -163,7 +168,7 @@ def _check_command(config: Any) -> Any:
         args=(
             _conn_arg(config),
             config.Arg(("--flow-id",), help="also check this dataflow", type=_flow_id_text),
-            config.Arg(("--dag-id",), help="also check the pools of this DAG, in Airflow's metadata database"),
+            config.Arg(("-d", "--dag-id"), help="also check the pools of this DAG, in Airflow's metadata database"),
             *_output_args(config),
         ),
     )
@@ -172,7 +177,6 @@ def _check_command(config: Any) -> Any:
 def _coverage_command(config: Any) -> Any:
     flow_help = "the dataflow; required without a DAG, or if the DAG has several"
     conn_help = "also query Flow Service; with --all: only dataflows of this connection"
-    date = {**_date_options(config), "required": False}
     return config.ActionCommand(
         name="coverage",
         help="Show ingested, missing, failed and duplicated windows, and commands that fill the gaps",
@@ -182,8 +186,7 @@ def _coverage_command(config: Any) -> Any:
         args=(
             config.Arg(("-d", "--dag-id"), help="the DAG whose windows are shown", type=_id_text),
             config.Arg(("-t", "--task-id"), help="show only the windows of this task", type=_id_text),
-            config.Arg(("--from",), help="start; default time zone: that of Airflow", dest="from_date", **date),
-            config.Arg(("--to",), help="end, exclusive", dest="to_date", **date),
+            *_range_args(config, required=False),
             config.Arg(("--flow-id",), help=flow_help, type=_flow_id_text),
             config.Arg(("--conn-id",), help=conn_help, type=_id_text),
             config.Arg(("--all",), help="show one row for each dataflow, the worst first", action="store_true"),
@@ -196,7 +199,6 @@ def _coverage_command(config: Any) -> Any:
 
 
 def _fill_command(config: Any) -> Any:
-    date = _date_options(config)
     return config.ActionCommand(
         name="fill",
         help="Create the DAG runs that ingest missing and failed windows",
@@ -206,8 +208,7 @@ def _fill_command(config: Any) -> Any:
         args=(
             config.Arg(("-d", "--dag-id"), help="the DAG whose windows are filled", required=True),
             config.Arg(("-t", "--task-id"), help="fill only the windows of this task"),
-            config.Arg(("--from",), help="start; default time zone: that of Airflow", dest="from_date", **date),
-            config.Arg(("--to",), help="end, exclusive", dest="to_date", **date),
+            *_range_args(config, required=True),
             config.Arg(("--flow-id",), help="the dataflow, if the DAG has several", type=_flow_id_text),
             config.Arg(("--conn-id",), help="also query Flow Service, for windows that were ingested elsewhere"),
             config.Arg(("--chunk",), help="fill by longer windows: a number and h, d, w or mo, such as 1mo"),
@@ -302,13 +303,9 @@ def _failed_records_command(config: Any) -> Any:
             config.Arg(("--flow-run-id",), help="the flow run, never a DAG run", required=True),
             _conn_arg(config),
             config.Arg(("--limit",), help="read at most this number of failed rows", type=int, metavar="N"),
-            config.Arg(("--output",), help="write the failed rows to this file, as JSON lines", metavar="FILE.jsonl"),
-            config.Arg(
-                ("--format",),
-                help="format of the output; default: table",
-                choices=("table", "json", "yaml", "plain"),
-                default="table",
-            ),
+            config.Arg(("--file",), help="write the failed rows to this file, as JSON lines", metavar="FILE.jsonl"),
+            config.ARG_OUTPUT,
+            config.Arg(("--format",), help="deprecated: use --output", choices=("table", "json", "yaml", "plain")),
         ),
     )
 
@@ -341,7 +338,7 @@ def _flows_command(config: Any) -> Any:
 
 
 def _windows_command(config: Any) -> Any:
-    date = _date_options(config)
+    date = {"type": config.parsedate, "metavar": "DATE"}
     return config.ActionCommand(
         name="windows",
         help="Preview the window that each DAG run ingests, before a backfill",
@@ -349,9 +346,11 @@ def _windows_command(config: Any) -> Any:
         epilog=_WINDOWS_EPILOG,
         func=config.lazy_load_command("airflow_flowservice.cli.windows_command.windows"),
         args=(
-            config.ARG_DAG_ID,
-            config.Arg(("--from", "--from-date"), help=_DATE_HELP.format("from"), dest="from_date", **date),
-            config.Arg(("--to", "--to-date"), help=_DATE_HELP.format("to"), dest="to_date", **date),
+            config.Arg(("positional_dag_id",), help="deprecated: use --dag-id", nargs="?", metavar="dag_id"),
+            config.Arg(("-d", "--dag-id"), help="the DAG whose windows are shown", type=_id_text),
+            *_range_args(config, required=False),
+            config.Arg(("--from-date",), help=_BACKFILL_DATE_HELP.format("from"), dest="first_date", **date),
+            config.Arg(("--to-date",), help=_BACKFILL_DATE_HELP.format("to"), dest="last_date", **date),
             config.Arg(("-t", "--task-id"), help="the OnDemandFlowRunOperator, if the DAG has several that differ"),
             *_output_args(config),
             config.ARG_DAGFILE_PATH,
@@ -387,7 +386,6 @@ def _migrate_command(config: Any) -> Any:
 
 
 def _ledger_check_command(config: Any) -> Any:
-    date = {**_date_options(config), "required": False}
     return config.ActionCommand(
         name="check",
         help="Compare the ledger with Flow Service",
@@ -396,8 +394,7 @@ def _ledger_check_command(config: Any) -> Any:
         func=config.lazy_load_command("airflow_flowservice.cli.ledger_check_command.check_ledger"),
         args=(
             config.Arg(("--flow-id",), help="only this dataflow", type=_flow_id_text),
-            config.Arg(("--from",), help="only windows that end later", dest="from_date", **date),
-            config.Arg(("--to",), help="only windows that start earlier", dest="to_date", **date),
+            *_range_args(config, required=False),
             *_ledger_args(config),
             config.ARG_OUTPUT,
         ),
@@ -405,7 +402,6 @@ def _ledger_check_command(config: Any) -> Any:
 
 
 def _export_command(config: Any) -> Any:
-    date = {**_date_options(config), "required": False}
     formats = ("jsonl", "table", "json", "yaml", "plain")
     return config.ActionCommand(
         name="export",
@@ -416,8 +412,7 @@ def _export_command(config: Any) -> Any:
         args=(
             config.Arg(("--flow-id",), help="only this dataflow", type=_flow_id_text),
             config.Arg(("--sandbox",), help="only this sandbox"),
-            config.Arg(("--from",), help="only windows that end later", dest="from_date", **date),
-            config.Arg(("--to",), help="only windows that start earlier", dest="to_date", **date),
+            *_range_args(config, required=False),
             *_ledger_args(config),
             config.Arg(("-o", "--output"), help="the format; default: jsonl", choices=formats, default="jsonl"),
         ),
@@ -443,7 +438,6 @@ def _import_command(config: Any) -> Any:
 
 
 def _forget_command(config: Any) -> Any:
-    date = _date_options(config)
     return config.ActionCommand(
         name="forget",
         help="Remove the entries of a dataflow between two dates",
@@ -453,8 +447,7 @@ def _forget_command(config: Any) -> Any:
         args=(
             config.Arg(("--flow-id",), help="the dataflow", required=True, type=_flow_id_text),
             config.Arg(("--sandbox",), help="the sandbox, if several have a dataflow with this id"),
-            config.Arg(("--from",), help="start; default time zone: that of Airflow", dest="from_date", **date),
-            config.Arg(("--to",), help="end, exclusive", dest="to_date", **date),
+            *_range_args(config, required=True),
             config.Arg(("--confirm",), help="remove the entries", action="store_true"),
             *_ledger_args(config),
             config.ARG_OUTPUT,
@@ -469,8 +462,14 @@ def _ledger_args(config: Any) -> tuple[Any, ...]:
     )
 
 
-def _date_options(config: Any) -> dict[str, Any]:
-    return {"type": config.parsedate, "required": True, "metavar": "DATE"}
+def _range_args(config: Any, *, required: bool) -> tuple[Any, ...]:
+    """Return `--from` and `--to`, which have the same meaning in all commands: a range of time."""
+    date = {"type": config.parsedate, "required": required, "metavar": "DATE"}
+    begin_help = "start of a range of time, inclusive; default time zone: that of Airflow"
+    return (
+        config.Arg(("--from",), help=begin_help, dest="from_date", **date),
+        config.Arg(("--to",), help="end of the range, exclusive", dest="to_date", **date),
+    )
 
 
 def _conn_arg(config: Any) -> Any:

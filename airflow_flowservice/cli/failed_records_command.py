@@ -58,7 +58,9 @@ def failed_records(arguments: argparse.Namespace) -> NoReturn:
     except KeyboardInterrupt:
         write_error(CommandError("interrupted; no file was written"))
         sys.exit(_INTERRUPTED)
-    output = arguments.format
+    output = arguments.format or arguments.output
+    if arguments.format:
+        write_note("--format is deprecated; use --output")
     if output in ("json", "yaml"):
         write_document(report.to_dict(), output=output)
     else:
@@ -74,7 +76,7 @@ def _report(arguments: argparse.Namespace) -> FailedRecordsReport:
     from airflow_flowservice._airflow import connections
     from airflow_flowservice.hooks import client_of
 
-    limit, output = arguments.limit, None if arguments.output is None else Path(arguments.output)
+    limit, output = arguments.limit, None if arguments.file is None else Path(arguments.file)
     if limit is not None and limit < 1:
         raise CommandError(f"--limit is {limit}; give a number from 1 on")
     if output is not None:
@@ -172,19 +174,19 @@ def _require_new_or_regular(path: Path) -> None:
     :raises CommandError: the path is a format, a folder or a device, or its folder does not exist.
     """
     if str(path) == "-":
-        raise CommandError("--output - is not a file; rows are written only to a file, which only its owner can read")
+        raise CommandError("--file - is not a file; rows are written only to a file, which only its owner can read")
     if str(path) in _FORMATS:
-        raise CommandError(f"--output is a file for the failed rows; for the format, use --format {path}")
+        raise CommandError(f"--file is a file for the failed rows; for the format, use --output {path}")
     try:
         if not path.parent.is_dir():
-            raise CommandError(f"--output {path}: the folder {path.parent} does not exist")
+            raise CommandError(f"--file {path}: the folder {path.parent} does not exist")
         is_regular = stat.S_ISREG(path.lstat().st_mode)
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
-        raise CommandError(f"--output {path} cannot be written: {getattr(error, 'strerror', error)}") from error
+        raise CommandError(f"--file {path} cannot be written: {getattr(error, 'strerror', error)}") from error
     if not is_regular:
-        raise CommandError(f"--output {path} is not a regular file; name a new file, or one that can be replaced")
+        raise CommandError(f"--file {path} is not a regular file; name a new file, or one that can be replaced")
 
 
 @contextmanager
@@ -199,7 +201,7 @@ def _complete_file(path: Path) -> Iterator[Write]:
         # `mkstemp` creates the file with mode 0600.
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".failed-records-", suffix=".part")
     except OSError as error:
-        raise CommandError(f"--output {path} cannot be written: {error.strerror}") from error
+        raise CommandError(f"--file {path} cannot be written: {error.strerror}") from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file.write
@@ -209,7 +211,7 @@ def _complete_file(path: Path) -> Iterator[Write]:
         if not is_empty:
             os.replace(temporary, path)
     except OSError as error:
-        raise CommandError(f"--output {path} cannot be written: {error.strerror}") from error
+        raise CommandError(f"--file {path} cannot be written: {error.strerror}") from error
     finally:
         Path(temporary).unlink(missing_ok=True)
 

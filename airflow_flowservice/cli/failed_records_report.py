@@ -157,7 +157,7 @@ def _print_files(console: Any, report: FailedRecordsReport) -> None:
         size = "" if each.size is None else f" ({each.size:,} bytes)"
         print_line(console, f"  {each.name}{size}, batch {each.batch_id}")
     if len(report.files) > _SHOWN_FILES:
-        print_line(console, f"  and {len(report.files) - _SHOWN_FILES:,} more; --format json has all")
+        print_line(console, f"  and {len(report.files) - _SHOWN_FILES:,} more; --output json has all")
 
 
 def _last_line(report: FailedRecordsReport) -> str:

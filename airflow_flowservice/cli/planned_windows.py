@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow import dag_runs, versions
+from airflow_flowservice._airflow import dag_coverage, dag_runs, versions
 from airflow_flowservice._airflow.choose_window import window_of_run
 from airflow_flowservice.cli.output import CommandError
 from airflow_flowservice.exceptions import WindowError
@@ -16,9 +16,10 @@ from airflow_flowservice.windows.contiguity import clock_change_note, find_break
 from airflow_flowservice.windows.window import iso
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from datetime import timedelta, tzinfo
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import tzinfo
 
+    from airflow_flowservice._airflow.dag_plan import Plan
     from airflow_flowservice.windows.schedule import RunDates
     from airflow_flowservice.windows.window import IngestionWindow
 
@@ -81,7 +82,7 @@ def runs_between(timetable: Any, *, earliest: datetime, latest: datetime) -> lis
     :raises CommandError: there are none.
     """
     if earliest > latest:
-        raise CommandError(f"--from ({earliest.isoformat()}) is after --to ({latest.isoformat()})")
+        raise CommandError(f"--from-date ({earliest.isoformat()}) is after --to-date ({latest.isoformat()})")
     try:
         runs = list(dag_runs.dates_between(timetable, earliest=earliest, latest=latest))
     except Exception as error:
@@ -90,8 +91,53 @@ def runs_between(timetable: Any, *, earliest: datetime, latest: datetime) -> lis
         return runs
     raise CommandError(
         f"the schedule ({timetable.summary}) has no DAG run from {earliest.isoformat()} to {latest.isoformat()}. Move "
-        "--from or --to to the date of a DAG run; both are inclusive"
+        "--from-date or --to-date to the date of a DAG run; both are inclusive"
     )
+
+
+def runs_of_windows(plan: Plan, *, begin: datetime, end: datetime) -> list[RunDates]:
+    """Return the dates of the DAG runs whose windows contain time of a range, including those in the future.
+
+    A DAG run without a window is included if its own date is in the range.
+
+    :param plan: with the start of the DAG, from which a `timedelta` counts.
+    :param end: exclusive.
+    :raises CommandError: there are none.
+    """
+    if begin >= end:
+        raise CommandError(f"--from ({begin.isoformat()}) is not before --to ({end.isoformat()}), which is exclusive")
+    try:
+        runs = list(_runs_of_windows(plan, begin=begin, end=end))
+    except Exception as error:
+        raise CommandError(f"the {type(plan.timetable).__name__} gives no run dates: {error!r}") from error
+    if runs:
+        return runs
+    raise CommandError(
+        f"the schedule ({plan.timetable.summary}) has no window between {begin.isoformat()} and {end.isoformat()}"
+    )
+
+
+def _runs_of_windows(plan: Plan, *, begin: datetime, end: datetime) -> Iterator[RunDates]:
+    shift = plan.offset or timedelta(0)
+    latest = end - shift if versions.backfills_by_partition(plan.timetable) else None
+    found = dag_runs.dates_between(
+        plan.timetable,
+        earliest=dag_coverage.backfill_argument(dag_coverage.first_date(plan, (), begin - shift), plan.timetable),
+        latest=dag_coverage.backfill_argument(latest, plan.timetable) if latest else None,
+    )
+    for dates in found:
+        try:
+            window = window_of_run(timetable=plan.timetable, dates=dates, offset=plan.offset)
+        except WindowError:
+            if dates.date >= end:
+                return
+            if dates.date >= begin:
+                yield dates
+            continue
+        if window.start >= end:
+            return
+        if window.end > begin:
+            yield dates
 
 
 def planned_windows(

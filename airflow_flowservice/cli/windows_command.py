@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
     from airflow_flowservice.cli.planned_windows import PlannedWindow
+    from airflow_flowservice.windows.schedule import RunDates
 
 # On a narrower terminal, another column leaves no space for notes.
 _WIDE_TERMINAL = 110
@@ -87,12 +88,12 @@ def print_windows(console: Any, planned: Sequence[PlannedWindow], *, zone: tzinf
 def _planned(arguments: argparse.Namespace) -> tuple[list[PlannedWindow], tzinfo]:
     from airflow_flowservice._airflow import choose_window, versions
     from airflow_flowservice.cli.dag_file import read_dag
-    from airflow_flowservice.cli.planned_windows import planned_windows, runs_between, timetable_of
+    from airflow_flowservice.cli.planned_windows import planned_windows, timetable_of
 
-    dag = read_dag(arguments.dag_id, path=arguments.dagfile_path, bundle_names=arguments.bundle_name)
+    dag = read_dag(_dag_id(arguments), path=arguments.dagfile_path, bundle_names=arguments.bundle_name)
     timetable = timetable_of(dag)
     settings = _window_settings_of(dag, task_id=arguments.task_id)
-    runs = runs_between(timetable, earliest=arguments.from_date, latest=arguments.to_date)
+    runs = _runs(arguments, dag=dag, timetable=timetable, offset=settings.offset if settings else None)
     if settings is None:
         write_note(f"DAG {dag.dag_id!r} has no OnDemandFlowRunOperator; these are the windows it would use")
     settings = settings or _WindowSettings()
@@ -172,6 +173,30 @@ def _mapped(task: Any) -> set[str]:
         return set()
     dictionaries: list[Mapping[str, Any]] = [value for value in values if isinstance(value, dict)]
     return {name for dictionary in dictionaries for name in dictionary}
+
+
+def _dag_id(arguments: argparse.Namespace) -> str:
+    if arguments.positional_dag_id:
+        write_note("a DAG id without --dag-id is deprecated; use --dag-id")
+    named = {each for each in (arguments.dag_id, arguments.positional_dag_id) if each}
+    if len(named) == 1:
+        return str(named.pop())
+    raise CommandError("give one DAG by --dag-id")
+
+
+def _runs(arguments: argparse.Namespace, *, dag: Any, timetable: Any, offset: timedelta | None) -> list[RunDates]:
+    """Return the DAG runs of the windows between --from and --to, or those of a backfill."""
+    from airflow_flowservice._airflow.dag_plan import Plan
+    from airflow_flowservice.cli.planned_windows import runs_between, runs_of_windows
+
+    begin, end = arguments.from_date, arguments.to_date
+    earliest, latest = arguments.first_date, arguments.last_date
+    if begin and end and not (earliest or latest):
+        plan = Plan(dag_id=dag.dag_id, timetable=timetable, offset=offset, start=dag.start_date)
+        return runs_of_windows(plan, begin=begin, end=end)
+    if earliest and latest and not (begin or end):
+        return runs_between(timetable, earliest=earliest, latest=latest)
+    raise CommandError("give --from and --to, or --from-date and --to-date of a backfill")
 
 
 def _zone(dag: Any, timetable: Any) -> tzinfo:

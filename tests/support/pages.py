@@ -66,6 +66,14 @@ class Step:
         return found and found[1]
 
     @property
+    def terminal(self) -> str:
+        """Return in which terminal the text before the block says to run it: `each` or an ordinal number."""
+        if "Run these lines in each of them" in self.before:
+            return "each"
+        found = re.findall(r"[Ii]n the (first|second|third) terminal", self.before)
+        return found[-1] if found else "first"
+
+    @property
     def starts_airflow(self) -> bool:
         """Return whether the text after the block says to wait until Airflow is ready."""
         return "Wait until it prints `Airflow is ready`" in self.after

@@ -220,7 +220,7 @@ def test_there_are_commands() -> None:
     [
         "curl https://example.com",
         "airflow dags trigger ingest_orders --nope",
-        "airflow flowservice windows",
+        "airflow flowservice fill",
         "python -m airflow_flowservice nope",
         "python -m airflow_flowservice.emulator --nope",
         "python -m airflow_flowservice.demo --nope",
@@ -260,3 +260,7 @@ def test_getting_started_says_what_its_test_follows() -> None:
     assert ["airflow/dags/ingest_orders.py"] == [step.file for step in found if step.language == "python"]
     assert ["airflow standalone"] == [step.text.splitlines()[-1] for step in found if step.starts_airflow]
     assert ["3 ingested."] == [step.awaited for step in found if step.awaited]
+    shell = [step for step in found if step.language == "shell"]
+    assert ["each"] == [step.terminal for step in shell if "export " in step.text]
+    assert ["second"] == [step.terminal for step in shell if step.starts_airflow]
+    assert ["third"] == [step.terminal for step in shell if "flowservice.emulator" in step.text]

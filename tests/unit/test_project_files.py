@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
-from pages import ROOT
+from pages import PAGES, ROOT
+
+from airflow_flowservice import __version__
 
 WORKFLOWS = {file.name: file.read_text() for file in sorted((ROOT / ".github/workflows").glob("*.yml"))}
 BY_TAG = ("github/codeql-action/init@v3", "github/codeql-action/analyze@v3")
@@ -27,6 +30,24 @@ def test_workflows_call_the_checks_of_the_project() -> None:
     assert ".ci/run" in commands("ci.yml").splitlines()
     assert "nox --session tests" in commands("versions.yml")
     assert "python .ci/package_readme.py" in commands("release.yml").splitlines()
+
+
+@pytest.mark.parametrize(
+    ("line", "status"), [("* @acme/data", 0), ("*  @jane", 0), ("#     * @OWNER/TEAM", 1), ("*", 1), ("*.py @jane", 1)]
+)
+def test_release_needs_owners(line: str, status: int, tmp_path: Path) -> None:
+    """The workflow refuses to publish if no line of CODEOWNERS has an owner of all files."""
+    (check,) = [line for line in commands("release.yml").splitlines() if "CODEOWNERS" in line]
+    (tmp_path / ".github").mkdir()
+    (tmp_path / ".github/CODEOWNERS").write_text(f"{line}\n")
+    assert status == subprocess.run(["bash", "-euc", check], cwd=tmp_path, check=False).returncode
+
+
+def test_owners_are_real_or_missing() -> None:
+    """CODEOWNERS has no placeholder, and CONTRIBUTING.md says to add owners as long as it has none."""
+    lines = [line for line in (ROOT / ".github/CODEOWNERS").read_text().splitlines() if not line.startswith("#")]
+    assert [] == [line for line in lines if "OWNER" in line]
+    assert lines or ".github/CODEOWNERS" in (ROOT / "CONTRIBUTING.md").read_text()
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
@@ -56,6 +77,34 @@ def test_python_versions_of_the_workflow_are_those_of_nox() -> None:
     (job,) = jobs("versions.yml").values()
     of_nox = re.findall(r'"(3\.\d+)"', (ROOT / "noxfile.py").read_text())
     assert set(of_nox) == set(job["strategy"]["matrix"]["python"])
+
+
+NOX = {
+    version: re.findall(r'"(3\.\d+)"', pythons)
+    for version, pythons in re.findall(
+        r'Airflow\(\s*"([\d.]+)", pythons=\(([^)]+)\)', (ROOT / "noxfile.py").read_text(), flags=re.S
+    )
+}
+
+
+def test_supported_versions_are_those_of_nox() -> None:
+    """The page has each version of Airflow that nox tests, with its versions of Python."""
+    rows = re.findall(r"^\| 3\.\d \(([\d.]+)\) \| (3\.\d+) to (3\.\d+) \|", PAGES["docs/versions.md"], flags=re.M)
+    assert {version: (pythons[0], pythons[-1]) for version, pythons in NOX.items()} == {
+        version: tuple(edges) for version, *edges in rows
+    }
+
+
+def test_lines_for_an_installation_have_versions_that_exist() -> None:
+    """The package's version is the present one, and Airflow and Python are among those that nox tests."""
+    page = PAGES["docs/how-to/managed-services.md"]
+    assert {__version__} == set(re.findall(r"airflow-flowservice==([\d.]+\d)", page))
+    assert {__version__} == set(re.findall(r"airflow_flowservice-([\d.]+)-py3", page))
+    assert set(re.findall(r"apache/airflow:([\d.]+)|apache-airflow==([\d.]+)", page)) <= {
+        pair for version in NOX for pair in ((version, ""), ("", version))
+    }
+    ((airflow, python),) = re.findall(r"constraints-([\d.]+)/constraints-([\d.]+)\.txt", page)
+    assert python in NOX[airflow]
 
 
 def test_source_distribution_has_every_folder_of_the_checkout() -> None:

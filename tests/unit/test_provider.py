@@ -55,6 +55,17 @@ def test_how_to_guides_exist():
     assert [] == [page for page in pages if page.removeprefix("/") not in PAGES]
 
 
+@pytest.mark.needs_airflow(3, 1, "the page")
+def test_logo_is_a_file_that_airflow_serves():
+    """The logo is a path on the API server, which serves the plugin's static files there."""
+    from airflow_flowservice.plugins.plugin import FlowServicePlugin
+
+    (app,) = FlowServicePlugin.fastapi_apps
+    (logo,) = [each["logo"] for each in get_provider_info()["integrations"]]
+    assert logo.startswith(f"{app['url_prefix']}/static/")
+    assert files("airflow_flowservice.plugins").joinpath(logo.removeprefix(f"{app['url_prefix']}/")).is_file()
+
+
 def test_provider_info_is_new_json_each_time():
     """A caller that changes the result does not affect other callers."""
     first = get_provider_info()

@@ -53,7 +53,7 @@ def dag_file(folder: Path, *, page: str, dag_id: str) -> Path:
 @pytest.mark.parametrize(("page", "words"), documented("windows"))
 def test_windows_are_contiguous(page: str, words: list[str], tmp_path: Path, command: Callable[..., Any]) -> None:
     """The windows of the page's DAG are contiguous. The output is exactly the one on the page Windows."""
-    printed = command(*words, "-f", str(dag_file(tmp_path, page=page, dag_id=words[1])))
+    printed = command(*words, "-f", str(dag_file(tmp_path, page=page, dag_id=words[words.index("--dag-id") + 1])))
     assert 0 == printed.status, printed.err
     assert " are contiguous." in printed.out
     if words == _command_with_output():

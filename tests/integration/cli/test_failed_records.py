@@ -83,7 +83,7 @@ def test_output_has_all_rows_for_the_owner_only(failed_records: Any, created: An
     file = tmp_path / "rows.jsonl"
     file.write_text("of an earlier run")
     file.chmod(0o644)
-    shown = failed_records(created(status="partialSuccess", failed_records=1200), "--output", str(file))
+    shown = failed_records(created(status="partialSuccess", failed_records=1200), "--file", str(file))
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert 1200 == len({row["id"] for row in rows})
     assert "MAPPER-3700-400" == rows[-1]["_errors"][0]["code"]
@@ -95,7 +95,7 @@ def test_output_has_all_rows_for_the_owner_only(failed_records: Any, created: An
 def test_limit(failed_records: Any, created: Any, tmp_path: Path, emulator: Any) -> None:
     """The second file is not requested."""
     file = tmp_path / "rows.jsonl"
-    options = ("--limit", "3", "--output", str(file), "--format", "json")
+    options = ("--limit", "3", "--file", str(file), "--output", "json")
     shown = failed_records(created(status="partialSuccess", failed_records=1200), *options)
     assert (3, True, 1200, 3) == (
         shown.json["rows"],
@@ -106,10 +106,18 @@ def test_limit(failed_records: Any, created: Any, tmp_path: Path, emulator: Any)
     assert 2 == emulator.ledger()["requests"][META]
 
 
+def test_format_is_deprecated(failed_records: Any, created: Any) -> None:
+    """`--format` of earlier versions has the same output as `--output`, and a note."""
+    run = created(status="partialSuccess", failed_records=2)
+    earlier, shown = failed_records(run, "--format", "json"), failed_records(run, "-o", "json")
+    assert shown.json == earlier.json
+    assert ("", True) == (shown.err, "use --output" in earlier.err)
+
+
 @pytest.mark.parametrize("output", ["json", "yaml", "plain"])
 def test_each_format_shows_the_codes(failed_records: Any, created: Any, output: str) -> None:
     """Only `plain` omits the examples."""
-    shown = failed_records(created(status="partialSuccess", failed_records=2), "--format", output)
+    shown = failed_records(created(status="partialSuccess", failed_records=2), "--output", output)
     assert (1, "") == (shown.status, shown.err)
     assert "MAPPER-3700-400" in shown.out
     assert ("amount" in shown.out.replace("made-up field amount", "")) == (output != "plain")
@@ -124,7 +132,7 @@ def test_failed_files_are_listed(failed_records: Any, created: Any) -> None:
 
 def test_nothing_failed(failed_records: Any, created: Any, tmp_path: Path) -> None:
     """The exit status is 0, and no file is written."""
-    shown = failed_records(created(status="success"), "--output", str(tmp_path / "rows.jsonl"))
+    shown = failed_records(created(status="success"), "--file", str(tmp_path / "rows.jsonl"))
     assert (0, "No row and no file failed.") == (shown.status, shown.out.splitlines()[-1])
     assert [] == list(tmp_path.iterdir())
 
@@ -181,7 +189,7 @@ def test_incomplete_download_leaves_no_file(
     file.write_text("of an earlier run")
     for nth in (2, 3):
         emulator.plan_fault(kind=META, action=action, nth=nth)
-    shown = failed_records(run, "--output", str(file), extra={"max_attempts": 2})
+    shown = failed_records(run, "--file", str(file), extra={"max_attempts": 2})
     assert (2, "") == (shown.status, shown.out)
     assert "no complete response arrived" in shown.err
     assert ["of an earlier run"] == [each.read_text() for each in tmp_path.iterdir()]
@@ -192,7 +200,7 @@ def test_rows_are_not_logged(
     failed_records: Any, created: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    shown = failed_records(created(status="partialSuccess", failed_records=3), "--output", str(tmp_path / "r.jsonl"))
+    shown = failed_records(created(status="partialSuccess", failed_records=3), "--file", str(tmp_path / "r.jsonl"))
     assert 1 == shown.status
     assert "n/a" in shown.out
     assert "n/a" not in shown.err + caplog.text
@@ -202,13 +210,13 @@ def test_rows_are_not_logged(
     ("options", "message"),
     [
         (("--limit", "0"), "--limit is 0"),
-        (("--output", "json"), "use --format json"),
-        (("--output", "/nowhere/rows.jsonl"), "does not exist"),
-        (("--output", "/dev/null"), "not a regular file"),
-        (("--output", "/tmp"), "not a regular file"),
-        (("--output", "-"), "--output - is not a file"),
-        (("--output", "r" * 300), "cannot be written: File name too long"),
-        (("--output", "a\0b"), "cannot be written"),
+        (("--file", "json"), "use --output json"),
+        (("--file", "/nowhere/rows.jsonl"), "does not exist"),
+        (("--file", "/dev/null"), "not a regular file"),
+        (("--file", "/tmp"), "not a regular file"),
+        (("--file", "-"), "--file - is not a file"),
+        (("--file", "r" * 300), "cannot be written: File name too long"),
+        (("--file", "a\0b"), "cannot be written"),
     ],
     ids=["limit", "format", "no folder", "device", "folder", "dash", "long name", "null character"],
 )
@@ -256,7 +264,7 @@ def test_rows_are_shown_if_the_failed_files_cannot_be_listed(
 ) -> None:
     run = created(status="partialSuccess", failed_records=2)
     emulator.plan_fault(kind=FAILED_FILES, action="refuse", status=status, message="no list", times=5)
-    shown = failed_records(run, "--format", "json")
+    shown = failed_records(run, "--output", "json")
     assert (1, 2) == (shown.status, shown.json["rows"])
     assert "no list" in shown.json["failed_files_error"]
     assert "Note: The files that failed could not be listed" in shown.err
@@ -318,7 +326,7 @@ def test_memory_is_bounded(failed_records: Any, tmp_path: Path) -> None:
         assert 1 == failed_records(RUN, **of_server(server)).status  # imports all modules
     with serving(lambda: chain(repeat(line, 200), repeat(b"y" * 2**20, 20), [b"\n"], [line])) as server:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        shown = failed_records(RUN, "--output", str(tmp_path / "rows.jsonl"), **of_server(server))
+        shown = failed_records(RUN, "--file", str(tmp_path / "rows.jsonl"), **of_server(server))
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert 1 == shown.status, shown.err
     assert "201 failed rows, 1 unreadable line." in shown.out
@@ -368,7 +376,7 @@ def test_interrupt_leaves_no_file(failed_records: Any, tmp_path: Path) -> None:
 
     file = tmp_path / "rows.jsonl"
     with serving(interrupted) as server:
-        shown = failed_records(RUN, "--output", str(file), **of_server(server))
+        shown = failed_records(RUN, "--file", str(file), **of_server(server))
     assert (130, "") == (shown.status, shown.out)
     assert "Error: interrupted" in shown.err
     assert [] == list(tmp_path.iterdir())

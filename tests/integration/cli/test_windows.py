@@ -20,6 +20,8 @@ from airflow_flowservice.__main__ import main
 from airflow_flowservice._airflow import versions
 
 UTC = timezone.utc
+BACKFILL = ("--from-date", "--to-date")
+TIME = ("--from", "--to")
 KEYS = ["run_after", "logical_date", "window_start", "window_end", "seconds", "note"]
 ZOO = '''
 """DAGs with all kinds of schedules."""
@@ -135,14 +137,17 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def show(zoo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function that runs the command in this process."""
+    """Return a function that runs the command in this process, by default for the dates of a backfill."""
     monkeypatch.setenv("COLUMNS", "80")
 
-    def run(dag_id: str, first: str, last: str, *options: str, path: Path | None = zoo) -> Shown:
+    def run(
+        dag_id: str, first: str, last: str, *options: str, path: Path | None = zoo, edges: tuple[str, str] = BACKFILL
+    ) -> Shown:
+        begin, end = edges
         file = ["--dagfile-path", str(path)] if path else []
         capsys.readouterr()
         with pytest.raises(SystemExit) as exit_of:
-            main(["windows", dag_id, "--from", first, "--to", last, *file, *options])
+            main(["windows", "--dag-id", dag_id, begin, first, end, last, *file, *options])
         return Shown(exit_of.value.code, *capsys.readouterr())
 
     return run
@@ -165,6 +170,94 @@ def test_dag_runs_are_those_of_a_backfill(dag_id: str, first: str, last: str, sh
         tuple(row[key] and instant(row[key]) for key in ("run_after", "logical_date"))
         for row in show(dag_id, first, last, "--output=json").rows
     ]
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "dates", "windows"),
+    [
+        ("daily", ("2026-01-01", "2026-01-03"), [("01-01T00:00", "01-02T00:00"), ("01-02T00:00", "01-03T00:00")]),
+        # Windows across an edge are shown completely.
+        (
+            "daily",
+            ("2026-01-01T12:00", "2026-01-02T00:00:01"),
+            [("01-01T00:00", "01-02T00:00"), ("01-02T00:00", "01-03T00:00")],
+        ),
+        (
+            "data_interval",
+            ("2026-01-01", "2026-01-02"),
+            [("12-31T23:00", "01-01T23:00"), ("01-01T23:00", "01-02T23:00")],
+        ),
+        ("interval_zurich", ("2026-01-01", "2026-01-01T23:00"), [("12-31T23:00", "01-01T23:00")]),
+        (
+            "several_crons",
+            ("2026-01-02", "2026-01-02T17:30"),
+            [("01-01T17:30", "01-02T05:00"), ("01-02T05:00", "01-02T17:30")],
+        ),
+        # A timedelta counts from the start date of the DAG.
+        (
+            "delta",
+            ("2026-01-01T05:00", "2026-01-01T07:00"),
+            [("01-01T00:00", "01-01T06:00"), ("01-01T06:00", "01-01T12:00")],
+        ),
+        ("offset", ("2026-01-01T18:00", "2026-01-02T18:00"), [("01-01T18:00", "01-02T18:00")]),
+        ("events", ("2026-01-02", "2026-01-04"), [("01-01T00:00", "01-03T00:00"), ("01-03T00:00", "01-09T00:00")]),
+        pytest.param(
+            "partitions",
+            ("2026-01-01", "2026-01-02"),
+            [("12-31T23:00", "01-01T23:00"), ("01-01T23:00", "01-02T23:00")],
+            marks=pytest.mark.needs_airflow(3, 2, "partitions"),
+        ),
+    ],
+)
+def test_range_of_time(dag_id: str, dates: tuple[str, str], windows: list[tuple[str, str]], show: Any) -> None:
+    """`--from` and `--to` select windows by their time, as in the other commands; the end is exclusive."""
+    shown = show(dag_id, *dates, "--output=json", edges=TIME)
+    assert windows == [(start, end) for start, end, _ in shown.windows]
+    assert 0 == shown.status
+
+
+def test_event_without_a_window_in_a_range_of_time(show: Any) -> None:
+    """A DAG run without a window is shown if its date is in the range."""
+    shown = show("events", "2026-01-01", "2026-01-02", "--output=json", edges=TIME)
+    assert [None, "2026-01-01T00:00:00Z"] == [row["window_start"] for row in shown.rows]
+    later = show("events", "2026-01-01T00:00:01", "2026-01-02", "--output=json", edges=TIME)
+    assert ["2026-01-01T00:00:00Z"] == [row["window_start"] for row in later.rows]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dag-id", "daily"], "give --from and --to, or --from-date and --to-date"),
+        (["--dag-id", "daily", "--from", "2026-01-01"], "give --from and --to, or --from-date and --to-date"),
+        (["--dag-id", "daily", "--from", "2026-01-01", "--to-date", "2026-01-02"], "give --from and --to, or"),
+        (["-d", "daily", "--from=2026-01-01", "--to=2026-01-02", "--from-date=2026-01-01"], "give --from and --to, or"),
+        (["-d", "daily", "--from", "2026-01-02", "--to", "2026-01-02"], "is not before --to"),
+        (["-d", "events", "--from", "2027-01-02", "--to", "2027-01-03"], "has no window between 2027-01-02"),
+        (["--from", "2026-01-01", "--to", "2026-01-02"], "give one DAG by --dag-id"),
+        (["other", "-d", "daily", "--from", "2026-01-01", "--to", "2026-01-02"], "give one DAG by --dag-id"),
+    ],
+)
+def test_arguments_that_do_not_fit(
+    arguments: list[str], message: str, zoo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exit status is 2, and standard error states which arguments are needed."""
+    with pytest.raises(SystemExit) as exit_of:
+        main(["windows", *arguments, "-f", str(zoo)])
+    shown = Shown(exit_of.value.code, *capsys.readouterr())
+    assert (2, "") == (shown.status, shown.out)
+    assert message in shown.err
+
+
+def test_dag_id_without_an_option_is_deprecated(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A DAG id without `--dag-id` has the same output, and a note."""
+    dates = ["--from", "2026-01-01", "--to", "2026-01-02", "--dagfile-path", str(zoo), "--output=json"]
+    shown = []
+    for dag_id in (["daily"], ["--dag-id", "daily"]):
+        with pytest.raises(SystemExit):
+            main(["windows", *dag_id, *dates])
+        shown.append(Shown(0, *capsys.readouterr()))
+    assert shown[0].rows == shown[1].rows
+    assert ("deprecated" in shown[0].err, "deprecated" in shown[1].err) == (True, False)
 
 
 @pytest.mark.parametrize("option", ["--output=json", "--json"])
@@ -388,8 +481,8 @@ def test_task_id_selects_a_task(show: Any) -> None:
     ("first", "last", "message"),
     [
         ("2026-01-02T01:00", "2026-01-02T02:00", "has no DAG run from 2026-01-02T01:00:00+00:00"),
-        ("2026-01-03", "2026-01-02", "is after --to"),
-        ("soon", "2026-01-02", "--from"),
+        ("2026-01-03", "2026-01-02", "is after --to-date"),
+        ("soon", "2026-01-02", "--from-date"),
     ],
 )
 def test_dates_without_dag_runs(first: str, last: str, message: str, show: Any) -> None:
@@ -483,11 +576,12 @@ class TestProcesses:
         shown = run(
             "airflow_flowservice",
             "windows",
+            "--dag-id",
             "daily_zurich",
             "--from",
-            "2026-03-28",
+            "2026-03-27T23:00",
             "--to",
-            "2026-03-30T22:00",
+            "2026-03-30",
             "--output=json",
         )
         assert ["", "local day of 23 h", ""] == [row["note"] for row in shown.rows]
@@ -502,7 +596,8 @@ class TestProcesses:
 
         if versions.version() < (3, 2):
             pytest.skip("Airflow supports commands of providers since 3.2")
-        options = ("interval_zurich", "--from", "2026-03-28", "--to", "2026-03-31", "-f", str(home / "dags" / "zoo.py"))
+        file = str(home / "dags" / "zoo.py")
+        options = ("-d", "interval_zurich", "--from-date", "2026-03-28", "--to-date", "2026-03-31", "-f", file)
         shown = run("airflow", "flowservice", "windows", *options, "--output=json")
         assert ["", "overlap of 1 h", ""] == [row["note"] for row in shown.rows]
         assert 1 == shown.status

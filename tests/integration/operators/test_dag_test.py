@@ -8,9 +8,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from pages import blocks
+from pages import PAGES, blocks
 
 from airflow_flowservice._airflow import versions
+from airflow_flowservice.emulator.server import running_emulator
+from airflow_flowservice.emulator.settings import Settings
 
 FLOW = "3abea21c-7e36-4be1-bec1-d3bad0e3e0de"
 FILES = "c9cef9cb-c934-4467-8ef9-cbc934546741"
@@ -138,19 +140,26 @@ def test_an_example_that_watches_dataflows(run_dag, sent):
     assert 2 == len(sent)
 
 
+@pytest.fixture
+def flow_runs_of_sandboxes(emulator, clock, connection, monkeypatch):
+    """Create a connection for each of two sandboxes; return a function that counts the flow runs of each."""
+    with running_emulator(Settings(sandbox="dev"), clock=clock) as dev:
+        for each, sandbox in ((dev, "dev"), (emulator, "prod")):
+            extra = {**connection["extra"], "ims_url": each.url, "sandbox": sandbox}
+            variable = f"AIRFLOW_CONN_FLOWSERVICE_{sandbox.upper()}"
+            monkeypatch.setenv(variable, json.dumps({**connection, "host": each.url, "extra": extra}))
+        yield lambda: [len(each.state.runs) for each in (dev, emulator)]
+
+
 @pytest.mark.slow
-def test_an_example_with_two_sandboxes(run_dag, connection, monkeypatch, runs_of):
+def test_an_example_with_two_sandboxes(run_dag, flow_runs_of_sandboxes):
     """Each task group uses the connection of its sandbox."""
-    for sandbox in ("dev", "prod"):
-        extra = {**connection["extra"], "sandbox": sandbox}
-        monkeypatch.setenv(f"AIRFLOW_CONN_FLOWSERVICE_{sandbox.upper()}", json.dumps({**connection, "extra": extra}))
     states, _ = run_dag("flowservice_sandboxes", 10, folder=EXAMPLES)
-    assert {"dev.clicks", "prod.clicks"} == set(states)
-    assert "success" == states["prod.clicks"]
+    assert {"dev.clicks": "success", "prod.clicks": "success"} == states
+    assert [1, 1] == flow_runs_of_sandboxes()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
+PAGES_WITH_CODE = pytest.mark.parametrize(
     ("page", "dag_id", "dataflows"),
     [
         ("daily-table", "daily_table", [FLOW]),
@@ -164,11 +173,18 @@ def test_an_example_with_two_sandboxes(run_dag, connection, monkeypatch, runs_of
         ("alerts", "orders_with_alert", [FLOW]),
         ("ordered-windows", "ordered_orders", [FLOW]),
         ("dev-to-prod", "promoted_clicks", [FILES]),
+        ("limit-flow-runs", "limited_orders", [FLOW]),
         pytest.param(
             "whole-days",
             "hourly_clicks",
             [FILES],
             marks=pytest.mark.needs_airflow(3, 3, "partitions at run time"),
+        ),
+        pytest.param(
+            "partitions",
+            "partitioned_orders",
+            [FLOW],
+            marks=pytest.mark.needs_airflow(3, 2, "partitioned timetables"),
         ),
         pytest.param(
             "chain-dags",
@@ -178,10 +194,55 @@ def test_an_example_with_two_sandboxes(run_dag, connection, monkeypatch, runs_of
         ),
     ],
 )
-def test_dag_of_a_how_to_page_ingests_its_windows(run_dag, runs_of, tmp_path, page, dag_id, dataflows):
+WINDOW = {"window_start": "2026-01-09T00:00:00Z", "window_end": "2026-01-09T01:00:00Z"}
+
+
+@pytest.fixture
+def run_page(run_dag, tmp_path):
+    """Return a function that runs a DAG of a how-to page, and returns the states of its tasks."""
+
+    def run(page, dag_id, *, conf=None):
+        (text,) = blocks(f"docs/how-to/{page}.md", "python")
+        (tmp_path / f"{dag_id}.py").write_text(text)
+        return run_dag(dag_id, 10, folder=str(tmp_path), conf=conf)[0]
+
+    return run
+
+
+@pytest.mark.slow
+@PAGES_WITH_CODE
+def test_dag_of_a_how_to_page_ingests_its_windows(run_page, runs_of, page, dag_id, dataflows):
     """All tasks of the page's DAG succeed, with one flow run for each dataflow."""
-    (text,) = blocks(f"docs/how-to/{page}.md", "python")
-    (tmp_path / f"{dag_id}.py").write_text(text)
-    states, _ = run_dag(dag_id, 10, folder=str(tmp_path))
-    assert {"success"} == set(states.values())
+    assert {"success"} == set(run_page(page, dag_id).values())
     assert [1] * len(dataflows) == [len(runs_of(flow_id)) for flow_id in dataflows]
+
+
+@pytest.mark.slow
+@pytest.mark.needs_airflow(3, 1, "watchers")
+def test_dag_of_the_page_about_watchers_ingests_the_window_of_an_event(run_page, runs_of):
+    """By hand, the window of the events is in the conf."""
+    assert {"ingest": "success"} == run_page("follow-flow-runs", "after_customers", conf=WINDOW)
+    [run] = runs_of(FILES)
+    assert WINDOW == {name: run[name] for name in WINDOW}
+
+
+@pytest.mark.slow
+@pytest.mark.needs_airflow(3, 1, "`dag.test()` regards a new asset as inactive")
+def test_downstream_dag_of_the_page_about_assets_ingests_the_window_of_an_event(run_page, runs_of):
+    """Without events, the report fails, and the ingestion takes the window of the conf."""
+    assert "success" == run_page("chain-dags", "downstream_returns", conf=WINDOW)["ingest"]
+    [run] = runs_of(FILES)
+    assert WINDOW == {name: run[name] for name in WINDOW}
+
+
+@pytest.mark.slow
+def test_dag_of_the_page_about_sandboxes_uses_each_connection(run_page, flow_runs_of_sandboxes):
+    assert {"dev.clicks": "success", "prod.clicks": "success"} == run_page("several-sandboxes", "two_sandboxes")
+    assert [1, 1] == flow_runs_of_sandboxes()
+
+
+def test_each_how_to_page_with_code_is_run():
+    """A test above runs the DAG of each how-to page that has one."""
+    run = {getattr(each, "values", each)[0] for each in PAGES_WITH_CODE.args[1]}
+    pages = {name for name in PAGES if name.startswith("docs/how-to/") and blocks(name, "python")}
+    assert {f"docs/how-to/{name}.md" for name in run | {"follow-flow-runs", "several-sandboxes"}} == pages

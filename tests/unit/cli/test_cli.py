@@ -74,9 +74,22 @@ def test_airflow_finds_the_commands():
 @pytest.mark.parametrize(
     "options",
     [
-        ["dag", "--from", "2026-01-01", "--to", "2026-01-02"],
+        ["--dag-id", "dag", "--from", "2026-01-01", "--to", "2026-01-02"],
         ["dag", "--from-date", "2026-01-01", "--to-date", "2026-01-02T03:04:05+02:00", "--json"],
-        ["dag", "--from=2026-01-01", "--to=2026-01-02", "-t", "task", "-f", "file.py", "-B", "bundle", "-o", "yaml"],
+        [
+            "-d",
+            "dag",
+            "--from=2026-01-01",
+            "--to=2026-01-02",
+            "-t",
+            "task",
+            "-f",
+            "file.py",
+            "-B",
+            "bundle",
+            "-o",
+            "yaml",
+        ],
     ],
 )
 def test_both_command_lines_accept_the_same_arguments(options):
@@ -103,7 +116,7 @@ def test_output_option(name, options, output, capsys):
     from airflow_flowservice.__main__ import _parser
 
     dates = ["--from", "2026-01-01", "--to", "2026-01-02"]
-    required = {"check": [], "coverage": dates, "windows": ["dag", *dates]}
+    required = {"check": [], "coverage": dates, "windows": ["--dag-id", "dag", *dates]}
     assert output == output_format(_parser().parse_args([name, *required[name], *options]))
     assert ("--json" in options) == ("--json is deprecated" in capsys.readouterr().err)
 
@@ -114,7 +127,7 @@ def test_dates_have_the_meaning_of_backfill_dates():
 
     from airflow_flowservice.__main__ import _parser
 
-    options = _parser().parse_args(["windows", "dag", "--from", "2026-01-01", "--to", "2026-01-02"])
+    options = _parser().parse_args(["windows", "-d", "dag", "--from", "2026-01-01", "--to", "2026-01-02"])
     assert ARG_BACKFILL_FROM_DATE.kwargs["type"]("2026-01-01") == options.from_date
 
 
