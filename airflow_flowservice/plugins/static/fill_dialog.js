@@ -131,7 +131,7 @@ class FillDialog {
     this.show(
       [
         el("p", { id: "fill-text", role: "status", text: summary }),
-        ...notesOf(plan, this.selection).map((text) => el("p", { class: "fill-note", text })),
+        ...notesOf(plan, this.selection).map((text) => el("p", { class: "note", text })),
         this.chunkControl(),
         plan.dag_runs ? windowTable(plan) : null,
         plan.dag_runs ? requestList(plan) : null,

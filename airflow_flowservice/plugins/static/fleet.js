@@ -39,8 +39,10 @@ export function drawFleet(response, selection, { isLinked, onOpen, onChange }) {
   };
   byId("fleet-search").oninput = update;
   for (const { id } of Object.values(FILTERS)) byId(id).onchange = update;
-  byId("fleet-notice").textContent = response.notice ?? "";
-  show(byId("fleet-notice"), Boolean(response.notice));
+  for (const name of ["notice", "warning"]) {
+    byId(`fleet-${name}`).textContent = response[name] ?? "";
+    show(byId(`fleet-${name}`), Boolean(response[name]));
+  }
   byId("fleet-range").textContent = `Range: ${utcText(response.from).slice(0, 10)} to ${utcText(response.to)}`;
   drawTable(rows, selection, { isLinked, onOpen });
 }
