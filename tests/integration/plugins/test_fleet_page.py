@@ -18,8 +18,10 @@ from typing import Any
 
 import pytest
 
-from airflow_flowservice._airflow import versions
+from airflow_flowservice._airflow import fleet_reader, versions
+from airflow_flowservice._airflow.fleet_reader import Fleet
 from airflow_flowservice.demo.postgres import free_port
+from airflow_flowservice.windows.window import IngestionWindow
 from tests.dag_history import DagHistory
 from tests.integration.plugins.conftest import FLOW, HOSTILE, _token, day, window
 
@@ -125,7 +127,7 @@ def overview(chromium: Any, address: str) -> Overview:
     return page
 
 
-def test_worst_dataflow_is_first(overview: Overview, tmp_path: Path) -> None:
+def test_worst_dataflow_is_first(overview: Overview) -> None:
     """The rows have state, sandbox, DAGs, lag and counts, and a bar with a text for screen readers."""
     flows = overview.flows()
     assert FLOW == flows[0]
@@ -197,6 +199,16 @@ def test_unreadable_ledgers_are_stated(overview: Overview, monkeypatch: pytest.M
     monkeypatch.setenv("AIRFLOW__FLOWSERVICE__LEDGER_CONN_ID", "other_secret")
     overview.open().flows()
     assert overview.one("#fleet-notice").text.startswith("The ledger of ingested windows cannot be read")
+    assert "secret" not in overview.one("body").text
+
+
+def test_unreadable_ledger_is_stated_without_dataflows(overview: Overview, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise, a user would think that there is no dataflow."""
+    empty = Fleet(rows=(), within=IngestionWindow(*window(1)), error="secret", warnings=("secret",))
+    monkeypatch.setattr(fleet_reader, "read_fleet", lambda *_, **__: empty)
+    overview.open()
+    texts = ("No task of a DAG that you may read", "The ledger of ingested windows cannot be read", "A connection that")
+    overview.wait(lambda: all(text in overview.one("#status").text for text in texts))
     assert "secret" not in overview.one("body").text
 
 
