@@ -41,7 +41,12 @@ def airflow(emulator: EmulatedFlowService, tmp_path_factory: pytest.TempPathFact
         home=tmp_path_factory.mktemp("airflow"),
         dags_folder=dags,
         connections={"flowservice_default": emulator.connection},
-        config={"AIRFLOW__CORE__AUTH_MANAGER": AUTH_MANAGER, "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1"},
+        config={
+            "AIRFLOW__CORE__AUTH_MANAGER": AUTH_MANAGER,
+            "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
+            # The tests log in more often than five times in 40 seconds.
+            "AIRFLOW__FAB__AUTH_RATE_LIMITED": "False",
+        },
     ) as running:
         create_user(running, running.login.username, role="Admin", password=running.login.password)
         for role, password in PASSWORDS.items():
@@ -207,8 +212,8 @@ def test_other_site_creates_nothing(open_days: Callable[..., Page], airflow: Loc
     page = open_days("Op", first=1, last=4)
     before = history(airflow)
     page.browser.switch_to.default_content()
-    # The same server, but another site for the browser.
-    page.browser.get(airflow.address.replace("127.0.0.1", "localhost") + "/flowservice/static/icon.svg")
+    # The same server, but another site for the browser. Airflow's documents have no policy that prevents requests.
+    page.browser.get(airflow.address.replace("127.0.0.1", "localhost") + "/api/v2/version")
     for path, body in creating_requests(airflow).items():
         assert 0 == sent(page, path, body, mode="no-cors")
         logged = [line for line in airflow.logs("api-server", lines=20).splitlines() if path in line]
