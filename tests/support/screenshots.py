@@ -6,7 +6,7 @@ The script runs the demo's Airflow and emulator, with the history of some more d
 - overview.png, overview-dark.png, overview-phone.png: all dataflows
 - coverage.png, coverage-dark.png, coverage-phone.png: the windows of a dataflow
 - preview.png, progress.png: the dialog that fills gaps
-- connection.png (the form), grid.png (a DAG), buttons.png (a task's links)
+- connection.png, connection-fields.png (the form), grid.png (a DAG), buttons.png (a task's links)
 
 To renew the images of the documentation, copy overview.png and coverage.png to docs. The script needs Chromium,
 chromedriver, Selenium and Airflow 3.2 or later, and takes a few minutes.
@@ -201,8 +201,16 @@ def show_connection(screen: Screen) -> None:
     screen.open("/connections")
     screen.click("//button[contains(., 'Add Connection')]")
     screen.element("//*[@role='dialog']//input[@role='combobox']").send_keys("flowservice")
-    screen.click("//*[@role='option'][contains(., 'flowservice')]")
+    screen.click("//*[@role='option'][contains(., 'Flow Service')]")
     screen.element("//*[@role='dialog']//*[contains(text(), 'Client ID')]")
+
+
+def show_connection_fields(screen: Screen) -> None:
+    """Show the fields of the connection's extra, on a high screen."""
+    screen.resize({"width": 1400, "height": 1600, "deviceScaleFactor": 1, "mobile": False})
+    show_connection(screen)
+    screen.click("//*[@role='dialog']//button[contains(., 'Extra Fields') and not(contains(., 'JSON'))]")
+    screen.element("//*[@role='dialog']//*[contains(text(), 'Organization ID')]")
 
 
 def shots(run_id: str) -> dict[str, Callable[[Screen], None]]:
@@ -217,6 +225,7 @@ def shots(run_id: str) -> dict[str, Callable[[Screen], None]]:
         "grid": show_grid,
         "buttons": lambda screen: show_buttons(screen, run_id=run_id),
         "connection": show_connection,
+        "connection-fields": show_connection_fields,
         "preview": show_preview,
         "progress": show_progress,
     }
