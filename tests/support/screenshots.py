@@ -45,9 +45,8 @@ import pendulum
 from airflow.sdk import DAG
 from airflow_flowservice.operators import OnDemandFlowRunOperator
 
-for dag_id, tag, flow_id in {rows!r}:
-    start = pendulum.datetime(2025, 1, 1, tz="UTC")
-    with DAG(dag_id=dag_id, schedule="@daily", start_date=start, catchup=False, tags=[tag]) as dag:
+for dag_id, tag, flow_id, start in {rows!r}:
+    with DAG(dag_id=dag_id, schedule="@daily", start_date=pendulum.parse(start), catchup=False, tags=[tag]) as dag:
         OnDemandFlowRunOperator(task_id="ingest", flow_id=flow_id, wait_for_completion=True, deferrable=True)
     globals()[dag_id] = dag
 """
@@ -75,6 +74,10 @@ class Dataflow:
     def flow_id(self) -> str:
         """Return the id."""
         return str(uuid5(NAMESPACE_URL, self.dag_id))
+
+    def row(self, midnight: datetime) -> tuple[str, ...]:
+        """Return the values of the DAG file."""
+        return self.dag_id, self.tag, self.flow_id, (midnight - self.days * DAY).isoformat()
 
     def history(self, midnight: datetime) -> DagHistory:
         """Return the history of the DAG, with fewer records on Sundays."""
@@ -263,14 +266,13 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def running() -> Iterator[tuple[LocalAirflow, EmulatedFlowService]]:
+def running(midnight: datetime) -> Iterator[tuple[LocalAirflow, EmulatedFlowService]]:
     """Start Airflow with the demo's DAG and the DAGs of the dataflows, and the emulator; remove both afterwards."""
     home = Path(tempfile.mkdtemp(prefix="flowservice-screenshots-"))
     dags = home / "dags"
     dags.mkdir()
     shutil.copy(scenario.example_dags() / f"{EXAMPLE}.py", dags)
-    rows = [(each.dag_id, each.tag, each.flow_id) for each in DATAFLOWS]
-    (dags / "dataflows.py").write_text(_DAGS.format(rows=rows))
+    (dags / "dataflows.py").write_text(_DAGS.format(rows=[each.row(midnight) for each in DATAFLOWS]))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         supervisor = stack.enter_context(Supervisor(log_folder=home / "logs"))
@@ -285,9 +287,8 @@ def running() -> Iterator[tuple[LocalAirflow, EmulatedFlowService]]:
         yield airflow, emulator
 
 
-def fill(airflow: LocalAirflow, emulator: EmulatedFlowService, *, now: datetime) -> str:
+def fill(airflow: LocalAirflow, emulator: EmulatedFlowService, *, midnight: datetime) -> str:
     """Write the history of the dataflows, and run DAGs; return the id of a DAG run of the demo's DAG."""
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     for each in DATAFLOWS:
         flow = {"id": each.flow_id, "name": each.name, "kind": "file", "state": "enabled"}
         requests.post(f"{emulator.url}/_emulator/flows", json=flow, timeout=30).raise_for_status()
@@ -295,7 +296,7 @@ def fill(airflow: LocalAirflow, emulator: EmulatedFlowService, *, now: datetime)
     for each in DATAFLOWS:
         if each.last == 2:
             airflow.unpause(each.dag_id)
-    dates = scenario.BackfillDates.past(7, now=now)
+    dates = scenario.BackfillDates.past(7, now=midnight)
     airflow.unpause(EXAMPLE)
     airflow.create_backfill(EXAMPLE, from_date=dates.first, to_date=dates.last)
     (newest, *_) = airflow.wait_for_runs(EXAMPLE, count=dates.count, timeout=300, run_type="backfill")
@@ -307,8 +308,9 @@ def fill(airflow: LocalAirflow, emulator: EmulatedFlowService, *, now: datetime)
 def main(folder: Path) -> None:
     """Write the screenshots into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with running() as (airflow, emulator):
-        run_id = fill(airflow, emulator, now=datetime.now(timezone.utc))
+    midnight = datetime.now(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
+    with running(midnight) as (airflow, emulator):
+        run_id = fill(airflow, emulator, midnight=midnight)
         with browser() as driver:
             failed = take_all(Screen(driver, airflow=airflow, folder=folder), run_id=run_id)
     if failed:

@@ -43,7 +43,7 @@ export function drawFleet(response, selection, { isLinked, onOpen, onChange }) {
     byId(`fleet-${name}`).textContent = response[name] ?? "";
     show(byId(`fleet-${name}`), Boolean(response[name]));
   }
-  byId("fleet-range").textContent = `Range: ${utcText(response.from).slice(0, 10)} to ${utcText(response.to)}`;
+  byId("fleet-range").textContent = `Range: ${utcText(response.from).slice(0, 10)} to ${utcText(response.to).slice(0, 16)}`;
   drawTable(rows, selection, { isLinked, onOpen });
 }
 
