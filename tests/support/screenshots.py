@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write screenshots of Airflow and of the page: `PYTHONPATH=. python tests/support/screenshots.py FOLDER`.
 
-The script runs the demo's Airflow and emulator, with the history of some more dataflows, and writes:
+The script runs the demo's Airflow and emulator, with the history of some dataflows, and writes:
 
 - overview.png, overview-dark.png, overview-phone.png: all dataflows
 - coverage.png, coverage-dark.png, coverage-phone.png: the windows of a dataflow
@@ -27,14 +27,14 @@ from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
 
 import requests
+from patience import wait_until
 
-from airflow_flowservice.demo import scenario
 from airflow_flowservice.demo.emulator import EmulatedFlowService, start_emulator
 from airflow_flowservice.demo.local_airflow import LocalAirflow
 from airflow_flowservice.demo.processes import Supervisor
 from tests.dag_history import DagHistory
 
-EXAMPLE, TASK_ID = "flowservice_daily", "ingest"
+TASK_ID = "ingest"
 OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--window-size=1400,1000")
 PATIENCE_S = 30
 DAY = timedelta(days=1)
@@ -98,7 +98,7 @@ ORDERS = Dataflow(
 DATAFLOWS = (
     ORDERS,
     Dataflow(dag_id="customers", name="Customers", tag="crm", failed=[2, 3]),
-    Dataflow(dag_id="returns", name="Returns", tag="commerce", last=12),
+    Dataflow(dag_id="returns", name="Returns", tag="commerce", last=12),  # never queried, so its name is not known
     Dataflow(dag_id="web_clicks", name="Web clicks", tag="web"),
     Dataflow(dag_id="loyalty_points", name="Loyalty points", tag="crm", days=120, missing=[30]),
     Dataflow(dag_id="store_visits", name="Store visits", tag="commerce", days=200),
@@ -189,13 +189,13 @@ def show_progress(screen: Screen) -> None:
 
 def show_grid(screen: Screen) -> None:
     """Show the grid of the DAG."""
-    screen.open(f"/dags/{EXAMPLE}")
+    screen.open(f"/dags/{ORDERS.dag_id}")
     screen.element(f"//*[text()='{TASK_ID}']")
 
 
 def show_buttons(screen: Screen, *, run_id: str) -> None:
     """Show the links of a task instance."""
-    screen.open(f"/dags/{EXAMPLE}/runs/{quote(run_id)}/tasks/{TASK_ID}/details")
+    screen.open(f"/dags/{ORDERS.dag_id}/runs/{quote(run_id)}/tasks/{TASK_ID}/details")
     screen.element("//*[self::a or self::button][contains(., 'Open in Experience Platform')]")
 
 
@@ -267,11 +267,10 @@ def browser() -> Iterator[Any]:
 
 @contextmanager
 def running(midnight: datetime) -> Iterator[tuple[LocalAirflow, EmulatedFlowService]]:
-    """Start Airflow with the demo's DAG and the DAGs of the dataflows, and the emulator; remove both afterwards."""
+    """Start Airflow with the DAGs of the dataflows, and the emulator; remove both afterwards."""
     home = Path(tempfile.mkdtemp(prefix="flowservice-screenshots-"))
     dags = home / "dags"
     dags.mkdir()
-    shutil.copy(scenario.example_dags() / f"{EXAMPLE}.py", dags)
     (dags / "dataflows.py").write_text(_DAGS.format(rows=[each.row(midnight) for each in DATAFLOWS]))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, home, ignore_errors=True)
@@ -282,27 +281,33 @@ def running(midnight: datetime) -> Iterator[tuple[LocalAirflow, EmulatedFlowServ
         airflow = LocalAirflow(home=home, dags_folder=dags, connections=connections, remove_home=True, progress=print)
         stack.enter_context(airflow)
         airflow.wait_healthy()
-        for dag_id in (EXAMPLE, *(each.dag_id for each in DATAFLOWS)):
-            airflow.wait_for_dag(dag_id)
+        for each in DATAFLOWS:
+            airflow.wait_for_dag(each.dag_id)
         yield airflow, emulator
 
 
-def fill(airflow: LocalAirflow, emulator: EmulatedFlowService, *, midnight: datetime) -> str:
-    """Write the history of the dataflows, and run DAGs; return the id of a DAG run of the demo's DAG."""
+def fill(airflow: LocalAirflow, emulator: EmulatedFlowService, *, midnight: datetime) -> None:
+    """Write the history of the dataflows, and let the DAGs that are not paused ingest the last day."""
     for each in DATAFLOWS:
         flow = {"id": each.flow_id, "name": each.name, "kind": "file", "state": "enabled"}
         requests.post(f"{emulator.url}/_emulator/flows", json=flow, timeout=30).raise_for_status()
         each.history(midnight).write(airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
-    for each in DATAFLOWS:
-        if each.last == 2:
-            airflow.unpause(each.dag_id)
-    dates = scenario.BackfillDates.past(7, now=midnight)
-    airflow.unpause(EXAMPLE)
-    airflow.create_backfill(EXAMPLE, from_date=dates.first, to_date=dates.last)
-    (newest, *_) = airflow.wait_for_runs(EXAMPLE, count=dates.count, timeout=300, run_type="backfill")
-    for each in DATAFLOWS:
-        airflow.wait_for_runs(each.dag_id, count=1, timeout=300)
-    return str(newest["dag_run_id"])
+    unpaused = [each.dag_id for each in DATAFLOWS if each.last == 2]
+    for dag_id in unpaused:
+        airflow.unpause(dag_id)
+    for dag_id in unpaused:
+        wait_until(lambda dag_id=dag_id: has_ended(airflow, dag_id, midnight), what=f"the last day of {dag_id}")
+
+
+def has_ended(airflow: LocalAirflow, dag_id: str, logical_date: datetime) -> bool:
+    """Return whether the scheduled DAG run of a date has succeeded."""
+    response = airflow.rest.call("GET", f"/dags/{dag_id}/dagRuns/{quote(scheduled_id(logical_date))}")
+    return response.ok and response.json()["state"] == "success"
+
+
+def scheduled_id(logical_date: datetime) -> str:
+    """Return the id that Airflow gives to a scheduled DAG run."""
+    return f"scheduled__{logical_date.isoformat()}"
 
 
 def main(folder: Path) -> None:
@@ -310,9 +315,9 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     midnight = datetime.now(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
     with running(midnight) as (airflow, emulator):
-        run_id = fill(airflow, emulator, midnight=midnight)
+        fill(airflow, emulator, midnight=midnight)
         with browser() as driver:
-            failed = take_all(Screen(driver, airflow=airflow, folder=folder), run_id=run_id)
+            failed = take_all(Screen(driver, airflow=airflow, folder=folder), run_id=scheduled_id(midnight))
     if failed:
         sys.exit(f"These did not appear, see the files with -failed: {', '.join(failed)}")
 
