@@ -139,7 +139,7 @@ function countElements({ windows, has_more }) {
     const more = state === "missing" && has_more ? "+" : "";
     const isBad = ["twice", "failed", "missing"].includes(state);
     const name = state === "unknown" ? "unknown" : STATES[state].label.toLowerCase();
-    return el("div", { class: isBad ? "bad" : null, text: `${windows[state]}${more} ${name}` });
+    return el("div", { class: isBad ? "counted bad" : "counted", text: `${windows[state]}${more} ${name}` });
   });
 }
 
