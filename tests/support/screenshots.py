@@ -76,8 +76,8 @@ class Dataflow:
         return str(uuid5(NAMESPACE_URL, self.dag_id))
 
     def row(self, midnight: datetime) -> tuple[str, ...]:
-        """Return the values of the DAG file."""
-        return self.dag_id, self.tag, self.flow_id, (midnight - self.days * DAY).isoformat()
+        """Return the values of the DAG file. The window of a DAG run ends at its logical date."""
+        return self.dag_id, self.tag, self.flow_id, (midnight - (self.days - 1) * DAY).isoformat()
 
     def history(self, midnight: datetime) -> DagHistory:
         """Return the history of the DAG, with fewer records on Sundays."""
