@@ -195,7 +195,7 @@ def test_viewer_sees_why_the_buttons_are_disabled(open_days: Callable[..., Page]
 def test_ended_login_creates_nothing(
     open_days: Callable[..., Page], airflow: LocalAirflow, end_login: Callable[..., None]
 ) -> None:
-    """The dialog says so, and what to do."""
+    """The dialog reports it, with a remedy."""
     page = open_days("Op", first=1, last=4)
     before = history(airflow)
     page.click("#fill-button")
