@@ -52,14 +52,20 @@ def dataflows_json(feeds: Iterable[Feed]) -> dict[str, Any]:
 def fleet_json(fleet: Fleet) -> dict[str, Any]:
     """Return the summaries of all dataflows, the worst first.
 
-    The fields of a dataflow are those of `DataflowStatus.to_json`. `notice` is a sentence if the ledger is unreadable;
-    it has no detail, because users may not see the ledger's connection.
+    The fields of a dataflow are those of `DataflowStatus.to_json`. `notice` is a sentence if the ledger is unreadable,
+    and `warning` if connections without a task, or their ledgers, are. Both have no detail, because users may not see
+    connections.
     """
     notice = "The ledger of ingested windows cannot be read, so windows are unknown. See the API server's log."
+    warning = (
+        "A connection that no task uses, or its ledger, cannot be read, so dataflows that no task names may be "
+        "missing. See the API server's log."
+    )
     return {
         "from": iso(fleet.within.start),
         "to": iso(fleet.within.end),
         "notice": None if fleet.error is None else notice,
+        "warning": warning if fleet.warnings else None,
         "dataflows": [row.to_json() for row in fleet.rows],
     }
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 _STATIC = Path(__file__).parent / "static"
-_REMEDIES = {401: "log in to Airflow, then load this page again"}
+_LOGIN_REMEDY = "log in to Airflow, then load this page again"
 
 OptionalText = Annotated[str | None, Query(max_length=250)]
 
@@ -115,10 +115,12 @@ def _handle_page_request_error(_: Request, error: Exception) -> JSONResponse:
 
 
 def _handle_http_exception(_: Request, error: Exception) -> JSONResponse:
-    """Convert an error of Airflow: the request has no token, or an invalid one."""
+    """Convert an error of Airflow: the request has no token, or an invalid one.
+
+    Airflow's status for a token that was revoked is 403, as for a missing permission. Only a new login helps.
+    """
     assert isinstance(error, HTTPException)  # noqa: S101
-    remedy = _REMEDIES.get(error.status_code)
-    return PageRequestError(error.status_code, str(error.detail), remedy=remedy).response()
+    return PageRequestError(401, str(error.detail), remedy=_LOGIN_REMEDY).response()
 
 
 def _handle_validation_error(_: Request, error: Exception) -> JSONResponse:

@@ -116,7 +116,7 @@ def test_readme_fits_on_two_screens():
     """README has about 120 lines, one screenshot, one DAG, and five links to the documentation."""
     readme = PAGES["README.md"]
     assert 130 > len(readme.splitlines())
-    assert 1 == len(blocks("README.md", "python")) == readme.count("](docs/coverage.png)")
+    assert 1 == len(blocks("README.md", "python")) == readme.count("](docs/overview.png)")
     assert 5 == len(re.findall(r"^\d\. \[", readme, flags=re.M))
 
 

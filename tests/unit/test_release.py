@@ -35,12 +35,12 @@ PACKAGE_README = runpy.run_path(str(ROOT / ".ci" / "package_readme.py"))
 def test_description_of_the_package_has_only_absolute_links():
     """With the repository's address, an index shows no link of README that works only in the repository."""
     readme, source = PAGES["README.md"], "https://example.com/owner/name"
-    assert {"docs/coverage.png", "docs/getting-started.md", "CONTRIBUTING.md"} <= set(
+    assert {"docs/overview.png", "docs/getting-started.md", "CONTRIBUTING.md"} <= set(
         PACKAGE_README["relative_links"](readme)
     )
     shown = PACKAGE_README["absolute_links"](readme, source, "1.2.3")
     assert [] == PACKAGE_README["relative_links"](shown)
-    assert f"]({source}/raw/v1.2.3/docs/coverage.png)" in shown
+    assert f"]({source}/raw/v1.2.3/docs/overview.png)" in shown
     assert f"]({source}/blob/v1.2.3/docs/getting-started.md)" in shown
 
 

@@ -26,7 +26,8 @@ const TEXTS = {
   restate: { title: "Ingest again", nothing: "No window is ingested." },
 };
 const ACTIONS = { backfill: "backfill", clear: "clear task", trigger: "trigger" };
-const OPEN_STATES = new Set(["running", "missing"]);
+const WAITING = "waiting"; // not requested yet: an earlier failure is no end
+const OPEN_STATES = new Set([WAITING, "running", "missing"]);
 const ENDED_TASK_STATES = new Set(["success", "failed", "upstream_failed", "skipped", "removed"]);
 const URGENT_STATES = ["running", "failed", "missing", "unknown", "twice"];
 
@@ -131,7 +132,7 @@ class FillDialog {
     this.show(
       [
         el("p", { id: "fill-text", role: "status", text: summary }),
-        ...notesOf(plan, this.selection).map((text) => el("p", { class: "fill-note", text })),
+        ...notesOf(plan, this.selection).map((text) => el("p", { class: "note", text })),
         this.chunkControl(),
         plan.dag_runs ? windowTable(plan) : null,
         plan.dag_runs ? requestList(plan) : null,
@@ -187,9 +188,13 @@ class FillDialog {
   async fill(progress) {
     const { signal } = this.stopping;
     let isRequested = false;
+    let isAttempted = () => false;
     const requested = fillWindows(this.selection, this.plan, {
       signal,
-      onProgress: (state) => progress.drawRequested(state),
+      onProgress: (state) => {
+        isAttempted = state.isAttempted;
+        progress.drawRequested(state);
+      },
     }).then((result) => {
       if (signal.aborted) return;
       isRequested = true;
@@ -199,6 +204,7 @@ class FillDialog {
     const watched = watch(this.selection, this.plan, {
       signal,
       isRequested: () => isRequested,
+      isAttempted: (window) => isAttempted(window),
       onStates: (states) => progress.drawStates(states),
     });
     await Promise.all([requested, watched]);
@@ -253,12 +259,12 @@ class Progress {
 }
 
 /** Read the coverage until all windows are requested and none is running. */
-async function watch({ flow_id, dag_id, from, to, conn_id }, plan, { signal, isRequested, onStates }) {
+async function watch({ flow_id, dag_id, from, to, conn_id }, plan, { signal, isRequested, isAttempted, onStates }) {
   const windows = plan.steps.flatMap((step) => step.windows);
   while (!signal.aborted) {
     const isLast = isRequested();
     const loaded = windowsOf(await readCoverage({ flow_id, dag_id, from, to, conn_id }, signal)).windows;
-    const states = windows.map((window) => stateOf(window, loaded));
+    const states = windows.map((window) => (isLast || isAttempted(window) ? stateOf(window, loaded) : WAITING));
     onStates(states);
     if (isLast && !states.includes("running")) return;
     await wait(POLL_MS, signal);

@@ -19,22 +19,24 @@ const key = ({ window_start, window_end }) => `${window_start}/${window_end}`;
  *
  * @param selection parameters of the preview: flow_id, dag_id, from, to, purpose, chunk, conn_id.
  * @param plan the preview that the user confirmed.
- * @param onProgress called with {requested, waiting}: the number of windows, and the backfill that is waited for.
+ * @param onProgress called with {requested, waiting, isAttempted}: the number of windows, the backfill that is waited
+ *   for, and a function that returns whether a window was requested.
  * @param signal stops between two requests.
  */
 export async function fillWindows(selection, plan, { onProgress, signal, pause = wait }) {
   const confirmed = new Set(plan.steps.flatMap(({ windows }) => windows.map(key)));
   const attempted = new Set();
+  const isAttempted = (window) => attempted.has(key(window));
   while (!signal.aborted) {
     const { steps } = await readFill(selection, signal);
     const [step] = openSteps(steps, { confirmed, attempted });
     if (!step) break;
     const waiting = step.action === "backfill" ? await activeBackfill(selection.dag_id) : null;
-    onProgress({ requested: attempted.size, waiting });
+    onProgress({ requested: attempted.size, waiting, isAttempted });
     if (waiting) await pause(POLL_MS, signal);
     else if (!signal.aborted) await request(step, attempted);
   }
-  onProgress({ requested: attempted.size, waiting: null });
+  onProgress({ requested: attempted.size, waiting: null, isAttempted });
   return { requested: attempted.size, confirmed: confirmed.size };
 }
 

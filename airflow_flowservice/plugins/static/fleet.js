@@ -39,9 +39,11 @@ export function drawFleet(response, selection, { isLinked, onOpen, onChange }) {
   };
   byId("fleet-search").oninput = update;
   for (const { id } of Object.values(FILTERS)) byId(id).onchange = update;
-  byId("fleet-notice").textContent = response.notice ?? "";
-  show(byId("fleet-notice"), Boolean(response.notice));
-  byId("fleet-range").textContent = `Range: ${utcText(response.from).slice(0, 10)} to ${utcText(response.to)}`;
+  for (const name of ["notice", "warning"]) {
+    byId(`fleet-${name}`).textContent = response[name] ?? "";
+    show(byId(`fleet-${name}`), Boolean(response[name]));
+  }
+  byId("fleet-range").textContent = `Range: ${utcText(response.from).slice(0, 10)} to ${utcText(response.to).slice(0, 16)}`;
   drawTable(rows, selection, { isLinked, onOpen });
 }
 
@@ -98,21 +100,25 @@ function cell(label, ...content) {
 
 function dataflowElement(row, { isLinked, onOpen }) {
   const text = row.flow_name ?? row.flow_id;
-  if (!isLinked(row)) return el("span", { class: "id", title: "No flow run was created yet", text });
+  const kind = row.flow_name ? "name" : "id";
+  if (!isLinked(row)) return el("span", { class: kind, title: "No flow run was created yet", text });
   const onclick = (event) => {
     if (event.metaKey || event.ctrlKey || event.shiftKey) return;
     event.preventDefault();
     onOpen(row);
   };
   const href = `#${new URLSearchParams({ flow_id: row.flow_id })}`;
-  return el("a", { class: "id", href, title: `Show the windows of ${row.flow_id}`, text, onclick });
+  return el("a", { class: kind, href, title: `Show the windows of ${row.flow_id}`, text, onclick });
 }
 
 function dagElement({ dag_id, paused, stale }, isUndecoded) {
   const notes = stale ? ["deleted or broken"] : [paused && "paused", isUndecoded && "schedule unreadable"].filter(Boolean);
   const note = notes.length ? ` (${notes.join(", ")})` : "";
-  return el("div", {}, linkToAirflow(el("a", { text: dag_id }), `/dags/${encodeURIComponent(dag_id)}`), note);
+  return el("div", {}, linkToAirflow(el("a", {}, ...breakable(dag_id)), `/dags/${encodeURIComponent(dag_id)}`), note);
 }
+
+/** Return a text that is broken after its separators where it is too long, rather than inside a word. */
+const breakable = (text) => text.split(/(?<=[_.-])/).flatMap((part) => [part, el("wbr")]);
 
 const timeElement = (iso) => el("time", { datetime: iso, title: localText(iso), text: utcText(iso).slice(0, 16) });
 
@@ -132,7 +138,8 @@ function countElements({ windows, has_more }) {
   return shown.map((state) => {
     const more = state === "missing" && has_more ? "+" : "";
     const isBad = ["twice", "failed", "missing"].includes(state);
-    return el("div", { class: isBad ? "bad" : null, text: `${windows[state]}${more} ${STATES[state].label.toLowerCase()}` });
+    const name = state === "unknown" ? "unknown" : STATES[state].label.toLowerCase();
+    return el("div", { class: isBad ? "counted bad" : "counted", text: `${windows[state]}${more} ${name}` });
   });
 }
 

@@ -62,7 +62,9 @@ async function loadFleet() {
   const { signal } = startRequest();
   try {
     const response = await readFleet(signal);
-    if (!response.dataflows.length) return showStatus(noDataflowText());
+    if (!response.dataflows.length) {
+      return showStatus([noDataflowText(), response.notice, response.warning].filter(Boolean).join(" "));
+    }
     const known = new Set(dataflows.map(({ flow_id }) => flow_id));
     drawFleet(response, selection, {
       isLinked: ({ flow_id }) => known.has(flow_id),

@@ -7,7 +7,7 @@ export const STATES = {
   running: { sign: "…", label: "Running", description: "the task or its flow run is scheduled or in progress" },
   failed: { sign: "✕", label: "Failed", description: "the flow run or the task failed" },
   missing: { sign: "–", label: "Missing", description: "expected by a DAG run or the schedule, but not ingested" },
-  twice: { sign: "2", label: "Duplicated", description: "more than one flow run succeeded" },
+  twice: { sign: "2×", label: "Duplicated", description: "more than one flow run succeeded" },
   outside: { sign: "↗", label: "External", description: "ingested by a flow run that none of these tasks created" },
   restated: { sign: "↻", label: "Restated", description: "ingested again on request, which the ledger records" },
   unknown: { sign: "?", label: "Unknown outcome", description: "no record shows whether the window is ingested" },

@@ -133,6 +133,25 @@ def test_unreadable_ledger(viewer: Any, fleet: Any, monkeypatch: pytest.MonkeyPa
     assert 0 == fleet()[FLOW]["windows"]["missing"]
 
 
+@pytest.mark.parametrize("count", [1, 40])
+def test_unreadable_ledger_that_no_task_uses(
+    viewer: Any, fleet: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, count: int
+) -> None:
+    """The warning has no detail and no more text for more ledgers; the log has the reasons. The result is complete."""
+    before = fleet()
+    assert viewer.get(FLEET).json()["warning"] is None
+    for number in range(count):
+        connection = {"conn_type": "flowservice", "extra": {"ledger_conn_id": f"secret_ledger_{number}"}}
+        monkeypatch.setenv(f"AIRFLOW_CONN_FORMER_{number}", json.dumps(connection))
+    fleet_reading.summaries.clear()
+    shown = viewer.get(FLEET).json()
+    assert (None, True) == (shown["notice"], "connection that no task uses" in shown["warning"])
+    assert "secret_ledger" not in str(shown)
+    assert len(shown["warning"]) < 250
+    assert f"secret_ledger_{count - 1}" in caplog.text
+    assert before == {row["flow_id"]: row for row in shown["dataflows"]}
+
+
 def test_hostile_ids_are_data(viewer: Any, fleet: Any) -> None:
     """The response is JSON, so no id is markup."""
     assert HOSTILE in fleet()

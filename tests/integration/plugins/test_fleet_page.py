@@ -18,8 +18,10 @@ from typing import Any
 
 import pytest
 
-from airflow_flowservice._airflow import versions
+from airflow_flowservice._airflow import fleet_reader, versions
+from airflow_flowservice._airflow.fleet_reader import Fleet
 from airflow_flowservice.demo.postgres import free_port
+from airflow_flowservice.windows.window import IngestionWindow
 from tests.dag_history import DagHistory
 from tests.integration.plugins.conftest import FLOW, HOSTILE, _token, day, window
 
@@ -107,6 +109,12 @@ class Overview:
         return [row.get_attribute("data-flow") for row in self.wait(lambda: self.all("#fleet-rows tr"))]
 
 
+def save(overview: Overview, name: str) -> None:
+    """Write a screenshot to look at, if FLEET_SCREENSHOTS names a folder."""
+    if folder := os.environ.get("FLEET_SCREENSHOTS"):
+        overview.browser.save_screenshot(str(Path(folder) / f"{name}.png"))
+
+
 @pytest.fixture
 def overview(chromium: Any, address: str) -> Overview:
     """Open the overview, logged in, with the light theme."""
@@ -119,7 +127,7 @@ def overview(chromium: Any, address: str) -> Overview:
     return page
 
 
-def test_worst_dataflow_is_first(overview: Overview, tmp_path: Path) -> None:
+def test_worst_dataflow_is_first(overview: Overview) -> None:
     """The rows have state, sandbox, DAGs, lag and counts, and a bar with a text for screen readers."""
     flows = overview.flows()
     assert FLOW == flows[0]
@@ -129,11 +137,9 @@ def test_worst_dataflow_is_first(overview: Overview, tmp_path: Path) -> None:
     assert "Duplicated" in first.find_element("css selector", "svg.fleet-bar").get_attribute("aria-label")
     assert f"{len(flows)} of {len(flows)} dataflows" in overview.one("#fleet-text").text
     assert not overview.one("#coverage").is_displayed()
-    folder = os.environ.get("FLEET_SCREENSHOTS")
-    if folder:
-        for theme in ("light", "dark"):
-            overview.js(f"document.documentElement.dataset.theme = '{theme}'")
-            overview.browser.save_screenshot(str(Path(folder) / f"fleet-{theme}.png"))
+    for theme in ("light", "dark"):
+        overview.js(f"document.documentElement.dataset.theme = '{theme}'")
+        save(overview, f"fleet-{theme}")
 
 
 def test_search_and_filters_are_in_the_address(overview: Overview) -> None:
@@ -181,6 +187,31 @@ def test_link_with_the_dataflow_in_upper_case(overview: Overview) -> None:
     assert FLOW == overview.one("#flow").get_attribute("value")
 
 
+def test_unreadable_ledgers_are_stated(overview: Overview, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warning about a ledger that no task uses differs from the notice that windows are unknown."""
+    assert ("", "") == tuple(overview.one(f"#fleet-{name}").text for name in ("notice", "warning"))
+    connection = '{"conn_type": "flowservice", "extra": {"ledger_conn_id": "secret_ledger"}}'
+    monkeypatch.setenv("AIRFLOW_CONN_FORMER", connection)
+    overview.open().flows()
+    assert overview.one("#fleet-warning").text.startswith("A connection that no task uses, or its ledger,")
+    assert "" == overview.one("#fleet-notice").text
+    save(overview, "fleet-warning")
+    monkeypatch.setenv("AIRFLOW__FLOWSERVICE__LEDGER_CONN_ID", "other_secret")
+    overview.open().flows()
+    assert overview.one("#fleet-notice").text.startswith("The ledger of ingested windows cannot be read")
+    assert "secret" not in overview.one("body").text
+
+
+def test_unreadable_ledger_is_stated_without_dataflows(overview: Overview, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise, a user would think that there is no dataflow."""
+    empty = Fleet(rows=(), within=IngestionWindow(*window(1)), error="secret", warnings=("secret",))
+    monkeypatch.setattr(fleet_reader, "read_fleet", lambda *_, **__: empty)
+    overview.open()
+    texts = ("No task of a DAG that you may read", "The ledger of ingested windows cannot be read", "A connection that")
+    overview.wait(lambda: all(text in overview.one("#status").text for text in texts))
+    assert "secret" not in overview.one("body").text
+
+
 def test_hostile_ids_stay_text(overview: Overview) -> None:
     assert HOSTILE in overview.one("#fleet-rows").text
     assert ([], "Flow Service") == (overview.all("img"), overview.js("return document.title"))
@@ -194,9 +225,7 @@ def test_page_fits_the_width(overview: Overview, width: int) -> None:
     overview.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     overview.open().flows()
     assert overview.js("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-    folder = os.environ.get("FLEET_SCREENSHOTS")
-    if folder:
-        overview.browser.save_screenshot(str(Path(folder) / f"fleet-{width}.png"))
+    save(overview, f"fleet-{width}")
 
 
 def test_dag_tab_shows_the_coverage(overview: Overview) -> None:
