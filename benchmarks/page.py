@@ -92,7 +92,8 @@ def fill(bench: Bench, options: argparse.Namespace) -> None:
         fleet.add_runs(session, "hourly", flow_id=HOURLY_FLOW, windows=window, first_id=len(rows) + 1)
         session.commit()
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("ANALYZE")
+        # As the database does itself, some time after so many rows were added.
+        connection.exec_driver_sql("VACUUM ANALYZE")
     engine.dispose()
     print(f"{len(rows):,} entries of the ledger, and as many DAG runs")
 
@@ -100,13 +101,15 @@ def fill(bench: Bench, options: argparse.Namespace) -> None:
 def measure(bench: Bench, options: argparse.Namespace) -> bool:
     """Print the seconds of each request; return whether the targets are met."""
     year = {"from": text(fleet.NOW - timedelta(days=365)), "to": text(fleet.NOW)}
+    # The page computes at most 6,000 windows without DAG runs; it refuses a longer range.
+    hours = {**year, "from": text(fleet.NOW - timedelta(hours=5_900))}
     worst = "/flowservice/data/fleet", {}
     cases: dict[str, tuple[str, dict[str, str]]] = {
         "all dataflows": worst,
         "list of dataflows": ("/flowservice/data/dataflows", {}),
         "one daily dataflow, a year": ("/flowservice/data/coverage", {"flow_id": fleet.flow_id(1), **year}),
-        "one hourly dataflow, a year": ("/flowservice/data/coverage", {"flow_id": HOURLY_FLOW, **year}),
-        "preview, hourly, a year": ("/flowservice/data/fill", {"flow_id": HOURLY_FLOW, "dag_id": "hourly", **year}),
+        "one hourly dataflow, 5,900 hours": ("/flowservice/data/coverage", {"flow_id": HOURLY_FLOW, **hours}),
+        "preview, 5,900 hours": ("/flowservice/data/fill", {"flow_id": HOURLY_FLOW, "dag_id": "hourly", **hours}),
         "all of time": ("/flowservice/data/coverage", {"flow_id": HOURLY_FLOW, "from": "0", "to": "1"}),
     }
     slowest = 0.0

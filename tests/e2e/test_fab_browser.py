@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import jwt
 import pytest
 from backfills import complete_backfills, repeat_lost_failures
+from patience import wait_until
 
 from tests.e2e.test_fill import DAG_ID, backfills, february, listed, picture
 from tests.e2e.test_page import Page, chromium
@@ -215,10 +216,17 @@ def test_other_site_creates_nothing(open_days: Callable[..., Page], airflow: Loc
     # The same server, but another site for the browser. Airflow's documents have no policy that prevents requests.
     page.browser.get(airflow.address.replace("127.0.0.1", "localhost") + "/api/v2/version")
     for path, body in creating_requests(airflow).items():
+        known = count_refused(airflow, path)
         assert 0 == sent(page, path, body, mode="no-cors")
-        logged = [line for line in airflow.logs("api-server", lines=20).splitlines() if path in line]
-        assert any("POST" in line and "401" in line for line in logged), logged
+        # The server logs a request after it has responded.
+        wait_until(lambda path=path, known=known: count_refused(airflow, path) > known, what=f"401 for {path}")
     assert before == history(airflow)
+
+
+def count_refused(airflow: LocalAirflow, path: str) -> int:
+    """Return the number of POSTs to a path that the API server has answered with 401."""
+    lines = airflow.logs("api-server", lines=100_000).splitlines()
+    return sum(f"path={path}" in line and "method=POST" in line and "status_code=401" in line for line in lines)
 
 
 def test_operator_fills_the_gaps(
