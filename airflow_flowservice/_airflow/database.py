@@ -234,6 +234,7 @@ class DagSchedule:
     :param end: latest date of a DAG run; None if the DAG has no `end_date`.
     :param tasks: tasks that create flow runs.
     :param ordered: any task has `depends_on_past`.
+    :param is_readable: False if this process cannot read the serialized DAG, so that its tasks are unknown.
     """
 
     timetable: Any
@@ -241,6 +242,7 @@ class DagSchedule:
     end: datetime | None = None
     tasks: tuple[TaskSettings, ...] = ()
     ordered: bool = False
+    is_readable: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,7 +343,7 @@ def dag_schedule_of(session: Session, dag_id: str) -> DagSchedule | None:
         # The timetable may be in a plugin that this process lacks. The DAG runs and the tasks are still read.
         with suppress(Exception):
             return serialized_schedule(serialized.data["dag"], {})
-        return DagSchedule(timetable=None)
+        return DagSchedule(timetable=None, is_readable=False)
 
 
 def serialized_schedule(dag: Mapping[str, Any], timetables: dict[str, Any]) -> DagSchedule:

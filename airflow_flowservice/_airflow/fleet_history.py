@@ -63,7 +63,8 @@ class _Counted:
 def read_task_history(session: Session, *, dag_ids: Collection[str] | None, since: datetime) -> History:
     """Return the task instances that ingest, or did so.
 
-    The task instances that did not succeed are read first. So one that succeeds meanwhile is still running here.
+    The task instances that did not succeed are read first, so that one that succeeds meanwhile is still running here.
+    They are read again at the end: one that was cleared and starts meanwhile has no XCom any more.
 
     :param dag_ids: only DAGs that the user may read; None means all.
     :param since: aware; skip DAG runs for earlier dates.
@@ -73,16 +74,20 @@ def read_task_history(session: Session, *, dag_ids: Collection[str] | None, sinc
     counted, others = _count(database.outputs(session, dag_ids=dag_ids, since=since), unsuccessful=unsuccessful)
     history = History()
     newest: dict[tuple[str, str, int], tuple[int, str]] = {}
+    scheduled: dict[tuple[str, str, int], int] = {}
     for (dag_id, task_id, map_index, flow_id), each in counted.items():
         key = (dag_id, task_id), canonical_id(flow_id)
         history.ingested.setdefault(key, {}).update(each.ingested)
-        others.add(each.newest_scheduled)
         instance = (dag_id, task_id, map_index)
+        # Of all dataflows together: the newest row of an earlier dataflow must not be later than that of its successor.
+        scheduled[instance] = max(scheduled.get(instance, -1), each.newest_scheduled)
         if map_index >= 0:
             newest[instance] = max(newest.get(instance, (-1, "")), (each.newest, flow_id))
     history.newest = {instance: canonical_id(flow_id) for instance, (_, flow_id) in newest.items()}
-    rows += database.rows_with_output(session, others - {-1})
-    # A task instance may be both a row and counted: they are joined by flow run.
+    rows += database.rows_with_output(session, {*others, *scheduled.values()} - {-1})
+    restarted, _ = database.unsuccessful_rows(session, dag_ids=dag_ids, since=since)
+    # The first reading wins. A task instance may be both a row and counted: they are joined by flow run.
+    rows = [*restarted, *rows]
     found = {(row.dag_id, row.run_id, row.task_id, row.map_index): row for row in rows}
     for row in sorted(found.values(), key=lambda row: (row.dates.run_after, row.dag_id, row.task_id, row.map_index)):
         history.rows.setdefault(row.dag_id, []).append(row)

@@ -199,7 +199,8 @@ class _FleetReader:
         self._read_ledgers(partial(dataflow_ledger.ledger_sources, named))
         self._read_ledgers(lambda: [dataflow_ledger.configured_source()])
         # Of tasks whose connection is a template or cannot be read, and of DAGs that were deleted.
-        is_used = any(task.conn_id is None for task in self._tasks.values()) or None in self._schedules.values()
+        is_readable = all(schedule and schedule.is_readable for schedule in self._schedules.values())
+        is_used = not is_readable or any(task.conn_id is None for task in self._tasks.values())
         for each in sorted({dataflow_ledger.DEFAULT_CONN_ID, *dataflow_ledger.stored_conn_ids(self._session)}):
             self._read_ledgers(partial(dataflow_ledger.ledger_sources, [each]), is_used=is_used)
 

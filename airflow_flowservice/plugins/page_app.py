@@ -115,11 +115,13 @@ def _handle_page_request_error(_: Request, error: Exception) -> JSONResponse:
 
 
 def _handle_http_exception(_: Request, error: Exception) -> JSONResponse:
-    """Convert an error of Airflow: the request has no token, or an invalid one.
+    """Convert an error of Airflow's auth manager: the request has no token, or an invalid one.
 
     Airflow's status for a token that was revoked is 403, as for a missing permission. Only a new login helps.
     """
     assert isinstance(error, HTTPException)  # noqa: S101
+    if error.status_code not in (401, 403):
+        return PageRequestError(error.status_code, str(error.detail), remedy="repeat the request later").response()
     return PageRequestError(401, str(error.detail), remedy=_LOGIN_REMEDY).response()
 
 

@@ -104,7 +104,8 @@ async function call(path, options) {
 async function errorOf(response) {
   const body = await response.json().catch(() => null);
   const detail = typeof body?.detail === "string" ? body.detail : `HTTP status ${response.status}`;
-  if (response.status === 401) return expiredLogin();
+  // Airflow's status for a revoked token is that of a missing permission.
+  if (response.status === 401 || detail === "Invalid JWT token") return expiredLogin();
   if (response.status === 403) {
     return new RequestError(`Airflow refused the request: ${detail}`, "ask an administrator for the permission", 403);
   }

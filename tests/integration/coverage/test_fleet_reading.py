@@ -23,6 +23,7 @@ from airflow_flowservice._airflow.metadata_ledger import MetadataLedger
 from airflow_flowservice._airflow.variable_ledger import ledger_key, stored_texts
 from airflow_flowservice.coverage.fleet import DagStatus
 from airflow_flowservice.coverage.fleet_records import DataflowRecords
+from airflow_flowservice.exceptions import ConfigurationError
 from airflow_flowservice.ledger.entry import DataflowKey, EarlierRun, EntryState, LedgerEntry
 from airflow_flowservice.windows.window import IngestionWindow
 from tests.integration.coverage.conftest import BEGIN, DAY, summary
@@ -158,6 +159,8 @@ def store(session: Session, instances: list[dict[str, Any]], entries: list[Ledge
         values = {"id": id_, "operator": operator, "state": each["state"], **key, **unused}
         session.execute(sa.insert(TaskInstance).values(**values))
         value = pushed(each["task"], each["day"], each["kind"], each["number"])
+        if "flow_id" in each:
+            value = {**value, "flow_id": each["flow_id"], "id": f"{each['flow_id'][-8:]}{value['id'][8:]}"}
         if each["kind"] != "nothing":
             number = runs[dag_id, run_id]
             session.execute(sa.insert(XComModel).values(dag_run_id=number, key="flow_run", value=value, **key))
@@ -240,26 +243,93 @@ def test_rows_beside_counted_flow_runs(engine: Any) -> None:
     assert [{run_id_of(task, day, 0) for day in (1, 2, 3)}] == list(map(set, history.ingested.values()))
 
 
+@pytest.mark.parametrize("state", ["failed", "running"])
+def test_change_of_the_dataflow_before_a_backfill(engine: Any, state: str) -> None:
+    """A task without an XCom belongs to the dataflow of the newest success, also if its own last one is a backfill."""
+    task = ("a", "ingest")
+    usual = {"task": task, "kind": "success", "number": 0, "state": "success", "manual": False, "map_index": -1}
+    days = [(5, OTHER), (6, ORDERS), (7, ORDERS), (4, ORDERS)]
+    instances = [{**usual, "day": day, "flow_id": flow_id} for day, flow_id in days]
+    with Session(engine) as session:
+        store(session, [*instances, {**usual, "day": 8, "kind": "nothing", "state": state}], [])
+    found = []
+    for patches in ((facts,), (facts, rows_only)):
+        with pytest.MonkeyPatch.context() as patch, Session(engine) as session:
+            for each in patches:
+                each(patch)
+            fleet = read_fleet(session, now=NOW, since=SINCE)
+            found.append({row.key.flow_id: row.to_json()["windows"] for row in fleet.rows})
+    assert 1 == found[0][ORDERS][state]
+    assert found[1] == found[0]
+
+
+def test_instances_of_a_mapped_task_are_counted(engine: Any) -> None:
+    """If dataflows change their map index with each DAG run, one DAG run of each index is read as rows."""
+    usual = {"task": ("a", "ingest"), "kind": "success", "number": 0, "state": "success", "manual": False}
+    flow_ids = [f"c9cef9cb-c934-4467-8ef9-{number:012}" for number in range(6)]
+    instances = [
+        {**usual, "day": day, "map_index": index, "flow_id": flow_ids[(index + day) % 6]}
+        for day in range(1, 9)
+        for index in range(6)
+    ]
+    with Session(engine) as session:
+        store(session, instances, [])
+        history = read_task_history(session, dag_ids=None, since=SINCE)
+    assert [8] * 6 == [(row.dates.run_after - BEGIN).days for row in history.rows["a"]]
+    assert set(flow_ids) == {flow_id for _, flow_id in history.ingested}
+
+
 @pytest.mark.parametrize("state_after", ["success", "running"])
 def test_task_that_changes_between_the_queries(engine: Any, state_after: str) -> None:
     """A task that ends, or is cleared and starts, while the history is read is in the result."""
     from airflow.models.taskinstance import TaskInstance
+    from airflow.models.xcom import XComModel
 
+    done: list[Any] = []
     state = "success" if state_after == "running" else "running"
     instance = {"task": ("a", "ingest"), "day": 3, "number": 0, "state": state, "manual": False, "map_index": -1}
     original = database.unsuccessful_rows
 
     def changed_afterwards(session: Session, **arguments: Any) -> Any:
         result = original(session, **arguments)
+        if not done and state_after == "running":  # Airflow deletes the XComs of a task that starts again.
+            session.execute(sa.delete(XComModel))
         session.execute(sa.update(TaskInstance).values(state=state_after))
         session.commit()
+        done.append(result)
         return result
 
     with pytest.MonkeyPatch.context() as patch, Session(engine) as session:
-        store(session, [{**instance, "kind": "success" if state == "running" else "created"}], [])
+        store(session, [{**instance, "kind": "success"}], [])
         patch.setattr(database, "unsuccessful_rows", changed_afterwards)
         history = read_task_history(session, dag_ids=None, since=SINCE)
-    assert [run_id_of(("a", "ingest"), 3, 0)] == [row.flow_run.id for row in history.rows["a"] if row.flow_run]
+    runs = [] if state_after == "running" else [run_id_of(("a", "ingest"), 3, 0)]
+    assert (["running"], runs) == (
+        [row.state for row in history.rows["a"]],
+        [row.flow_run.id for row in history.rows["a"] if row.flow_run],
+    )
+
+
+def test_ledger_of_an_unknown_connection_is_an_error(engine: Any) -> None:
+    """A DAG that cannot be read may use any connection, so a ledger that cannot be read is no mere warning."""
+
+    def sources(conn_ids: Any) -> list[Any]:
+        if "other" in conn_ids:
+            raise ConfigurationError("the ledger cannot be read")
+        return []
+
+    found = []
+    for is_readable in (True, False):
+        schedule = database.DagSchedule(timetable=None, is_readable=is_readable)
+        with pytest.MonkeyPatch.context() as patch, Session(engine) as session:
+            store(session, [], [])
+            facts(patch)
+            patch.setattr(dag_facts, "dag_schedules", lambda *_, schedule=schedule, **__: {"a": schedule})
+            patch.setattr(dataflow_ledger, "stored_conn_ids", lambda _: {"other"})
+            patch.setattr(dataflow_ledger, "ledger_sources", sources)
+            fleet = read_fleet(session, now=NOW, since=SINCE)
+            found.append((fleet.error is None, len(fleet.warnings)))
+    assert [(True, 1), (False, 0)] == found
 
 
 def test_queries_do_not_grow_with_the_dataflows(engine: Any) -> None:

@@ -45,6 +45,19 @@ def test_invalid_token_is_no_login(as_user: Callable[..., Any], path: str) -> No
     assert (401, True) == (response.status_code, "log in" in response.json()["remedy"])
 
 
+def test_other_errors_of_the_auth_manager_keep_their_status(viewer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unavailable identity provider is no expired login."""
+    from airflow.api_fastapi.app import get_auth_manager
+    from fastapi import HTTPException
+
+    async def unavailable(*_: Any) -> None:
+        raise HTTPException(503, "the identity provider is unavailable")
+
+    monkeypatch.setattr(get_auth_manager(), "get_user_from_token", unavailable)
+    response = viewer.get(DATAFLOWS)
+    assert (503, False) == (response.status_code, "log in" in response.json()["remedy"])
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_each_role_may_read_windows(as_user: Callable[..., Any], role: str) -> None:
     """All roles of the simple auth manager may read DAGs, so they may also read the windows."""
