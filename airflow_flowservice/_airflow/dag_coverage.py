@@ -15,7 +15,7 @@ from itertools import islice, pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow import timetables, versions
+from airflow_flowservice._airflow import dag_runs, timetables, versions
 from airflow_flowservice._airflow.dag_plan import MOST_WINDOWS, Plan
 from airflow_flowservice._airflow.pages import ExperiencePages
 from airflow_flowservice.coverage.cover import Coverage, ExpectedWindow, KnownRun, cover, cover_all, known_runs
@@ -386,7 +386,7 @@ def first_date(plan: Plan, rows: Iterable[TaskRow], begin: datetime) -> datetime
     """Return a date one period before the range, so that a window across the start of the range is included."""
     schedule, _ = timetables.parse_timetable(plan.timetable)
     if schedule is None:
-        return begin
+        return dag_runs.interval_start(plan.timetable, begin)
     try:
         if isinstance(schedule, DeltaSchedule):
             return schedule.previous(_aligned_begin(plan, rows, begin, schedule))

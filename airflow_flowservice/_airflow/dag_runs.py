@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import versions
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow_flowservice.windows.schedule import RunDates
+
+_YEAR = timedelta(days=366)
 
 
 def dates_between(timetable: Any, *, earliest: datetime, latest: datetime | None) -> Iterator[RunDates]:
@@ -26,6 +29,23 @@ def dates_between(timetable: Any, *, earliest: datetime, latest: datetime | None
     edges = {"earliest": pendulum.instance(earliest), "latest": pendulum.instance(latest) if latest else None}
     for info in versions.run_infos(timetable, **edges):
         yield _run_dates(info, timetable)
+
+
+def interval_start(timetable: Any, instant: datetime) -> datetime:
+    """Return the start of the last data interval that ends at or before an instant, as the timetable infers it.
+
+    Return the instant itself if the timetable infers none, or one that is more than a year earlier.
+
+    :param timetable: of Airflow core, also a custom one.
+    :param instant: aware.
+    """
+    import pendulum
+
+    try:
+        start = timetable.infer_manual_data_interval(run_after=pendulum.instance(instant)).start
+        return start if instant - _YEAR <= start <= instant else instant
+    except Exception:  # of a custom timetable
+        return instant
 
 
 def _run_dates(info: Any, timetable: Any) -> RunDates:

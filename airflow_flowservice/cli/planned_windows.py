@@ -105,7 +105,10 @@ def runs_of_windows(plan: Plan, *, begin: datetime, end: datetime) -> list[RunDa
     :raises CommandError: there are none.
     """
     if begin >= end:
-        raise CommandError(f"--from ({begin.isoformat()}) is not before --to ({end.isoformat()}), which is exclusive")
+        raise CommandError(
+            f"--from ({begin.isoformat()}) is not before --to ({end.isoformat()}), which is exclusive. The dates of a "
+            "backfill are --from-date and --to-date"
+        )
     try:
         runs = list(_runs_of_windows(plan, begin=begin, end=end))
     except Exception as error:

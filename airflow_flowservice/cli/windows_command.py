@@ -192,11 +192,40 @@ def _runs(arguments: argparse.Namespace, *, dag: Any, timetable: Any, offset: ti
     begin, end = arguments.from_date, arguments.to_date
     earliest, latest = arguments.first_date, arguments.last_date
     if begin and end and not (earliest or latest):
-        plan = Plan(dag_id=dag.dag_id, timetable=timetable, offset=offset, start=dag.start_date)
-        return runs_of_windows(plan, begin=begin, end=end)
+        if arguments.positional_dag_id:
+            write_note("--from and --to are a range of time; the dates of a backfill are --from-date and --to-date")
+        plan = Plan(dag_id=dag.dag_id, timetable=timetable, offset=offset, start=_start(dag))
+        runs = runs_of_windows(plan, begin=begin, end=end)
+        for note in _notes_of_schedule(dag, timetable, runs):
+            write_note(note)
+        return runs
     if earliest and latest and not (begin or end):
         return runs_between(timetable, earliest=earliest, latest=latest)
     raise CommandError("give --from and --to, or --from-date and --to-date of a backfill")
+
+
+def _start(dag: Any) -> datetime | None:
+    """Return the earliest start of the DAG and its tasks, from which Airflow counts a `timedelta`."""
+    starts = (dag.start_date, *(task.start_date for task in dag.tasks))
+    return min((start for start in starts if start is not None), default=None)
+
+
+def _notes_of_schedule(dag: Any, timetable: Any, runs: Sequence[RunDates]) -> Iterator[str]:
+    """Yield sentences about DAG runs that the scheduler does not create, or not at these dates."""
+    from airflow_flowservice._airflow import timetables
+    from airflow_flowservice.windows.schedule import DeltaSchedule
+
+    if isinstance(timetables.parse_timetable(timetable)[0], DeltaSchedule) and not dag.catchup:
+        yield (
+            "with catchup=False, the scheduler counts a timedelta from the time of its first DAG run; these are the "
+            "windows of a backfill that begins at the first date"
+        )
+    start = _start(dag)
+    dates = [each.logical_date or each.run_after for each in runs]
+    if start is not None and any(date < start for date in dates):
+        yield f"the scheduler creates no DAG runs before {start.isoformat()}, the start_date; a backfill may"
+    if dag.end_date is not None and any(date > dag.end_date for date in dates):
+        yield f"the scheduler creates no DAG runs after {dag.end_date.isoformat()}, the end_date; a backfill may"
 
 
 def _zone(dag: Any, timetable: Any) -> tzinfo:

@@ -74,6 +74,10 @@ dag("too_late", "@daily", window_offset=timedelta(hours=6))
 dag("reaching_back", "@daily", window="since_last_success")
 dag("named", "@daily", window_start="{{ conf }}", window_end="{{ conf }}")
 
+with DAG("ended", schedule="@daily", start_date=pendulum.datetime(2026, 1, 1), end_date=pendulum.datetime(2026, 1, 31)):
+    OnDemandFlowRunOperator(task_id="ingest", flow_id="f")
+with DAG("starts_with_its_task", schedule=timedelta(hours=7)):
+    OnDemandFlowRunOperator(task_id="ingest", flow_id="f", start_date=pendulum.datetime(2026, 1, 1))
 with DAG("without", schedule="@daily"):
     RetriggerFlowRunOperator(task_id="again", flow_run_id="r")
 with DAG("two_alike", schedule="@daily"):
@@ -151,6 +155,33 @@ def show(zoo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
         return Shown(exit_of.value.code, *capsys.readouterr())
 
     return run
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "dates", "note"),
+    [
+        ("ended", ("2026-02-10", "2026-02-12"), "no DAG runs after 2026-01-31"),
+        ("ended", ("2025-12-28", "2025-12-30"), "no DAG runs before 2026-01-01"),
+        ("ended", ("2026-01-02", "2026-01-04"), ""),
+        ("delta", ("2026-01-01", "2026-01-02"), "counts a timedelta from the time of its first DAG run"),
+        ("daily", ("2026-01-01", "2026-01-02"), ""),
+    ],
+)
+def test_dag_runs_that_only_a_backfill_creates_are_noted(
+    dag_id: str, dates: tuple[str, str], note: str, show: Any
+) -> None:
+    """The scheduler creates none before `start_date` and after `end_date`, and counts a timedelta in another way."""
+    shown = show(dag_id, *dates, "--output=json", edges=TIME)
+    assert note in shown.err
+    assert bool(note) is ("scheduler" in shown.err)
+
+
+def test_timedelta_counts_from_the_start_of_the_task(show: Any) -> None:
+    """The windows do not depend on `--from` if only the task has a start date."""
+    edges = ("2026-01-01T00:00", "2026-01-01T05:00", "2026-01-02T00:00")
+    shown = [show("starts_with_its_task", each, "2026-01-03", "--output=json", edges=TIME).windows for each in edges]
+    assert 7 == len(shown[0])
+    assert [shown[0][-len(each) :] for each in shown] == shown
 
 
 @pytest.mark.parametrize("dag_id", PERIODIC)
