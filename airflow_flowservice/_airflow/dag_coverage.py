@@ -309,7 +309,7 @@ def _later_date(dates: RunDates, plan: Plan, *, window: IngestionWindow, cover_e
     Return None if the next date is not much earlier, or if the schedule cannot begin at any date.
     """
     date = _backfill_date(dates, plan.timetable)
-    schedule, _ = timetables.parse_timetable(plan.timetable)
+    schedule = plan.dates.schedule(plan.timetable)
     if date is None or schedule is None:
         return None
     margin = 3 * (window.end - window.start) + timedelta(hours=2)
@@ -384,7 +384,7 @@ def _contiguous_dates(of_dag_runs: Iterable[ExpectedWindow]) -> dict[datetime, d
 
 def first_date(plan: Plan, rows: Iterable[TaskRow], begin: datetime) -> datetime:
     """Return a date one period before the range, so that a window across the start of the range is included."""
-    schedule, _ = timetables.parse_timetable(plan.timetable)
+    schedule = plan.dates.schedule(plan.timetable)
     if schedule is None:
         return dag_runs.interval_start(plan.timetable, begin)
     try:

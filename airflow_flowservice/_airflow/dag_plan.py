@@ -6,13 +6,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow import choose_window, dag_runs
+from airflow_flowservice._airflow import choose_window, dag_runs, timetables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime, timedelta
 
-    from airflow_flowservice._airflow.database import DagSchedule, HistoryStart
+    from airflow_flowservice._airflow.database import DagSchedule
+    from airflow_flowservice._airflow.history_start import HistoryStart
     from airflow_flowservice.windows.schedule import RunDates, Schedule
     from airflow_flowservice.windows.window import IngestionWindow
 
@@ -30,6 +31,7 @@ class ScheduleDates:
     _dates: dict[tuple[Any, ...], tuple[list[RunDates], Iterator[RunDates]]] = field(default_factory=dict)
     _windows: dict[tuple[Any, ...], IngestionWindow] = field(default_factory=dict)
     _previous: dict[tuple[int, datetime], datetime] = field(default_factory=dict)
+    _schedules: dict[int, Schedule | None] = field(default_factory=dict)
 
     def between(self, timetable: Any, *, earliest: datetime, latest: datetime | None) -> Iterator[RunDates]:
         """Yield the same as `dag_runs.dates_between`.
@@ -49,6 +51,12 @@ class ScheduleDates:
                 known.append(following)
             yield known[index]
             index += 1
+
+    def schedule(self, timetable: Any) -> Schedule | None:
+        """Return the schedule of `timetables.parse_timetable`."""
+        if id(timetable) not in self._schedules:
+            self._schedules[id(timetable)] = timetables.parse_timetable(timetable)[0]
+        return self._schedules[id(timetable)]
 
     def window(self, timetable: Any, dates: RunDates, offset: timedelta | None) -> IngestionWindow:
         """Return the same as `choose_window.window_of_run`.

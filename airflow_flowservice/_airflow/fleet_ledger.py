@@ -105,11 +105,12 @@ def _add_variables(found: dict[DataflowKey, DataflowRecords], ledger: MetadataLe
     adders: dict[str, Callable[[str, str, _Span], bool]] = {}
     spans: dict[str, _Span | None] = {}
     special: list[tuple[str, str | None]] = []
+    find_adder, find_span = adders.get, spans.get
     for key, text in ledger.stream():
         prefix, edges = key[:_PREFIX], key[_PREFIX:]
-        if edges not in spans:
-            spans[edges] = _span(key, since=since)
-        add, span = adders.get(prefix), spans[edges]
+        add, span = find_adder(prefix), find_span(edges)
+        if span is None and edges not in spans:
+            span = spans[edges] = _span(key, since=since)
         if add is not None and text is not None and span is not None:
             if not add(key, text, span):
                 special.append((key, text))

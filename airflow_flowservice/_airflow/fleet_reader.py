@@ -17,14 +17,15 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from airflow_flowservice._airflow import dag_facts, database, dataflow_ledger, fleet_ledger
+from airflow_flowservice._airflow import dag_facts, database, dataflow_ledger, fleet_ledger, history_start
 from airflow_flowservice._airflow.dag_coverage import coverage_of
 from airflow_flowservice._airflow.dag_plan import ScheduleDates, plan_of
 from airflow_flowservice._airflow.database import Feed
 from airflow_flowservice._airflow.fleet_history import TaskKey, read_task_history
 from airflow_flowservice._airflow.flow_rows import flow_of, rows_of_flow
+from airflow_flowservice._airflow.history_start import HistoryStart
 from airflow_flowservice.api.models import FlowRunStatus
-from airflow_flowservice.coverage.cover import KnownRun, State
+from airflow_flowservice.coverage.cover import KnownRun
 from airflow_flowservice.coverage.fleet import DagStatus, DataflowStatus, dataflow_status, merged_runs, worst_first
 from airflow_flowservice.coverage.fleet_records import LATER_END, DataflowRecords
 from airflow_flowservice.coverage.ledger_runs import LedgerRecords, restated_runs
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
     from airflow_flowservice._airflow.database import TaskRow
     from airflow_flowservice._airflow.dataflow_ledger import LedgerSource
-    from airflow_flowservice._airflow.fleet_history import History
     from airflow_flowservice.coverage.cover import Coverage
 
 # As for one dataflow: with partitions or offsets, a DAG run for an earlier date can have a window within the range.
@@ -75,7 +75,7 @@ class Fleet:
 class _Dataflow:
     """Records of one dataflow.
 
-    :param ingested: window of each successful flow run in Airflow's history.
+    :param ingested: window of each successful flow run in Airflow's history; not changed in place.
     :param dag_ids: DAGs with a task that ingests or ingested into it.
     :param planned: DAGs with a task that ingests into it now.
     :param continues: earlier dataflows whose windows count as windows of this one.
@@ -127,8 +127,8 @@ def read_fleet(
     :param tag: only dataflows with a DAG that has this tag.
     :param flow_ids: only these dataflows; None means all.
     :param dag_ids: only DAGs that the user may read; None means all. A dataflow without such a DAG is omitted.
-    :param open_session: open another session, in which a thread reads the history while this one reads the ledgers;
-        None to read one after the other.
+    :param open_session: open another session. Two threads read the history in such sessions while this one reads the
+        ledgers. None to read one after the other.
     :raises FlowServiceError: the connection `conn_id` cannot be read.
     """
     reader = _FleetReader(session, now=now, since=since, dag_ids=dag_ids)
@@ -164,6 +164,8 @@ class _FleetReader:
         self._places: dict[str, _Place | None] = {}
         self._by_flow: dict[str, list[DataflowKey]] = defaultdict(list)
         self._feeds: dict[str, list[Feed]] = defaultdict(list)
+        self._task_starts: dict[str, datetime] = {}
+        self._output_starts: dict[str, datetime] = {}
 
     def read(self, conn_id: str | None, *, open_session: OpenSession | None) -> None:
         """Read the ledgers and the history.
@@ -171,24 +173,36 @@ class _FleetReader:
         :param open_session: as in `read_fleet`.
         :raises FlowServiceError: the connection `conn_id` cannot be read.
         """
+        of_airflow = (self._read_history, self._read_feeds)
         if open_session is None:
             self._read_all_ledgers(conn_id)
-            self._history = read_task_history(self._session, dag_ids=self._dag_ids, since=self._since)
+            for read in of_airflow:
+                read(self._session)
         else:
-            with ThreadPoolExecutor(1, thread_name_prefix="flowservice-history") as threads:
-                history = threads.submit(self._read_history_in, open_session)
-                self._read_all_ledgers(conn_id)
-                # Release the connection: with a small pool, the thread may wait for it.
-                self._session.commit()
-                self._history = history.result()
+            with ThreadPoolExecutor(len(of_airflow), thread_name_prefix="flowservice-history") as threads:
+                running = [threads.submit(_read_in, open_session, read) for read in of_airflow]
+                try:
+                    self._read_all_ledgers(conn_id)
+                finally:
+                    # Release the connection: with a small pool, the threads may wait for it.
+                    self._session.commit()
+                for each in running:
+                    each.result()
         for key in self._records:
             self._by_flow[key.flow_id].append(key)
-        for feed in (*database.feeds(self._session, dag_ids=self._dag_ids), *self._arguments()):
-            self._feeds[feed.dag_id].append(feed)
 
-    def _read_history_in(self, open_session: OpenSession) -> History:
-        with open_session() as session:
-            return read_task_history(session, dag_ids=self._dag_ids, since=self._since)
+    def _read_history(self, session: Session) -> None:
+        """Read the task instances, and the first outputs of DAGs with a success that has none."""
+        self._history = read_task_history(session, dag_ids=self._dag_ids, since=self._since)
+        rows = chain.from_iterable(self._history.rows.values())
+        without_output = {row.dag_id for row in rows if row.state == "success" and row.flow_run is None}
+        self._output_starts = history_start.output_starts(session, sorted(without_output))
+
+    def _read_feeds(self, session: Session) -> None:
+        """Read the dataflows of tasks, and the begin of the history of each DAG that has a schedule."""
+        for feed in (*database.feeds(session, dag_ids=self._dag_ids), *self._arguments()):
+            self._feeds[feed.dag_id].append(feed)
+        self._task_starts = history_start.task_starts(session, sorted(self._schedules))
 
     def _read_all_ledgers(self, conn_id: str | None) -> None:
         if conn_id is not None:
@@ -238,7 +252,8 @@ class _FleetReader:
             found[key].dag_ids |= records.dag_ids
         for (task, flow_id), ingested in self._history.ingested.items():
             dataflow = found[self._key(flow_id, task)]
-            dataflow.ingested |= ingested
+            # Not a copy, since most dataflows have one task.
+            dataflow.ingested = {**dataflow.ingested, **ingested} if dataflow.ingested else ingested
             dataflow.dag_ids.add(task[0])
         for row in chain.from_iterable(self._history.rows.values()):
             if pushed := flow_of(row):
@@ -261,27 +276,12 @@ class _FleetReader:
     def statuses(self, conn_id: str | None, *, flow_ids: Collection[str] | None) -> Iterator[DataflowStatus]:
         """Yield the summaries of dataflows, in any order.
 
-        The begin of a DAG's history can only turn missing windows into unknown ones. So it is read only for dataflows
-        with missing windows, and for all of them together.
-
         :param conn_id: as in `dataflows`.
         :param flow_ids: only these dataflows; None means all.
         """
-        with_gaps: list[_Inputs] = []
         for key, dataflow in self.dataflows(conn_id, kept=flow_ids or ()):
-            if flow_ids is not None and key.flow_id not in flow_ids:
-                continue
-            inputs = self._inputs(key, dataflow)
-            coverage = self._coverage(inputs, starts={})
-            if coverage.totals[State.MISSING].spans:
-                with_gaps.append(inputs)
-            else:
-                yield self._status(inputs, coverage)
-        creating = {dag_id for inputs in with_gaps for dag_id in inputs.creating}
-        without_output = {row.dag_id for inputs in with_gaps for row in inputs.rows if row.flow_run is None}
-        starts = database.history_starts(self._session, sorted(creating), with_outputs=creating & without_output)
-        for inputs in with_gaps:
-            yield self._status(inputs, self._coverage(inputs, starts=starts))
+            if flow_ids is None or key.flow_id in flow_ids:
+                yield self._status(self._inputs(key, dataflow))
 
     def _inputs(self, key: DataflowKey, dataflow: _Dataflow) -> _Inputs:
         records = self._records.get(key) or DataflowRecords(since=self._since)
@@ -300,7 +300,8 @@ class _FleetReader:
             creating=sorted({*dataflow.planned, *(row.dag_id for row in rows if row.creates)}),
         )
 
-    def _status(self, inputs: _Inputs, coverage: Coverage) -> DataflowStatus:
+    def _status(self, inputs: _Inputs) -> DataflowStatus:
+        coverage = self._coverage(inputs)
         records = self._records.get(inputs.key)
         known = inputs.dataflow.ingested.values()
         of_ledger = [records, *(self._records.get(each) for each in inputs.dataflow.continues)]
@@ -317,7 +318,7 @@ class _FleetReader:
             has_more=_scheduled_windows(coverage) >= _MOST_WINDOWS,
         )
 
-    def _coverage(self, inputs: _Inputs, *, starts: Mapping[str, database.HistoryStart]) -> Coverage:
+    def _coverage(self, inputs: _Inputs) -> Coverage:
         planned = inputs.dataflow.planned
         return coverage_of(
             inputs.rows,
@@ -326,7 +327,7 @@ class _FleetReader:
                     plan_of(
                         self._schedules.get(dag_id) if dag_id in planned else None,
                         dag_id=dag_id,
-                        history=starts.get(dag_id),
+                        history=self._history_start(dag_id),
                     ),
                     most_windows=_MOST_WINDOWS,
                     dates=self._dates,
@@ -339,6 +340,12 @@ class _FleetReader:
             records=inputs.records,
             ingested=inputs.runs,
         )
+
+    def _history_start(self, dag_id: str) -> HistoryStart | None:
+        outputs = self._output_starts.get(dag_id)
+        # Without a schedule, the begin of the task instances has no effect.
+        tasks = self._task_starts.get(dag_id, outputs)
+        return None if tasks is None else HistoryStart(tasks=tasks, outputs=outputs)
 
     def _rows(self, key: DataflowKey, dataflow: _Dataflow, *, records: LedgerRecords) -> list[TaskRow]:
         of_dags = [row for dag_id in sorted(dataflow.dag_ids) for row in self._history.rows.get(dag_id, ())]
@@ -382,6 +389,11 @@ class _FleetReader:
                 place = dataflow_ledger.place_of(conn_id)
             self._places[conn_id] = place
         return self._places[conn_id]
+
+
+def _read_in(open_session: OpenSession, read: Callable[[Session], None]) -> None:
+    with open_session() as session:
+        read(session)
 
 
 def _join_earlier(found: dict[DataflowKey, _Dataflow], *, kept: Collection[str]) -> None:

@@ -6,8 +6,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_flowservice._airflow.database import FETCH_SIZE
 from airflow_flowservice._airflow.variable_ledger import (
     LEDGER_PREFIX,
     compact,
@@ -28,7 +30,6 @@ log = logging.getLogger(__name__)
 
 # Conditions of one query; with more dataflows, all rows are read.
 _MAX_CONDITIONS = 50
-_FETCH_SIZE = 2000
 _DIGEST = slice(len(LEDGER_PREFIX), len(LEDGER_PREFIX) + 16)
 _START, _END = slice(_DIGEST.stop + 1, _DIGEST.stop + 17), slice(_DIGEST.stop + 18, _DIGEST.stop + 34)
 
@@ -110,13 +111,13 @@ class MetadataLedger:
         return sorted(row if row.is_object else self._decrypted(row.key) for row in rows)
 
     def stream(self) -> Iterator[tuple[str, str | None]]:
-        """Yield keys and descriptions without parsing or sorting them, in little memory.
+        """Return keys and descriptions without parsing or sorting them, in little memory.
 
         The database sends them in parts, so do not use the session before the end.
         """
         # Not by the session, whose loading of objects takes as long as the database.
-        rows: Any = self.session.connection().execute(_query(None).execution_options(yield_per=_FETCH_SIZE))
-        yield from rows
+        rows: Any = self.session.connection().execute(_query(None).execution_options(yield_per=FETCH_SIZE))
+        return chain.from_iterable(rows.partitions())
 
     def read_again(self, key: str, text: str | None) -> LedgerRow:
         """Return a row of `stream`, decrypted if its description is no entry."""

@@ -155,7 +155,7 @@ def read_history(arguments: argparse.Namespace, *, within: IngestionWindow) -> D
 
     :raises CommandError: there is no such DAG and no entry of it, or it has several dataflows.
     """
-    from airflow_flowservice._airflow import dag_plan, database, dataflow_ledger, flow_rows
+    from airflow_flowservice._airflow import dag_plan, database, dataflow_ledger, flow_rows, history_start
     from airflow_flowservice.coverage.ledger_runs import NO_RECORDS
     from airflow_flowservice.windows.window import EPOCH, IngestionWindow
 
@@ -166,7 +166,7 @@ def read_history(arguments: argparse.Namespace, *, within: IngestionWindow) -> D
         schedule = database.dag_schedule_of(session, dag_id)
         all_rows = list(database.task_rows(session, dag_ids=[dag_id], since=since))
         feeds = database.feeds(session, dag_ids=[dag_id])
-        history = database.history_start(session, dag_id)
+        history = history_start.history_start(session, dag_id)
         tasks = [task for task in (schedule.tasks if schedule else ()) if task_id in (None, task.task_id)]
         conn_ids = _conn_ids(arguments.conn_id, tasks)
         rows = [row for row in all_rows if task_id in (None, row.task_id)]

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow import dag_runs, database, dataflow_ledger, timetables
+from airflow_flowservice._airflow import dag_runs, database, dataflow_ledger, history_start, timetables
 from airflow_flowservice._airflow.backfill_commands import succeeded_tasks, tasks_run_again
 from airflow_flowservice._airflow.dag_coverage import coverage_of, notices_of
 from airflow_flowservice._airflow.dag_plan import plan_of
@@ -131,7 +131,7 @@ class CoverageReader:
         planned = _planned_dags(feeds, schedules, flow_id=flow_id)
         creating_dags = sorted(planned | {row.dag_id for row in self._rows if row.creates})
         self._plans = [
-            plan_of(schedules[each], dag_id=each, history=database.history_start(session, each))
+            plan_of(schedules[each], dag_id=each, history=history_start.history_start(session, each))
             for each in creating_dags
         ]
         self.within = self._within(requested, since=since)

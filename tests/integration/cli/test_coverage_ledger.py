@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from airflow_flowservice._airflow import database
+from airflow_flowservice._airflow import database, history_start
 from airflow_flowservice._airflow.variable_ledger import ledger_key
 from airflow_flowservice.ledger.entry import DataflowKey, EarlierRun, EntryState, LedgerEntry
 from airflow_flowservice.ledger.sql_ledger import SqlLedger
@@ -372,10 +372,10 @@ def test_first_begin_is_within_an_hour(session: Any, ran: Any) -> None:
         run_id = ran(BEGIN + number * DAY)
         started = BEGIN + 60 * DAY + timedelta(minutes=minutes)
         session.execute(update(DagRun).where(DagRun.run_id == run_id).values(start_date=started))
-    found = database.history_start(session, "daily")
+    found = history_start.history_start(session, "daily")
     assert found is not None
     assert (BEGIN + 2 * DAY, None) == (found.tasks, found.outputs)
-    assert database.history_start(session, "absent") is None
+    assert history_start.history_start(session, "absent") is None
 
 
 def test_first_begins_of_several_dags(session: Any, ran: Any) -> None:
@@ -392,5 +392,5 @@ def test_first_begins_of_several_dags(session: Any, ran: Any) -> None:
             is_run = (DagRun.dag_id == dag_id) & (DagRun.run_id == run_id)
             session.execute(update(DagRun).where(is_run).values(start_date=started))
         expected[dag_id] = BEGIN + (number + 2) * DAY
-    found = database.history_starts(session, [*expected, "absent"])
+    found = history_start.history_starts(session, [*expected, "absent"])
     assert expected == {dag_id: start.tasks for dag_id, start in found.items()}

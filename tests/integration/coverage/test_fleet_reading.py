@@ -16,7 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from airflow_flowservice._airflow import dag_facts, database, dataflow_ledger, fleet_ledger, versions
+from airflow_flowservice._airflow import (
+    dag_facts,
+    database,
+    dataflow_ledger,
+    fleet_history,
+    fleet_ledger,
+    fleet_reader,
+    versions,
+)
 from airflow_flowservice._airflow.fleet_history import read_task_history
 from airflow_flowservice._airflow.fleet_reader import read_fleet
 from airflow_flowservice._airflow.metadata_ledger import MetadataLedger
@@ -202,7 +210,7 @@ def rows_only(patch: pytest.MonkeyPatch) -> None:
         return list(database.task_rows(session, **arguments)), set()
 
     patch.setattr(fleet_ledger, "read_ledgers", parsed)
-    patch.setattr(database, "outputs", lambda *_, **__: iter(()))
+    patch.setattr(fleet_history, "outputs", lambda *_, **__: iter(()))
     patch.setattr(database, "rows_without_output", lambda *_, **__: iter(()))
     patch.setattr(database, "unsuccessful_rows", all_rows)
 
@@ -361,3 +369,31 @@ def test_queries_do_not_grow_with_the_dataflows(engine: Any) -> None:
             assert count == sum(row.is_wrong for row in fleet.rows if row.key.flow_id in tasks.values())
         numbers.append(len(queries))
     assert numbers[0] == numbers[1], queries
+
+
+def test_success_without_output_beside_a_failure_with_one(engine: Any) -> None:
+    """As many XComs as successes do not mean that each success has one."""
+    task = ("a", "ingest")
+    usual = {"task": task, "kind": "success", "number": 0, "state": "success", "manual": False, "map_index": -1}
+    changes = [{}, {"kind": "nothing"}, {"state": "failed"}]
+    with Session(engine) as session:
+        store(session, [{**usual, "day": day, **change} for day, change in enumerate(changes, start=1)], [])
+        rows = list(database.rows_without_output(session, since=SINCE))
+        assert [BEGIN + 2 * DAY] == [row.dates.run_after for row in rows]
+        assert [] == list(database.rows_without_output(session, since=SINCE, dag_ids=["b"]))
+
+
+def test_threads_get_the_connection_after_an_error(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a small pool, the threads wait for the session that reads the ledgers."""
+    read: list[Any] = []
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        read.append(read_task_history(*arguments, **options))
+        return read[0]
+
+    monkeypatch.setattr(fleet_reader, "read_task_history", noted)
+    small = sa.create_engine(engine.url, poolclass=sa.pool.QueuePool, pool_size=1, max_overflow=0, pool_timeout=20)
+    with Session(small) as session, pytest.raises(ConfigurationError):
+        read_fleet(session, now=NOW, since=SINCE, conn_id="absent", open_session=lambda: Session(small))
+    small.dispose()
+    assert 1 == len(read)

@@ -12,6 +12,7 @@ from uuid import NAMESPACE_URL, uuid5
 import pytest
 
 from airflow_flowservice._airflow import database as database_module
+from airflow_flowservice._airflow import history_start
 from airflow_flowservice._airflow.variable_ledger import ledger_key
 from airflow_flowservice.ledger.entry import DataflowKey, EarlierRun, EntryState, LedgerEntry
 from airflow_flowservice.windows.window import IngestionWindow
@@ -136,8 +137,8 @@ def test_unreadable_ledger(coverage: Any, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_windows_before_the_history_are_unknown(coverage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """They have no command, and a notice shows where the history of the DAG begins."""
-    start = database_module.HistoryStart(tasks=day(8), outputs=day(1))
-    monkeypatch.setattr(database_module, "history_start", lambda *_: start)
+    start = history_start.HistoryStart(tasks=day(8), outputs=day(1))
+    monkeypatch.setattr(history_start, "history_start", lambda *_: start)
     response = coverage()
     assert ["ingested", "failed", "twice", *["unknown"] * 4, *["missing"] * 3] == states_of(response)
     (notice,) = response["notices"]
