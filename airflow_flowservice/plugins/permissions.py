@@ -43,7 +43,7 @@ def readable_feeds(session: Session, *, user: Any, dag_id: str | None = None) ->
         _require_dag(dag_id, dag_ids=dag_ids, user=user)
         dag_ids = {dag_id}
     feeds = database.feeds(session, dag_ids=sorted(dag_ids))
-    readable = _readable({feed.dag_id for feed in feeds}, user=user)
+    readable = _readable(session, {feed.dag_id for feed in feeds}, user=user)
     return [feed for feed in feeds if feed.dag_id in readable]
 
 
@@ -84,18 +84,27 @@ def readable_dag_ids(session: Session, dag_ids: Collection[str], *, user: Any) -
     :raises PageRequestError: 403, the user may not read the XComs of any DAG.
     """
     authorized = get_auth_manager().get_authorized_dag_ids(user=user, method="GET", session=session)
-    return frozenset(_readable(authorized.intersection(dag_ids), user=user))
+    return frozenset(_readable(session, authorized.intersection(dag_ids), user=user))
 
 
-def _readable(dag_ids: Iterable[str], *, user: Any) -> set[str]:
+def _readable(session: Session, dag_ids: Iterable[str], *, user: Any) -> set[str]:
     """Return the DAGs whose runs, task instances and XComs the user may read.
 
     :raises PageRequestError: 403, the user may not read the XComs of any DAG.
     """
-    readable = {each for each in sorted(dag_ids) if _may_read(user, DagDetails(id=each))}
+    ordered = sorted(dag_ids)
+    teams = _team_names(session, ordered)
+    readable = {each for each in ordered if _may_read(user, DagDetails(id=each, team_name=teams.get(each)))}
     if not readable and not _may_read(user, None):
         raise PageRequestError(403, "You may not read the XComs of any DAG", remedy=_DAG_REMEDY)
     return readable
+
+
+def _team_names(session: Session, dag_ids: list[str]) -> dict[str, str | None]:
+    """Return the teams of DAGs, of those that have one."""
+    if not hasattr(DagModel, "get_dag_id_to_team_name_mapping"):  # before 3.2, with a query for each DAG
+        return {dag_id: DagModel.get_team_name(dag_id, session=session) for dag_id in dag_ids}
+    return DagModel.get_dag_id_to_team_name_mapping(dag_ids, session=session) if dag_ids else {}
 
 
 def require_connection(conn_id: str, *, user: Any) -> None:
@@ -117,14 +126,13 @@ def _require_dag(dag_id: str, *, dag_ids: Iterable[str], user: Any) -> None:
 
     Airflow's wildcard `~` (all DAGs) is never among the authorized ids, so it is refused.
     """
-    if dag_id not in dag_ids or not _may_read(user, DagDetails(id=dag_id)):
+    details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
+    if dag_id not in dag_ids or not _may_read(user, details):
         raise PageRequestError(403, "There is no such DAG, or you may not read its XComs", remedy=_DAG_REMEDY)
 
 
 def _may_read(user: Any, details: DagDetails | None) -> bool:
     manager = get_auth_manager()
-    if details is not None and details.id is not None:
-        details.team_name = DagModel.get_team_name(details.id)
     return all(
         manager.is_authorized_dag(method="GET", access_entity=entity, details=details, user=user)
         for entity in _REQUIRED_ENTITIES

@@ -101,6 +101,42 @@ def test_hidden_dag_is_not_revealed(viewer: Any, path: str) -> None:
         assert 777 not in response.json()["runs"]["records"]
 
 
+@pytest.mark.parametrize("path", [DATAFLOWS, "/flowservice/data/fleet"])
+def test_auth_manager_gets_the_team_of_each_dag(
+    as_user: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """An auth manager may decide by the team that owns a DAG's bundle."""
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.models.dag import DagModel
+    from airflow.models.dagbundle import DagBundleModel
+    from airflow.models.team import Team
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    from airflow_flowservice.plugins.fleet_reading import summaries
+
+    with create_session(scoped=False) as session:
+        name = session.scalar(select(DagModel.bundle_name).where(DagModel.dag_id == HIDDEN_DAG))
+        bundle = session.scalar(select(DagBundleModel).where(DagBundleModel.name == name))
+        assert bundle is not None
+        bundle.teams = [Team(name="ingestion")]
+    teams: set[str | None] = set()
+
+    def is_authorized_dag(*, details: Any = None, **arguments: Any) -> bool:
+        if arguments.get("access_entity") and details:
+            teams.add(details.team_name)
+        return True
+
+    monkeypatch.setattr(get_auth_manager(), "is_authorized_dag", is_authorized_dag)
+    summaries.clear()
+    try:
+        assert 200 == as_user("viewer").get(path).status_code
+    finally:
+        with create_session(scoped=False) as session:
+            session.delete(session.scalar(select(Team).where(Team.name == "ingestion")))
+    assert {"ingestion"} == teams
+
+
 def test_permitted_user_sees_the_hidden_dag(viewer: Any) -> None:
     """The hidden DAG has data, so the previous test does not pass by accident.
 
