@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_flowservice._airflow import versions
+from airflow_flowservice._airflow import timetables, versions
+from airflow_flowservice.exceptions import WindowError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    from airflow_flowservice.windows.cron import CronSchedule
     from airflow_flowservice.windows.schedule import RunDates
 
 _YEAR = timedelta(days=366)
+_DAY = timedelta(days=1)
 
 
 def dates_between(timetable: Any, *, earliest: datetime, latest: datetime | None) -> Iterator[RunDates]:
@@ -27,8 +32,74 @@ def dates_between(timetable: Any, *, earliest: datetime, latest: datetime | None
     import pendulum
 
     edges = {"earliest": pendulum.instance(earliest), "latest": pendulum.instance(latest) if latest else None}
-    for info in versions.run_infos(timetable, **edges):
-        yield _run_dates(info, timetable)
+    dates = (_run_dates(info, timetable) for info in versions.run_infos(timetable, **edges))
+    first = list(islice(dates, 2))
+    yield from first
+    step = _CronStep.of(timetable, first) if latest is None else None
+    yield from dates if step is None else step.later(first[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CronStep:
+    """Step from one DAG run of a cron to the next one, in a third of the time of Airflow's timetables.
+
+    Near a clock change, Airflow's timetable steps itself, since some of its steps depend on the earlier ones there.
+
+    :param timetable: of Airflow core.
+    :param interval: length of the data interval; None if it begins at the run date before.
+    """
+
+    timetable: Any
+    schedule: CronSchedule
+    interval: timedelta | None
+
+    @classmethod
+    def of(cls, timetable: Any, first: list[RunDates]) -> _CronStep | None:
+        """Return the step of a timetable; None if only the timetable can step.
+
+        :param first: dates of the first DAG runs, as the timetable has them.
+        """
+        from airflow_flowservice.windows.cron import CronSchedule
+
+        schedule, interval = timetables.parse_timetable(timetable)
+        if not isinstance(schedule, CronSchedule) or not isinstance(interval, timedelta | None):
+            return None
+        if len(first) < 2 or first[0].partition_date is not None:
+            return None
+        step = cls(timetable=timetable, schedule=schedule, interval=interval)
+        return step if step._next(first[0]) == first[1] else None
+
+    def later(self, dates: RunDates) -> Iterator[RunDates]:
+        """Yield the dates of all later DAG runs."""
+        while following := self._next(dates):
+            yield following
+            dates = following
+
+    def _next(self, dates: RunDates) -> RunDates | None:
+        """Return the dates of the next DAG run; None if there is none."""
+        from airflow_flowservice.windows.schedule import RunDates
+
+        try:
+            date = self.schedule.next(dates.run_after)
+        except WindowError:  # the expression has years
+            return self._next_of_airflow(dates)
+        if not self.schedule.has_one_offset(dates.run_after - _DAY, date, date + _DAY):
+            return self._next_of_airflow(dates)
+        start = dates.run_after if self.interval is None else date - self.interval
+        return RunDates(
+            run_after=date,
+            logical_date=start,
+            data_interval_start=start,
+            data_interval_end=date,
+            preceding=dates.run_after,
+        )
+
+    def _next_of_airflow(self, dates: RunDates) -> RunDates | None:
+        import pendulum
+
+        start, end = (pendulum.instance(each) for each in (dates.data_interval_start, dates.run_after) if each)
+        info = versions.next_run_info(self.timetable, start=start, end=end)
+        return _run_dates(info, self.timetable) if info else None
 
 
 def interval_start(timetable: Any, instant: datetime) -> datetime:

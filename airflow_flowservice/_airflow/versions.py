@@ -168,6 +168,18 @@ def run_infos(timetable: Any, *, earliest: Any, latest: Any) -> Iterator[Any]:
         last = info
 
 
+def next_run_info(timetable: Any, *, start: Any, end: Any) -> Any:
+    """Return the run of a timetable after the one that has a data interval; None if there is none.
+
+    :param timetable: a timetable of Airflow's core, without partitions.
+    :param start: pendulum datetime; equal to `end` if the data interval is empty.
+    :param end: pendulum datetime, the time of the run.
+    """
+    from airflow.timetables.base import DagRunInfo, TimeRestriction
+
+    return _next_info(timetable, DagRunInfo.interval(start, end), TimeRestriction(None, None, catchup=True))
+
+
 def _next_info(timetable: Any, last: Any, restriction: Any) -> Any:
     if hasattr(timetable, "next_dagrun_info_v2"):
         return timetable.next_dagrun_info_v2(last_dagrun_info=last, restriction=restriction)

@@ -81,6 +81,10 @@ class CronSchedule:
         # The clock shows this reading again after the instant, and the run is then. Search before the repeated hour.
         return self.last_reading(change - (second - first) - _SECOND)
 
+    def has_one_offset(self, *instants: datetime) -> bool:
+        """Return whether the UTC offset of the time zone is the same at all instants."""
+        return len({instant.astimezone(self.zone).utcoffset() for instant in instants}) == 1
+
     @property
     def covers_every_hour(self) -> bool:
         """Return whether the expression runs every hour; the scheduler then counts elapsed time."""

@@ -11,7 +11,7 @@ A run date is an instant at which a schedule creates a DAG run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal, Protocol
 
@@ -105,6 +105,7 @@ class RunDates:
 
     :param run_after: the earliest time at which the DAG run may start; always set.
     :param manual: the schedule did not create the DAG run, so its date need not be one of the schedule's run dates.
+    :param preceding: the schedule's run date before `run_after`, if it is known already.
     """
 
     run_after: datetime
@@ -113,6 +114,7 @@ class RunDates:
     data_interval_end: datetime | None = None
     partition_date: datetime | None = None
     manual: bool = False
+    preceding: datetime | None = field(default=None, compare=False)
 
     @property
     def data_interval(self) -> IngestionWindow | None:
@@ -229,7 +231,7 @@ def period_of(
                 "work), or give the DAG a cron or timedelta schedule"
             ),
         )
-    window = IngestionWindow(schedule.previous(dates.date), dates.date)
+    window = IngestionWindow(dates.preceding or schedule.previous(dates.date), dates.date)
     return Period(window=window, source="the schedule's period that ends at the run's date")
 
 
