@@ -25,7 +25,7 @@ MOST_WINDOWS = 110_000
 class ScheduleDates:
     """Dates and windows of schedules, computed once for all DAGs with the same timetable.
 
-    Airflow's timetables need a third of a millisecond for each date.
+    Airflow's timetables need up to half a millisecond for each date.
     """
 
     _dates: dict[tuple[Any, ...], tuple[list[RunDates], Iterator[RunDates]]] = field(default_factory=dict)

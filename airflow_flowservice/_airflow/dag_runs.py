@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from airflow_flowservice.windows.cron import CronSchedule
+    from airflow_flowservice.windows.cron import CronSchedule, MultipleCronSchedule
     from airflow_flowservice.windows.schedule import RunDates
 
 _YEAR = timedelta(days=366)
@@ -50,7 +50,7 @@ class _CronStep:
     """
 
     timetable: Any
-    schedule: CronSchedule
+    schedule: CronSchedule | MultipleCronSchedule
     interval: timedelta | None
 
     @classmethod
@@ -59,10 +59,10 @@ class _CronStep:
 
         :param first: dates of the first DAG runs, as the timetable has them.
         """
-        from airflow_flowservice.windows.cron import CronSchedule
+        from airflow_flowservice.windows.cron import CronSchedule, MultipleCronSchedule
 
         schedule, interval = timetables.parse_timetable(timetable)
-        if not isinstance(schedule, CronSchedule) or not isinstance(interval, timedelta | None):
+        if not isinstance(schedule, CronSchedule | MultipleCronSchedule) or not isinstance(interval, timedelta | None):
             return None
         if len(first) < 2 or first[0].partition_date is not None:
             return None

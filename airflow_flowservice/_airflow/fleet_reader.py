@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 # As for one dataflow: with partitions or offsets, a DAG run for an earlier date can have a window within the range.
 _MARGIN = timedelta(days=31)
-# Airflow's timetables need a quarter of a millisecond for a window without a DAG run.
+# Some of Airflow's timetables need a quarter of a millisecond for a window without a DAG run.
 _MOST_WINDOWS = 1000
 
 # Of a DAG without a task that creates flow runs.

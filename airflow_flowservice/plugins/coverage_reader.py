@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 # The server and the browser handle these numbers within a few seconds.
 MAX_WINDOWS = 20_000
 _MAX_ROWS = 60_000
-# Airflow's timetables need about a quarter of a millisecond to compute the date of a window without a DAG run.
+# Some of Airflow's timetables need a quarter of a millisecond for the date of a window without a DAG run.
 _MAX_COMPUTED = 6_000
 # Maximum number of DAG runs, and of flow runs, that the response lists for one window.
 MAX_ENTRIES = 20

@@ -148,6 +148,10 @@ class MultipleCronSchedule:
         """Return the last run date of any cron at or before an instant."""
         return self._surrounding(_whole_second_utc(instant))[0]
 
+    def has_one_offset(self, *instants: datetime) -> bool:
+        """Return whether the UTC offset of the time zone is the same at all instants."""
+        return self.schedules[0].has_one_offset(*instants)
+
     def _surrounding(self, instant: datetime) -> tuple[datetime, datetime]:
         """Return the last run date up to an instant, and the first one after it."""
         date, following = self._estimate(instant)

@@ -10,7 +10,7 @@ from typing import Any
 import pendulum
 import pytest
 from airflow.timetables.interval import CronDataIntervalTimetable
-from airflow.timetables.trigger import CronTriggerTimetable
+from airflow.timetables.trigger import CronTriggerTimetable, MultipleCronTriggerTimetable
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +31,7 @@ TIMETABLES = {
     "trigger": CronTriggerTimetable,
     "trigger with an interval": lambda cron, **zone: CronTriggerTimetable(cron, interval=timedelta(hours=1), **zone),
     "data interval": CronDataIntervalTimetable,
+    "several crons": lambda cron, **zone: MultipleCronTriggerTimetable(cron, "30 1 * * *", "0 12 * * 1-5", **zone),
 }
 LENGTH = 60
 
