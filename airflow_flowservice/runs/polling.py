@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import heapq
 import logging
 import math
@@ -51,6 +52,10 @@ _BATCH_DELAY_S = 0.05
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 1.0, 60.0
 # Limit of the requests that answer one set of questions. A slow server would otherwise keep all waiters for an hour.
 MAX_READ_S = 120.0
+# Questions from which the garbage collector skips all objects that exist, as in Airflow's LocalExecutor. Otherwise, its
+# longest collections stop the event loop for longer, the more tasks wait: 0.2 s with 10,000. Airflow's triggerer takes
+# 1,000 triggers by default.
+_FREEZE_FROM = 2000
 _CREDENTIAL_REFUSED = (AccessDeniedError, AuthenticationError)
 _NOT_FOUND = (RunNotFoundError, BatchNotFoundError)
 
@@ -101,6 +106,7 @@ class Poller(Generic[Item]):
         self._sooner = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
         self._pause = 0.0
+        self._freeze_at = _FREEZE_FROM
 
     @property
     def service(self) -> RunReader[Item] | None:
@@ -124,6 +130,9 @@ class Poller(Generic[Item]):
         heapq.heappush(self._questions, question)
         if self._questions[0] is question:
             self._sooner.set()
+        if len(self._questions) >= self._freeze_at:
+            gc.freeze()
+            self._freeze_at *= 2
         self._ensure_serving()
         result: Item = await question.result
         return result
@@ -150,6 +159,9 @@ class Poller(Generic[Item]):
         finally:
             if self._questions:  # only this task was cancelled, and not its waiters
                 asyncio.get_running_loop().call_later(_BATCH_DELAY_S, self._ensure_serving)
+            elif self._freeze_at > _FREEZE_FROM:
+                gc.unfreeze()
+                self._freeze_at = _FREEZE_FROM
 
     async def _wait_until_due(self) -> None:
         while (delay := self._questions[0].due - self._monotonic()) > 0:

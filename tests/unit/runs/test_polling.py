@@ -161,6 +161,20 @@ class TestTogether:
 
         assert new[0] == asyncio.run(scenario()).id
 
+    @pytest.mark.parametrize(("waiters", "times"), [(9, 0), (10, 1), (39, 2), (40, 3)])
+    def test_collector_skips_the_objects_of_many_waiters(
+        self, service: Service, wait_for: Any, monkeypatch: pytest.MonkeyPatch, waiters: int, times: int
+    ) -> None:
+        """It skips them at each doubling, and no longer after the last wait."""
+        frozen: list[int] = []
+        monkeypatch.setattr(polling, "_FREEZE_FROM", 10)
+        monkeypatch.setattr(polling.gc, "freeze", lambda: frozen.append(1))
+        monkeypatch.setattr(polling.gc, "unfreeze", lambda: frozen.append(-1))
+        wait_for(service.add(waiters, reads=3))
+        assert times == len([each for each in frozen if each > 0])
+        assert ([-1] if times else []) == frozen[-1:]
+        assert times == 0 or 1 == frozen.count(-1)
+
     def test_idle_poller_ends(self, service: Service) -> None:
         """Its task ends, and a new question starts another."""
         ids = service.add(2)
