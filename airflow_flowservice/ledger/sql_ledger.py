@@ -134,6 +134,16 @@ class SqlLedger:
         while batch := tuple(islice(remaining, _BATCH)):
             yield from self._rows_of(batch, within)
 
+    def changes(self, dataflows: Iterable[DataflowKey]) -> Iterator[tuple[DataflowKey, float, IngestionWindow]]:
+        """Yield dataflow, last change and window of all entries of a few dataflows, in any order."""
+        from sqlalchemy import select
+
+        columns, by_digest = ledger_table().c, {dataflow.digest: dataflow for dataflow in dataflows}
+        query = select(columns.dataflow_digest, columns.updated_at, columns.window_start, columns.window_end)
+        query = query.where(columns.dataflow_digest.in_(list(by_digest)))
+        for digest, updated_at, *edges in in_transaction(self._engine, lambda each: each.execute(query).fetchall()):
+            yield by_digest[digest], updated_at, window_of_seconds(*edges)
+
     def dataflows(self, flow_id: str | None = None) -> list[DataflowKey]:
         """Return the dataflows of all entries, or those with a dataflow id, which several sandboxes can have."""
         from sqlalchemy import select
