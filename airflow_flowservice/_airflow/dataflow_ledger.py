@@ -239,7 +239,7 @@ def _add_variables(
     edges = compact(within.start), compact(within.end)
     for row in ledger.rows([key] if is_placed else None, containing=None if is_placed else quoted_id):
         # Parsing is slow. The entry of another dataflow does not contain the id.
-        if row.is_object and quoted_id not in (row.text or ""):
+        if not is_placed and row.is_object and quoted_id not in (row.text or ""):
             continue
         if is_placed and not row.overlaps(edges):
             if (updated_at := row.updated_at) is not None and (window := row.window) is not None:

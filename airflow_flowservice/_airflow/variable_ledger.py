@@ -73,7 +73,7 @@ def parse_entry(text: str | None) -> LedgerEntry | None:
     """Return the entry of a Variable's value or description; None if the text is no entry."""
     try:
         return LedgerEntry.from_json(json.loads(text or ""))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -17,7 +17,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.exceptions import ConfigurationError, LedgerConflictError
-from airflow_flowservice.ledger.entry import DataflowKey, EarlierRun, EntryState, LedgerEntry
+from airflow_flowservice.ledger.entry import DataflowKey, EntryState, LedgerEntry, parse_earlier_run, parse_intent
 from airflow_flowservice.ledger.sql_engine import CONFLICT, create_limited_engine, in_transaction
 from airflow_flowservice.ledger.sql_schema import Migration, ledger_table, migrate_tables
 from airflow_flowservice.windows.window import EPOCH, IngestionWindow, epoch_seconds
@@ -239,13 +239,13 @@ def entry_of_row(dataflow: DataflowKey, row: Sequence[Any]) -> LedgerEntry:
             "owner": owner,
             "flow_run_id": flow_run_id,
             "delivered": delivered != 0,
-            "intent": None if intent is None else json.loads(intent),
+            "intent": None if intent is None else parse_intent(json.loads(intent)),
             "output_records": output_records,
-            "earlier": tuple(EarlierRun(**run) for run in json.loads(earlier)) if earlier else (),
+            "earlier": tuple(map(parse_earlier_run, json.loads(earlier))) if earlier else (),
             "updated_at": updated_at,
             "version": version,
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"the ledger's entry of {dataflow} cannot be read ({type(error).__name__}: {error})",
             remedy="upgrade airflow-flowservice on this machine: a later version wrote the entry",

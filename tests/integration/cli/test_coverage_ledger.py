@@ -404,6 +404,28 @@ def test_entry_that_cannot_be_read_is_unknown(
 
 
 @pytest.mark.usefixtures("daily")
+@pytest.mark.parametrize("fields", [{"flow_run_id": ["a"]}, {"intent": "text"}, {"flow_id": None}])
+def test_edited_entry_is_unknown(
+    store: Any, command: Any, add_day: Any, session: Any, connect: Any, fields: dict[str, Any]
+) -> None:
+    """A user changed a field; the other windows, and all commands, are as before."""
+    from airflow.models.variable import Variable
+
+    add_day(2, window=1)
+    store(entry(1), entry(3))
+    text = json.dumps({**entry(2).to_json(), **fields})
+    session.add(Variable(key=ledger_key(entry(2).dataflow, entry(2).window), val=text, description=text))
+    session.commit()
+    arguments = ("--dag-id", "daily", "--from", "2026-01-01", "--to", "2026-01-04", "-o", "json")
+    conn_id = connect(host="http://127.0.0.1:9", extra={"sandbox": "prod", "max_attempts": 1})
+    shown = command("coverage", *arguments, "--conn-id", conn_id)
+    assert (["ingested", "unknown", "ingested"], 0) == (states(shown), shown.status)
+    filled = command("fill", *arguments, "--dry-run", "--conn-id", conn_id)
+    assert (0, [], 1) == (filled.status, filled.json["steps"], filled.json["unknown"])
+    assert 0 == command("ledger", "export", "--flow-id", FLOW).status
+
+
+@pytest.mark.usefixtures("daily")
 def test_copied_variable_is_unknown(store: Any, coverage: Any, add_day: Any, session: Any, connect: Any) -> None:
     """A user copied the Variable of the first window to the second, and did not change the text: no entry of it."""
     from airflow.models.variable import Variable
