@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, product
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice._airflow import connections, ledgers
 from airflow_flowservice._airflow.metadata_ledger import MetadataLedger
-from airflow_flowservice.coverage.ledger_runs import LedgerRecords
+from airflow_flowservice._airflow.variable_ledger import compact, ledger_key
+from airflow_flowservice.coverage.ledger_runs import LedgerRecords, recorded_time
 from airflow_flowservice.exceptions import ConfigurationError, FlowServiceError
 from airflow_flowservice.ledger.entry import DataflowKey
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from airflow_flowservice._airflow.metadata_ledger import LedgerRow
     from airflow_flowservice.ledger.entry import LedgerEntry
     from airflow_flowservice.windows.window import IngestionWindow
+
+    _Change = tuple[float, IngestionWindow]
 
 DEFAULT_CONN_ID = "flowservice_default"
 CONN_TYPE = "flowservice"
@@ -44,15 +48,21 @@ class LedgerSource:
 
 @dataclass(kw_only=True)
 class _Found:
-    """Entries by organization and sandbox, and rows that cannot be read."""
+    """Entries in a range by organization and sandbox, and rows that cannot be read.
 
-    entries: dict[tuple[str, str], list[LedgerEntry]] = field(default_factory=dict)
+    :param changes: last change and window of all entries, also outside of the range.
+    """
+
+    entries: dict[tuple[str, str], list[LedgerEntry]] = field(default_factory=lambda: defaultdict(list))
+    changes: dict[tuple[str, str], list[_Change]] = field(default_factory=lambda: defaultdict(list))
     unreadable: list[LedgerRow] = field(default_factory=list)
 
     def add(self, entries: Iterable[LedgerEntry]) -> None:
         for entry in entries:
-            place = entry.dataflow.organization, entry.dataflow.sandbox
-            self.entries.setdefault(place, []).append(entry)
+            self.entries[_place_of_key(entry.dataflow)].append(entry)
+
+    def add_change(self, dataflow: DataflowKey, updated_at: float, window: IngestionWindow) -> None:
+        self.changes[_place_of_key(dataflow)].append((updated_at, window))
 
 
 def read_records(
@@ -78,10 +88,13 @@ def read_records(
 
     try:
         found: list[LedgerEntry] = []
+        changes: list[_Change] = []
         unreadable: list[IngestionWindow] = []
         for source, each in product(ledger_sources(conn_ids), (flow_id, *continues)):
             read = _read(session, source, flow_id=each, within=within)
-            entries = _of_one_place(read, dag_ids=dag_ids)
+            places = _places(read, dag_ids=dag_ids) if source.place is None else [source.place]
+            entries = list(chain.from_iterable(read.entries[place] for place in places))
+            changes += chain.from_iterable(read.changes[place] for place in places)
             digests = {spelling.digest for entry in entries for spelling in entry.dataflow.spellings}
             if source.place is not None:
                 digests.update(spelling.digest for spelling in DataflowKey(*source.place, each).spellings)
@@ -92,7 +105,9 @@ def read_records(
     except SQLAlchemyError as error:
         reason = f"Airflow's metadata database cannot be read ({type(error).__name__})"
         return LedgerRecords(error=reason, lacks_database=True)
-    return LedgerRecords(entries=tuple(dict.fromkeys(found)), unreadable=tuple(unreadable))
+    return LedgerRecords(
+        entries=tuple(dict.fromkeys(found)), unreadable=tuple(unreadable), known_recorded=recorded_time(changes)
+    )
 
 
 def flows_of_dag(
@@ -110,6 +125,10 @@ def flows_of_dag(
             for source in ledger_sources([conn_id]):
                 owned += _owned(session, source, f"{dag_id}/", within=within)
     return {dataflow.canonical.flow_id for dataflow, owner in owned if task_id in (None, owner.split("/")[-2])}
+
+
+def _place_of_key(dataflow: DataflowKey) -> tuple[str, str]:
+    return dataflow.organization, dataflow.sandbox
 
 
 def dag_of(entry: LedgerEntry) -> str:
@@ -202,6 +221,8 @@ def _read(session: Session, source: LedgerSource, *, flow_id: str, within: Inges
             stored = ledgers.stored_sql_ledger(source.ledger_conn_id)
             keys = stored.dataflows(key.flow_id) if source.place is None else [key]
             found.add(_canonical(each) for each in stored.entries(keys, within))
+            for change in stored.changes(keys):
+                found.add_change(*change)
         else:
             _add_variables(found, MetadataLedger(session), key=key, is_placed=source.place is not None, within=within)
     return found
@@ -215,15 +236,23 @@ def _add_variables(
     :param is_placed: the key has the organization and the sandbox.
     """
     quoted_id = json.dumps(key.flow_id)
-    for row in ledger.rows([key] if is_placed else None, within, containing=None if is_placed else quoted_id):
+    edges = compact(within.start), compact(within.end)
+    for row in ledger.rows([key] if is_placed else None, containing=None if is_placed else quoted_id):
         # Parsing is slow. The entry of another dataflow does not contain the id.
-        if row.is_object and quoted_id not in (row.text or ""):
+        if not is_placed and row.is_object and quoted_id not in (row.text or ""):
+            continue
+        if is_placed and not row.overlaps(edges):
+            if (updated_at := row.updated_at) is not None and (window := row.window) is not None:
+                found.add_change(key, updated_at, window)
             continue
         entry = ledger.entry_of(row)
-        if entry is None:
+        # A task refuses the text of another window, which a user copied.
+        if entry is None or ledger_key(*entry.key) != row.key:
             found.unreadable.append(row)
-        elif entry.dataflow.flow_id == key.flow_id:
-            found.add([_canonical(entry)])
+        if entry is not None and entry.dataflow.flow_id == key.flow_id:
+            found.add_change(entry.dataflow, entry.updated_at, entry.window)
+            if row.overlaps(edges):
+                found.add([_canonical(entry)])
 
 
 def _canonical(entry: LedgerEntry) -> LedgerEntry:
@@ -248,12 +277,14 @@ def _owned(
             yield dataflow, owner
 
 
-def _of_one_place(found: _Found, *, dag_ids: Collection[str]) -> list[LedgerEntry]:
-    """Return the entries of one sandbox.
+def _places(found: _Found, *, dag_ids: Collection[str]) -> list[tuple[str, str]]:
+    """Return the sandbox whose entries count, with its organization; nothing if there is no entry.
 
     :raises ConfigurationError: several sandboxes have the dataflow id, and these DAGs do not show which one is meant.
     """
-    places = sorted(found.entries)
+    places = sorted(found.entries or found.changes)
+    if not found.entries:
+        return places if len(places) == 1 else []
     if len(places) > 1:
         places = [place for place in places if any(dag_of(entry) in dag_ids for entry in found.entries[place])]
         if len(places) != 1:
@@ -261,4 +292,4 @@ def _of_one_place(found: _Found, *, dag_ids: Collection[str]) -> list[LedgerEntr
                 "the ledger has this dataflow id in several sandboxes, and the connection of the task cannot be read",
                 remedy="make the task's connection readable here, or give it as --conn-id",
             )
-    return list(chain.from_iterable(found.entries[place] for place in places))
+    return places

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -30,6 +31,11 @@ log = logging.getLogger(__name__)
 
 # Conditions of one query; with more dataflows, all rows are read.
 _MAX_CONDITIONS = 50
+# Values in one query; SQLite before 3.32 takes at most 999 parameters.
+_KEYS_AT_ONCE = 900
+# The end of the JSON of `variable_ledger.stored_texts`. Quotes inside a JSON string are escaped.
+_UPDATED_AT = re.compile(r'"updated_at": ([0-9]+\.?[0-9]*), "version": [0-9]+(?:, "written_by": "[^"]*")?\}\Z')
+_TAIL = 160
 _DIGEST = slice(len(LEDGER_PREFIX), len(LEDGER_PREFIX) + 16)
 _START, _END = slice(_DIGEST.stop + 1, _DIGEST.stop + 17), slice(_DIGEST.stop + 18, _DIGEST.stop + 34)
 
@@ -62,6 +68,19 @@ class LedgerRow(NamedTuple):
     def entry(self) -> LedgerEntry | None:
         """Parse the entry; return None if it is none."""
         return parse_entry(self.text)
+
+    @property
+    def updated_at(self) -> float | None:
+        """Return `LedgerEntry.updated_at`, mostly without parsing the entry; None if the row is no entry."""
+        found = _UPDATED_AT.search(self.text or "", max(0, len(self.text or "") - _TAIL))
+        if found:
+            return float(found[1])
+        entry = self.entry
+        return entry.updated_at if entry else None
+
+    def overlaps(self, edges: tuple[str, str]) -> bool:
+        """Return whether the window overlaps a range of `compact` instants."""
+        return self.key[_START] < edges[1] and edges[0] < self.key[_END]
 
 
 @dataclass(frozen=True)
@@ -105,10 +124,11 @@ class MetadataLedger:
         if digests is not None:
             rows = [row for row in rows if row.key[_DIGEST] in digests]
         if within is not None:
-            first, last = compact(within.start), compact(within.end)
-            rows = [row for row in rows if row.key[_START] < last and first < row.key[_END]]
+            edges = compact(within.start), compact(within.end)
+            rows = [row for row in rows if row.overlaps(edges)]
+        decrypted = self._decrypted_rows([row.key for row in rows if not row.is_object])
         # Not by the database: the order of its collation may be another one.
-        return sorted(row if row.is_object else self._decrypted(row.key) for row in rows)
+        return sorted(decrypted.get(row.key, row) for row in rows)
 
     def stream(self) -> Iterator[tuple[str, str | None]]:
         """Return keys and descriptions without parsing or sorting them, in little memory.
@@ -132,10 +152,16 @@ class MetadataLedger:
         return entry
 
     def _decrypted(self, key: str) -> LedgerRow:
+        return self._decrypted_rows([key])[key]
+
+    def _decrypted_rows(self, keys: Sequence[str]) -> dict[str, LedgerRow]:
         from sqlalchemy import select
 
-        variable = self.session.scalar(select(_variable()).where(_variable().key == key))
-        return LedgerRow(key, variable.get_val() if variable else None)
+        found = {key: LedgerRow(key, None) for key in keys}
+        for begin in range(0, len(keys), _KEYS_AT_ONCE):
+            query = select(_variable()).where(_variable().key.in_(keys[begin : begin + _KEYS_AT_ONCE]))
+            found |= {each.key: LedgerRow(each.key, each.get_val()) for each in self.session.scalars(query)}
+        return found
 
 
 class StoredLedger(MetadataLedger):

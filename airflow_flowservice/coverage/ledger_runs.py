@@ -55,14 +55,25 @@ class LedgerRecords:
         """
         if self.known_recorded is not None or not self.entries:
             return self.known_recorded
-        first = min(entry.updated_at for entry in self.entries) + FIRST_S
-        return IngestionWindow(
-            min(entry.window.start for entry in self.entries if entry.updated_at <= first),
-            max(entry.window.end for entry in self.entries),
-        )
+        return recorded_time((entry.updated_at, entry.window) for entry in self.entries)
 
 
 NO_RECORDS = LedgerRecords()
+
+
+def recorded_time(changes: Iterable[tuple[float, IngestionWindow]]) -> IngestionWindow | None:
+    """Return the value of `LedgerRecords.recorded` for all entries of a dataflow.
+
+    :param changes: last change (`LedgerEntry.updated_at`) and window of each entry. An entry without a time of its
+        change, which a user wrote, does not show when the ledger was first used.
+    """
+    known = [(updated_at, window) for updated_at, window in changes if updated_at > 0]
+    if not known:
+        return None
+    first = min(updated_at for updated_at, _ in known) + FIRST_S
+    return IngestionWindow(
+        min(window.start for updated_at, window in known if updated_at <= first), max(window.end for _, window in known)
+    )
 
 
 def recorded_runs(

@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
 from enum import Enum
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
+from math import isfinite
+from typing import Any, TypeVar
 
 from airflow_flowservice.plain_text import canonical_id
 from airflow_flowservice.windows.window import END, START, IngestionWindow, window_from_json, window_to_json
+
+_Value = TypeVar("_Value")
+_LATEST = datetime(9999, 1, 1, tzinfo=timezone.utc).timestamp()
 
 
 class EntryState(str, Enum):
@@ -117,7 +122,7 @@ class LedgerEntry:
     def from_json(cls, value: Any) -> LedgerEntry | None:
         """Parse a JSON object as `to_json` returns it, and ignore unknown fields of a later version.
 
-        Return None if the value is no entry.
+        Return None if the value is no entry, for instance since a user changed a field to another type.
         """
         try:
             window = _window(value["window_start"], value["window_end"])
@@ -127,16 +132,16 @@ class LedgerEntry:
                 dataflow=_dataflow(value["organization"], value["sandbox"], value["flow_id"]),
                 window=window,
                 state=EntryState(value["state"]),
-                owner=str(value["owner"]),
-                flow_run_id=value.get("flow_run_id"),
-                delivered=bool(value.get("delivered")),
-                intent=value.get("intent"),
-                output_records=value.get("output_records"),
-                earlier=tuple(_earlier_run(run) for run in value.get("earlier") or ()),
-                updated_at=float(value.get("updated_at") or 0.0),
+                owner=_text(value["owner"]),
+                flow_run_id=_optional(value.get("flow_run_id"), _text),
+                delivered=bool(_optional(value.get("delivered"), _whole_number)),
+                intent=parse_intent(value.get("intent")),
+                output_records=_optional(value.get("output_records"), _whole_number),
+                earlier=tuple(parse_earlier_run(run) for run in value.get("earlier") or ()),
+                updated_at=_optional(value.get("updated_at"), _finite_number) or 0.0,
                 version=int(value.get("version") or 0),
             )
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             return None
 
 
@@ -148,8 +153,59 @@ def _window(start: str | None, end: str | None) -> IngestionWindow | None:
 
 @lru_cache(maxsize=4096)
 def _dataflow(organization: Any, sandbox: Any, flow_id: Any) -> DataflowKey:
-    return DataflowKey(str(organization), str(sandbox), str(flow_id))
+    return DataflowKey(_text(organization), _text(sandbox), _text(flow_id))
 
 
-def _earlier_run(value: Mapping[str, Any]) -> EarlierRun:
-    return EarlierRun(**{each.name: value[each.name] for each in fields(EarlierRun)})
+def parse_earlier_run(value: Mapping[str, Any]) -> EarlierRun:
+    """Return the flow run of a JSON object, and ignore unknown fields of a later version.
+
+    :raises ValueError: a field has another type; or, likewise, KeyError, TypeError and OverflowError.
+    """
+    return EarlierRun(
+        flow_run_id=_text(value["flow_run_id"]),
+        replaced_at=_instant(value["replaced_at"]),
+        replaced_by=_text(value["replaced_by"]),
+    )
+
+
+def parse_intent(value: Any) -> Mapping[str, Any] | None:
+    """Return a value that is a JSON object or None.
+
+    :raises TypeError: it is neither.
+    """
+    if value is None or isinstance(value, dict):
+        return value
+    raise TypeError
+
+
+def _optional(value: Any, parse: Callable[[Any], _Value]) -> _Value | None:
+    return None if value is None else parse(value)
+
+
+def _text(value: Any) -> str:
+    """Return a text without lone surrogates, which no address and no database can have."""
+    if not isinstance(value, str):
+        raise TypeError
+    if not value.isascii():
+        value.encode()
+    return value
+
+
+def _whole_number(value: Any) -> int:
+    if not isinstance(value, int):
+        raise TypeError
+    return value
+
+
+def _finite_number(value: Any) -> float:
+    number = float(value)
+    if not isfinite(number):
+        raise ValueError
+    return number
+
+
+def _instant(value: Any) -> float:
+    seconds = _finite_number(value)
+    if not 0 <= seconds < _LATEST:
+        raise ValueError
+    return seconds

@@ -17,7 +17,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from airflow_flowservice.exceptions import ConfigurationError, LedgerConflictError
-from airflow_flowservice.ledger.entry import DataflowKey, EarlierRun, EntryState, LedgerEntry
+from airflow_flowservice.ledger.entry import DataflowKey, EntryState, LedgerEntry, parse_earlier_run, parse_intent
 from airflow_flowservice.ledger.sql_engine import CONFLICT, create_limited_engine, in_transaction
 from airflow_flowservice.ledger.sql_schema import Migration, ledger_table, migrate_tables
 from airflow_flowservice.windows.window import EPOCH, IngestionWindow, epoch_seconds
@@ -134,6 +134,16 @@ class SqlLedger:
         while batch := tuple(islice(remaining, _BATCH)):
             yield from self._rows_of(batch, within)
 
+    def changes(self, dataflows: Iterable[DataflowKey]) -> Iterator[tuple[DataflowKey, float, IngestionWindow]]:
+        """Yield dataflow, last change and window of all entries of a few dataflows, in any order."""
+        from sqlalchemy import select
+
+        columns, by_digest = ledger_table().c, {dataflow.digest: dataflow for dataflow in dataflows}
+        query = select(columns.dataflow_digest, columns.updated_at, columns.window_start, columns.window_end)
+        query = query.where(columns.dataflow_digest.in_(list(by_digest)))
+        for digest, updated_at, *edges in in_transaction(self._engine, lambda each: each.execute(query).fetchall()):
+            yield by_digest[digest], updated_at, window_of_seconds(*edges)
+
     def dataflows(self, flow_id: str | None = None) -> list[DataflowKey]:
         """Return the dataflows of all entries, or those with a dataflow id, which several sandboxes can have."""
         from sqlalchemy import select
@@ -229,13 +239,13 @@ def entry_of_row(dataflow: DataflowKey, row: Sequence[Any]) -> LedgerEntry:
             "owner": owner,
             "flow_run_id": flow_run_id,
             "delivered": delivered != 0,
-            "intent": None if intent is None else json.loads(intent),
+            "intent": None if intent is None else parse_intent(json.loads(intent)),
             "output_records": output_records,
-            "earlier": tuple(EarlierRun(**run) for run in json.loads(earlier)) if earlier else (),
+            "earlier": tuple(map(parse_earlier_run, json.loads(earlier))) if earlier else (),
             "updated_at": updated_at,
             "version": version,
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"the ledger's entry of {dataflow} cannot be read ({type(error).__name__}: {error})",
             remedy="upgrade airflow-flowservice on this machine: a later version wrote the entry",

@@ -61,6 +61,22 @@ def store(session: Any) -> Iterator[Callable[..., None]]:
 
 
 @pytest.fixture
+def store_in_database(session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that stores entries in a SQL ledger, which the configuration selects."""
+    file = tmp_path / "ledger.db"
+    ledger = SqlLedger(f"sqlite:///{file}")
+    ledger.migrate()
+    monkeypatch.setenv("AIRFLOW__FLOWSERVICE__LEDGER_CONN_ID", "ledger")
+    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps({"conn_type": "sqlite", "host": str(file)}))
+
+    def put(*entries: LedgerEntry) -> None:
+        for each in entries:
+            ledger.put(replace(each, version=0))
+
+    return put
+
+
+@pytest.fixture
 def month(add_day: Any, daily: None) -> None:
     """Add thirty days of DAG runs that ingested their windows."""
     for number in range(2, 32):
@@ -199,6 +215,30 @@ def test_limited_span_before_the_history(clean: Any, store: Any, command: Any, f
     assert ([], [], []) == tuple(shown.json[name] for name in ("fill", "trigger", "again"))
     (notice,) = shown.json["notices"]
     assert "history of DAG daily begins at 2026-01-22T00:00:00Z" in notice
+
+
+@pytest.mark.usefixtures("month")
+@pytest.mark.parametrize("kind", ["variables", "database"])
+def test_range_does_not_change_since_when_the_ledger_is_complete(
+    clean: Any, store: Any, command: Any, kind: str, request: pytest.FixtureRequest
+) -> None:
+    """Entries outside of the range show that two early windows were stored late, so those between them are unknown."""
+    late = {"updated_at": (BEGIN + 60 * DAY).timestamp()}
+    put = store if kind == "variables" else request.getfixturevalue("store_in_database")
+    put(entry(3, **late), entry(6, **late), *(entry(number) for number in range(10, 31)))
+    clean(*TABLES, before=22)
+    shown = command("coverage", "--dag-id", "daily", "--from", "2026-01-03", "--to", "2026-01-07", "--output=json")
+    expected = ["ingested", "unknown", "unknown", "ingested"]
+    assert (expected, 0, []) == (states(shown), shown.status, shown.json["fill"])
+
+
+@pytest.mark.usefixtures("month")
+def test_later_entries_show_that_a_window_is_missing(clean: Any, store: Any, command: Any) -> None:
+    """The ledger is complete up to its last window, also if that is after the range."""
+    store(*(entry(number) for number in range(1, 31) if number != 7))
+    clean(*TABLES, before=22)
+    shown = command("coverage", "--dag-id", "daily", "--from", "2026-01-06", "--to", "2026-01-08", "--output=json")
+    assert (["ingested", "missing"], 1) == (states(shown), shown.status)
 
 
 @pytest.mark.usefixtures("month")
@@ -361,6 +401,42 @@ def test_entry_that_cannot_be_read_is_unknown(
     shown = coverage("--conn-id", conn_id)
     assert ["ingested", "unknown", "ingested"] == states(shown)[:3]
     assert "cannot be read" in shown.json["spans"][1]["reason"]
+
+
+@pytest.mark.usefixtures("daily")
+@pytest.mark.parametrize("fields", [{"flow_run_id": ["a"]}, {"intent": "text"}, {"flow_id": None}])
+def test_edited_entry_is_unknown(
+    store: Any, command: Any, add_day: Any, session: Any, connect: Any, fields: dict[str, Any]
+) -> None:
+    """A user changed a field; the other windows, and all commands, are as before."""
+    from airflow.models.variable import Variable
+
+    add_day(2, window=1)
+    store(entry(1), entry(3))
+    text = json.dumps({**entry(2).to_json(), **fields})
+    session.add(Variable(key=ledger_key(entry(2).dataflow, entry(2).window), val=text, description=text))
+    session.commit()
+    arguments = ("--dag-id", "daily", "--from", "2026-01-01", "--to", "2026-01-04", "-o", "json")
+    conn_id = connect(host="http://127.0.0.1:9", extra={"sandbox": "prod", "max_attempts": 1})
+    shown = command("coverage", *arguments, "--conn-id", conn_id)
+    assert (["ingested", "unknown", "ingested"], 0) == (states(shown), shown.status)
+    filled = command("fill", *arguments, "--dry-run", "--conn-id", conn_id)
+    assert (0, [], 1) == (filled.status, filled.json["steps"], filled.json["unknown"])
+    assert 0 == command("ledger", "export", "--flow-id", FLOW).status
+
+
+@pytest.mark.usefixtures("daily")
+def test_copied_variable_is_unknown(store: Any, coverage: Any, add_day: Any, session: Any, connect: Any) -> None:
+    """A user copied the Variable of the first window to the second, and did not change the text: no entry of it."""
+    from airflow.models.variable import Variable
+
+    add_day(2, window=1)
+    store(entry(1), entry(3))
+    text = json.dumps(entry(1).to_json())
+    session.add(Variable(key=ledger_key(entry(2).dataflow, entry(2).window), val=text, description=text))
+    session.commit()
+    conn_id = connect(host="http://127.0.0.1:9", extra={"sandbox": "prod", "max_attempts": 1})
+    assert ["ingested", "unknown", "ingested"] == states(coverage("--conn-id", conn_id))[:3]
 
 
 def test_first_begin_is_within_an_hour(session: Any, ran: Any) -> None:
