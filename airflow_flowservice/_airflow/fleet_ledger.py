@@ -124,9 +124,13 @@ def _add_variables(found: dict[DataflowKey, DataflowRecords], ledger: MetadataLe
         variables.finish(ledger)
     for key, text in special:
         row = ledger.read_again(key, text)
-        if entry := ledger.entry_of(row):
+        entry = ledger.entry_of(row)
+        if entry is not None:
             _records(found, entry.dataflow.canonical, since).add(entry)
-        elif (window := row.window) and key[:_PREFIX] in by_prefix and window.end > since:
+            if ledger_key(*entry.key) == key:
+                continue
+        # A task refuses the text of another window, which a user copied.
+        if (window := row.window) and key[:_PREFIX] in by_prefix and window.end > since:
             by_prefix[key[:_PREFIX]].records.unreadable.append(window)
 
 

@@ -127,8 +127,8 @@ def read_fleet(
     :param tag: only dataflows with a DAG that has this tag.
     :param flow_ids: only these dataflows; None means all.
     :param dag_ids: only DAGs that the user may read; None means all. A dataflow without such a DAG is omitted.
-    :param open_session: open another session. Two threads read the history in such sessions while this one reads the
-        ledgers. None to read one after the other.
+    :param open_session: open another session, in which a thread reads the history while this one reads the ledgers;
+        None to read one after the other.
     :raises FlowServiceError: the connection `conn_id` cannot be read.
     """
     reader = _FleetReader(session, now=now, since=since, dag_ids=dag_ids)
@@ -173,36 +173,34 @@ class _FleetReader:
         :param open_session: as in `read_fleet`.
         :raises FlowServiceError: the connection `conn_id` cannot be read.
         """
-        of_airflow = (self._read_history, self._read_feeds)
         if open_session is None:
             self._read_all_ledgers(conn_id)
-            for read in of_airflow:
-                read(self._session)
+            self._read_history(self._session)
         else:
-            with ThreadPoolExecutor(len(of_airflow), thread_name_prefix="flowservice-history") as threads:
-                running = [threads.submit(_read_in, open_session, read) for read in of_airflow]
+            with ThreadPoolExecutor(1, thread_name_prefix="flowservice-history") as threads:
+                history = threads.submit(self._read_history_in, open_session)
                 try:
                     self._read_all_ledgers(conn_id)
                 finally:
-                    # Release the connection: with a small pool, the threads may wait for it.
+                    # Release the connection: with a small pool, the thread may wait for it.
                     self._session.commit()
-                for each in running:
-                    each.result()
+                history.result()
         for key in self._records:
             self._by_flow[key.flow_id].append(key)
 
+    def _read_history_in(self, open_session: OpenSession) -> None:
+        with open_session() as session:
+            self._read_history(session)
+
     def _read_history(self, session: Session) -> None:
-        """Read the task instances, and the first outputs of DAGs with a success that has none."""
+        """Read the dataflows of tasks, the task instances, and the begin of the history of DAGs with a schedule."""
+        for feed in (*database.feeds(session, dag_ids=self._dag_ids), *self._arguments()):
+            self._feeds[feed.dag_id].append(feed)
+        self._task_starts = history_start.task_starts(session, sorted(self._schedules))
         self._history = read_task_history(session, dag_ids=self._dag_ids, since=self._since)
         rows = chain.from_iterable(self._history.rows.values())
         without_output = {row.dag_id for row in rows if row.state == "success" and row.flow_run is None}
         self._output_starts = history_start.output_starts(session, sorted(without_output))
-
-    def _read_feeds(self, session: Session) -> None:
-        """Read the dataflows of tasks, and the begin of the history of each DAG that has a schedule."""
-        for feed in (*database.feeds(session, dag_ids=self._dag_ids), *self._arguments()):
-            self._feeds[feed.dag_id].append(feed)
-        self._task_starts = history_start.task_starts(session, sorted(self._schedules))
 
     def _read_all_ledgers(self, conn_id: str | None) -> None:
         if conn_id is not None:
@@ -389,11 +387,6 @@ class _FleetReader:
                 place = dataflow_ledger.place_of(conn_id)
             self._places[conn_id] = place
         return self._places[conn_id]
-
-
-def _read_in(open_session: OpenSession, read: Callable[[Session], None]) -> None:
-    with open_session() as session:
-        read(session)
 
 
 def _join_earlier(found: dict[DataflowKey, _Dataflow], *, kept: Collection[str]) -> None:

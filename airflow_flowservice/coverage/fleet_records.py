@@ -10,7 +10,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from airflow_flowservice.coverage.ledger_runs import FIRST_S, LedgerRecords, restated_runs
+from airflow_flowservice.coverage.ledger_runs import FIRST_S, LedgerRecords, recorded_time, restated_runs
 from airflow_flowservice.ledger.entry import EntryState
 from airflow_flowservice.runs.intent import name_in_intent
 from airflow_flowservice.windows.window import IngestionWindow
@@ -67,7 +67,7 @@ def _rank(entry: LedgerEntry) -> tuple[float, IngestionWindow]:
 class DataflowRecords:
     """Entries of one dataflow, collected one by one.
 
-    :param since: earlier windows only count for `last` and `dag_ids`.
+    :param since: earlier windows only count for `last`, `dag_ids` and `LedgerRecords.recorded`.
     :param ingested: window of each successful flow run that replaced none.
     :param others: all other entries.
     :param unreadable: windows with an entry that cannot be read.
@@ -95,18 +95,18 @@ class DataflowRecords:
         if is_ingested or entry.earlier:
             self._see(window)
         self.dag_ids.add(dag_id)
+        self._windows.append(window)
+        self._updates.append(entry.updated_at)
         if window.end > self.since:
             self.others.append(entry)
-            self._windows.append(window)
-            self._updates.append(entry.updated_at)
 
     def add_ingested(self, flow_run_id: str, window: IngestionWindow, *, dag_id: str, updated_at: float) -> None:
         """Add an entry that is ingested and was never restated."""
         self.dag_ids.add(dag_id)
+        self._windows.append(window)
+        self._updates.append(updated_at)
         if window.end > self.since:
             self.ingested[flow_run_id] = window
-            self._windows.append(window)
-            self._updates.append(updated_at)
         else:
             self._see(window)
 
@@ -164,9 +164,10 @@ class DataflowRecords:
 
     def _recorded(self) -> IngestionWindow | None:
         """Return the value of `LedgerRecords.recorded` for all entries."""
-        if not self._updates:
-            return None
-        first = min(self._updates) + FIRST_S
+        earliest = min(self._updates, default=0.0)
+        if earliest <= 0:
+            return recorded_time(zip(self._updates, self._windows, strict=True))
+        first = earliest + FIRST_S
         start = min(
             window.start for window, update in zip(self._windows, self._updates, strict=True) if update <= first
         )

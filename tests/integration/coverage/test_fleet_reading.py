@@ -383,8 +383,8 @@ def test_success_without_output_beside_a_failure_with_one(engine: Any) -> None:
         assert [] == list(database.rows_without_output(session, since=SINCE, dag_ids=["b"]))
 
 
-def test_threads_get_the_connection_after_an_error(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a small pool, the threads wait for the session that reads the ledgers."""
+def test_the_history_gets_the_connection_after_an_error(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a small pool, its thread waits for the session that reads the ledgers."""
     read: list[Any] = []
 
     def noted(*arguments: Any, **options: Any) -> Any:

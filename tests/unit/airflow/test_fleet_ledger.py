@@ -203,20 +203,32 @@ def test_name_in_another_value_of_the_intent_is_none(session: Session, is_sql: b
 
 
 def test_description_of_another_window(session: Session) -> None:
-    """The window in a description counts, also if a user copied it to another key."""
+    """It counts. The window of the key, to which a user copied it, is unknown."""
     store(session, [build(4, flow_run_id="a"), build(5, flow_run_id="b")])
     copied = replace(build(6, flow_run_id="b"), window=build(8).window)
     value, description = stored_texts(copied)
     session.add(Variable(key=ledger_key(*build(6).key), val=value, description=description))
     session.execute(delete(Variable).where(Variable.key == ledger_key(*build(5).key)))
     session.commit()
-    assert {"a": build(4).window, "b": build(8).window} == read(session)[KEYS[0]].ingested
+    records = read(session)[KEYS[0]]
+    assert {"a": build(4).window, "b": build(8).window} == records.ingested
+    assert [build(6).window] == records.unreadable
 
 
-def test_recorded_time_is_that_of_the_entries() -> None:
-    """It begins with the window that was stored first, as for one dataflow."""
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        [],
+        [build(0, updated_at=50.0, flow_run_id="d")],
+        [build(0, updated_at=50.0, state=EntryState.CLAIMED, flow_run_id=None)],
+        [build(6, updated_at=0.0, flow_run_id="d")],
+    ],
+    ids=["", "ingested before the range", "claimed before the range", "without a time"],
+)
+def test_recorded_time_is_that_of_the_entries(earlier: list[LedgerEntry]) -> None:
+    """It begins with the window that was stored first, as for one dataflow, also before the range."""
     entries = [build(5, updated_at=9000.0, flow_run_id="a"), build(4, updated_at=100.0, flow_run_id="b")]
-    entries.append(build(7, updated_at=9000.0, flow_run_id="c"))
+    entries += [build(7, updated_at=9000.0, flow_run_id="c"), *earlier]
     records = DataflowRecords(since=SINCE)
     for entry in entries:
         records.add(entry)
