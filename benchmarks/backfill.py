@@ -19,7 +19,7 @@ triggerer create their routes, which takes seconds. For each DAG, the script pri
 time as ratios to `nothing` and to the DAG by hand, the number of worker processes, and the requests to Flow Service
 per window. Then it prints the processor time by component. `tasks` are the processes that execute the tasks, and
 `supervisors` those that start them. The exit status is 1 if a window of this package is missing or duplicated in the
-emulator's ledger, or if a DAG run failed. It takes about half an hour (`--windows`).
+emulator's ledger, or if a DAG run failed. It takes about a quarter of an hour (`--windows`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from uuid import NAMESPACE_URL, uuid5
 import psutil
 from real_airflow import Bench, real_airflow
 
-DAY = timedelta(days=1)
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 FIRST = datetime(2025, 1, 2, tzinfo=timezone.utc)
 DAG_FILE = """
 from datetime import timedelta
@@ -46,6 +46,8 @@ import pendulum
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import DAG, BaseHook, BaseOperator, Variable, get_parsing_context
 from airflow.sdk.execution_time import comms, task_runner
+
+PERIOD = timedelta(seconds=SECONDS_OF_A_PERIOD)
 
 class Nothing(BaseOperator):
     def execute(self, context):
@@ -88,7 +90,7 @@ class ByHand(BaseOperator):
                 "x-sandbox-name": extra["sandbox"],
             }
             end = context["logical_date"]
-            start = end - timedelta(days=1)
+            start = end - PERIOD
             window = {
                 "startTime": str(int(pendulum.now("UTC").timestamp())),
                 "windowStartTime": str(int(start.timestamp())),
@@ -129,7 +131,7 @@ class ByHandWithMessages(ByHand):
 def dag(dag_id):
     return DAG(
         dag_id=dag_id,
-        schedule="@daily",
+        schedule="@daily" if PERIOD == timedelta(days=1) else "@hourly",
         start_date=pendulum.datetime(2024, 12, 1, tz="UTC"),
         end_date=pendulum.datetime(2026, 6, 1, tz="UTC"),
         catchup=False,
@@ -205,18 +207,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--windows", type=int, default=365)
     parser.add_argument("--dags", nargs="+", default=DAGS, choices=DAGS, help="the rows to measure")
+    parser.add_argument("--hourly", action="store_true", help="windows of an hour, not of a day")
+    parser.add_argument("--max-active-runs", type=int, default=16, help="DAG runs at a time")
     parser.add_argument("--run-seconds", type=float, default=2, help="seconds that a flow run is in progress")
     options = parser.parse_args()
     config = {"AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600"}
-    passed = True
-    with real_airflow(DAG_FILE, config=config, run_seconds=options.run_seconds) as bench:
-        measure_backfill(bench, "warm_up", windows=8)
+    passed, period = True, HOUR if options.hourly else DAY
+    source = DAG_FILE.replace("SECONDS_OF_A_PERIOD", f"{period.total_seconds():.0f}")
+    with real_airflow(source, config=config, run_seconds=options.run_seconds) as bench:
+        measure_backfill(bench, "warm_up", windows=8, period=period)
         measured: dict[str, Figures] = {}
         print("| | wall | processor | wall, by hand | processor, by hand | workers | requests | missing, duplicated |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
         for dag_id in options.dags:
-            measured[dag_id] = figures = measure_backfill(bench, dag_id, windows=options.windows)
-            faults = ledger_faults(bench, dag_id, windows=options.windows)
+            measured[dag_id] = figures = measure_backfill(
+                bench, dag_id, windows=options.windows, period=period, max_active_runs=options.max_active_runs
+            )
+            faults = ledger_faults(bench, dag_id, windows=options.windows, period=period)
             print(row(dag_id, measured, windows=options.windows, faults=faults), flush=True)
             print(f"{dag_id}: {figures}", file=sys.stderr, flush=True)
             passed &= figures.succeeded == options.windows and (dag_id not in _BY_HAND or faults == (0, 0))
@@ -261,13 +268,15 @@ def _ratios(figures: Figures, baseline: Figures | None) -> tuple[str, str]:
     return f"{figures.wall / baseline.wall:.2f}", f"{figures.cpu.total() / baseline.cpu.total():.2f}"
 
 
-def measure_backfill(bench: Bench, dag_id: str, *, windows: int, max_active_runs: int = 16) -> Figures:
-    """Backfill a number of days; return the cost."""
+def measure_backfill(
+    bench: Bench, dag_id: str, *, windows: int, period: timedelta = DAY, max_active_runs: int = 16
+) -> Figures:
+    """Backfill a number of days, or of other periods; return the cost."""
     bench.release(dag_id, flow_id=flow_of(dag_id))
     workers, earlier_requests, cpu = workers_ended(bench), requests(bench, dag_id), processor_seconds(bench)
     begin = time.monotonic()
     bench.airflow.create_backfill(
-        dag_id, from_date=FIRST, to_date=FIRST + (windows - 1) * DAY, max_active_runs=max_active_runs
+        dag_id, from_date=FIRST, to_date=FIRST + (windows - 1) * period, max_active_runs=max_active_runs
     )
     runs = bench.airflow.wait_for_runs(dag_id, count=windows, timeout=3600)
     wall = time.monotonic() - begin
@@ -286,12 +295,12 @@ def flow_of(dag_id: str) -> str:
     return str(uuid5(NAMESPACE_URL, dag_id))
 
 
-def ledger_faults(bench: Bench, dag_id: str, *, windows: int) -> tuple[int, int]:
+def ledger_faults(bench: Bench, dag_id: str, *, windows: int, period: timedelta = DAY) -> tuple[int, int]:
     """Return the numbers of missing and of duplicated records, after the last flow runs have ended."""
-    begin = FIRST - DAY
+    begin = FIRST - period
 
     def faults() -> tuple[int, int]:
-        ledger = bench.emulator.ledger(flow_id=flow_of(dag_id), start=begin, end=begin + windows * DAY)
+        ledger = bench.emulator.ledger(flow_id=flow_of(dag_id), start=begin, end=begin + windows * period)
         return ledger["missing"], ledger["duplicated"]
 
     if dag_id not in _MESSAGES:
