@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 
+_DAGS_AT_ONCE = 25
+
+
 def dag_statuses(session: Session, *, dag_ids: Collection[str] | None = None) -> dict[str, DagStatus]:
     """Return the state of each DAG.
 
@@ -68,13 +71,15 @@ def dag_schedules(session: Session, *, dag_ids: Collection[str] | None = None) -
         query = query.where(model.dag_id.in_(list(dag_ids)))
     found: dict[str, DagSchedule | None] = {}
     timetables: dict[str, Any] = {}
-    for dag_id, data, compressed in session.execute(query).all():
+    unknown: list[str] = []
+    # In parts: the garbage collector would handle the JSON of all DAGs, if it existed at once.
+    for dag_id, data, compressed in session.execute(query.execution_options(yield_per=_DAGS_AT_ONCE)):
         try:
             parsed = json.loads(zlib.decompress(compressed)) if compressed else data
             schedule = database.serialized_schedule(parsed["dag"], timetables)
         except Exception:  # another version of Airflow
-            found[dag_id] = database.dag_schedule_of(session, dag_id)
+            unknown.append(dag_id)
             continue
         if schedule.tasks:
             found[dag_id] = schedule
-    return found
+    return {**found, **{dag_id: database.dag_schedule_of(session, dag_id) for dag_id in unknown}}

@@ -95,6 +95,14 @@ def feeds(session: Session, *, dag_ids: Collection[str] | None = None) -> list[F
     return sorted(found, key=lambda feed: (feed.flow_id, feed.dag_id, feed.task_id))
 
 
+def dags_with_output(session: Session) -> set[str]:
+    """Return the DAGs with a task that pushed an XCom `flow_run`, also if it is none of this package."""
+    from sqlalchemy import select
+
+    _, _, xcom = models()
+    return set(session.scalars(select(xcom.dag_id).where(xcom.key == flow_run_key()).distinct()))
+
+
 def task_rows(
     session: Session, *, dag_ids: Collection[str] | None = None, since: datetime | None = None
 ) -> Iterator[TaskRow]:

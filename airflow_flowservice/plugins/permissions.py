@@ -75,7 +75,7 @@ def fill_refusal(dag_id: str, *, user: Any) -> str | None:
 
 def ingesting_dag_ids(session: Session) -> frozenset[str]:
     """Return all DAGs that ingest into dataflows, also those that never ran. No permission is checked."""
-    return frozenset({*dag_facts.dag_schedules(session), *(feed.dag_id for feed in database.feeds(session))})
+    return frozenset({*dag_facts.dag_schedules(session), *database.dags_with_output(session)})
 
 
 def readable_dag_ids(session: Session, dag_ids: Collection[str], *, user: Any) -> frozenset[str]:
