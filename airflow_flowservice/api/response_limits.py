@@ -204,6 +204,16 @@ class _LimitedResponse(http.client.HTTPResponse):
             self.fp = io.BufferedReader(_LimitedReader(stream.detach(), sock, attempt))
             attempt.streams.append(self.fp)
 
+    def _read_status(self) -> tuple[str, int, str]:
+        """Return the status line; that of an interim response as 100, since `http.client` skips no other one.
+
+        It would return a connection to the pool, on which the next request receives this request's response.
+        """
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        # 101 ends HTTP on this connection.
+        is_interim = http.client.SWITCHING_PROTOCOLS < status < http.client.OK
+        return version, http.client.CONTINUE if is_interim else status, reason
+
 
 class _TrackingConnection(HTTPConnection):
     """Connection that applies the current attempt's limits, and records whether bytes may have left."""

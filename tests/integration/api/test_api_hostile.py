@@ -188,6 +188,17 @@ def test_invalid_responses_to_a_post(raw, client_of, reply):
     assert "nothing was sent" not in str(caught.value)
 
 
+@pytest.mark.parametrize("interim", [b"102 Processing", b"103 Early Hints", b"199 Other"])
+def test_interim_responses_are_skipped(raw, client_of, interim):
+    """A status 1xx is not the response to a request; otherwise, the next request would receive that response."""
+    raw.script = b"HTTP/1.1 %s\r\nLink: </a>\r\n\r\n" % interim * 2 + answer(CREATED)
+    client = client_of()
+
+    assert RUN == client.create_run(**ORDER).id
+    assert RUN == client.get_run(RUN).id
+    assert (1, 1) == (raw.count("POST"), raw.count("GET"))
+
+
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
