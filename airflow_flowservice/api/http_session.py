@@ -201,13 +201,14 @@ class HttpSession:
         :raises NoAnswerError: no complete response arrived, so the outcome is unknown.
         :raises UnreadableAnswerError: the response cannot be read, so the outcome is unknown.
         """
-        # The POST has its own connection: after a reset of a kept-alive connection, its outcome would be unknown.
         headers = {**headers, "Connection": "close"}
-        with self._new_session() as session:
-            attempt = partial(self._attempt, session, "POST", path, headers, body, auth, secrets)
-            return self._send(
-                attempt, is_repeatable=_can_repeat_post, within_s=math.inf, begins_within_s=begins_within_s
-            )
+
+        def attempt(seconds: float) -> HttpResponse | FlowServiceError:
+            # Each POST has its own connection: after a reset of a kept-alive connection, its outcome would be unknown.
+            with self._new_session() as session:
+                return self._attempt(session, "POST", path, headers, body, auth, secrets, seconds)
+
+        return self._send(attempt, is_repeatable=_can_repeat_post, within_s=math.inf, begins_within_s=begins_within_s)
 
     @hides_secrets
     def stream(
