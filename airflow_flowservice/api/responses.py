@@ -343,7 +343,8 @@ def _continuation(found: Any, response: HttpResponse, call: Call) -> str | None:
             response,
             f"{call.value}: the link to the next page has no continuationToken",
         )
-    return quote(_LONE_PERCENT.sub("%25", token.group(1)), safe="%=+~:/,;@!$'()*-._")
+    # JSON can contain half an emoji, which no address can.
+    return quote(_LONE_PERCENT.sub("%25", token.group(1)), safe="%=+~:/,;@!$'()*-._", errors="replace")
 
 
 def _unreadable(response: HttpResponse, call: Call) -> ApiError:
