@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 from requests.auth import AuthBase
 
 from airflow_flowservice.api.json_values import text_at, value_at
-from airflow_flowservice.api.responses import parse_error_body
+from airflow_flowservice.api.responses import GIVEN_UP, parse_error_body
 from airflow_flowservice.exceptions import (
     ApiError,
     AuthenticationError,
@@ -446,7 +446,7 @@ def _refusal(response: HttpResponse, *, client_id: str, host: str) -> ApiError:
         return _error(RateLimitedError, response, message, body.code)
     if response.status >= 500:
         return _error(ServerError, response, message, body.code)
-    if response.status == 408:
+    if response.status in GIVEN_UP:
         return _error(NoAnswerError, response, message, body.code)
     if response.status < 400 or response.is_html or response.status in (404, 405):
         return _error(UnreadableAnswerError, response, message, body.code, _CHECK_IMS_URL)

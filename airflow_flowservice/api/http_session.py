@@ -61,7 +61,7 @@ ATTEMPT_TIMEOUTS = 2
 """Limit of an attempt as a whole, from connecting to the last byte of the response, as a multiple of `timeout_s`."""
 MAX_RETRY_AFTER_S = 120.0
 _MAX_BACKOFF_S = 30.0
-_BUSY_OR_BROKEN = frozenset({429, *range(500, 600)})
+_BUSY_OR_BROKEN = frozenset({408, 425, 429, 460, 499, *range(500, 600)})
 _HALF_A_SECOND = timedelta(milliseconds=500)
 """`Date` has whole seconds; the middle of its second is the best estimate."""
 _HEADERS = {
@@ -441,7 +441,7 @@ def _certificate_remedy(error: Exception, cause: BaseException) -> str | None:
 
 
 def _can_repeat_read(result: HttpResponse | FlowServiceError) -> bool:
-    """Return whether to repeat a request that changes nothing: after connection errors, 429 and 5xx."""
+    """Return whether to repeat a request that changes nothing: after connection errors, 429, 5xx and timeouts."""
     if isinstance(result, HttpResponse):
         return result.status in _BUSY_OR_BROKEN
     return isinstance(result, (NotSentError, NoAnswerError))

@@ -90,6 +90,10 @@ _NOT_FOUND: dict[Call, type[ApiError]] = {
 }
 _POSTS = (Call.CREATE_RUN, Call.RETRIGGER_RUN)
 
+GIVEN_UP = frozenset({408, 460, 499})
+"""Statuses of a gateway that no longer waits, although Flow Service may have received the request. 460 is of AWS; 499
+is of nginx, and of gRPC gateways."""
+
 _POST_ERRORS: dict[int, type[ApiError]] = {
     1360: StartTimeInPastError,
     1381: WindowRefusedError,
@@ -268,7 +272,7 @@ def _error_class(response: HttpResponse, call: Call, body: ErrorBody) -> type[Ap
         return RateLimitedError
     if status >= 500:
         return ServerError
-    if status == 408:
+    if status in GIVEN_UP:
         return NoAnswerError
     if number in _ORGANIZATION_CODES:
         return OrganizationError

@@ -91,6 +91,9 @@ JSON = st.recursive(
     max_leaves=20,
 )
 
+NO_RESPONSE = {408, 460, 499}
+"""Statuses of a gateway that gave a request up, although Flow Service may have received it."""
+
 
 def response(body=b"", status=200, **headers):
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -151,7 +154,8 @@ def response(body=b"", status=200, **headers):
         (504, "1104", Call.GET_RUN, ServerError),
         (500, "1382", Call.CREATE_RUN, ServerError),
         (500, "1427", Call.CREATE_RUN, ServerError),
-        (408, "", Call.CREATE_RUN, NoAnswerError),
+        *((status, "", Call.CREATE_RUN, NoAnswerError) for status in NO_RESPONSE),
+        *((status, "", Call.GET_RUN, NoAnswerError) for status in NO_RESPONSE),
         (409, "", Call.CREATE_RUN, RunRefusedError),
         (422, "1383", Call.GET_RUN, RunRefusedError),
         (307, "", Call.CREATE_RUN, UnreadableAnswerError),
@@ -240,7 +244,7 @@ def test_error_responses_without_message(body):
 def test_error_responses_to_posts_are_certain():
     """A POST with a 4xx response created nothing, so its error never means an unknown outcome."""
     uncertain = (UnreadableAnswerError, ServerError)
-    for status in set(range(400, 500)) - {408}:
+    for status in set(range(400, 500)) - NO_RESPONSE:
         for body in (b"", b"<html>", b'{"code": "1101-404"}'):
             with pytest.raises(ApiError) as caught:
                 raise_for_status(response(body, status), Call.CREATE_RUN)
