@@ -52,7 +52,7 @@ from airflow_flowservice.exceptions import (
     UnreadableAnswerError,
     WindowRefusedError,
 )
-from airflow_flowservice.plain_text import ID_LENGTH
+from airflow_flowservice.plain_text import ID_LENGTH, canonical_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -222,7 +222,7 @@ def parse_created_run(response: HttpResponse, call: Call) -> CreatedRun:
     run_id = text_at(items[0], "id", length=ID_LENGTH)
     if len(items) != 1 or not run_id or not is_identifier(run_id):
         raise _unreadable(response, call)
-    return CreatedRun(id=run_id, etag=etag_of(items[0]))
+    return CreatedRun(id=canonical_id(run_id), etag=etag_of(items[0]))
 
 
 def refuses_times(response: HttpResponse) -> bool:

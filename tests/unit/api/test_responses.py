@@ -408,6 +408,13 @@ def test_a_created_run_with_an_invalid_id_is_unreadable(run_id):
         parse_created_run(response({"items": [{"id": run_id}]}), Call.CREATE_RUN)
 
 
+def test_the_id_of_a_created_run_is_spelled_as_in_lists():
+    """Otherwise, a flow run would have two ids in the ledger and in XComs."""
+    run_id = "3fb0418e-1804-45d6-8d56-dd51f05c0baf"
+
+    assert run_id == parse_created_run(response({"id": run_id.upper()}, 201), Call.CREATE_RUN).id
+
+
 def test_a_created_run_without_etag():
     """The etag is optional."""
     assert CreatedRun(id="a") == parse_created_run(response({"id": "a"}, 202), Call.CREATE_RUN)
