@@ -340,7 +340,7 @@ class HttpSession:
         """
         failure = None
         try:
-            yield from body_pieces(received.raw, limit=max_bytes)
+            yield from body_pieces(received.raw, limit=max_bytes, needs_end=True)
         except Exception as error:
             cause = _innermost(error)
             reason = str(cause) if isinstance(cause, ResponseTooLargeError) else type(cause).__name__

@@ -20,6 +20,7 @@ from raw_server import RawServer, flood, trickle
 
 from airflow_flowservice.api import http_session, response_limits
 from airflow_flowservice.api.client import MAX_EMPTY_PAGES, MAX_PAGES, FlowServiceClient
+from airflow_flowservice.api.failed_records import DiagnosticFile
 from airflow_flowservice.exceptions import (
     ApiError,
     FlowServiceError,
@@ -387,6 +388,21 @@ def test_encodings(raw, client_of, packed, header):
     raw.script = lambda request: [answer(body[:0], header).replace(b"Length: 0", b"Length: %d" % len(body)), body]
 
     assert [run.id for run in client_of().list_runs()] == [item["id"] for item in items]
+
+
+@pytest.mark.parametrize("cut", [1, 9, 300])
+@pytest.mark.parametrize(("pack", "header"), [(gzip.compress, ZIPPED), (zlib.compress, b"Content-Encoding: deflate")])
+def test_cut_file_of_failed_records_is_incomplete(raw, client_of, pack, header, cut):
+    """If neither a length nor chunks show that a download was cut, its compression does."""
+    rows = b"".join(b'{"row": "%s"}\n' % random.Random(number).randbytes(50).hex().encode() for number in range(99))
+    body = pack(rows)[:-cut]
+    listed = json.dumps({"items": [{"id": RUN, "metrics": {}}]}).encode()
+    whole = answer(listed, b"Connection: close")
+    raw.script = lambda request: [HEAD + header + b"\r\n\r\n" + body if b"/export/" in request else whole]
+    file = DiagnosticFile(batch_id="batch-1", name="rows.json", path="/batches/batch-1/meta?path=rows.json")
+
+    with pytest.raises(NoAnswerError, match="no complete response"):
+        list(client_of().failed_records(RUN).rows(file))
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
