@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 from requests.auth import AuthBase
 
 from airflow_flowservice.api.json_values import text_at, value_at
-from airflow_flowservice.api.responses import parse_error_body
+from airflow_flowservice.api.responses import GIVEN_UP, parse_error_body
 from airflow_flowservice.exceptions import (
     ApiError,
     AuthenticationError,
@@ -53,6 +53,8 @@ IMS_PATH = "/ims/token/v3"
 _DEFAULT_LIFETIME_S = 3600.0
 _MAX_LIFETIME_S = 7 * 24 * 3600
 """Adobe's tokens are valid for a day: a larger `expires_in` is in milliseconds."""
+
+_PAGE = re.compile(rb"\s*<(!doctype )?html\b", re.IGNORECASE)
 
 _MAX_TOKEN_LENGTH = 16_384
 """Adobe's tokens have about 2,000 characters. Airflow masks the token in each line of its logs."""
@@ -399,10 +401,18 @@ def parse_token(response: HttpResponse, *, now: float, client_id: str, host: str
     found = response.json()
     value = text_at(found, "access_token", length=None)
     if not _is_token(value):
-        what = "a response without an access token" if isinstance(found, dict) else response.excerpt
-        raise _error(UnreadableAnswerError, response, f"IMS at {host} sent {what}", remedy=_CHECK_IMS_URL)
+        message = f"IMS at {host} sent {_describe_without_token(response)}"
+        raise _error(UnreadableAnswerError, response, message, remedy=_CHECK_IMS_URL)
     lifetime = lifetime_s(value_at(found, "expires_in"))
     return ImsToken(value=value, refresh_at=now + lifetime - min(300.0, lifetime / 10), expires_at=now + lifetime)
+
+
+def _describe_without_token(response: HttpResponse) -> str:
+    """Return the page of a proxy, or the type and the size of another body, whose text may be a token."""
+    if not response.body.strip() or _PAGE.match(response.body):
+        return response.excerpt
+    content_type = response.headers.get("content-type", "unknown type")
+    return f"a response without an access token ({content_type}, {len(response.body)} bytes)"
 
 
 def _is_token(value: Any) -> TypeGuard[str]:
@@ -446,7 +456,7 @@ def _refusal(response: HttpResponse, *, client_id: str, host: str) -> ApiError:
         return _error(RateLimitedError, response, message, body.code)
     if response.status >= 500:
         return _error(ServerError, response, message, body.code)
-    if response.status == 408:
+    if response.status in GIVEN_UP:
         return _error(NoAnswerError, response, message, body.code)
     if response.status < 400 or response.is_html or response.status in (404, 405):
         return _error(UnreadableAnswerError, response, message, body.code, _CHECK_IMS_URL)

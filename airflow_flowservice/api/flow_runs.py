@@ -29,7 +29,7 @@ from airflow_flowservice.api.json_values import (
     texts_at,
     value_at,
 )
-from airflow_flowservice.plain_text import ID_LENGTH
+from airflow_flowservice.plain_text import ID_LENGTH, canonical_id
 from airflow_flowservice.windows.window import IngestionWindow
 
 if TYPE_CHECKING:
@@ -167,22 +167,22 @@ class FlowRun:
         :param briefly: if the run has not ended and its status is known, parse only id, dataflow and status.
         :raises UnreadableAnswerError: the value is not an object, or has no id.
         """
-        run_id = required_id(raw, "flow run")
+        run_id = canonical_id(required_id(raw, "flow run"))
         metrics = value_at(raw, "metrics")
         status, word = _status(raw, metrics)
         if briefly and not status.ended and status is not FlowRunStatus.UNKNOWN:
-            return cls(id=run_id, flow_id=text_at(raw, "flowId", length=ID_LENGTH), status=status, status_word=word)
+            return cls(id=run_id, flow_id=_id_at(raw, "flowId"), status=status, status_word=word)
         activities = tuple(_activities(raw))
         return cls(
             id=run_id,
-            flow_id=text_at(raw, "flowId", length=ID_LENGTH),
+            flow_id=_id_at(raw, "flowId"),
             status=status,
             status_word=word,
             created_client=text_at(raw, "createdClient", length=ID_LENGTH),
             window=_window(raw, activities),
             errors=bounded_errors(errors_of_run(raw, activities)),
             batch_ids=tuple(islice(dict.fromkeys(_batch_ids(metrics, activities)), _MAX_BATCHES)),
-            parent_id=text_at(raw, "parentFlowRunId", length=ID_LENGTH),
+            parent_id=_id_at(raw, "parentFlowRunId"),
             etag=etag_of(raw),
             **_instants(raw, value_at(metrics, "durationSummary")),
             **_counts(metrics, has_ended=status.ended),
@@ -195,8 +195,8 @@ class FlowRun:
         :raises UnreadableAnswerError: as `parse`.
         """
         return cls(
-            id=required_id(raw, "flow run"),
-            flow_id=text_at(raw, "flowId", length=ID_LENGTH),
+            id=canonical_id(required_id(raw, "flow run")),
+            flow_id=_id_at(raw, "flowId"),
             created_at=instant_at(raw, "createdAt"),
         )
 
@@ -211,6 +211,11 @@ _MANIFEST_DEPTH = 3
 def etag_of(raw: Any) -> str | None:
     """Return the version of an object, which has two spellings in Adobe's pages."""
     return text_at(raw, "etag", length=ID_LENGTH) or text_at(raw, "eTag", length=ID_LENGTH)
+
+
+def _id_at(raw: Any, key: str) -> str | None:
+    found = text_at(raw, key, length=ID_LENGTH)
+    return None if found is None else canonical_id(found)
 
 
 def _instants(raw: Any, durations: Any) -> dict[str, Any]:

@@ -61,7 +61,7 @@ ATTEMPT_TIMEOUTS = 2
 """Limit of an attempt as a whole, from connecting to the last byte of the response, as a multiple of `timeout_s`."""
 MAX_RETRY_AFTER_S = 120.0
 _MAX_BACKOFF_S = 30.0
-_BUSY_OR_BROKEN = frozenset({429, *range(500, 600)})
+_BUSY_OR_BROKEN = frozenset({408, 425, 429, 460, 499, *range(500, 600)})
 _HALF_A_SECOND = timedelta(milliseconds=500)
 """`Date` has whole seconds; the middle of its second is the best estimate."""
 _HEADERS = {
@@ -201,13 +201,14 @@ class HttpSession:
         :raises NoAnswerError: no complete response arrived, so the outcome is unknown.
         :raises UnreadableAnswerError: the response cannot be read, so the outcome is unknown.
         """
-        # The POST has its own connection: after a reset of a kept-alive connection, its outcome would be unknown.
         headers = {**headers, "Connection": "close"}
-        with self._new_session() as session:
-            attempt = partial(self._attempt, session, "POST", path, headers, body, auth, secrets)
-            return self._send(
-                attempt, is_repeatable=_can_repeat_post, within_s=math.inf, begins_within_s=begins_within_s
-            )
+
+        def attempt(seconds: float) -> HttpResponse | FlowServiceError:
+            # Each POST has its own connection: after a reset of a kept-alive connection, its outcome would be unknown.
+            with self._new_session() as session:
+                return self._attempt(session, "POST", path, headers, body, auth, secrets, seconds)
+
+        return self._send(attempt, is_repeatable=_can_repeat_post, within_s=math.inf, begins_within_s=begins_within_s)
 
     @hides_secrets
     def stream(
@@ -339,7 +340,7 @@ class HttpSession:
         """
         failure = None
         try:
-            yield from body_pieces(received.raw, limit=max_bytes)
+            yield from body_pieces(received.raw, limit=max_bytes, needs_end=True)
         except Exception as error:
             cause = _innermost(error)
             reason = str(cause) if isinstance(cause, ResponseTooLargeError) else type(cause).__name__
@@ -440,7 +441,7 @@ def _certificate_remedy(error: Exception, cause: BaseException) -> str | None:
 
 
 def _can_repeat_read(result: HttpResponse | FlowServiceError) -> bool:
-    """Return whether to repeat a request that changes nothing: after connection errors, 429 and 5xx."""
+    """Return whether to repeat a request that changes nothing: after connection errors, 429, 5xx and timeouts."""
     if isinstance(result, HttpResponse):
         return result.status in _BUSY_OR_BROKEN
     return isinstance(result, (NotSentError, NoAnswerError))

@@ -204,6 +204,16 @@ class _LimitedResponse(http.client.HTTPResponse):
             self.fp = io.BufferedReader(_LimitedReader(stream.detach(), sock, attempt))
             attempt.streams.append(self.fp)
 
+    def _read_status(self) -> tuple[str, int, str]:
+        """Return the status line; that of an interim response as 100, since `http.client` skips no other one.
+
+        It would return a connection to the pool, on which the next request receives this request's response.
+        """
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        # 101 ends HTTP on this connection.
+        is_interim = http.client.SWITCHING_PROTOCOLS < status < http.client.OK
+        return version, http.client.CONTINUE if is_interim else status, reason
+
 
 class _TrackingConnection(HTTPConnection):
     """Connection that applies the current attempt's limits, and records whether bytes may have left."""
@@ -250,6 +260,10 @@ class DecompressionError(Exception):
     """The body cannot be decompressed."""
 
 
+class IncompleteBodyError(Exception):
+    """The compressed body has no end."""
+
+
 def read_body(response: BaseHTTPResponse) -> bytes:
     """Return the decompressed body of a response that was requested as a stream.
 
@@ -263,10 +277,12 @@ def read_body(response: BaseHTTPResponse) -> bytes:
     return body
 
 
-def body_pieces(response: BaseHTTPResponse, *, limit: int) -> Iterator[bytes]:
+def body_pieces(response: BaseHTTPResponse, *, limit: int, needs_end: bool = False) -> Iterator[bytes]:
     """Yield the decompressed body in pieces of at most 64 KiB.
 
     :param limit: maximum number of bytes of the body, and of each stage of its decompression.
+    :param needs_end: True if the reader cannot see whether the body is complete. A cut JSON value is unreadable anyway.
+    :raises IncompleteBodyError: the body needs its end, and its compression has none.
     :raises ResponseTooLargeError: the body, or a stage of its decompression, exceeds the limit.
     :raises DecompressionError: the body is not valid in its encoding.
     """
@@ -276,7 +292,7 @@ def body_pieces(response: BaseHTTPResponse, *, limit: int) -> Iterator[bytes]:
     if len(codings) > _MAX_CODINGS:
         raise DecompressionError(f"it has {len(codings)} encodings")
     for coding in reversed(codings):
-        pieces = _limited(_inflate(pieces, coding), limit)
+        pieces = _limited(_inflate(pieces, coding, needs_end=needs_end), limit)
     yield from pieces
 
 
@@ -294,12 +310,13 @@ def _require_few_values(body: bytes) -> None:
         raise ResponseTooLargeError(f"its body has more than {MAX_BODY_VALUES:,} values")
 
 
-def _inflate(pieces: Iterable[bytes], coding: str) -> Iterator[bytes]:
+def _inflate(pieces: Iterable[bytes], coding: str, *, needs_end: bool) -> Iterator[bytes]:
     """Yield decompressed pieces of a limited size."""
     decoder = _Deflate() if coding == "deflate" else _Gzip()
+    is_empty = True
     try:
         for piece in pieces:
-            data = piece
+            data, is_empty = piece, is_empty and not piece
             while True:
                 decoded, data = decoder.decode(data)
                 if decoded:
@@ -308,6 +325,8 @@ def _inflate(pieces: Iterable[bytes], coding: str) -> Iterator[bytes]:
                     break
     except zlib.error as error:
         raise DecompressionError(str(error)) from error
+    if needs_end and not is_empty and not decoder.has_ended:
+        raise IncompleteBodyError(f"its {coding} encoding has no end")
 
 
 class _Gzip:
@@ -316,6 +335,11 @@ class _Gzip:
     def __init__(self) -> None:
         self._decoder = zlib.decompressobj(16 + zlib.MAX_WBITS)
         self._members = 1
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether the data is complete."""
+        return self._decoder.eof
 
     def decode(self, data: bytes) -> tuple[bytes, bytes]:
         """Return decompressed bytes, and the data that is not decompressed yet."""
@@ -337,6 +361,11 @@ class _Deflate:
     def __init__(self) -> None:
         self._decoder = zlib.decompressobj()
         self._is_first = True
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether the data is complete."""
+        return self._decoder.eof
 
     def decode(self, data: bytes) -> tuple[bytes, bytes]:
         """Return decompressed bytes, and the data that is not decompressed yet."""

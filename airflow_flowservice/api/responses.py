@@ -52,7 +52,7 @@ from airflow_flowservice.exceptions import (
     UnreadableAnswerError,
     WindowRefusedError,
 )
-from airflow_flowservice.plain_text import ID_LENGTH
+from airflow_flowservice.plain_text import ID_LENGTH, canonical_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -89,6 +89,10 @@ _NOT_FOUND: dict[Call, type[ApiError]] = {
     Call.GET_TARGET: DataConnectionNotFoundError,
 }
 _POSTS = (Call.CREATE_RUN, Call.RETRIGGER_RUN)
+
+GIVEN_UP = frozenset({408, 460, 499})
+"""Statuses of a gateway that no longer waits, although Flow Service may have received the request. 460 is of AWS; 499
+is of nginx, and of gRPC gateways."""
 
 _POST_ERRORS: dict[int, type[ApiError]] = {
     1360: StartTimeInPastError,
@@ -218,7 +222,7 @@ def parse_created_run(response: HttpResponse, call: Call) -> CreatedRun:
     run_id = text_at(items[0], "id", length=ID_LENGTH)
     if len(items) != 1 or not run_id or not is_identifier(run_id):
         raise _unreadable(response, call)
-    return CreatedRun(id=run_id, etag=etag_of(items[0]))
+    return CreatedRun(id=canonical_id(run_id), etag=etag_of(items[0]))
 
 
 def refuses_times(response: HttpResponse) -> bool:
@@ -268,7 +272,7 @@ def _error_class(response: HttpResponse, call: Call, body: ErrorBody) -> type[Ap
         return RateLimitedError
     if status >= 500:
         return ServerError
-    if status == 408:
+    if status in GIVEN_UP:
         return NoAnswerError
     if number in _ORGANIZATION_CODES:
         return OrganizationError
@@ -343,7 +347,8 @@ def _continuation(found: Any, response: HttpResponse, call: Call) -> str | None:
             response,
             f"{call.value}: the link to the next page has no continuationToken",
         )
-    return quote(_LONE_PERCENT.sub("%25", token.group(1)), safe="%=+~:/,;@!$'()*-._")
+    # JSON can contain half an emoji, which no address can.
+    return quote(_LONE_PERCENT.sub("%25", token.group(1)), safe="%=+~:/,;@!$'()*-._", errors="replace")
 
 
 def _unreadable(response: HttpResponse, call: Call) -> ApiError:

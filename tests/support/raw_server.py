@@ -38,7 +38,8 @@ class RawServer:
         self._listener.settimeout(time_limit)
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def __enter__(self) -> RawServer:
         return self
@@ -48,6 +49,8 @@ class RawServer:
         # `close` does not end an `accept` that waits.
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        # Otherwise, the thread could accept connections of the next server, whose socket has the same number.
+        self._accepting.join(timeout=5)
         self._listener.close()
 
     def count(self, method: str) -> int:

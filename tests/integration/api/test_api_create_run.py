@@ -335,6 +335,15 @@ def test_429_is_repeated(server, client, pauses, headers, shortest, longest):
     assert shortest <= pauses[0] <= longest
 
 
+def test_each_attempt_has_its_own_connection(server, client):
+    """The server may close the connection during the pause; the outcome of a POST on it would be unknown."""
+    server.then(server.answer(b"", 429), server.answer(b"", 429), server.answer(CREATED))
+
+    client.create_run(**TUTORIAL)
+
+    assert 3 == len({request.connection for request in server.requests})
+
+
 def test_429_is_not_repeated_after_a_long_pause(server, make_client, pauses, monkeypatch):
     """Another task waits for a limited time before it creates the flow run, so a later POST would be a second one."""
     monotonic = time.monotonic

@@ -20,6 +20,7 @@ from raw_server import RawServer, flood, trickle
 
 from airflow_flowservice.api import http_session, response_limits
 from airflow_flowservice.api.client import MAX_EMPTY_PAGES, MAX_PAGES, FlowServiceClient
+from airflow_flowservice.api.failed_records import DiagnosticFile
 from airflow_flowservice.exceptions import (
     ApiError,
     FlowServiceError,
@@ -186,6 +187,17 @@ def test_invalid_responses_to_a_post(raw, client_of, reply):
 
     assert raw.count("POST") == 1
     assert "nothing was sent" not in str(caught.value)
+
+
+@pytest.mark.parametrize("interim", [b"102 Processing", b"103 Early Hints", b"199 Other"])
+def test_interim_responses_are_skipped(raw, client_of, interim):
+    """A status 1xx is not the response to a request; otherwise, the next request would receive that response."""
+    raw.script = b"HTTP/1.1 %s\r\nLink: </a>\r\n\r\n" % interim * 2 + answer(CREATED)
+    client = client_of()
+
+    assert RUN == client.create_run(**ORDER).id
+    assert RUN == client.get_run(RUN).id
+    assert (1, 1) == (raw.count("POST"), raw.count("GET"))
 
 
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -376,6 +388,21 @@ def test_encodings(raw, client_of, packed, header):
     raw.script = lambda request: [answer(body[:0], header).replace(b"Length: 0", b"Length: %d" % len(body)), body]
 
     assert [run.id for run in client_of().list_runs()] == [item["id"] for item in items]
+
+
+@pytest.mark.parametrize("cut", [1, 9, 300])
+@pytest.mark.parametrize(("pack", "header"), [(gzip.compress, ZIPPED), (zlib.compress, b"Content-Encoding: deflate")])
+def test_cut_file_of_failed_records_is_incomplete(raw, client_of, pack, header, cut):
+    """If neither a length nor chunks show that a download was cut, its compression does."""
+    rows = b"".join(b'{"row": "%s"}\n' % random.Random(number).randbytes(50).hex().encode() for number in range(99))
+    body = pack(rows)[:-cut]
+    listed = json.dumps({"items": [{"id": RUN, "metrics": {}}]}).encode()
+    whole = answer(listed, b"Connection: close")
+    raw.script = lambda request: [HEAD + header + b"\r\n\r\n" + body if b"/export/" in request else whole]
+    file = DiagnosticFile(batch_id="batch-1", name="rows.json", path="/batches/batch-1/meta?path=rows.json")
+
+    with pytest.raises(NoAnswerError, match="no complete response"):
+        list(client_of().failed_records(RUN).rows(file))
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])

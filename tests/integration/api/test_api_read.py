@@ -34,9 +34,9 @@ def runs(*ids, href=None):
     return {"items": [{"id": run_id} for run_id in ids], "_links": links}
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_429_and_5xx_are_repeated(server, client, pauses, status):
-    """A read is repeated after 429 and 5xx, after a pause."""
+@pytest.mark.parametrize("status", [408, 425, 429, 460, 499, 500, 502, 503, 504])
+def test_passing_errors_are_repeated(server, client, pauses, status):
+    """A read is repeated after 429, 5xx and a timeout of a gateway, after a pause."""
     server.then(server.answer(b"", status), server.answer(b"<html>", status), server.answer(RESPONSE))
 
     assert client.get_run(RUN).status is FlowRunStatus.IN_PROGRESS

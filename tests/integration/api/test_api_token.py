@@ -358,6 +358,37 @@ def test_errors_of_ims(server, make_client, secret, reply, error, requests):
     assert len(server.requests) == requests
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"sesame-token-1", id="text"),
+        pytest.param(b'"sesame-token-1"', id="JSON text"),
+        pytest.param(b'[{"accessToken": "sesame-token-1"}]', id="list with another key"),
+        pytest.param(b"<access_token>sesame-token-1</access_token>", id="XML"),
+        pytest.param(b"access_token: sesame-token-1", id="YAML"),
+        pytest.param(b'{"accessToken": "sesame-token-1"}', id="another key"),
+    ],
+)
+def test_a_token_in_another_form_is_not_shown(server, make_client, secret, caplog, body):
+    """The text of a success may be a token, which nothing else can recognize, so only its type is shown."""
+    caplog.set_level(logging.DEBUG)
+    server.then(server.answer(body, Content_Type="text/x-any"))
+
+    with pytest.raises(UnreadableAnswerError, match=f"text/x-any.* {len(body)} bytes") as caught:
+        make_client(client_secret=secret).get_run("run-1")
+
+    assert "sesame" not in all_texts(caught.value) + caplog.text
+
+
+@pytest.mark.parametrize("body", [b"<html>Log in</html>", b"\n<!DOCTYPE html>Log in"], ids=str)
+def test_a_page_instead_of_a_token_is_shown(server, make_client, secret, body):
+    """The page of a proxy states its cause."""
+    server.then(server.answer(body))
+
+    with pytest.raises(UnreadableAnswerError, match="Log in"):
+        make_client(client_secret=secret).get_run("run-1")
+
+
 @pytest.mark.parametrize("reply", ["reset", "503", "<html>"])
 def test_no_token_means_that_no_run_was_created(server, make_client, secret, reply):
     """If no token can be fetched, the outcome of the POST is known: it was not sent."""

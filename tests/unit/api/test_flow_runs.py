@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -223,3 +224,27 @@ class TestCounts:
         records = {"inputRecordCount": 100, "outputRecordCount": 70}
         run = FlowRun.parse({"id": "run", "metrics": {"statusSummary": {"status": state}, "recordSummary": records}})
         assert (None, False) == (run.failed_records, run.failed_records_derived)
+
+
+class TestSpellingOfIds:
+    """The same flow run has the same id in each response; else, lists would omit a flow run that they show."""
+
+    def test_uuids_are_in_lower_case(self) -> None:
+        run_id, flow_id, parent_id = (str(uuid4()) for _ in range(3))
+        raw = {"id": run_id.upper(), "flowId": f" {flow_id.upper()}", "parentFlowRunId": parent_id.upper()}
+
+        run = FlowRun.parse(raw)
+
+        assert (run_id, flow_id, parent_id) == (run.id, run.flow_id, run.parent_id)
+        assert (run_id, flow_id) == (FlowRun.parse_id(raw).id, FlowRun.parse_id(raw).flow_id)
+
+    def test_uuids_of_active_runs_are_in_lower_case(self) -> None:
+        run_id, flow_id = str(uuid4()), str(uuid4())
+        raw = {"id": run_id.upper(), "flowId": flow_id.upper(), "status": "inProgress"}
+
+        run = FlowRun.parse(raw, briefly=True)
+
+        assert (run_id, flow_id) == (run.id, run.flow_id)
+
+    def test_other_ids_keep_their_case(self) -> None:
+        assert "Run-A" == FlowRun.parse({"id": "Run-A"}).id

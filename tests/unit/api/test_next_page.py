@@ -31,6 +31,13 @@ def test_link_to_the_next_page(link):
     assert "abc" == page_of({"items": [{"id": "a"}], "_links": {"next": link}}).continuation
 
 
+def test_link_with_half_an_emoji():
+    """A token that is no text of UTF-8 is sent with a replacement; it is no error of another class."""
+    page = page_of({"items": [{"id": "a"}], "_links": {"next": {"href": "/runs?continuationToken=a\ud83db"}}})
+
+    assert "a%3Fb" == page.continuation
+
+
 @pytest.mark.parametrize(
     "links",
     [

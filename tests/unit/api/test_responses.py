@@ -91,6 +91,9 @@ JSON = st.recursive(
     max_leaves=20,
 )
 
+NO_RESPONSE = {408, 460, 499}
+"""Statuses of a gateway that gave a request up, although Flow Service may have received it."""
+
 
 def response(body=b"", status=200, **headers):
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -151,7 +154,8 @@ def response(body=b"", status=200, **headers):
         (504, "1104", Call.GET_RUN, ServerError),
         (500, "1382", Call.CREATE_RUN, ServerError),
         (500, "1427", Call.CREATE_RUN, ServerError),
-        (408, "", Call.CREATE_RUN, NoAnswerError),
+        *((status, "", Call.CREATE_RUN, NoAnswerError) for status in NO_RESPONSE),
+        *((status, "", Call.GET_RUN, NoAnswerError) for status in NO_RESPONSE),
         (409, "", Call.CREATE_RUN, RunRefusedError),
         (422, "1383", Call.GET_RUN, RunRefusedError),
         (307, "", Call.CREATE_RUN, UnreadableAnswerError),
@@ -240,7 +244,7 @@ def test_error_responses_without_message(body):
 def test_error_responses_to_posts_are_certain():
     """A POST with a 4xx response created nothing, so its error never means an unknown outcome."""
     uncertain = (UnreadableAnswerError, ServerError)
-    for status in set(range(400, 500)) - {408}:
+    for status in set(range(400, 500)) - NO_RESPONSE:
         for body in (b"", b"<html>", b'{"code": "1101-404"}'):
             with pytest.raises(ApiError) as caught:
                 raise_for_status(response(body, status), Call.CREATE_RUN)
@@ -402,6 +406,13 @@ def test_a_created_run_with_an_invalid_id_is_unreadable(run_id):
     """The run may exist, but its id cannot be requested."""
     with pytest.raises(UnreadableAnswerError):
         parse_created_run(response({"items": [{"id": run_id}]}), Call.CREATE_RUN)
+
+
+def test_the_id_of_a_created_run_is_spelled_as_in_lists():
+    """Otherwise, a flow run would have two ids in the ledger and in XComs."""
+    run_id = "3fb0418e-1804-45d6-8d56-dd51f05c0baf"
+
+    assert run_id == parse_created_run(response({"id": run_id.upper()}, 201), Call.CREATE_RUN).id
 
 
 def test_a_created_run_without_etag():
