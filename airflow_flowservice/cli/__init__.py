@@ -206,11 +206,13 @@ def _fill_command(config: Any) -> Any:
         epilog=_FILL_EPILOG,
         func=config.lazy_load_command("airflow_flowservice.cli.fill_command.fill"),
         args=(
-            config.Arg(("-d", "--dag-id"), help="the DAG whose windows are filled", required=True),
-            config.Arg(("-t", "--task-id"), help="fill only the windows of this task"),
+            config.Arg(("-d", "--dag-id"), help="the DAG whose windows are filled", required=True, type=_id_text),
+            config.Arg(("-t", "--task-id"), help="fill only the windows of this task", type=_id_text),
             *_range_args(config, required=True),
             config.Arg(("--flow-id",), help="the dataflow, if the DAG has several", type=_flow_id_text),
-            config.Arg(("--conn-id",), help="also query Flow Service, for windows that were ingested elsewhere"),
+            config.Arg(
+                ("--conn-id",), help="also query Flow Service, for windows that were ingested elsewhere", type=_id_text
+            ),
             config.Arg(("--chunk",), help="fill by longer windows: a number and h, d, w or mo, such as 1mo"),
             config.Arg(("--include-unknown",), help="also fill windows with an unknown outcome", action="store_true"),
             config.Arg(("--restate",), help="ingest again what is ingested, and nothing else", action="store_true"),
@@ -351,7 +353,11 @@ def _windows_command(config: Any) -> Any:
             *_range_args(config, required=False),
             config.Arg(("--from-date",), help=_BACKFILL_DATE_HELP.format("from"), dest="first_date", **date),
             config.Arg(("--to-date",), help=_BACKFILL_DATE_HELP.format("to"), dest="last_date", **date),
-            config.Arg(("-t", "--task-id"), help="the OnDemandFlowRunOperator, if the DAG has several that differ"),
+            config.Arg(
+                ("-t", "--task-id"),
+                help="the OnDemandFlowRunOperator, if the DAG has several that differ",
+                type=_id_text,
+            ),
             *_output_args(config),
             config.ARG_DAGFILE_PATH,
             config.ARG_BUNDLE_NAME,
@@ -411,7 +417,7 @@ def _export_command(config: Any) -> Any:
         func=config.lazy_load_command("airflow_flowservice.cli.ledger_command.export"),
         args=(
             config.Arg(("--flow-id",), help="only this dataflow", type=_flow_id_text),
-            config.Arg(("--sandbox",), help="only this sandbox"),
+            config.Arg(("--sandbox",), help="only this sandbox", type=_id_text),
             *_range_args(config, required=False),
             *_ledger_args(config),
             config.Arg(("-o", "--output"), help="the format; default: jsonl", choices=formats, default="jsonl"),
@@ -429,7 +435,7 @@ def _import_command(config: Any) -> Any:
         args=(
             config.Arg(("file",), help="file with JSON lines of `ledger export`; - for standard input", nargs="?"),
             config.Arg(("--from-history",), help="import from Airflow's history", action="store_true"),
-            config.Arg(("-d", "--dag-id"), help="with --from-history: only tasks of this DAG"),
+            config.Arg(("-d", "--dag-id"), help="with --from-history: only tasks of this DAG", type=_id_text),
             config.Arg(("--confirm",), help="store the new entries", action="store_true"),
             *_ledger_args(config),
             config.ARG_OUTPUT,
@@ -446,7 +452,7 @@ def _forget_command(config: Any) -> Any:
         func=config.lazy_load_command("airflow_flowservice.cli.ledger_command.forget"),
         args=(
             config.Arg(("--flow-id",), help="the dataflow", required=True, type=_flow_id_text),
-            config.Arg(("--sandbox",), help="the sandbox, if several have a dataflow with this id"),
+            config.Arg(("--sandbox",), help="the sandbox, if several have a dataflow with this id", type=_id_text),
             *_range_args(config, required=True),
             config.Arg(("--confirm",), help="remove the entries", action="store_true"),
             *_ledger_args(config),
@@ -457,8 +463,8 @@ def _forget_command(config: Any) -> Any:
 
 def _ledger_args(config: Any) -> tuple[Any, ...]:
     return (
-        config.Arg(("--ledger-conn-id",), help="the connection of the ledger's database"),
-        config.Arg(("--conn-id",), help="the Flow Service connection; default: flowservice_default"),
+        config.Arg(("--ledger-conn-id",), help="the connection of the ledger's database", type=_id_text),
+        config.Arg(("--conn-id",), help="the Flow Service connection; default: flowservice_default", type=_id_text),
     )
 
 
@@ -474,7 +480,7 @@ def _range_args(config: Any, *, required: bool) -> tuple[Any, ...]:
 
 def _conn_arg(config: Any) -> Any:
     default = "flowservice_default"
-    return config.Arg(("--conn-id",), help=f"the connection; default: {default}", default=default)
+    return config.Arg(("--conn-id",), help=f"the connection; default: {default}", default=default, type=_id_text)
 
 
 def _output_args(config: Any) -> tuple[Any, ...]:

@@ -261,22 +261,26 @@ def _remove(ledger: Ledger, entries: Sequence[LedgerEntry]) -> list[LedgerEntry]
 def _read_entries(file: str) -> list[LedgerEntry]:
     """Return the entries of a file with JSON lines.
 
-    :raises CommandError: the file cannot be read, or a line is no entry; nothing is stored.
+    :raises CommandError: the file cannot be read or has no entry, or a line is none; nothing is stored.
     """
     from airflow_flowservice.ledger.entry import LedgerEntry
 
     entries = []
     with _opened(file) as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
+            # Some editors write a byte order mark.
+            text = line.strip().removeprefix("\ufeff")
+            if not text:
                 continue
             try:
-                entry = LedgerEntry.from_json(json.loads(line))
-            except ValueError:
+                entry = LedgerEntry.from_json(json.loads(text))
+            except (ValueError, RecursionError):
                 entry = None
             if entry is None:
                 raise CommandError(f"line {number} of {file} is no entry of `ledger export`")
             entries.append(entry)
+    if not entries:  # for instance since the command before a pipe failed
+        raise CommandError(f"{file} has no entry")
     return entries
 
 

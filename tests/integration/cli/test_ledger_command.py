@@ -88,7 +88,37 @@ def test_import_keeps_different_entries(filled: SqlLedger, command: Callable[...
     assert stored == next(filled.entries())
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"state": "ingested"}', "null"])
+@pytest.mark.parametrize("text", ["", "\n\n", "\ufeff"])
+def test_import_of_a_file_without_entries(
+    text: str, ledger: SqlLedger, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The command before a pipe may have failed."""
+    file = tmp_path / "export.jsonl"
+    file.write_text(text, encoding="utf-8")
+    printed = command("ledger", "import", str(file), "--confirm")
+    assert (2, True) == (printed.status, "has no entry" in printed.err)
+
+
+def test_import_of_a_file_with_a_byte_order_mark(
+    filled: SqlLedger, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    """It is ignored."""
+    file = tmp_path / "export.jsonl"
+    file.write_text(f"\ufeff{command('ledger', 'export').out}", encoding="utf-8")
+    assert {"new": 0, "equal": 5, "different": 0} == command("ledger", "import", str(file), "-o", "json").json
+
+
+@pytest.mark.parametrize(
+    "option", ["--ledger-conn-id", "--conn-id", "--sandbox"], ids=lambda option: option.removeprefix("--")
+)
+def test_empty_option_is_refused(filled: SqlLedger, command: Callable[..., Any], option: str) -> None:
+    """An option whose variable is not set in a script must not select another ledger, or all sandboxes."""
+    arguments = ("ledger", "forget", "--flow-id", "orders", *RANGE, "--confirm", option, "")
+    assert 2 == command(*arguments).status
+    assert 5 == len(list(filled.entries()))
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"state": "ingested"}', "null", "[" * 100_000], ids=lambda text: text[:9])
 def test_import_of_another_file(text: str, ledger: SqlLedger, command: Callable[..., Any], tmp_path: Path) -> None:
     """A line that is no entry is refused with its number."""
     file = tmp_path / "export.jsonl"
