@@ -367,7 +367,10 @@ def test_the_history_gets_the_connection_after_an_error(engine: Any, monkeypatch
         return read[0]
 
     monkeypatch.setattr(fleet_reader, "read_task_history", noted)
-    small = sa.create_engine(engine.url, poolclass=sa.pool.QueuePool, pool_size=1, max_overflow=0, pool_timeout=20)
+    # SQLAlchemy 1.4 lets only the thread that opened a connection to SQLite use it.
+    connect = {"check_same_thread": False} if engine.dialect.name == "sqlite" else {}
+    pool = {"poolclass": sa.pool.QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": 20}
+    small = sa.create_engine(engine.url, connect_args=connect, **pool)
     with Session(small) as session, pytest.raises(ConfigurationError):
         read_fleet(session, now=NOW, since=SINCE, conn_id="absent", open_session=lambda: Session(small))
     small.dispose()
